@@ -1,0 +1,1 @@
+"""Data-free neural architecture search on Ray."""

@@ -1,0 +1,88 @@
+"""The contract of a labelled dataset, and the way from an image file to a teacher's input."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+import torch
+import torchvision.transforms.functional as TF
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from dfnas_ray.errors import DatasetError
+
+CROP_FRACTION = 0.875  # 224 of 256: the usual evaluation crop
+
+
+class ImageDataset(Protocol):
+    """Real images with labels. ``dataset[i]`` is ``(PIL image, class index)``."""
+
+    description: str
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]: ...
+
+
+def to_uint8(image: Image.Image, image_shape: tuple[int, int, int], where: str) -> Tensor:
+    """Return the image as uint8 (C, H, W).
+
+    An image of another size is resized (shorter side to H / 0.875, bilinear, antialiased) and cropped in the centre.
+    Grey images become RGB where three channels are wanted, as torchvision's loaders do.
+
+    Raises:
+        DatasetError: a colour image where the teacher takes one channel.
+    """
+    channels, height, width = image_shape
+    mode = {1: "L", 3: "RGB"}.get(channels)
+    if mode is None:
+        raise DatasetError(f"{where}: the teacher takes {channels} channels; image files have 1 or 3.")
+    if mode == "L" and image.mode not in ("L", "1", "I;16", "I", "F"):
+        raise DatasetError(
+            f"{where}: the image has {len(image.getbands())} channels ({image.mode}) and the teacher takes 1. "
+            "Give a dataset of grey images, or the teacher that was trained on colour."
+        )
+    image = image.convert(mode)
+    if image.size != (width, height):
+        image = TF.resize(image, [round(min(height, width) / CROP_FRACTION)])
+        image = TF.center_crop(image, [height, width])
+    array = np.array(image, dtype=np.uint8).reshape(height, width, channels)
+    return torch.from_numpy(array).permute(2, 0, 1).contiguous()
+
+
+class _Decoded(Dataset[tuple[Tensor, int]]):
+    def __init__(self, dataset: ImageDataset, image_shape: tuple[int, int, int], num_classes: int):
+        self.dataset, self.image_shape, self.num_classes = dataset, image_shape, num_classes
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        where = f"{self.dataset.description}, image {index}"
+        try:
+            image, label = self.dataset[index]
+        except (OSError, ValueError) as error:
+            raise DatasetError(f"{where} cannot be read: {error}") from error
+        if not 0 <= label < self.num_classes:
+            raise DatasetError(
+                f"{where}: label {label}, but the teacher has {self.num_classes} classes (0 to {self.num_classes - 1}). "
+                "The dataset and the teacher must number the same classes."
+            )
+        return to_uint8(image, self.image_shape, where), label
+
+
+def iterate_batches(
+    dataset: ImageDataset, image_shape: tuple[int, int, int], num_classes: int, batch_size: int = 256
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield (uint8 images (B, C, H, W), int64 labels (B,)) in the dataset's order, decoding as it goes.
+
+    Raises:
+        DatasetError: the dataset is empty, an image cannot be read, or a label or channel does not fit the teacher.
+    """
+    if len(dataset) == 0:
+        raise DatasetError(f"{dataset.description} holds no images.")
+    decoded = _Decoded(dataset, image_shape, num_classes)
+    yield from DataLoader(decoded, batch_size=batch_size, shuffle=False)

@@ -1,0 +1,49 @@
+"""A folder with one sub-folder of images per class."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field
+
+from dfnas_ray.datasets.base import ImageDataset
+from dfnas_ray.errors import DatasetError
+
+
+class _Folder:
+    def __init__(self, path: Path):
+        from torchvision.datasets import ImageFolder
+
+        self.description = f"image folder {path}"
+        try:
+            self.samples: list[tuple[str, int]] = ImageFolder(str(path)).samples
+        except FileNotFoundError as error:
+            raise DatasetError(f"{self.description}: {error}") from error
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        path, label = self.samples[index]
+        with Image.open(path) as image:
+            return image.copy(), label
+
+
+class ImageFolderConfig(BaseModel):
+    """Images in PATH/CLASS/*.png|jpg|...; classes are numbered in alphabetical order, as torchvision does."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["image_folder"]
+    path: Path = Field(description="The folder that holds one sub-folder per class.")
+
+    def open(self) -> ImageDataset:
+        """List the files; images are decoded when they are asked for."""
+        path = self.path.expanduser()
+        if not path.is_dir():
+            raise DatasetError(
+                f"The image folder {path} does not exist or is not a folder. Set its path in the dataset."
+            )
+        return _Folder(path)

@@ -1,0 +1,41 @@
+"""Errors that a user can act on.
+
+Every message says what is wrong, with which value, and what to change. The command line prints them as one line and
+exits with code 2; a programme that imports the package catches `DfnasError`.
+"""
+
+
+class DfnasError(Exception):
+    """Base of all errors that the user, not the programmer, can mend."""
+
+
+class ConfigError(DfnasError):
+    """A setting is unknown, of the wrong type, out of range, or at odds with another one."""
+
+
+class TeacherError(DfnasError):
+    """The teacher cannot be built, loaded or used."""
+
+
+class DatasetError(DfnasError):
+    """A labelled dataset is missing, unreadable, or does not fit the teacher."""
+
+
+class GenotypeError(DfnasError):
+    """A genotype does not belong to the search space, or no genotype satisfies the limit."""
+
+
+class StorageError(DfnasError):
+    """The run directory cannot be written or read."""
+
+
+class ShardError(StorageError):
+    """A shard is truncated, foreign or altered. Running the synthesis again replaces it."""
+
+
+class SynthesisError(DfnasError):
+    """Images cannot be synthesized from this teacher with these settings."""
+
+
+class ClusterError(DfnasError):
+    """Ray cannot be reached, or lacks the resources that were asked for."""

@@ -1,0 +1,43 @@
+"""What a network costs: parameters and multiply-accumulate operations (MACs) of one image.
+
+MACs are half of what `torch.utils.flop_counter.FlopCounterMode` counts: convolutions and matrix products; additions,
+normalisation and activations are left out, as is usual in the field.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+
+class Cost(NamedTuple):
+    """Parameters and MACs for one image; adds up over the parts of a network."""
+
+    params: int
+    macs: int
+
+    def __add__(self, other: object) -> Cost:  # parts of a network add up, unlike tuples
+        if not isinstance(other, Cost):
+            return NotImplemented
+        return Cost(self.params + other.params, self.macs + other.macs)
+
+
+def measure_cost(module: nn.Module, input_shape: tuple[int, ...]) -> Cost:
+    """Count parameters and MACs of ``module`` for one input of ``input_shape`` = (C, H, W).
+
+    Nothing is computed: a copy of the module runs on torch's meta device, so this takes milliseconds at any size.
+    """
+    return trace_cost(module, input_shape)[0]
+
+
+def trace_cost(module: nn.Module, input_shape: tuple[int, ...]) -> tuple[Cost, tuple[int, ...]]:
+    """Count as `measure_cost` does, and return the output's shape without the batch dimension as well."""
+    probe = copy.deepcopy(module).to("meta").eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        output = probe(torch.empty(1, *input_shape, device="meta"))
+    params = sum(p.numel() for p in module.parameters())
+    return Cost(params, counter.get_total_flops() // 2), tuple(output.shape[1:])

@@ -1,0 +1,1 @@
+"""Noise to images: model inversion with recursive label calibration and regional update."""

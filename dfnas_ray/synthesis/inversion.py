@@ -1,0 +1,134 @@
+"""Model inversion: noise becomes images that the teacher recognises.
+
+Source: Yin et al. 2020, arXiv:1912.08795, and Liu et al. 2022, arXiv:2112.02086. Written from the formulas.
+Shapes: canvases (B, C, H', W') with H' >= H; what the teacher sees is (B, C, H, W), or smaller at coarse stages.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dfnas_ray.errors import SynthesisError
+from dfnas_ray.synthesis.config import SynthesisConfig
+from dfnas_ray.synthesis.objective import InversionObjective
+from dfnas_ray.synthesis.regions import center_crop, crop, draw_region
+from dfnas_ray.teachers.base import Teacher
+
+CURVE_POINTS = 40  # per batch and stage
+BETAS = (0.5, 0.9)
+
+OnSteps = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class LossPoint:
+    """The weighted loss terms at one step."""
+
+    step: int
+    losses: dict[str, float]
+
+
+def learning_rate(step: int, steps: int, warmup: int, peak: float) -> float:
+    """Linear warm-up over ``warmup`` steps, then a cosine to 0 at ``steps``; ``step`` counts from 0."""
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
+
+
+class Inverter:
+    """Optimises batches of canvases against one teacher on one device.
+
+    Made once per process: the compiled objective is shared by all batches.
+    """
+
+    def __init__(self, teacher: Teacher, config: SynthesisConfig, device: torch.device):
+        self.teacher = teacher
+        self.config = config
+        self.device = device
+        self.input_size = teacher.image_shape[1:]
+        try:
+            self.canvas_size = config.canvas_size(*self.input_size)
+        except ValueError as error:
+            raise SynthesisError(str(error)) from error
+        self.objective = InversionObjective(teacher, config, device)
+        mean, std = (torch.tensor(v, device=device).view(1, -1, 1, 1) for v in (teacher.mean, teacher.std))
+        self.lowest, self.highest = (0 - mean) / std, (1 - mean) / std
+
+    def invert(
+        self, targets: Tensor, generator: torch.Generator, on_steps: OnSteps = lambda images: None
+    ) -> tuple[Tensor, list[LossPoint]]:
+        """Synthesize one image per target, from fresh noise.
+
+        Args:
+            targets: (B, num_classes) distributions.
+            generator: On the CPU; draws the noise and every region.
+            on_steps: Called after each step with the number of images that made it.
+
+        Returns:
+            Finished canvases as uint8 (B, C, H', W') on the CPU, and the loss curve.
+
+        Raises:
+            SynthesisError: the loss is no longer finite, or the teacher does not take a stage's size.
+        """
+        shape = (len(targets), self.teacher.image_shape[0], *self.canvas_size)
+        canvas = torch.randn(shape, generator=generator).to(self.device).requires_grad_()
+        targets = targets.to(self.device)
+        curve: list[LossPoint] = []
+        finished_steps = 0
+        for stage in self.config.stages:
+            optimizer = torch.optim.Adam([canvas], lr=self.config.lr, betas=BETAS, fused=True)
+            record_every = max(1, stage.steps // CURVE_POINTS)
+            for step in range(stage.steps):
+                optimizer.param_groups[0]["lr"] = learning_rate(
+                    step, stage.steps, self.config.warmup_steps, self.config.lr
+                )
+                losses = self._losses(canvas, targets, stage.scale, generator)
+                (canvas.grad,) = torch.autograd.grad(losses["total"], canvas)
+                optimizer.step()
+                with torch.no_grad():
+                    canvas.clamp_(self.lowest, self.highest)
+                if step % record_every == 0 or step == stage.steps - 1:
+                    curve.append(_checked_point(finished_steps + step, losses))
+                on_steps(len(targets))
+            finished_steps += stage.steps
+        return self.teacher.denormalize(canvas.detach()).cpu(), curve
+
+    def _losses(self, canvas: Tensor, targets: Tensor, scale: int, generator: torch.Generator) -> dict[str, Tensor]:
+        scaled = canvas if scale == 1 else F.avg_pool2d(canvas, scale)
+        height, width = self.input_size
+        size = (height // scale, width // scale)
+        region = draw_region((scaled.shape[-2], scaled.shape[-1]), size, self.config.flip_probability, generator)
+        try:
+            return self.objective(crop(scaled, region, size), targets)
+        except RuntimeError as error:
+            if scale == 1:
+                raise
+            raise SynthesisError(
+                f"Teacher {self.teacher.name} does not take images of {size[0]}x{size[1]}, the size at scale {scale} of "
+                f"synthesis.stages ({str(error).splitlines()[0]}). Use a single stage of scale 1: "
+                "--set 'synthesis.stages=[{scale: 1, steps: 5000}]'."
+            ) from error
+
+    @torch.no_grad()
+    def label(self, images: Tensor) -> Tensor:
+        """Return the teacher's logits, float32 (B, num_classes), on the centres of uint8 canvases."""
+        view = center_crop(images.to(self.device), self.input_size)
+        model = self.teacher.model.to(self.device)
+        logits: Tensor = model(self.teacher.normalize(view))
+        return logits.float().cpu()
+
+
+def _checked_point(step: int, losses: dict[str, Tensor]) -> LossPoint:
+    values = {name: round(value.item(), 6) for name, value in losses.items()}
+    if not all(map(math.isfinite, values.values())):
+        raise SynthesisError(
+            f"The synthesis loss is not finite at step {step}: {values}. Lower synthesis.lr, or the weight of the term "
+            "that grew."
+        )
+    return LossPoint(step, values)

@@ -1,0 +1,134 @@
+"""The loss of inversion: teacher, regularisers and their sum, compiled where that is possible."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from dfnas_ray.errors import SynthesisError
+from dfnas_ray.synthesis.config import SynthesisConfig
+from dfnas_ray.synthesis.regularizers import BatchNormInput, Observation
+from dfnas_ray.teachers.base import Teacher
+
+logger = logging.getLogger(__name__)
+
+
+class ObservedTeacher(nn.Module):
+    """A private copy of the teacher that hands out the inputs of its BatchNorm layers.
+
+    The user's model is left alone: no hook is ever put on it. Use it as the ``with`` block's value would be used once:
+    each call returns the logits and what the layers received during that call, in forward order.
+    """
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self.received: list[BatchNormInput] = []
+        for module in self.model.modules():
+            if isinstance(module, _BatchNorm) and module.track_running_stats:
+                module.register_forward_pre_hook(self._receive)
+
+    def _receive(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        self.received.append(BatchNormInput(inputs[0], module.running_mean, module.running_var))  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> tuple[Tensor, list[BatchNormInput]]:
+        """Map (B, C, H, W) to logits (B, num_classes) and one entry per BatchNorm layer passed."""
+        self.received.clear()
+        logits = self.model(x)
+        received = list(self.received)
+        self.received.clear()
+        return logits, received
+
+
+class InversionObjective:
+    """CE(T(x), target) + sum of weighted regularisers, as a function of a batch of inputs.
+
+    Raises:
+        SynthesisError: R_bn is asked of a teacher without BatchNorm.
+    """
+
+    def __init__(self, teacher: Teacher, config: SynthesisConfig, device: torch.device):
+        if config.regularizers.bn_statistics.weight > 0 and not teacher.batch_norms():
+            raise SynthesisError(
+                f"Teacher {teacher.name} has no BatchNorm layer with running statistics, so there is nothing that R_bn "
+                "could match. Set synthesis.regularizers.bn_statistics.weight=0 to leave the term out; expect images "
+                "further from the real ones."
+            )
+        self.device = device
+        self.regularizers = config.regularizers.active()
+        self.dtype = _autocast_dtype(config.precision, device)
+        observes = config.regularizers.bn_statistics.weight > 0
+        model: nn.Module = ObservedTeacher(teacher.model) if observes else copy.deepcopy(teacher.model)
+        self.model = model.to(device, memory_format=torch.channels_last)
+        self.observes = observes
+        self._call: Callable[[Tensor, Tensor], dict[str, Tensor]] = self._losses
+        self._compiled = False
+        if config.compile:
+            self._call = torch.compile(self._losses, dynamic=False)
+            self._compiled = True
+
+    def _losses(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
+            if self.observes:
+                logits, bn_inputs = self.model(images)
+            else:
+                logits, bn_inputs = self.model(images), []
+        losses = {"cross_entropy": F.cross_entropy(logits.float(), targets)}
+        observation = Observation(images, bn_inputs)
+        for name, (weight, regularizer) in self.regularizers.items():
+            losses[name] = weight * regularizer(observation)
+        losses["total"] = torch.stack(list(losses.values())).sum()
+        return losses
+
+    def __call__(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """Return the weighted terms by name, and their sum as ``total``.
+
+        Args:
+            images: (B, C, H, W), normalised.
+            targets: (B, num_classes) distributions.
+        """
+        images = images.contiguous(memory_format=torch.channels_last)
+        if not self._compiled:
+            return self._call(images, targets)
+        try:
+            return self._call(images, targets)
+        except Exception as error:
+            if not _is_compiler_failure(error):
+                raise
+            logger.warning(
+                "torch.compile does not work here (%s); synthesis goes on without it, slower. "
+                "Set synthesis.compile=false to silence this.",
+                str(error).strip().splitlines()[0],
+            )
+            self._call, self._compiled = self._losses, False
+            return self._call(images, targets)
+
+
+def _is_compiler_failure(error: Exception) -> bool:
+    from torch._dynamo.exc import TorchDynamoException
+    from torch._inductor.exc import CppCompileError, InvalidCxxCompiler
+
+    return isinstance(error, TorchDynamoException | CppCompileError | InvalidCxxCompiler)
+
+
+def _autocast_dtype(precision: str, device: torch.device) -> torch.dtype:
+    if precision == "float32":
+        return torch.float32
+    if precision == "bfloat16":
+        return torch.bfloat16
+    if device.type == "cuda":
+        supported = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        supported = torch.backends.cpu.get_cpu_capability() in ("AVX512", "AMX") and _cpu_has_bf16()
+    return torch.bfloat16 if supported else torch.float32
+
+
+def _cpu_has_bf16() -> bool:
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and bool(torch.cpu._is_avx512_bf16_supported())

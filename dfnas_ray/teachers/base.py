@@ -1,0 +1,119 @@
+"""The frozen teacher, its input statistics and its fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from dfnas_ray.errors import TeacherError
+from dfnas_ray.ops.cost import Cost, measure_cost
+
+ImageShape = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A trained classifier in evaluation mode, without gradients of its own.
+
+    Attributes:
+        name: What the user calls it.
+        model: Maps normalised images (B, C, H, W) to logits (B, num_classes).
+        image_shape: (C, H, W) of one input.
+        mean: Per channel, of pixels in [0, 1], as in the teacher's own training.
+        std: Likewise.
+    """
+
+    name: str
+    model: nn.Module
+    num_classes: int
+    image_shape: ImageShape
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Sha256 of the weights and input statistics: whatever depends on the teacher carries it."""
+        digest = hashlib.sha256()
+        facts = [self.num_classes, self.image_shape, self.mean, self.std]
+        digest.update(json.dumps(facts).encode())
+        for name, tensor in sorted(self.model.state_dict().items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+    @cached_property
+    def cost(self) -> Cost:
+        """Parameters and MACs for one image."""
+        return measure_cost(self.model, self.image_shape)
+
+    def batch_norms(self) -> list[tuple[str, _BatchNorm]]:
+        """The BatchNorm layers that keep running statistics, by name, in the order of registration."""
+        return [
+            (name, module)
+            for name, module in self.model.named_modules()
+            if isinstance(module, _BatchNorm) and module.track_running_stats
+        ]
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """Map uint8 (B, C, H, W) to the float input that the model was trained on."""
+        mean, std = (torch.tensor(v, device=images.device).view(1, -1, 1, 1) for v in (self.mean, self.std))
+        return (images.float() / 255 - mean) / std
+
+    def denormalize(self, x: Tensor) -> Tensor:
+        """Map normalised images to uint8, rounding to the nearest grey level."""
+        mean, std = (torch.tensor(v, device=x.device).view(1, -1, 1, 1) for v in (self.mean, self.std))
+        return ((x.float() * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+def freeze_teacher(
+    name: str,
+    model: nn.Module,
+    image_shape: ImageShape,
+    mean: Sequence[float],
+    std: Sequence[float],
+    num_classes: int | None = None,
+) -> Teacher:
+    """Freeze ``model``, try it on one image, and return it as a `Teacher`.
+
+    Args:
+        name: What the user calls it.
+        model: A classifier.
+        image_shape: (C, H, W) of its input.
+        mean: Of pixels in [0, 1]; one number per channel.
+        std: Likewise.
+        num_classes: How many the user expects; found by trying when it is None.
+
+    Raises:
+        TeacherError: the model does not take such an image, does not return logits, or returns another number.
+    """
+    channels = image_shape[0]
+    if len(mean) != channels or len(std) != channels:
+        raise TeacherError(
+            f"teacher.mean {tuple(mean)} and teacher.std {tuple(std)} must have one number for each of the {channels} "
+            f"channels of teacher.image_shape {image_shape}."
+        )
+    model = model.eval().requires_grad_(False)
+    try:
+        with torch.no_grad():
+            logits = model(torch.zeros(2, *image_shape))
+    except RuntimeError as error:
+        raise TeacherError(
+            f"Teacher {name} does not take images of teacher.image_shape {image_shape} (C, H, W): "
+            f"{str(error).splitlines()[0]}"
+        ) from error
+    if not isinstance(logits, Tensor) or logits.ndim != 2:
+        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise TeacherError(f"Teacher {name} must return logits (B, num_classes) in evaluation mode; it returned {got}.")
+    found = logits.shape[1]
+    if num_classes is not None and num_classes != found:
+        raise TeacherError(
+            f"teacher.num_classes is {num_classes}, but teacher {name} has {found} outputs. Remove the setting or set {found}."
+        )
+    return Teacher(name, model, found, image_shape, tuple(map(float, mean)), tuple(map(float, std)))

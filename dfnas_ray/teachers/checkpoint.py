@@ -1,0 +1,153 @@
+"""A teacher from a checkpoint file and the function that builds its network."""
+
+from __future__ import annotations
+
+import importlib
+import pickle
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from dfnas_ray.errors import TeacherError
+from dfnas_ray.teachers.base import Teacher, freeze_teacher
+
+_WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "params")
+_MAX_LISTED = 5
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Read weights from a ``.safetensors`` file or a torch checkpoint, without running any code from it.
+
+    A checkpoint that wraps its weights ({"state_dict": ...}) is unwrapped, and the ``module.`` that data-parallel
+    training puts before each name is removed.
+
+    Raises:
+        TeacherError: the file is missing, is not a checkpoint, or would have to run code to load.
+    """
+    if not path.is_file():
+        raise TeacherError(f"The checkpoint {path} does not exist. Set teacher.checkpoint to the file.")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state: Any = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise TeacherError(
+            f"The checkpoint {path} cannot be loaded safely: it holds more than tensors, and loading it would run code "
+            "from the file. Save its state_dict() alone (torch.save(model.state_dict(), ...) or safetensors) where you "
+            f"trust it. ({_first_line(error)})"
+        ) from error
+    except Exception as error:  # torch and safetensors raise many kinds for a file that is damaged or of another format
+        raise TeacherError(f"The checkpoint {path} cannot be read: {_first_line(error)}") from error
+    while isinstance(state, Mapping) and not _is_state_dict(state):
+        inner = next((state[key] for key in _WRAPPERS if isinstance(state.get(key), Mapping)), None)
+        if inner is None:
+            raise TeacherError(
+                f"The checkpoint {path} holds no weights under {', '.join(_WRAPPERS)}; its keys are {list(state)[:10]}."
+            )
+        state = inner
+    if not isinstance(state, Mapping):
+        raise TeacherError(f"The checkpoint {path} holds a {type(state).__name__}, not a state dict.")
+    prefix = "module."
+    if all(name.startswith(prefix) for name in state):
+        return {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+    return dict(state)
+
+
+def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Load ``state`` into ``model``; every name and shape must fit.
+
+    Raises:
+        TeacherError: lists the first names that are missing, unexpected or of another shape.
+    """
+    own = model.state_dict()
+    missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
+    unexpected = [name for name in state if name not in own]
+    misshapen = [
+        f"{name} {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
+        for name in own
+        if name in state and state[name].shape != own[name].shape
+    ]
+    problems = {"missing": missing, "unexpected": unexpected, "of another shape": misshapen}
+    if any(problems.values()):
+        listed = "; ".join(
+            f"{len(names)} {kind}: {', '.join(names[:_MAX_LISTED])}{', ...' if len(names) > _MAX_LISTED else ''}"
+            for kind, names in problems.items()
+            if names
+        )
+        raise TeacherError(
+            f"The checkpoint {source} does not fit the network that teacher.builder makes: {listed}. "
+            "Check teacher.builder and teacher.arguments."
+        )
+    model.load_state_dict(dict(state), strict=False)  # only num_batches_tracked may be absent: older files lack it
+
+
+def build_model(builder: str, arguments: Mapping[str, Any]) -> nn.Module:
+    """Call ``package.module:function`` with keyword arguments; the working directory can be imported from.
+
+    Raises:
+        TeacherError: the function cannot be imported, does not take the arguments, or returns no module.
+    """
+    module_name, _, function_name = builder.partition(":")
+    if str(Path.cwd()) not in sys.path and "" not in sys.path:
+        sys.path.append(str(Path.cwd()))
+    try:
+        function = getattr(importlib.import_module(module_name), function_name)
+    except (ImportError, AttributeError) as error:
+        raise TeacherError(
+            f"teacher.builder {builder} cannot be imported: {error}. It must be package.module:function, installed or in "
+            "the working directory."
+        ) from error
+    try:
+        model = function(**arguments)
+    except Exception as error:  # the user's code may raise anything; the message must still name the setting
+        raise TeacherError(
+            f"teacher.builder {builder} failed with teacher.arguments {dict(arguments)}: {type(error).__name__}: "
+            f"{_first_line(error)}"
+        ) from error
+    if not isinstance(model, nn.Module):
+        raise TeacherError(f"teacher.builder {builder} returned a {type(model).__name__}, not a torch.nn.Module.")
+    return model
+
+
+def _is_state_dict(state: Mapping[Any, Any]) -> bool:
+    return bool(state) and all(isinstance(value, Tensor) for value in state.values())
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+class CheckpointTeacherConfig(BaseModel):
+    """A checkpoint file and the function that builds the network it belongs to."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["checkpoint"]
+    checkpoint: Path | None = Field(None, description="Weights: .safetensors, or a torch file with a state dict.")
+    builder: str = Field(
+        pattern=r"^[\w.]+:\w+$",
+        description="package.module:function that returns the untrained network. This runs your code.",
+    )
+    arguments: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments of the builder.")
+    image_shape: tuple[int, int, int] = Field(description="(channels, height, width) of one input.")
+    num_classes: int | None = Field(None, gt=1, description="Checked against the network's outputs when given.")
+    mean: tuple[float, ...] = Field(description="Mean of the pixels in [0, 1] that the teacher was trained with.")
+    std: tuple[float, ...] = Field(description="Standard deviation likewise, one number per channel.")
+
+    def load(self, cache_dir: Path) -> Teacher:
+        """Build the network and load the weights into it; ``cache_dir`` is not needed."""
+        if self.checkpoint is None:
+            raise TeacherError("teacher.checkpoint is not set. Give the file: --set teacher.checkpoint=PATH.")
+        path = self.checkpoint.expanduser()
+        state = read_state_dict(path)
+        model = build_model(self.builder, self.arguments)
+        load_weights(model, state, str(path))
+        return freeze_teacher(path.name, model, self.image_shape, self.mean, self.std, self.num_classes)

@@ -1,0 +1,62 @@
+"""Published classifiers of torchvision, with their published weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+from urllib.error import URLError
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from dfnas_ray.errors import TeacherError
+from dfnas_ray.teachers.base import Teacher, freeze_teacher
+from dfnas_ray.teachers.checkpoint import load_weights, read_state_dict
+
+
+class TorchvisionTeacherConfig(BaseModel):
+    """A classifier of torchvision.models; its weights are downloaded once, or read from a file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["torchvision"]
+    name: str = Field(description="Model name, e.g. resnet50.")
+    weights: str = Field("DEFAULT", description="Member of the model's weights enum, e.g. IMAGENET1K_V2.")
+    checkpoint: Path | None = Field(None, description="File with these weights, instead of the download.")
+
+    def load(self, cache_dir: Path) -> Teacher:
+        """Build the model and load the published weights; the input statistics come with the weights.
+
+        Raises:
+            TeacherError: no such model or weights, or they cannot be downloaded (says where to get the file).
+        """
+        import torchvision.models
+        from torchvision.models import get_model, get_model_weights, list_models
+
+        if self.name not in list_models(module=torchvision.models):
+            raise TeacherError(
+                f"torchvision has no classifier called {self.name}. Try resnet50, or `torchvision.models.list_models()`."
+            )
+        enum = get_model_weights(self.name)
+        if self.weights not in enum.__members__:
+            raise TeacherError(
+                f"teacher.weights {self.weights} is not a member of {enum.__name__}: {', '.join(enum.__members__)}."
+            )
+        weights = enum[self.weights]
+        model = get_model(self.name, weights=None, num_classes=len(weights.meta["categories"]))
+        if self.checkpoint is not None:
+            path = self.checkpoint.expanduser()
+            state, source = read_state_dict(path), str(path)
+        else:
+            try:
+                state, source = weights.get_state_dict(progress=False, check_hash=True), weights.url
+            except (URLError, OSError) as error:
+                raise TeacherError(
+                    f"The weights of torchvision:{self.name} cannot be downloaded ({error}). Without a network: fetch "
+                    f"{weights.url} on another machine and set teacher.checkpoint to the file."
+                ) from error
+        load_weights(model, state, source)
+        preset = weights.transforms()
+        (size,) = preset.crop_size
+        return freeze_teacher(
+            f"torchvision:{self.name}", model, (len(preset.mean), size, size), preset.mean, preset.std
+        )
