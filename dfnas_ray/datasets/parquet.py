@@ -6,6 +6,7 @@ from io import BytesIO
 from typing import Literal
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
@@ -18,7 +19,7 @@ class _Parquet:
     def __init__(self, path: str, table: pa.Table):
         self.description = f"Parquet dataset {path}"
         # Chunked on purpose: a combined binary column would overflow its 32-bit offsets beyond 2 GiB.
-        self.images = pa.compute.struct_field(table["image"], "bytes")
+        self.images = pc.struct_field(table["image"], "bytes")
         self.labels = table["label"].to_numpy()
 
     def __len__(self) -> int:

@@ -66,7 +66,7 @@ class InversionObjective:
         self.dtype = _autocast_dtype(config.precision, device)
         observes = config.regularizers.bn_statistics.weight > 0
         model: nn.Module = ObservedTeacher(teacher.model) if observes else copy.deepcopy(teacher.model)
-        self.model = model.to(device, memory_format=torch.channels_last)
+        self.model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.observes = observes
         self._call: Callable[[Tensor, Tensor], dict[str, Tensor]] = self._losses
         self._compiled = False

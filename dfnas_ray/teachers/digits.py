@@ -5,7 +5,6 @@ It makes the product's whole path runnable on a machine with nothing but the pac
 
 from __future__ import annotations
 
-import os
 import uuid
 from pathlib import Path
 from typing import Literal
@@ -94,4 +93,4 @@ def _save(model: nn.Module, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     save_file(model.state_dict(), temporary)
-    os.replace(temporary, path)
+    temporary.replace(path)

@@ -1,0 +1,139 @@
+"""Evolutionary search over genotypes under a MACs limit.
+
+Source: Guo et al. 2020, arXiv:1904.00420, Sec. 3.4 and Algorithm 1. It proposes (`ask`) and learns scores (`tell`); who
+scores the candidates, and where, is not its business.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from dfnas_ray.errors import GenotypeError
+from dfnas_ray.search_spaces.base import Genotype, SearchSpace
+from dfnas_ray.seeding import numpy_generator
+
+_MAX_TRIES_PER_CHILD = 50
+
+
+class EvolutionConfig(BaseModel):
+    """Generations of mutation and crossover; the defaults are SPOS's."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    generations: int = Field(20, gt=0, description="Number of populations scored, the first, random one included.")
+    population: int = Field(50, gt=0, description="Candidates of the first generation.")
+    parents: int = Field(10, gt=1, description="Best candidates so far, from which children come.")
+    mutations: int = Field(25, ge=0, description="Children by mutation per generation.")
+    crossovers: int = Field(25, ge=0, description="Children by crossover per generation.")
+    mutation_probability: float = Field(0.1, gt=0, le=1, description="Of each decision.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.mutations + self.crossovers == 0:
+            raise ValueError("mutations (0) and crossovers (0) leave no children. Raise one of them.")
+        return self
+
+
+class Evolution:
+    """Maximises a score; never proposes a genotype twice, nor one above the limit.
+
+    Args:
+        space: What is searched.
+        config: Sizes and rates.
+        max_macs: Largest number of MACs, or None.
+        seed: Of all draws.
+    """
+
+    def __init__(self, space: SearchSpace, config: EvolutionConfig, max_macs: int | None, seed: int):
+        space.check_limit(max_macs)
+        self.space, self.config, self.max_macs = space, config, max_macs
+        self.rng = numpy_generator(seed, "evolution")
+        self.scores: dict[Genotype, float] = {}
+        self.generation = 0
+        self._asked: list[Genotype] = []
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all generations were scored."""
+        return self.generation >= self.config.generations
+
+    def ask(self) -> list[Genotype]:
+        """Return the next generation's candidates, all new; fewer, or none, when the space is nearly exhausted.
+
+        Asked again before `tell`, it returns the same candidates.
+        """
+        if not self._asked and not self.is_finished:
+            self._asked = self._propose()
+        return list(self._asked)
+
+    def tell(self, scores: Sequence[float]) -> None:
+        """Take the scores of the candidates of the last `ask`, in their order; higher is better, NaN is worst."""
+        for genotype, score in zip(self._asked, scores, strict=True):
+            self.scores[genotype] = -math.inf if math.isnan(score) else score
+        self._asked = []
+        self.generation += 1
+
+    def best(self) -> Genotype:
+        """Return the genotype of the highest score; the first found wins a tie."""
+        if not self.scores:
+            raise GenotypeError("No candidate has been scored yet.")
+        return max(self.scores, key=lambda genotype: self.scores[genotype])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that later draws depend on, as JSON text and numbers."""
+        return {
+            "scores": [[self.space.encode(genotype), score] for genotype, score in self.scores.items()],
+            "asked": [self.space.encode(genotype) for genotype in self._asked],
+            "generation": self.generation,
+            "rng": json.dumps(self.rng.bit_generator.state),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on exactly where ``state_dict`` was called."""
+        self.scores = {self.space.decode(text): score for text, score in state["scores"]}
+        self._asked = [self.space.decode(text) for text in state["asked"]]
+        self.generation = state["generation"]
+        self.rng.bit_generator.state = json.loads(state["rng"])
+
+    def _propose(self) -> list[Genotype]:
+        if self.generation == 0:
+            return self._collect(self.config.population, lambda: self.space.sample_within(self.rng, self.max_macs))
+        ranked = sorted(self.scores, key=lambda genotype: -self.scores[genotype])
+        parents = ranked[: self.config.parents]
+
+        def pick() -> Genotype:
+            return parents[int(self.rng.integers(len(parents)))]
+
+        children = self._collect(
+            self.config.mutations,
+            lambda: self.space.mutate(pick(), self.rng, self.config.mutation_probability),
+        )
+        children += self._collect(
+            self.config.crossovers, lambda: self.space.crossover(pick(), pick(), self.rng), exclude=children
+        )
+        missing = self.config.mutations + self.config.crossovers - len(children)
+        if missing:  # converged parents have few new children: fresh blood, as SPOS does
+            children += self._collect(
+                missing, lambda: self.space.sample_within(self.rng, self.max_macs), exclude=children
+            )
+        return children
+
+    def _collect(self, count: int, draw: Any, exclude: Sequence[Genotype] = ()) -> list[Genotype]:
+        found: list[Genotype] = []
+        seen = set(exclude)
+        for _ in range(count * _MAX_TRIES_PER_CHILD):
+            if len(found) == count:
+                break
+            genotype = draw()
+            if genotype in seen or genotype in self.scores:
+                continue
+            if self.max_macs is not None and self.space.cost(genotype).macs > self.max_macs:
+                continue
+            seen.add(genotype)
+            found.append(genotype)
+        return found

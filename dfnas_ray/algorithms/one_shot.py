@@ -1,0 +1,73 @@
+"""Scoring architectures with a supernet's shared weights.
+
+BatchNorm statistics of a supernet mix all paths, so they are estimated anew for each candidate before it is scored.
+Source: Guo et al. 2020, arXiv:1904.00420, Sec. 3.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from dfnas_ray.search_spaces.base import Genotype, Supernet
+from dfnas_ray.training.batches import Batch
+from dfnas_ray.training.student import validate
+
+Fitness = Literal["agreement", "distillation_loss"]
+
+
+@torch.no_grad()
+def reestimate_batch_norm(supernet: Supernet, genotype: Genotype, batches: Sequence[Tensor]) -> None:
+    """Set the running statistics along one path to the plain average over ``batches`` of images (B, C, H, W).
+
+    The supernet is left in evaluation mode.
+    """
+    norms = [module for module in supernet.modules() if isinstance(module, _BatchNorm)]
+    momenta = [module.momentum for module in norms]
+    for module in norms:
+        module.reset_running_stats()
+        module.momentum = None  # a cumulative average
+    supernet.train()
+    for images in batches:
+        supernet(images, genotype)
+    supernet.eval()
+    for module, momentum in zip(norms, momenta, strict=True):
+        module.momentum = momentum
+
+
+@dataclass
+class OneShotScorer:
+    """Scores candidates with a trained supernet; independent of the order in which they come.
+
+    Attributes:
+        supernet: Its weights are read, its BatchNorm statistics are overwritten.
+        calibration: Training images (B, C, H, W), normalised.
+        validation: Images and the teacher's logits on them.
+        fitness: ``agreement`` with the teacher's class, or minus the distillation loss.
+    """
+
+    supernet: Supernet
+    calibration: list[Tensor]
+    validation: list[Batch]
+    fitness: Fitness
+    temperature: float
+
+    def __call__(self, genotypes: Sequence[Genotype]) -> list[float]:
+        """Return one score per genotype; higher is better."""
+        return [self._score(genotype) for genotype in genotypes]
+
+    def to(self, device: torch.device) -> None:
+        """Move supernet and images to a device."""
+        self.supernet.to(device)
+        self.calibration = [images.to(device) for images in self.calibration]
+        self.validation = [Batch(*(tensor.to(device) for tensor in batch)) for batch in self.validation]
+
+    def _score(self, genotype: Genotype) -> float:
+        reestimate_batch_norm(self.supernet, genotype, self.calibration)
+        result = validate(lambda images: self.supernet(images, genotype), self.validation, self.temperature)
+        return result.agreement if self.fitness == "agreement" else -result.loss

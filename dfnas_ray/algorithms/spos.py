@@ -1,0 +1,141 @@
+"""SPOS: a supernet trained along uniformly sampled single paths, then evolution.
+
+Source: Guo et al. 2020, arXiv:1904.00420.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+from dfnas_ray.algorithms.base import SearchAlgorithm
+from dfnas_ray.algorithms.evolution import Evolution, EvolutionConfig
+from dfnas_ray.algorithms.one_shot import Fitness, OneShotScorer
+from dfnas_ray.search_spaces.base import Genotype, SearchSpace
+from dfnas_ray.seeding import derive_seed, numpy_generator, seed_everything
+from dfnas_ray.training.batches import SyntheticBatches
+from dfnas_ray.training.config import DistillationConfig, OptimizerConfig
+from dfnas_ray.training.student import Student
+
+
+class SposConfig(BaseModel):
+    """Single-path one-shot search."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["spos"] = "spos"
+    epochs: int = Field(120, gt=0, description="Passes of supernet training over the synthetic training images.")
+    batch_size: int = Field(128, gt=0, description="Images per step.")
+    optimizer: OptimizerConfig = OptimizerConfig()
+    train_within_limit: bool = Field(False, description="Train only paths within search.max_macs.")
+    calibration_batches: int = Field(8, gt=0, description="Batches from which BatchNorm statistics are re-estimated.")
+    fitness: Fitness = Field("distillation_loss", description="What evolution maximises (the loss, its negative).")
+    evolution: EvolutionConfig = EvolutionConfig()
+
+    @property
+    def steps_to_show(self) -> int:
+        """Epochs and generations: how long a progress bar is."""
+        return self.epochs + self.evolution.generations
+
+    def algorithm(
+        self,
+        space: SearchSpace,
+        train: SyntheticBatches,
+        validation: SyntheticBatches,
+        distillation: DistillationConfig,
+        max_macs: int | None,
+        seed: int,
+    ) -> Spos:
+        """Return the algorithm, ready to run."""
+        return Spos(self, space, train, validation, distillation, max_macs, seed)
+
+
+class Spos(SearchAlgorithm):
+    """Supernet training, then evolution on candidates scored with the shared weights."""
+
+    def __init__(
+        self,
+        config: SposConfig,
+        space: SearchSpace,
+        train: SyntheticBatches,
+        validation: SyntheticBatches,
+        distillation: DistillationConfig,
+        max_macs: int | None,
+        seed: int,
+    ):
+        self.config, self.space, self.train, self.validation = config, space, train, validation
+        self.distillation, self.max_macs, self.seed = distillation, max_macs, seed
+        self.num_epochs, self.epochs_done = config.epochs, 0
+        self.evolution = Evolution(space, config.evolution, max_macs, seed)
+        seed_everything(derive_seed(seed, "supernet-weights"))
+        self.supernet = space.supernet().to(train.device)
+        self.student = Student(self.supernet, config.optimizer, distillation.temperature, config.epochs * len(train))
+        self.path_rng = numpy_generator(seed, "paths")
+
+    def train_epoch(self) -> dict[str, float]:
+        """Train every batch along one path drawn uniformly."""
+        losses = []
+        for batch in self.train.epoch(self.epochs_done):
+            path = self.space.sample_within(self.path_rng, self.max_macs if self.config.train_within_limit else None)
+            losses.append(self.student.step(batch, lambda images, path=path: self.supernet(images, path)))  # type: ignore[misc]
+        self.epochs_done += 1
+        return {"loss": float(np.mean(losses))}
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the last generation was scored."""
+        return self.evolution.is_finished
+
+    def ask(self) -> list[Genotype]:
+        """Return the next generation."""
+        return self.evolution.ask()
+
+    def tell(self, scores: Sequence[float]) -> None:
+        """Take the generation's scores."""
+        self.evolution.tell(scores)
+
+    def scorer(self) -> OneShotScorer:
+        """Return a scorer with a copy of the supernet as it is now."""
+        calibration: list[torch.Tensor] = []
+        while len(calibration) < self.config.calibration_batches:
+            # Epochs that training does not reach: images varied like the training's, the same for every candidate.
+            for batch in self.train.epoch(self.num_epochs + len(calibration)):
+                calibration.append(batch.images)
+                if len(calibration) == self.config.calibration_batches:
+                    break
+        return OneShotScorer(
+            copy.deepcopy(self.supernet),
+            calibration,
+            list(self.validation.unvaried()),
+            self.config.fitness,
+            self.distillation.temperature,
+        )
+
+    def best(self) -> tuple[Genotype, float]:
+        """Return the best genotype within the limit and its score."""
+        genotype = self.evolution.best()
+        return genotype, self.evolution.scores[genotype]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return tensors, numbers and text only."""
+        return {
+            "epochs_done": self.epochs_done,
+            "student": self.student.state_dict(),
+            "path_rng": json.dumps(self.path_rng.bit_generator.state),
+            "torch_rng": torch.get_rng_state(),
+            "evolution": self.evolution.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on exactly where ``state_dict`` was called."""
+        self.epochs_done = state["epochs_done"]
+        self.student.load_state_dict(state["student"])
+        self.path_rng.bit_generator.state = json.loads(state["path_rng"])
+        torch.set_rng_state(state["torch_rng"])
+        self.evolution.load_state_dict(state["evolution"])

@@ -1,0 +1,1 @@
+"""The command `dfnas`: one file per subcommand, each thin."""

@@ -1,0 +1,21 @@
+"""`dfnas evaluate`."""
+
+from __future__ import annotations
+
+from dfnas_ray.cli.console import Terminal
+from dfnas_ray.cli.options import Address, ExperimentFile, Genotype, Overrides, RunDirectory, Verbose, read
+from dfnas_ray.cli.summary import show_outcomes
+from dfnas_ray.pipeline import Pipeline
+
+
+def evaluate(
+    file: ExperimentFile,
+    genotype: Genotype = None,
+    overrides: Overrides = None,
+    run_dir: RunDirectory = None,
+    address: Address = None,
+    verbose: Verbose = False,
+) -> None:
+    """Measure accuracy on the experiment's real images, the one time that they are read."""
+    with Pipeline(read(file, overrides, run_dir, address), Terminal(), verbose).opened() as pipeline:
+        show_outcomes([pipeline.evaluate(genotype)])

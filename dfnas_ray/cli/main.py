@@ -1,0 +1,53 @@
+"""The command's entry point: subcommands, and what happens to their errors."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import sys
+
+import typer
+from rich.text import Text
+
+from dfnas_ray.cli import config, evaluate, report, retrain, run, search, synthesize, teacher
+from dfnas_ray.cli.console import err
+from dfnas_ray.errors import DfnasError
+
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130
+
+app = typer.Typer(
+    name="dfnas",
+    help="Data-free neural architecture search: from a trained classifier's checkpoint to a better network, without its "
+    "training data. Start with: dfnas run experiments/digits.yaml",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+for module in (run, synthesize, search, retrain, evaluate, report):
+    app.command()(getattr(module, module.__name__.rsplit(".", 1)[-1]))
+app.add_typer(teacher.app, name="teacher")
+app.add_typer(config.app, name="config")
+
+
+def main() -> None:
+    """Run `dfnas`; an error that the user can mend is one message and exit code 2."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    try:
+        app()
+    except DfnasError as error:
+        _fail(str(getattr(error, "cause", None) or error))  # Ray wraps an error that was raised in a worker
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
+            raise
+        _fail(
+            f"{error}. Free space or choose another run_dir, and run the same command again: what is finished is kept."
+        )
+    except KeyboardInterrupt:
+        err.print("Interrupted. What is finished is kept; the same command goes on from there.")
+        sys.exit(EXIT_INTERRUPTED)
+
+
+def _fail(message: str) -> None:
+    err.print(Text.assemble(("error: ", "bold red"), message))
+    sys.exit(EXIT_USER_ERROR)

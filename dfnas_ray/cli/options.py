@@ -1,0 +1,38 @@
+"""Arguments that all subcommands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dfnas_ray.experiment import ExperimentConfig, load_experiment
+
+ExperimentFile = Annotated[Path, typer.Argument(help="The experiment's YAML file.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a setting by its dotted key; may be repeated."),
+]
+RunDirectory = Annotated[
+    str | None, typer.Option("--run-dir", help="Where everything goes, instead of the file's run_dir.")
+]
+Address = Annotated[
+    str | None, typer.Option("--address", help="Ray cluster: local, auto, or HOST:PORT, instead of cluster.address.")
+]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show what Ray and its workers say.")]
+Genotype = Annotated[
+    str | None, typer.Option("--genotype", help="Take this architecture instead of searching, e.g. 22212220.")
+]
+
+
+def read(
+    file: Path, overrides: list[str] | None, run_dir: str | None = None, address: str | None = None
+) -> ExperimentConfig:
+    """Load the experiment; the options of the command line come last and win."""
+    more = list(overrides or [])
+    if run_dir is not None:
+        more.append(f"run_dir={run_dir}")
+    if address is not None:
+        more.append(f"cluster.address={address}")
+    return load_experiment(file, more)

@@ -1,0 +1,21 @@
+"""`dfnas retrain`."""
+
+from __future__ import annotations
+
+from dfnas_ray.cli.console import Terminal
+from dfnas_ray.cli.options import Address, ExperimentFile, Genotype, Overrides, RunDirectory, Verbose, read
+from dfnas_ray.cli.summary import show_outcomes
+from dfnas_ray.pipeline import Pipeline
+
+
+def retrain(
+    file: ExperimentFile,
+    genotype: Genotype = None,
+    overrides: Overrides = None,
+    run_dir: RunDirectory = None,
+    address: Address = None,
+    verbose: Verbose = False,
+) -> None:
+    """Train the architecture that the search found, or the one given, from scratch on synthetic images alone."""
+    with Pipeline(read(file, overrides, run_dir, address), Terminal(), verbose).opened() as pipeline:
+        show_outcomes(pipeline.retrain(genotype).values())

@@ -1,0 +1,24 @@
+"""`dfnas run`."""
+
+from __future__ import annotations
+
+from dfnas_ray.cli.console import Terminal
+from dfnas_ray.cli.options import Address, ExperimentFile, Overrides, RunDirectory, Verbose, read
+from dfnas_ray.cli.summary import show_outcomes
+from dfnas_ray.pipeline import Pipeline
+
+
+def run(
+    file: ExperimentFile,
+    overrides: Overrides = None,
+    run_dir: RunDirectory = None,
+    address: Address = None,
+    verbose: Verbose = False,
+) -> None:
+    """Go the whole way: synthesize, search, retrain, evaluate, report.
+
+    What an earlier command finished with the same settings is kept; after an interruption, the same command goes on.
+    """
+    with Pipeline(read(file, overrides, run_dir, address), Terminal(), verbose).opened() as pipeline:
+        outcomes = pipeline.run()
+        show_outcomes(outcomes.values(), pipeline.run_dir.location / "report.html")

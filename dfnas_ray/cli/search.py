@@ -1,0 +1,20 @@
+"""`dfnas search`."""
+
+from __future__ import annotations
+
+from dfnas_ray.cli.console import Terminal
+from dfnas_ray.cli.options import Address, ExperimentFile, Overrides, RunDirectory, Verbose, read
+from dfnas_ray.cli.summary import show_outcomes
+from dfnas_ray.pipeline import Pipeline
+
+
+def search(
+    file: ExperimentFile,
+    overrides: Overrides = None,
+    run_dir: RunDirectory = None,
+    address: Address = None,
+    verbose: Verbose = False,
+) -> None:
+    """Search an architecture on the synthetic images (made first if need be)."""
+    with Pipeline(read(file, overrides, run_dir, address), Terminal(), verbose).opened() as pipeline:
+        show_outcomes([pipeline.search()])

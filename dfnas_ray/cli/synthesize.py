@@ -1,0 +1,20 @@
+"""`dfnas synthesize`."""
+
+from __future__ import annotations
+
+from dfnas_ray.cli.console import Terminal
+from dfnas_ray.cli.options import Address, ExperimentFile, Overrides, RunDirectory, Verbose, read
+from dfnas_ray.cli.summary import show_outcomes
+from dfnas_ray.pipeline import Pipeline
+
+
+def synthesize(
+    file: ExperimentFile,
+    overrides: Overrides = None,
+    run_dir: RunDirectory = None,
+    address: Address = None,
+    verbose: Verbose = False,
+) -> None:
+    """Make synthetic images from the teacher: Parquet shards with soft labels."""
+    with Pipeline(read(file, overrides, run_dir, address), Terminal(), verbose).opened() as pipeline:
+        show_outcomes([pipeline.synthesize()])

@@ -1,0 +1,76 @@
+"""`dfnas teacher inspect`."""
+
+from __future__ import annotations
+
+import torch
+import typer
+from rich.table import Table
+from torch import nn
+
+from dfnas_ray.cli.console import Terminal, out
+from dfnas_ray.cli.options import ExperimentFile, Overrides, RunDirectory, read
+from dfnas_ray.pipeline import Pipeline
+from dfnas_ray.teachers import Teacher
+from dfnas_ray.training.evaluation import evaluate_networks
+
+app = typer.Typer(help="Look at a teacher.", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    """Keep `inspect` a subcommand although it is the only one."""
+
+
+@app.command()
+def inspect(file: ExperimentFile, overrides: Overrides = None, run_dir: RunDirectory = None) -> None:
+    """Show the teacher's layers, input, fingerprint, and its accuracy if evaluation.dataset is set."""
+    config = read(file, overrides, run_dir)
+    listener = Terminal()
+    teacher = Pipeline(config, listener).teacher
+    out.print(_layers(teacher))
+    out.print(_facts(teacher))
+    if config.evaluation.dataset is not None:
+        dataset = config.evaluation.dataset.open()
+        with listener.task("Evaluating", len(dataset), "images") as task:
+            seen = 0
+
+            def on_images(count: int) -> None:
+                nonlocal seen
+                seen += count
+                task.advance_to(seen)
+
+            accuracy = evaluate_networks({"teacher": teacher.model}, teacher, dataset, torch.device("cpu"), on_images)
+        out.print(f"accuracy      {accuracy['teacher']:.2%} of {len(dataset):,} images, {dataset.description}")
+
+
+def _layers(teacher: Teacher) -> Table:
+    table = Table("layer", "kind", "parameters", title=f"Teacher {teacher.name}", title_justify="left")
+    for name, module in teacher.model.named_modules():
+        if not list(module.children()):
+            params = sum(p.numel() for p in module.parameters())
+            table.add_row(name, _kind(module), f"{params:,}" if params else "")
+    return table
+
+
+def _kind(module: nn.Module) -> str:
+    match module:
+        case nn.Conv2d():
+            kernel = "x".join(map(str, module.kernel_size))
+            stride = f", stride {module.stride[0]}" if module.stride[0] != 1 else ""
+            return f"Conv2d {kernel}, {module.in_channels} -> {module.out_channels}{stride}"
+        case nn.Linear():
+            return f"Linear {module.in_features} -> {module.out_features}"
+        case _:
+            return type(module).__name__
+
+
+def _facts(teacher: Teacher) -> str:
+    channels, height, width = teacher.image_shape
+    lines = {
+        "input": f"{channels} x {height} x {width}, mean {teacher.mean}, std {teacher.std}",
+        "classes": str(teacher.num_classes),
+        "BatchNorm": f"{len(teacher.batch_norms())} layers with running statistics",
+        "cost": f"{teacher.cost.params:,} parameters, {teacher.cost.macs:,} MACs",
+        "fingerprint": teacher.fingerprint,
+    }
+    return "\n".join(f"{name:<13} {text}" for name, text in lines.items())

@@ -1,0 +1,190 @@
+"""Searches as Ray Tune trials, their candidates scored by Ray tasks.
+
+A trial keeps its state in the stage's folder after every epoch and generation. A trial that Tune starts again, or that a
+later command starts again, goes on from there: nothing has to be unpickled, and no snapshot can lag behind.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
+
+import ray
+import torch
+from ray import tune
+from ray.util.placement_group import get_current_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from dfnas_ray.algorithms.base import ScoreCandidates, Scorer, SearchState
+from dfnas_ray.algorithms.config import SearchConfig
+from dfnas_ray.distributed.board import ProgressBoard
+from dfnas_ray.distributed.config import SearchResources
+from dfnas_ray.distributed.runtime import worker_device
+from dfnas_ray.errors import DfnasError
+from dfnas_ray.search_spaces.base import Genotype
+from dfnas_ray.seeding import derive_seed, seed_everything
+from dfnas_ray.storage.location import Location
+from dfnas_ray.storage.shards import SyntheticImages, load_shards
+from dfnas_ray.teachers.base import Teacher
+from dfnas_ray.training.batches import SyntheticBatches, validation_mask
+
+
+@dataclass(frozen=True)
+class SearchJob:
+    """What all trials of one search have in common."""
+
+    config: SearchConfig
+    resources: SearchResources
+    seed: int
+    max_macs: int | None
+    folder: Location
+
+    def trial_folder(self, seed: int) -> Location:
+        """Return where one trial keeps its state and its result."""
+        return self.folder / f"seed-{seed}"
+
+
+@ray.remote(num_cpus=0)
+def load_images(folder: Location, manifest: dict[str, Any]) -> SyntheticImages:
+    """Read the shards on some node into the object store, once for all trials and workers."""
+    return load_shards(folder, manifest)
+
+
+def run_trials(
+    job: SearchJob, teacher: Teacher, images: ray.ObjectRef[SyntheticImages], board: ProgressBoard
+) -> list[dict[str, Any]]:
+    """Run one trial per seed and return their results, in the order of the seeds.
+
+    Raises:
+        DfnasError: a trial failed for good; says which, and how to go on.
+    """
+    resources = job.resources
+    place = {"CPU": float(resources.cpus), **({"GPU": resources.gpus} if resources.gpus else {})}
+    trainable = tune.with_parameters(_trial, job=job, teacher=teacher, images=[images], board=board)
+    with tempfile.TemporaryDirectory(prefix="dfnas-tune-") as scratch:  # what Tune writes is not needed again
+        results = tune.Tuner(
+            tune.with_resources(trainable, tune.PlacementGroupFactory([place] * (1 + resources.scoring_workers))),
+            param_space={"seed": tune.grid_search(list(job.config.seeds))},
+            run_config=tune.RunConfig(
+                name="search",
+                storage_path=scratch,
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=resources.attempts - 1),
+            ),
+            tune_config=tune.TuneConfig(reuse_actors=True),
+        ).fit()
+    if results.errors:
+        failed = [seed for seed in job.config.seeds if not (job.trial_folder(seed) / "result.json").exists()]
+        raise DfnasError(
+            f"Search trial(s) with seed {failed} failed {resources.attempts} times: {_last_line(results.errors[0])}. "
+            f"Their state is kept in {job.folder}; run the same command again to go on from there."
+        )
+    return [(job.trial_folder(seed) / "result.json").read_json() for seed in job.config.seeds]
+
+
+def _trial(
+    config: dict[str, Any],
+    job: SearchJob,
+    teacher: Teacher,
+    images: list[ray.ObjectRef[SyntheticImages]],
+    board: ProgressBoard,
+) -> None:
+    seed: int = config["seed"]
+    folder = job.trial_folder(seed)
+    if (folder / "result.json").exists():
+        tune.report({"finished": True})
+        return
+    device = worker_device(job.resources.cpus)
+    state = _make_state(job, seed, teacher, ray.get(images[0]), device)
+    if (folder / "state.pt").exists():
+        state.load_state_dict(torch.load(BytesIO((folder / "state.pt").read_bytes()), weights_only=True))
+    write = board.writer(f"seed {seed}")
+
+    def on_progress(state: SearchState) -> None:
+        buffer = BytesIO()
+        torch.save(state.state_dict(), buffer)
+        (folder / "state.pt").write_bytes(buffer.getbuffer())
+        latest = state.history[-1]
+        figure = f"loss {latest['loss']:.3f}" if latest["phase"] == "training" else f"best {latest['best']:.3f}"
+        write(len(state.history), f"seed {seed}: {latest['phase']} {latest['number']}, {figure}")
+        tune.report({name: value for name, value in latest.items() if isinstance(value, int | float)})
+
+    state.run(on_progress, lambda scorer: _spread(scorer, job.resources, device))
+    genotype, score = state.algorithm.best()
+    (folder / "result.json").write_json(
+        {"seed": seed, "genotype": state.algorithm.space.encode(genotype), "score": score, "history": state.history}
+    )
+
+
+def _make_state(
+    job: SearchJob, seed: int, teacher: Teacher, images: SyntheticImages, device: torch.device
+) -> SearchState:
+    warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # shared memory is read only
+    config = job.config
+    trial_seed = derive_seed(job.seed, "search", seed)
+    seed_everything(trial_seed)
+    mask = validation_mask(images.ids, config.validation_fraction, job.seed)
+    train, validation = (
+        SyntheticBatches(
+            images.select(side), teacher, config.distillation, config.algorithm.batch_size, trial_seed, device
+        )
+        for side in (~mask, mask)
+    )
+    space = config.space.space(teacher.image_shape, teacher.num_classes)
+    return SearchState(
+        config.algorithm.algorithm(space, train, validation, config.distillation, job.max_macs, trial_seed)
+    )
+
+
+_scorers: dict[str, Scorer] = {}  # of this worker process: the last one that it was given
+
+
+@ray.remote
+def _score(scorer: list[ray.ObjectRef[Scorer]], genotypes: list[Genotype], threads: int) -> list[float]:
+    device = worker_device(threads)
+    key = scorer[0].hex()
+    if key not in _scorers:
+        _scorers.clear()
+        _scorers[key] = ray.get(scorer[0])
+        _scorers[key].to(device)
+    return _scorers[key](genotypes)
+
+
+def _spread(scorer: Scorer, resources: SearchResources, device: torch.device) -> ScoreCandidates:
+    """Return a function that scores candidates with Ray tasks, wherever the trial has a place."""
+    if resources.scoring_workers == 0 and resources.gpus:
+        return scorer  # the trial holds its GPU, which no task could share
+    scorer.to(torch.device("cpu"))
+    shared = ray.put(scorer)
+    group = get_current_placement_group()
+
+    def submit(worker: int, genotypes: list[Genotype]) -> ray.ObjectRef[list[float]]:
+        own = resources.scoring_workers == 0
+        strategy = PlacementGroupSchedulingStrategy(group, 0 if own else 1 + worker) if group else "DEFAULT"
+        task = _score.options(
+            num_cpus=0 if own else resources.cpus,  # the trial waits meanwhile: its own CPU is free
+            num_gpus=0 if own else resources.gpus,
+            scheduling_strategy=strategy,
+            max_retries=resources.attempts - 1,
+        )
+        return task.remote([shared], genotypes, resources.cpus)
+
+    def score(genotypes: Sequence[Genotype]) -> list[float]:
+        workers = max(1, resources.scoring_workers)
+        parts = [list(genotypes[worker::workers]) for worker in range(workers)]
+        scores = ray.get([submit(worker, part) for worker, part in enumerate(parts)])
+        ordered: list[float] = [0.0] * len(genotypes)
+        for worker, part in enumerate(scores):
+            ordered[worker::workers] = part
+        return ordered
+
+    return score
+
+
+def _last_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[-1] if lines else type(error).__name__

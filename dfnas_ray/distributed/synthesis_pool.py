@@ -1,0 +1,209 @@
+"""Synthesis on a pool of actors that may die.
+
+A queue of shards, a set of actors that are still starting, and a map of running calls. An actor whose process or node is
+lost is replaced and its shard goes back to the queue; an actor that cannot be placed just waits among the starting ones.
+(`ray.util.ActorPool` hangs when a node is lost without replacement.)
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from dfnas_ray.distributed.board import ProgressBoard
+from dfnas_ray.distributed.config import SynthesisResources
+from dfnas_ray.distributed.runtime import worker_device
+from dfnas_ray.errors import ClusterError, DfnasError, SynthesisError
+from dfnas_ray.storage.location import Location
+from dfnas_ray.storage.shards import ShardInfo, encode_shard, manifest_entry, shard_name
+from dfnas_ray.synthesis.config import SynthesisConfig
+from dfnas_ray.synthesis.inversion import Inverter
+from dfnas_ray.synthesis.shard import synthesize_shard
+from dfnas_ray.teachers.base import Teacher
+
+logger = logging.getLogger(__name__)
+
+_MAX_REPLACEMENTS_PER_ACTOR = 5
+
+
+@dataclass(frozen=True)
+class ShardJob:
+    """What every shard of one stage has in common."""
+
+    config: SynthesisConfig
+    seed: int
+    key: str
+    teacher_fingerprint: str
+    folder: Location
+
+
+class _SynthesisActor:
+    def __init__(self, teacher: Teacher, job: ShardJob, threads: int, board: ProgressBoard):
+        self.job, self.board, self.threads = job, board, threads
+        self.inverter = Inverter(teacher, job.config, worker_device(threads))
+
+    def ready(self) -> None:
+        """Return when the actor has started."""
+
+    def make(self, shard: int) -> dict[str, Any]:
+        """Synthesize, label and commit one shard; return its line in the manifest."""
+        worker_device(self.threads)
+        write = self.board.writer(f"shard {shard}")
+        done = 0
+
+        def on_steps(images: int) -> None:
+            nonlocal done
+            done += images
+            write(done, "")
+
+        made = synthesize_shard(self.inverter, self.job.seed, shard, on_steps)
+        info = ShardInfo(
+            key=self.job.key,
+            shard=shard,
+            num_shards=self.job.config.num_shards,
+            teacher=self.job.teacher_fingerprint,
+            curves=[[asdict(point) for point in curve] for curve in made.curves],
+        )
+        data = encode_shard(info, made.images, made.labels, made.rounds, made.logits)
+        location = self.job.folder / shard_name(shard)
+        location.write_bytes(data)
+        return manifest_entry(shard, data, len(made.labels))
+
+
+def run_pool(
+    make_actor: Callable[[], Any],
+    shards: Sequence[int],
+    num_actors: int,
+    attempts: int,
+    on_made: Callable[[dict[str, Any]], None],
+) -> dict[int, str]:
+    """Have actors make all ``shards``; return the reason for each shard that could not be made.
+
+    Args:
+        make_actor: Starts an actor that has ``ready()`` and ``make(shard)``.
+        shards: Their numbers.
+        num_actors: At work at once.
+        attempts: Per shard. An error that the user has to mend is final at once.
+        on_made: Called with each shard's manifest entry as soon as the shard is committed.
+
+    Raises:
+        ClusterError: actors keep dying.
+    """
+    queue = deque((shard, 1) for shard in shards)
+    starting: dict[Any, Any] = {}  # ready() call -> actor
+    running: dict[Any, tuple[Any, int, int]] = {}  # make() call -> actor, shard, attempt
+    failed: dict[int, str] = {}
+    replacements = 0
+
+    def start() -> None:
+        actor = make_actor()
+        starting[actor.ready.remote()] = actor
+
+    def give_work(actor: Any) -> None:
+        if queue:
+            shard, attempt = queue.popleft()
+            running[actor.make.remote(shard)] = (actor, shard, attempt)
+        else:
+            ray.kill(actor)
+
+    def try_again(shard: int, attempt: int, reason: str) -> None:
+        if attempt < attempts:
+            logger.warning("Shard %d failed (%s): attempt %d of %d follows.", shard, reason, attempt + 1, attempts)
+            queue.append((shard, attempt + 1))
+        else:
+            logger.error("Shard %d failed for good after %d attempts: %s", shard, attempts, reason)
+            failed[shard] = reason
+
+    def replace(reason: str) -> None:
+        nonlocal replacements
+        replacements += 1
+        if replacements > _MAX_REPLACEMENTS_PER_ACTOR * num_actors:
+            raise ClusterError(
+                f"Synthesis actors keep dying ({replacements} so far; the last one: {reason}). Committed shards are kept: "
+                "look into Ray's logs, give an actor more memory or fewer images (synthesis.batch_size), and run again."
+            )
+        logger.warning("A synthesis actor died (%s) and is replaced.", reason)
+        start()
+
+    try:
+        for _ in range(min(num_actors, len(shards))):
+            start()
+        while running or queue:
+            if not starting and len(running) < min(num_actors, len(queue) + len(running)):
+                start()
+            finished, _ = ray.wait([*starting, *running], num_returns=1)
+            for call in finished:
+                if call in starting:
+                    actor = starting.pop(call)
+                    try:
+                        ray.get(call)
+                    except RayError as error:
+                        replace(_reason(error))
+                    else:
+                        give_work(actor)
+                    continue
+                actor, shard, attempt = running.pop(call)
+                try:
+                    on_made(ray.get(call))
+                except RayTaskError as error:
+                    if isinstance(error.cause, SynthesisError):  # the same numbers would fail again
+                        failed[shard] = str(error.cause)
+                        logger.error("Shard %d cannot be made: %s", shard, error.cause)
+                    else:
+                        try_again(shard, attempt, _reason(error))
+                    give_work(actor)
+                except RayError as error:
+                    try_again(shard, attempt, _reason(error))
+                    if queue:
+                        replace(_reason(error))
+                else:
+                    give_work(actor)
+    finally:
+        for actor in [*starting.values(), *(actor for actor, _, _ in running.values())]:
+            ray.kill(actor)
+    return failed
+
+
+def synthesize_shards(
+    teacher: Teacher,
+    job: ShardJob,
+    shards: Sequence[int],
+    resources: SynthesisResources,
+    num_actors: int,
+    board: ProgressBoard,
+    on_made: Callable[[dict[str, Any]], None],
+) -> None:
+    """Make the given shards on ``num_actors`` Ray actors; the teacher goes into the object store once.
+
+    Raises:
+        SynthesisError: some shards cannot be made; names them. The others are committed.
+    """
+    actor_class = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus, max_restarts=0)(_SynthesisActor)
+    shared_teacher = ray.put(teacher)
+    failed = run_pool(
+        lambda: actor_class.remote(shared_teacher, job, resources.cpus, board),
+        shards,
+        num_actors,
+        resources.attempts,
+        on_made,
+    )
+    if failed:
+        listed = "; ".join(f"shard {shard}: {reason}" for shard, reason in sorted(failed.items())[:3])
+        raise SynthesisError(
+            f"{len(failed)} of {job.config.num_shards} shards could not be made ({listed}). The other shards are kept; "
+            "change the setting that is named, or run the same command again for these shards alone."
+        )
+
+
+def _reason(error: RayError) -> str:
+    cause = getattr(error, "cause", None) or error
+    if isinstance(cause, DfnasError):
+        return str(cause)
+    lines = str(cause).strip().splitlines()
+    return f"{type(cause).__name__}: {lines[-1] if isinstance(error, RayTaskError) and lines else type(error).__name__}"

@@ -1,0 +1,204 @@
+"""An experiment: every setting of the whole path, from a YAML file and overrides."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
+
+from dfnas_ray.algorithms.config import SearchConfig
+from dfnas_ray.datasets import DatasetConfig
+from dfnas_ray.distributed.config import ClusterConfig
+from dfnas_ray.errors import ConfigError
+from dfnas_ray.synthesis.config import SynthesisConfig
+from dfnas_ray.teachers import TeacherConfig
+from dfnas_ray.training.config import RetrainingConfig
+
+
+class EvaluationConfig(BaseModel):
+    """The final test on real images; without a dataset the stage is left out."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dataset: DatasetConfig | None = Field(
+        None, description="Labelled real images. Nothing before this stage reads them."
+    )
+
+
+class ExperimentConfig(BaseModel):
+    """From a teacher's checkpoint to a searched, retrained and evaluated network."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field("experiment", pattern=r"^[\w.-]+$", description="Names the run directory and the report.")
+    run_dir: str | None = Field(None, description="Folder or URI of everything that is made; by default runs/NAME.")
+    seed: int = Field(0, ge=0, description="Root of all random numbers but the built-in teacher's.")
+    teacher: TeacherConfig
+    synthesis: SynthesisConfig = SynthesisConfig()
+    search: SearchConfig = SearchConfig()
+    retraining: RetrainingConfig = RetrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    cluster: ClusterConfig = ClusterConfig()
+
+    @property
+    def run_directory(self) -> str:
+        """Where everything goes."""
+        return self.run_dir or f"runs/{self.name}"
+
+
+def load_experiment(path: str | Path, overrides: Iterable[str] = ()) -> ExperimentConfig:
+    """Read a YAML file, apply ``dotted.key=value`` overrides, and validate the whole.
+
+    Raises:
+        ConfigError: the file is missing or is no YAML mapping, or a setting is wrong (names it, its value and the
+            remedy).
+    """
+    file = Path(path).expanduser()
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The experiment file {file} cannot be read: {error}") from error
+    try:
+        values = yaml.load(text, _UniqueKeyLoader)  # a SafeLoader
+    except yaml.YAMLError as error:
+        raise ConfigError(f"The experiment file {file} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(
+            f"The experiment file {file} must be a mapping with at least a teacher, such as `teacher: digits`."
+        )
+    return make_experiment(values, overrides)
+
+
+def make_experiment(values: Mapping[str, Any], overrides: Iterable[str] = ()) -> ExperimentConfig:
+    """Validate settings given as nested mappings, after applying ``dotted.key=value`` overrides.
+
+    Raises:
+        ConfigError: as `load_experiment`.
+    """
+    merged = dict(values)
+    for override in overrides:
+        merged = _override(merged, override)
+    try:
+        return ExperimentConfig.model_validate(merged)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(problem) for problem in error.errors())) from error
+
+
+def dump_experiment(config: ExperimentConfig) -> str:
+    """Return the resolved experiment as YAML, which `load_experiment` reads back to an equal one."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, width=120)
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """Refuses a key that is given twice, where plain YAML would drop the first."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Check, then construct."""
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is given twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def _override(values: dict[str, Any], override: str) -> dict[str, Any]:
+    path, equals, text = override.partition("=")
+    if not equals or not path:
+        raise ConfigError(f"--set {override!r} must have the form dotted.key=value, such as synthesis.rounds=3.")
+    try:
+        value = yaml.load(text, _UniqueKeyLoader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {path}: {text!r} is not a YAML value: {' '.join(str(error).split())}") from error
+    return _set(values, path.split("."), value, path)
+
+
+def _set(container: Any, keys: list[str], value: Any, path: str) -> Any:
+    key, rest = keys[0], keys[1:]
+    if isinstance(container, list):
+        if not key.isdigit() or int(key) >= len(container):
+            raise ConfigError(f"--set {path}: {key!r} is not an index of a list of {len(container)}.")
+        copy: Any = list(container)
+        copy[int(key)] = _set(copy[int(key)], rest, value, path) if rest else value
+        return copy
+    if isinstance(container, str) and container and ":" in container:  # the short form of a teacher, kind:name
+        kind, _, name = container.partition(":")
+        container = {"kind": kind, "name": name}
+    elif isinstance(container, str):
+        container = {"kind": container}
+    copy = dict(container) if isinstance(container, dict) else {}
+    copy[key] = _set(copy.get(key), rest, value, path) if rest else value
+    return copy
+
+
+def _explain(problem: Any) -> str:
+    """Turn one of pydantic's errors into a sentence that names the setting, its value and what would be right."""
+    names, model = _walk(problem["loc"])
+    path = ".".join(names) or "The experiment"
+    kind, value = problem["type"], problem["input"]
+    if kind == "extra_forbidden":
+        known = list(model.model_fields) if model else []
+        nearest = difflib.get_close_matches(names[-1], known, n=1, cutoff=0.5)
+        hint = f"Did you mean {nearest[0]}?" if nearest else f"Known here: {', '.join(known)}."
+        return f"{path} is not a setting. {hint}"
+    if kind == "missing":
+        return f"{path} is missing."
+    if kind.startswith("union_tag"):
+        context = problem.get("ctx", {})
+        expected = context.get("expected_tags", "")
+        got = context.get("tag", value)
+        return f"{path}.kind ({got!r}) must be one of {expected}." if expected else f"{path} must have a kind."
+    message = problem["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    if kind == "value_error" and isinstance(value, Mapping | BaseModel):
+        return f"{path}: {message}"
+    return f"{path} ({_short(value)}): {message[0].lower()}{message[1:]}."
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _walk(location: tuple[int | str, ...]) -> tuple[list[str], type[BaseModel] | None]:
+    """Return the names in a pydantic location without the union tags, and the model that the last one belongs to."""
+    names: list[str] = []
+    annotation: Any = ExperimentConfig
+    owner: type[BaseModel] | None = None
+    for part in location:
+        annotation = _strip(annotation)
+        members = [member for member in get_args(annotation) if get_origin(annotation) in _UNIONS]
+        tagged = [m for m in map(_strip, members) if _is_model(m) and _tag(m) == part]
+        if tagged:
+            annotation = tagged[0]
+            continue
+        if members:
+            models = [m for m in map(_strip, members) if _is_model(m)]
+            annotation = models[0] if models else annotation
+        names.append(str(part))
+        if _is_model(annotation):
+            owner = annotation
+            field: FieldInfo | None = annotation.model_fields.get(str(part))
+            annotation = field.annotation if field else None
+        elif get_args(annotation):
+            annotation = get_args(annotation)[0]
+    return names, owner
+
+
+_UNIONS = (Union, type(int | str))
+
+
+def _strip(annotation: Any) -> Any:
+    return _strip(get_args(annotation)[0]) if get_origin(annotation) is Annotated else annotation
+
+
+def _is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def _tag(model: type[BaseModel]) -> Any:
+    field = model.model_fields.get("kind")
+    return get_args(field.annotation)[0] if field else None

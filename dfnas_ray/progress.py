@@ -1,0 +1,45 @@
+"""How long-running work tells what it does, without knowing who listens: a terminal, a test, or nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+
+class Task(Protocol):
+    """One bar."""
+
+    def advance_to(self, done: float, note: str = "") -> None:
+        """Set how much is done, and a short remark behind the bar."""
+        ...
+
+
+class Listener(Protocol):
+    """Whoever wants to know."""
+
+    def say(self, message: str) -> None:
+        """Take one line about what happens."""
+        ...
+
+    @contextmanager
+    def task(self, description: str, total: float, unit: str) -> Iterator[Task]:
+        """Show a bar while the block runs."""
+        ...
+
+
+class _SilentTask:
+    def advance_to(self, done: float, note: str = "") -> None:
+        pass
+
+
+class Silent:
+    """Tells nobody."""
+
+    def say(self, message: str) -> None:
+        """Drop the message."""
+
+    @contextmanager
+    def task(self, description: str, total: float, unit: str) -> Iterator[Task]:
+        """Show nothing."""
+        yield _SilentTask()

@@ -1,0 +1,1 @@
+"""The report: reads the run directory alone, writes one self-contained HTML file."""

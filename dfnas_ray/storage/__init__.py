@@ -1,0 +1,1 @@
+"""Shards and run directories on any filesystem that pyarrow knows: local, s3://, gs://."""

@@ -1,0 +1,142 @@
+"""The run directory: what each stage made, keyed by everything that it depends on.
+
+A stage's folder is named after the fingerprint of its inputs, so a changed setting can never meet a stale artefact, and
+going back to an earlier setting finds what was made then.
+
+    RUN/experiment.yaml                 the resolved experiment of the last command
+    RUN/latest.json                     which folder of each stage belongs to it
+    RUN/STAGE/KEY/inputs.json           what the stage depended on
+    RUN/STAGE/KEY/done.json             written last: the stage is finished
+    RUN/report.html
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from dfnas_ray.errors import StorageError
+from dfnas_ray.storage.location import Location
+
+_KEY_LENGTH = 12
+
+
+def fingerprint(value: Any) -> str:
+    """Return the sha256 of a JSON value, independent of the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+class StageDir:
+    """The folder of one stage with one set of inputs."""
+
+    def __init__(self, run: RunDir, stage: str, inputs: Mapping[str, Any]):
+        self.run, self.stage, self.inputs = run, stage, dict(inputs)
+        self.key = fingerprint([stage, self.inputs])
+        self.location = run.location / stage / self.key[:_KEY_LENGTH]
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the stage finished with these inputs."""
+        return (self.location / "done.json").exists()
+
+    @property
+    def is_started(self) -> bool:
+        """Whether an earlier command began it."""
+        return (self.location / "inputs.json").exists()
+
+    def begin(self) -> None:
+        """Record the inputs. The folder is then this stage's, finished or not."""
+        self.location.make_dir()
+        (self.location / "inputs.json").write_json(self.inputs)
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Record the summary: from now on the stage is not done again."""
+        (self.location / "done.json").write_json(dict(summary))
+
+    def reopen(self) -> None:
+        """Take the finish back, because an artefact is damaged."""
+        if self.is_done:
+            (self.location / "done.json").delete_file()
+
+    def summary(self) -> dict[str, Any]:
+        """Return what `finish` recorded."""
+        summary: dict[str, Any] = (self.location / "done.json").read_json()
+        return summary
+
+    def changes(self) -> list[str]:
+        """Say which inputs differ from those of the run directory's last command, as ``name: old -> new``."""
+        latest = self.run.latest().get(self.stage)
+        if latest is None or latest == self.key[:_KEY_LENGTH]:
+            return []
+        before = _flatten((self.run.location / self.stage / latest / "inputs.json").read_json())
+        after = _flatten(json.loads(json.dumps(self.inputs)))
+        names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+        return [f"{name}: {before.get(name)} -> {after.get(name)}" for name in names]
+
+
+class RunDir:
+    """One experiment's directory, local or in an object store."""
+
+    def __init__(self, uri: str | Path):
+        self.location = Location.parse(uri)
+
+    def stage(self, stage: str, inputs: Mapping[str, Any]) -> StageDir:
+        """Return the folder of a stage for these inputs; nothing is created yet."""
+        return StageDir(self, stage, inputs)
+
+    def latest(self) -> dict[str, str]:
+        """Return the folder name of each stage that the last command used."""
+        file = self.location / "latest.json"
+        return dict(file.read_json()) if file.exists() else {}
+
+    def set_latest(self, stage: StageDir) -> None:
+        """Make ``stage`` the one that reports show."""
+        (self.location / "latest.json").write_json({**self.latest(), stage.stage: stage.location.name})
+
+    def latest_stage(self, stage: str) -> Location | None:
+        """Return the folder that reports show for a stage, if the stage is finished."""
+        name = self.latest().get(stage)
+        if name is None:
+            return None
+        location = self.location / stage / name
+        return location if (location / "done.json").exists() else None
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the directory, so that two commands do not write to it at once. Local directories only.
+
+        Raises:
+            StorageError: the directory cannot be written, or another command holds it.
+        """
+        self.location.make_dir()
+        if not self.location.is_local:
+            yield
+            return
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(f"{self.location.path}/.lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise StorageError(
+                f"Another command is working in {self.location}. Wait for it, or give this one another run_dir."
+            ) from error
+        except OSError as error:
+            raise StorageError(
+                f"The run directory {self.location} cannot be written: {error}. Choose another with run_dir."
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, dict):
+        items = [_flatten(inner, f"{prefix}.{name}" if prefix else name) for name, inner in value.items()]
+        return {name: inner for part in items for name, inner in part.items()}
+    return {prefix: value}

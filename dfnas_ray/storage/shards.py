@@ -1,0 +1,215 @@
+"""Shards as Parquet files: PNG images that Hugging Face `datasets` and Ray Data read natively, with soft labels.
+
+A shard's bytes depend on its content alone - no time, host or process goes into it - so two runs with one seed can be
+compared byte by byte.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from PIL import Image
+
+from dfnas_ray.errors import ShardError, StorageError
+from dfnas_ray.storage.location import Location
+
+FORMAT = 1
+ROW_GROUP_SIZE = 500
+_METADATA_KEY = b"dfnas"
+
+
+@dataclass(frozen=True)
+class ShardInfo:
+    """What a shard says about itself, in its footer.
+
+    Attributes:
+        key: Fingerprint of the synthesis stage that it belongs to: teacher, settings and seed.
+        shard: Its number.
+        num_shards: How many belong together.
+        teacher: The teacher's fingerprint.
+        curves: Per round, the loss curve as [{"step": ..., "losses": {...}}].
+    """
+
+    key: str
+    shard: int
+    num_shards: int
+    teacher: str
+    curves: list[list[dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class SyntheticImages:
+    """Synthetic images in memory.
+
+    Attributes:
+        images: uint8 (N, C, H', W'): whole canvases.
+        labels: int64 (N,), the class asked for.
+        rounds: int64 (N,), calibration round.
+        logits: float32 (N, num_classes), the teacher's on the canvases' centres.
+        ids: uint64 (N,), shard * 2**32 + row: the same image has the same id however many shards are loaded.
+    """
+
+    images: np.ndarray[Any, np.dtype[np.uint8]]
+    labels: np.ndarray[Any, np.dtype[np.int64]]
+    rounds: np.ndarray[Any, np.dtype[np.int64]]
+    logits: np.ndarray[Any, np.dtype[np.float32]]
+    ids: np.ndarray[Any, np.dtype[np.uint64]]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def select(self, index: np.ndarray[Any, Any]) -> SyntheticImages:
+        """Return the rows at ``index``, integers or a mask."""
+        return SyntheticImages(**{name: values[index] for name, values in vars(self).items()})
+
+    @staticmethod
+    def concatenate(parts: Sequence[SyntheticImages]) -> SyntheticImages:
+        """Return all rows of ``parts``, in their order."""
+        names = vars(parts[0])
+        return SyntheticImages(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+
+
+def shard_name(shard: int) -> str:
+    """Return the file name of a shard."""
+    return f"shard-{shard:05d}.parquet"
+
+
+def encode_shard(
+    info: ShardInfo,
+    images: np.ndarray[Any, Any],
+    labels: np.ndarray[Any, Any],
+    rounds: np.ndarray[Any, Any],
+    logits: np.ndarray[Any, Any],
+) -> memoryview:
+    """Return the bytes of a Parquet file with one row per image.
+
+    Columns: ``image: struct<bytes, path>`` (PNG, lossless), ``label: int64``, ``round: int64``,
+    ``logits: fixed_size_list<float32>[num_classes]``.
+
+    Raises:
+        StorageError: the images have neither 1 nor 3 channels.
+    """
+    num_images, channels = images.shape[:2]
+    num_classes = logits.shape[1]
+    if channels not in (1, 3):
+        raise StorageError(f"Shards hold images of 1 or 3 channels, not {channels}: PNG knows no other.")
+    image_type = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    schema = pa.schema(
+        [
+            ("image", image_type),
+            ("label", pa.int64()),
+            ("round", pa.int64()),
+            ("logits", pa.list_(pa.float32(), num_classes)),
+        ],
+        metadata={
+            b"huggingface": json.dumps(_hugging_face_features(num_classes)),
+            _METADATA_KEY: json.dumps({"format": FORMAT, **asdict(info)}),
+        },
+    )
+    pictures = [
+        {"bytes": _png(image), "path": f"{info.shard:05d}-{round_index}-{row:05d}.png"}
+        for row, (image, round_index) in enumerate(zip(images, rounds, strict=True))
+    ]
+    table = pa.table(
+        [
+            pa.array(pictures, image_type),
+            pa.array(labels, pa.int64()),
+            pa.array(rounds, pa.int64()),
+            pa.FixedSizeListArray.from_arrays(
+                pa.array(np.ascontiguousarray(logits, np.float32).reshape(-1)), num_classes
+            ),
+        ],
+        schema=schema,
+    )
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd", use_dictionary=["label", "round"], row_group_size=ROW_GROUP_SIZE)
+    assert table.num_rows == num_images
+    return memoryview(sink.getvalue())
+
+
+def sha256(data: bytes | memoryview) -> str:
+    """Return the hexadecimal digest by which a manifest knows a shard."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def manifest_entry(shard: int, data: bytes | memoryview, rows: int) -> dict[str, Any]:
+    """Return what the manifest says about one shard."""
+    return {"shard": shard, "file": shard_name(shard), "rows": rows, "bytes": len(data), "sha256": sha256(data)}
+
+
+def decode_shard(data: bytes, key: str, where: str) -> tuple[ShardInfo, SyntheticImages]:
+    """Read a shard's bytes back.
+
+    Raises:
+        ShardError: the file is truncated, altered, or belongs to other settings than ``key``.
+    """
+    remedy = "Running the same command again replaces it."
+    try:
+        file = pq.ParquetFile(pa.BufferReader(data))
+        metadata = json.loads((file.schema_arrow.metadata or {})[_METADATA_KEY])
+        if metadata.pop("format") != FORMAT:
+            raise ShardError(f"Shard {where} has another format than {FORMAT}. {remedy}")
+        info = ShardInfo(**metadata)
+        if info.key != key:
+            raise ShardError(f"Shard {where} was made with other settings ({info.key[:12]}, not {key[:12]}). {remedy}")
+        table = file.read()
+        images = np.stack([_pixels(png) for png in pc.struct_field(table["image"], "bytes").to_pylist()])
+        logits = table["logits"].combine_chunks()
+        rows = np.arange(table.num_rows, dtype=np.uint64)
+        return info, SyntheticImages(
+            images=images,
+            labels=table["label"].to_numpy(),
+            rounds=table["round"].to_numpy(),
+            logits=logits.flatten().to_numpy().reshape(table.num_rows, -1),
+            ids=(np.uint64(info.shard) << np.uint64(32)) + rows,
+        )
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+        raise ShardError(f"Shard {where} is truncated or is not a shard of this product ({error}). {remedy}") from error
+
+
+def load_shards(folder: Location, manifest: dict[str, Any]) -> SyntheticImages:
+    """Load every shard that the manifest lists, in order.
+
+    Raises:
+        ShardError: a shard is missing or is not, byte for byte, the one that was committed (says which).
+    """
+    parts = []
+    for entry in manifest["shards"]:
+        location = folder / entry["file"]
+        if not location.exists():
+            raise ShardError(f"Shard {location} is missing. Running the same command again replaces it.")
+        data = location.read_bytes()
+        _, images = decode_shard(data, manifest["key"], str(location))
+        if sha256(data) != entry["sha256"]:
+            raise ShardError(
+                f"Shard {location} has changed since it was made. Running the same command again replaces it."
+            )
+        parts.append(images)
+    return SyntheticImages.concatenate(parts)
+
+
+def _png(image: np.ndarray[Any, Any]) -> bytes:
+    pixels = image[0] if image.shape[0] == 1 else np.moveaxis(image, 0, -1)
+    buffer = BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def _pixels(png: bytes) -> np.ndarray[Any, Any]:
+    pixels = np.asarray(Image.open(BytesIO(png)))
+    return pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
+
+
+def _hugging_face_features(num_classes: int) -> dict[str, Any]:
+    integer = {"dtype": "int64", "_type": "Value"}
+    logits = {"feature": {"dtype": "float32", "_type": "Value"}, "length": num_classes, "_type": "Sequence"}
+    return {"info": {"features": {"image": {"_type": "Image"}, "label": integer, "round": integer, "logits": logits}}}

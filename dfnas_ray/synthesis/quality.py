@@ -1,0 +1,167 @@
+"""How good synthetic images are, measured without a real one: semantics, diversity, domain gap.
+
+Source: the three criteria of Liu et al. 2022, arXiv:2112.02086; the measures are this project's, each stated below.
+Cost: one forward pass of the teacher over the set, and nearest neighbours within each class.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from sklearn.metrics import pairwise_distances
+from torch import Tensor, nn
+
+from dfnas_ray.storage.shards import SyntheticImages
+from dfnas_ray.synthesis.objective import ObservedTeacher
+from dfnas_ray.synthesis.regions import center_crop
+from dfnas_ray.teachers.base import Teacher
+
+_BATCH_SIZE = 250
+_MAX_PER_CLASS = 200  # neighbours are searched among so many images of a class
+_DUPLICATE_SIMILARITY = 0.999
+
+
+def semantics(logits: Tensor, labels: Tensor) -> dict[str, float]:
+    """Return what the teacher sees in images, from its logits (N, num_classes) and the classes asked for (N,).
+
+    ``confidence``: mean highest probability. ``entropy``: mean entropy in nats. ``agreement``: share of images whose
+    most likely class is the one asked for.
+    """
+    log_probabilities = F.log_softmax(logits.float(), dim=1)
+    probabilities = log_probabilities.exp()
+    return {
+        "confidence": float(probabilities.max(dim=1).values.mean()),
+        "entropy": float(-(probabilities * log_probabilities).sum(dim=1).mean()),
+        "agreement": float((logits.argmax(1) == labels).float().mean()),
+    }
+
+
+def diversity(features: np.ndarray[Any, Any], classes: np.ndarray[Any, Any]) -> dict[str, float]:
+    """Return how different the images of one class are, from features (N, D) and classes (N,).
+
+    ``distance``: mean pairwise cosine distance within a class. ``duplicates``: share of images whose nearest neighbour
+    in the class has a cosine similarity above 0.999.
+    """
+    distances, duplicates = [], []
+    for label in np.unique(classes):
+        members = features[classes == label][:_MAX_PER_CLASS]
+        if len(members) < 2:
+            continue
+        pairwise = pairwise_distances(members, metric="cosine")
+        distances.append(pairwise[np.triu_indices(len(members), 1)].mean())
+        np.fill_diagonal(pairwise, np.inf)
+        duplicates.extend(pairwise.min(axis=1) < 1 - _DUPLICATE_SIMILARITY)
+    if not distances:
+        return {"distance": 0.0, "duplicates": 0.0}
+    return {"distance": float(np.mean(distances)), "duplicates": float(np.mean(duplicates))}
+
+
+def domain_gap(
+    means: list[Tensor], variances: list[Tensor], running_means: list[Tensor], running_vars: list[Tensor]
+) -> float:
+    r"""Return the mean over BatchNorm layers of the distance between Gaussians with these statistics, each (C,).
+
+    Per layer, the squared 2-Wasserstein distance of diagonal Gaussians in units of the teacher's own variance:
+    :math:`\frac1C \sum_c [(\mu_c - \hat\mu_c)^2 + (\sigma_c - \hat\sigma_c)^2] / \hat\sigma_c^2`.
+    """
+    gaps = [
+        (((mean - running_mean) ** 2 + (var.sqrt() - running_var.sqrt()) ** 2) / running_var.clamp_min(1e-6)).mean()
+        for mean, var, running_mean, running_var in zip(means, variances, running_means, running_vars, strict=True)
+    ]
+    return float(torch.stack(gaps).mean()) if gaps else float("nan")
+
+
+@torch.no_grad()
+def measure_quality(teacher: Teacher, images: SyntheticImages) -> dict[str, Any]:
+    """Measure the whole set (``overall``) and each calibration round (``rounds``) on the stored, centred images."""
+    observed = ObservedTeacher(teacher.model)
+    features = _FeatureTap(observed)
+    device = next(observed.parameters()).device
+    rounds = {}
+    collected = []
+    for round_index in np.unique(images.rounds):
+        part = images.select(images.rounds == round_index)
+        statistics = _Statistics()
+        part_features = []
+        for start in range(0, len(part), _BATCH_SIZE):
+            canvases = torch.from_numpy(part.images[start : start + _BATCH_SIZE].copy()).to(device)
+            view = center_crop(canvases, teacher.image_shape[1:])
+            _, bn_inputs = observed(teacher.normalize(view))
+            statistics.add([(entry.x, entry.running_mean, entry.running_var) for entry in bn_inputs])
+            part_features.append(features.take().cpu().numpy())
+        stacked = np.concatenate(part_features)
+        collected.append((part, stacked, statistics))
+        rounds[str(round_index)] = _summary(part, stacked, statistics)
+    everything = SyntheticImages.concatenate([part for part, _, _ in collected])
+    total = _Statistics.merge([statistics for _, _, statistics in collected])
+    overall = _summary(everything, np.concatenate([stacked for _, stacked, _ in collected]), total)
+    return {"overall": overall, "rounds": rounds}
+
+
+def _summary(images: SyntheticImages, features: np.ndarray[Any, Any], statistics: _Statistics) -> dict[str, float]:
+    return {
+        **semantics(torch.from_numpy(images.logits.copy()), torch.from_numpy(images.labels.copy())),
+        **{f"diversity_{name}": value for name, value in diversity(features, images.labels).items()},
+        "domain_gap": statistics.gap(),
+    }
+
+
+class _Statistics:
+    """Sums over the set, per BatchNorm layer, from which mean and variance follow."""
+
+    def __init__(self) -> None:
+        self.count: list[float] = []
+        self.sums: list[Tensor] = []
+        self.squares: list[Tensor] = []
+        self.running: list[tuple[Tensor, Tensor]] = []
+
+    def add(self, layers: list[tuple[Tensor, Tensor, Tensor]]) -> None:
+        for index, (x, running_mean, running_var) in enumerate(layers):
+            dims = [0, *range(2, x.ndim)]
+            x = x.double()
+            if index == len(self.sums):
+                zeros = torch.zeros_like(running_mean, dtype=torch.float64)
+                self.count.append(0.0)
+                self.sums.append(zeros)
+                self.squares.append(zeros)
+                self.running.append((running_mean.double(), running_var.double()))
+            self.count[index] += x.numel() / x.shape[1]
+            self.sums[index] = self.sums[index] + x.sum(dims)
+            self.squares[index] = self.squares[index] + (x**2).sum(dims)
+
+    @staticmethod
+    def merge(parts: list[_Statistics]) -> _Statistics:
+        total = _Statistics()
+        total.running = parts[0].running
+        total.count = [sum(counts) for counts in zip(*(part.count for part in parts), strict=True)]
+        total.sums = [torch.stack(sums).sum(0) for sums in zip(*(part.sums for part in parts), strict=True)]
+        total.squares = [torch.stack(sums).sum(0) for sums in zip(*(part.squares for part in parts), strict=True)]
+        return total
+
+    def gap(self) -> float:
+        means = [total / count for total, count in zip(self.sums, self.count, strict=True)]
+        variances = [
+            (square / count - mean**2).clamp_min(0)
+            for square, count, mean in zip(self.squares, self.count, means, strict=True)
+        ]
+        return domain_gap(means, variances, [mean for mean, _ in self.running], [var for _, var in self.running])
+
+
+class _FeatureTap:
+    """Keeps the input of the last linear layer, the usual feature vector of a classifier."""
+
+    def __init__(self, model: nn.Module):
+        linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
+        self._taken: Tensor | None = None
+        if linear:
+            linear[-1].register_forward_pre_hook(lambda module, inputs: setattr(self, "_taken", inputs[0]))
+        else:
+            model.register_forward_hook(lambda module, inputs, output: setattr(self, "_taken", output[0]))
+
+    def take(self) -> Tensor:
+        """Return what the last forward pass left, (B, D)."""
+        assert self._taken is not None
+        return self._taken.flatten(1)

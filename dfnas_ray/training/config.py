@@ -1,0 +1,83 @@
+"""Settings of training a student, alone or as a supernet."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class AugmentationConfig(BaseModel):
+    """How a synthetic image is varied before the student sees it. Needs labels: online."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    random_crop: bool = Field(True, description="A random region of the canvas instead of its centre.")
+    flip_probability: float = Field(
+        0.5, ge=0, le=1, description="Mirrored images; 0 where mirroring changes the class."
+    )
+    mixup: float = Field(0.0, ge=0, le=1, description="Share of batches whose images are mixed in pairs.")
+
+
+class DistillationConfig(BaseModel):
+    """Learning from the teacher: KL divergence at temperature T, times T^2."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    labels: Literal["stored", "online"] = Field(
+        "online", description="The shard's logits of the unvaried image, or the teacher asked about each varied one."
+    )
+    temperature: float = Field(3.0, gt=0, description="T; the gradient's size does not depend on it.")
+    augmentation: AugmentationConfig | None = Field(None, description="By default crops and flips with online labels.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.labels == "stored" and self.augmentation is not None:
+            raise ValueError(
+                "augmentation needs labels: online, because stored labels describe the unvaried images. "
+                "Remove augmentation or set labels to online."
+            )
+        return self
+
+    @property
+    def variation(self) -> AugmentationConfig | None:
+        """The augmentation in force."""
+        if self.labels == "stored":
+            return None
+        return self.augmentation or AugmentationConfig()
+
+
+class OptimizerConfig(BaseModel):
+    """SGD with Nesterov momentum and a cosine schedule over all steps."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    lr: float = Field(0.1, gt=0, description="Highest learning rate.")
+    warmup_fraction: float = Field(0.05, ge=0, lt=1, description="Share of the steps with linear warm-up.")
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(3e-4, ge=0)
+    clip_norm: float = Field(5.0, gt=0, description="Largest norm of the gradient.")
+
+
+class RetrainingConfig(BaseModel):
+    """Training the chosen architecture from scratch on synthetic images alone."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: int = Field(100, gt=0, description="Passes over the synthetic training images.")
+    batch_size: int = Field(128, gt=0, description="Images per step, over all workers.")
+    optimizer: OptimizerConfig = OptimizerConfig()
+    distillation: DistillationConfig = DistillationConfig()
+    baseline: bool = Field(
+        True, description="Also train a random architecture of the same budget, to see what the search was worth."
+    )
+    num_workers: int = Field(1, gt=0, description="Ray Train workers; more than one train with DDP.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.batch_size % self.num_workers:
+            raise ValueError(
+                f"batch_size ({self.batch_size}) must be a multiple of num_workers ({self.num_workers}). "
+                f"Next multiple: {-(-self.batch_size // self.num_workers) * self.num_workers}."
+            )
+        return self

@@ -1,0 +1,94 @@
+"""Training one network by distillation, an epoch at a time, so that it can stop and go on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from dfnas_ray.training.batches import Batch
+from dfnas_ray.training.config import OptimizerConfig
+from dfnas_ray.training.distillation import distillation_loss
+
+
+def make_optimizer(
+    parameters: Iterable[nn.Parameter], config: OptimizerConfig, total_steps: int
+) -> tuple[torch.optim.SGD, torch.optim.lr_scheduler.LambdaLR]:
+    """Return SGD and its schedule: linear warm-up, then a cosine to 0 at ``total_steps``."""
+    optimizer = torch.optim.SGD(
+        parameters,
+        lr=config.lr,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        nesterov=config.momentum > 0,
+    )
+    warmup = round(total_steps * config.warmup_fraction)
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total_steps - warmup)))
+
+    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+
+class Student:
+    """A network, its optimiser and its schedule.
+
+    Args:
+        model: The network, on its device; wrapped in DDP by whoever runs several workers.
+        config: Of the optimiser.
+        temperature: Of the distillation.
+        total_steps: Over which the learning rate falls.
+    """
+
+    def __init__(self, model: nn.Module, config: OptimizerConfig, temperature: float, total_steps: int):
+        self.model, self.config, self.temperature = model, config, temperature
+        self.optimizer, self.schedule = make_optimizer(model.parameters(), config, total_steps)
+
+    def step(self, batch: Batch, forward: Callable[[Tensor], Tensor] | None = None) -> float:
+        """Take one optimiser step and return the loss; ``forward`` replaces the model's own for a supernet's path."""
+        self.model.train()
+        loss = distillation_loss((forward or self.model)(batch.images), batch.teacher_logits, self.temperature)
+        self.optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
+        self.optimizer.step()
+        self.schedule.step()
+        return loss.item()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return tensors and numbers only: the state can be loaded with ``weights_only=True``."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule_step": self.schedule.last_epoch,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up the training where ``state_dict`` was called."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.last_epoch = state["schedule_step"]
+
+
+class Validation(NamedTuple):
+    """How well a student follows its teacher on images it was not trained on."""
+
+    loss: float
+    agreement: float  # share of images with the same most likely class
+
+
+@torch.no_grad()
+def validate(forward: Callable[[Tensor], Tensor], batches: Iterable[Batch], temperature: float) -> Validation:
+    """Compare a network, already in evaluation mode, with the teacher's logits."""
+    loss, agreeing, count = 0.0, 0, 0
+    for images, teacher_logits in batches:
+        logits = forward(images)
+        loss += distillation_loss(logits, teacher_logits, temperature).item() * len(images)
+        agreeing += int((logits.argmax(1) == teacher_logits.argmax(1)).sum())
+        count += len(images)
+    return Validation(loss / count, agreeing / count)
