@@ -7,11 +7,13 @@ covers everything that it depends on, so nothing stale is ever used.
 from __future__ import annotations
 
 import logging
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -70,6 +72,7 @@ class Pipeline:
         self.listener = listener or Silent()
         self.verbose = verbose
         self.run_dir = RunDir(config.run_directory)
+        self._outcomes: dict[str, Outcome] = {}  # of this command, by stage
         self._runtime: RayRuntime | None = None
         self._images: ObjectRef[SyntheticImages] | None = None
 
@@ -90,11 +93,8 @@ class Pipeline:
     def teacher(self) -> Teacher:
         """The frozen teacher; the built-in one is trained the first time."""
         folder = self.run_dir.location / "teacher"
-        if not folder.is_local:
-            raise ConfigError("run_dir must be a local folder.")
-        from pathlib import Path
-
-        return self.config.teacher.load(Path(folder.path))
+        cache = folder.path if folder.is_local else str(Path(tempfile.gettempdir()) / "dfnas-teachers")
+        return self.config.teacher.load(Path(cache))
 
     @cached_property
     def space(self) -> SearchSpace:
@@ -134,9 +134,13 @@ class Pipeline:
         """Find what would fail later, before hours are spent on what comes first."""
         check_synthesis(self.teacher, self.config.synthesis)
         _ = self.max_macs
+        if self.config.evaluation.dataset is not None:
+            self.config.evaluation.dataset.open()  # finds the files; no image is read
 
     def synthesize(self) -> Outcome:
         """Make the synthetic images: Parquet shards, a manifest and their quality."""
+        if "synthesis" in self._outcomes:
+            return self._outcomes["synthesis"]
         stage = self.run_dir.stage("synthesis", self._synthesis_inputs)
         config = self.config.synthesis
         kept = self._verified_shards(stage)
@@ -148,19 +152,16 @@ class Pipeline:
 
     def search(self) -> Outcome:
         """Find an architecture on the synthetic images."""
-        _ = self.max_macs
+        _ = self.max_macs  # an impossible limit is found before images are made
         synthesis = self.synthesize()
         stage = self.run_dir.stage("search", self._search_inputs)
         return self._finish(stage, lambda: self._search(stage, synthesis))
 
     def retrain(self, genotype: str | None = None) -> dict[str, Outcome]:
         """Train the architecture found, or the one given, and a random one of the same budget."""
-        if genotype is None:
-            found = self.search()
-            synthesis, chosen = self._finished_synthesis(), self.space.decode(found.summary["genotype"])
-        else:
-            chosen = self.space.decode(genotype)
-            synthesis = self.synthesize()
+        text = self.search().summary["genotype"] if genotype is None else genotype
+        chosen = self.space.decode(text)
+        synthesis = self.synthesize()
         networks = {"retraining": chosen}
         if self.config.retraining.baseline:
             networks["baseline"] = self._random_of_same_budget(chosen)
@@ -242,9 +243,11 @@ class Pipeline:
     # How each stage is done
 
     def _finish(self, stage: StageDir, work: Callable[[], dict[str, Any]]) -> Outcome:
+        if stage.stage in self._outcomes and self._outcomes[stage.stage].location == stage.location:
+            return self._outcomes[stage.stage]
         if stage.is_done:
             self.run_dir.set_latest(stage)
-            return Outcome(stage.stage, stage.location, stage.summary(), reused=True)
+            return self._remember(stage, reused=True)
         changes = stage.changes()
         if stage.is_started:
             self.listener.say(f"{stage.stage}: goes on where an earlier command stopped.")
@@ -255,7 +258,12 @@ class Pipeline:
         started = time.monotonic()
         summary = work()
         stage.finish({**summary, "seconds": round(time.monotonic() - started, 2), "finished_at": time.time()})
-        return Outcome(stage.stage, stage.location, stage.summary(), reused=False)
+        return self._remember(stage, reused=False)
+
+    def _remember(self, stage: StageDir, reused: bool) -> Outcome:
+        outcome = Outcome(stage.stage, stage.location, stage.summary(), reused)
+        self._outcomes[stage.stage] = outcome
+        return outcome
 
     def _verified_shards(self, stage: StageDir) -> dict[int, dict[str, Any]]:
         """Return the manifest entries of the shards that are committed and intact; say which are not."""
@@ -406,10 +414,6 @@ class Pipeline:
             for name, (text, cost) in costs.items()
         }
         return {"dataset": dataset.description, "images": len(dataset), "networks": rows}
-
-    def _finished_synthesis(self) -> Outcome:
-        stage = self.run_dir.stage("synthesis", self._synthesis_inputs)
-        return Outcome(stage.stage, stage.location, stage.summary(), reused=True)
 
     def _random_of_same_budget(self, genotype: Genotype) -> Genotype:
         """Draw another architecture whose MACs are within 10 % of this one's, or the nearest of many draws."""

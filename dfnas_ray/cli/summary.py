@@ -36,9 +36,10 @@ def show_accuracies(evaluation: Outcome) -> None:
     for heading in ("network", "architecture", "accuracy", "parameters", "MACs"):
         table.add_column(heading, justify="left" if heading in ("network", "architecture") else "right")
     titles = {"teacher": "teacher", "retraining": "searched", "baseline": "random, same budget"}
-    for name, entry in summary["networks"].items():
+    for name in [name for name in titles if name in summary["networks"]]:
+        entry = summary["networks"][name]
         table.add_row(
-            titles.get(name, name),
+            titles[name],
             entry["architecture"],
             f"{entry['accuracy']:.2%}",
             f"{entry['params']:,}",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from io import BytesIO
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset
@@ -16,17 +18,27 @@ from dfnas_ray.errors import DatasetError
 
 
 class _Parquet:
-    def __init__(self, path: str, table: pa.Table):
+    def __init__(self, path: str, dataset: pyarrow.dataset.Dataset):
         self.description = f"Parquet dataset {path}"
+        self.dataset = dataset
+        self.num_rows: int = dataset.count_rows()
+
+    @cached_property
+    def columns(self) -> tuple[pa.ChunkedArray, np.ndarray[Any, Any]]:
+        """Encoded images and labels, read when the first image is asked for."""
+        try:
+            table = self.dataset.to_table(columns=["image", "label"])
+        except (OSError, pa.ArrowInvalid) as error:
+            raise DatasetError(f"{self.description} cannot be read: {error}") from error
         # Chunked on purpose: a combined binary column would overflow its 32-bit offsets beyond 2 GiB.
-        self.images = pc.struct_field(table["image"], "bytes")
-        self.labels = table["label"].to_numpy()
+        return pc.struct_field(table["image"], "bytes"), table["label"].to_numpy()
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return self.num_rows
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        return Image.open(BytesIO(self.images[index].as_py())), int(self.labels[index])
+        images, labels = self.columns
+        return Image.open(BytesIO(images[index].as_py())), int(labels[index])
 
 
 class ParquetConfig(BaseModel):
@@ -38,7 +50,7 @@ class ParquetConfig(BaseModel):
     path: str = Field(description="File or folder, local or s3://, gs://; columns image{bytes, path} and label.")
 
     def open(self) -> ImageDataset:
-        """Read the encoded images into memory; they are decoded when they are asked for."""
+        """Check the columns; images are read when the first one is asked for, and decoded one by one."""
         where = f"Parquet dataset {self.path}"
         try:
             dataset = pa.dataset.dataset(self.path, format="parquet")
@@ -52,7 +64,4 @@ class ParquetConfig(BaseModel):
             raise DatasetError(f"{where} has no column image: struct<bytes, path>; its columns are {schema.names}.")
         if "label" not in schema.names or not pa.types.is_integer(schema.field("label").type):
             raise DatasetError(f"{where} has no integer column label; its columns are {schema.names}.")
-        try:
-            return _Parquet(self.path, dataset.to_table(columns=["image", "label"]))
-        except (OSError, pa.ArrowInvalid) as error:
-            raise DatasetError(f"{where} cannot be read: {error}") from error
+        return _Parquet(self.path, dataset)

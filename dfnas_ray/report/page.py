@@ -1,9 +1,430 @@
-"""Placeholder until the page stands."""
+"""The page: what the run directory holds, put into the template."""
 
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+import dfnas_ray
+from dfnas_ray.report import figures, formatting
+from dfnas_ray.report.architecture import layers_of, macs_of, rebuild_space
+from dfnas_ray.report.artefacts import STAGES, Artefacts, read_artefacts
+from dfnas_ray.report.drawing import draw_architecture, draw_compact, operation_colour, operations_of
+from dfnas_ray.report.results import TITLES, Comparison, compare, verdict
+from dfnas_ray.report.samples import Samples, read_curves, read_samples
 from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.run_dir import RunDir
 
+if TYPE_CHECKING:
+    from dfnas_ray.search_spaces.base import SearchSpace
+
+_STAGE_TITLES = {
+    "synthesis": "Synthesis",
+    "search": "Search",
+    "retraining": "Retraining",
+    "baseline": "Random baseline",
+    "evaluation": "Evaluation",
+}
+_SHORT_TITLES = {"teacher": "teacher", "baseline": "random network"}
+_MAX_SEEDS_DRAWN = 8
+_MAX_DOTS = 6_000  # of the panel of scores against MACs
+
+QUALITY_MEASURES = (
+    ("confidence", "Confidence", "percent", "Semantics: mean of the teacher's highest probability. Higher is better."),
+    (
+        "entropy",
+        "Entropy",
+        "number",
+        "Semantics: mean entropy of the teacher's probabilities, in nats. Lower is surer.",
+    ),
+    (
+        "agreement",
+        "Agreement",
+        "percent",
+        "Semantics: images that the teacher puts into the class asked for in round 0. Higher is better; "
+        "later rounds ask for soft labels and may drift.",
+    ),
+    (
+        "diversity_distance",
+        "Distance",
+        "number",
+        "Diversity: mean cosine distance of the teacher's features within a class. Higher is better.",
+    ),
+    (
+        "diversity_duplicates",
+        "Duplicates",
+        "percent",
+        "Diversity: images with a neighbour of cosine similarity above 0.999 in their class. Lower is better.",
+    ),
+    (
+        "domain_gap",
+        "Domain gap",
+        "number",
+        "Distance of the images' BatchNorm statistics from the teacher's running statistics. Lower is better.",
+    ),
+)
+
 
 def write_report(run_dir: RunDir) -> Location:
-    """Write the report."""
-    return run_dir.location
+    """Write ``report.html``, one file that needs nothing else, from what the run directory holds, and return its place.
+
+    Raises:
+        StorageError: no stage is finished yet, or the directory cannot be read or written.
+    """
+    artefacts = read_artefacts(run_dir)
+    target = run_dir.location / "report.html"
+    target.write_bytes(render(artefacts).encode())
+    return target
+
+
+def render(artefacts: Artefacts) -> str:
+    """Return the page."""
+    folder = resources.files("dfnas_ray.report")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters.update(
+        {
+            name: getattr(formatting, name)
+            for name in ("count", "quantity", "number", "percent", "duration", "size", "moment", "points")
+        }
+    )
+    template = environment.from_string((folder / "report.html.j2").read_text(encoding="utf-8"))
+    style = (folder / "style.css").read_text(encoding="utf-8")
+    return template.render(style=Markup(style), **_context(artefacts))
+
+
+def _context(artefacts: Artefacts) -> dict[str, Any]:
+    synthesis, samples = _synthesis(artefacts)
+    space = rebuild_space(artefacts, samples.image_shape if samples else None, samples.num_classes if samples else 0)
+    comparison = _comparison(artefacts)
+    return {
+        "name": str(artefacts.setting("name") or artefacts.run_dir.location.name),
+        "teacher": _teacher(artefacts, samples, comparison),
+        "version": dfnas_ray.__version__,
+        "tiles": [_accuracy_tiles(comparison), _other_tiles(artefacts, comparison)],
+        "missing": _missing(artefacts),
+        "changed": [_STAGE_TITLES[s.name] for s in artefacts.stages.values() if s.finished and s.changed],
+        "comparison": comparison,
+        "verdict": verdict(comparison) if comparison else "",
+        "synthesis": synthesis,
+        "search": _search(artefacts, space),
+        "architecture": _architecture(artefacts, space),
+        "retraining": _retraining(artefacts),
+        "cost": _cost(artefacts),
+        "config_text": artefacts.config_text,
+        "keys": _keys(artefacts),
+        "commands": _commands(artefacts),
+    }
+
+
+def _comparison(artefacts: Artefacts) -> Comparison | None:
+    evaluation = artefacts["evaluation"]
+    if not evaluation.finished or not evaluation.get("networks") or not evaluation.get("images"):
+        return None
+    return compare(evaluation.summary or {}, _network_titles(artefacts)["retraining"])
+
+
+def _network_titles(artefacts: Artefacts) -> dict[str, str]:
+    """Return the networks' titles; one that was given with --genotype was not searched."""
+    searched, retrained = artefacts["search"].get("genotype"), artefacts["retraining"].get("genotype")
+    given = retrained is not None and searched is not None and retrained != searched
+    return {**TITLES, **({"retraining": "Given"} if given else {})}
+
+
+def _teacher(artefacts: Artefacts, samples: Samples | None, comparison: Comparison | None) -> dict[str, Any]:
+    recorded = artefacts["synthesis"].get("teacher") or {}
+    row = comparison.row("teacher") if comparison else None
+    spec = artefacts.setting("teacher") or {}
+    name = recorded.get("name") or (row.architecture if row else None)
+    if name is None:
+        name = spec.get("name") or spec.get("kind") if isinstance(spec, dict) else spec
+    return {
+        "name": str(name or "teacher"),
+        "num_classes": recorded.get("num_classes") or (samples.num_classes if samples else None),
+        "image_shape": recorded.get("image_shape"),
+        "dataset": comparison.dataset if comparison else None,
+    }
+
+
+def _accuracy_tiles(comparison: Comparison | None) -> list[dict[str, str]]:
+    tiles = []
+    for row in comparison.rows if comparison else []:
+        interval = f"real images; 95 %: {100 * row.low:.1f} – {100 * row.high:.1f}"
+        tiles.append(
+            {
+                "label": f"Accuracy, {_SHORT_TITLES.get(row.role, row.title)}"
+                if row.role != "retraining"
+                else f"Accuracy, {row.title.lower()}",
+                "value": formatting.percent(row.accuracy),
+                "note": interval,
+                "role": row.role,
+            }
+        )
+    return sorted(tiles, key=lambda tile: tile["role"] != "retraining")  # the searched network first
+
+
+def _other_tiles(artefacts: Artefacts, comparison: Comparison | None) -> list[dict[str, str]]:
+    tiles = []
+    found = comparison.row("retraining") if comparison else None
+    network = artefacts["retraining"] if artefacts["retraining"].finished else artefacts["search"]
+    macs = found.macs if found else network.get("macs")
+    params = found.params if found else network.get("params")
+    recorded = artefacts["synthesis"].get("teacher") or {}
+    for label, value, relative in (
+        ("MACs", macs, found.relative_macs if found else _ratio(macs, recorded.get("macs"))),
+        ("Parameters", params, found.relative_params if found else _ratio(params, recorded.get("params"))),
+    ):
+        if value is not None:
+            of_teacher = "of the teacher's" if relative is not None else "of the network found"
+            shown = formatting.percent(relative, 0) if relative is not None else formatting.quantity(value)
+            tiles.append({"label": label, "value": shown, "note": _note(of_teacher, value, relative), "role": ""})
+    images = artefacts["synthesis"].get("images")
+    if images is not None:
+        shards = formatting.plural(artefacts["synthesis"].get("shards", 0), "shard")
+        tiles.append(
+            {"label": "Synthetic images", "value": formatting.count(images), "note": f"in {shards}", "role": ""}
+        )
+    seconds = [stage.get("seconds") for stage in artefacts.stages.values() if stage.get("seconds") is not None]
+    if seconds:
+        stages = formatting.plural(len(seconds), "stage")
+        tiles.append(
+            {"label": "Wall time", "value": formatting.duration(sum(seconds)), "note": f"{stages}", "role": ""}
+        )
+    return tiles
+
+
+def _note(text: str, value: float, relative: float | None) -> str:
+    return f"{text} ({formatting.quantity(value)})" if relative is not None else text
+
+
+def _ratio(value: float | None, reference: float | None) -> float | None:
+    return value / reference if value is not None and reference else None
+
+
+def _missing(artefacts: Artefacts) -> list[dict[str, str]]:
+    why = {"missing": "not finished yet", "outdated": "outdated: made from what a later command replaced"}
+    missing = [
+        {"title": _STAGE_TITLES[stage.name], "why": why[stage.status]}
+        for stage in artefacts.stages.values()
+        if stage.status in why
+    ]
+    if artefacts["evaluation"].status == "off":
+        missing.append({"title": _STAGE_TITLES["evaluation"], "why": "the experiment names no real images"})
+    return missing
+
+
+def _commands(artefacts: Artefacts) -> dict[str, str]:
+    """Return the command lines that go on, that add the evaluation, and that do everything again elsewhere."""
+    place = str(artefacts.run_dir.location)
+    file = shlex.quote(f"{place}/experiment.yaml")
+    same = f"{file} --run-dir {shlex.quote(place)}"
+    return {
+        "continue": f"dfnas run {same}",
+        "evaluate": f"dfnas evaluate {same} --set 'evaluation.dataset={{kind: image_folder, path: PATH}}'",
+        "reproduce": f"dfnas run {file} --run-dir {shlex.quote(f'{place}-again')}",
+    }
+
+
+def _synthesis(artefacts: Artefacts) -> tuple[dict[str, Any] | None, Samples | None]:
+    stage = artefacts["synthesis"]
+    manifest = stage.file("manifest.json")
+    if stage.location is None or manifest is None:
+        return None, None
+    names = (stage.get("teacher") or {}).get("class_names")
+    facts = read_curves(stage.location, manifest)
+    samples = read_samples(stage.location, manifest, names)
+    settings = (stage.inputs or {}).get("synthesis", {})
+    steps = [entry.get("steps", 0) for entry in settings.get("stages", [])]
+    quality = stage.file("quality.json") or {}
+    rounds = sorted(quality.get("rounds", {}).items(), key=lambda item: int(item[0]))
+    rows = [(f"round {name}", values) for name, values in rounds]
+    if quality.get("overall") and len(rows) != 1:
+        rows.append(("all", quality["overall"]))
+    panels = figures.synthesis_panels(facts.curves, steps)
+    return {
+        "samples": samples,
+        "measures": [m for m in QUALITY_MEASURES if any(m[0] in values for _, values in rows)],
+        "quality": rows,
+        "panels": _panels(panels),
+        "boundaries": list(_cumulative(steps))[:-1],
+        "shards_averaged": facts.shards_averaged,
+        "num_shards": len(manifest["shards"]),
+        "problems": facts.problems,
+    }, samples
+
+
+def _cumulative(steps: Sequence[int]) -> list[int]:
+    return [sum(steps[: index + 1]) for index in range(len(steps))]
+
+
+def _search(artefacts: Artefacts, space: SearchSpace | None) -> dict[str, Any] | None:
+    stage = artefacts["search"]
+    if not stage.finished:
+        return None
+    trials = sorted(stage.file("trials.json") or stage.get("trials", []), key=lambda trial: trial["seed"])
+    histories = {trial["seed"]: trial.get("history", []) for trial in trials}
+    training = {seed: [e for e in h if e.get("phase") == "training"] for seed, h in histories.items()}
+    evolution = {seed: [e for e in h if e.get("phase") == "evolution"] for seed, h in histories.items()}
+    panels: list[str] = []
+    keys: list[figures.Key] = []
+    if any(training.values()):
+        drawn = figures.training_panel(training)
+        panels, keys = drawn.svgs, drawn.keys[:_MAX_SEEDS_DRAWN]
+    panels += figures.evolution_panels(dict(list(evolution.items())[:_MAX_SEEDS_DRAWN]))
+    candidates = _candidates(evolution, space)
+    if candidates:
+        best = (stage.get("macs"), stage.get("score"))
+        panels.append(figures.macs_panel(candidates, stage.get("max_macs"), best))
+    scored = sum(len(entry.get("scores", [])) for history in evolution.values() for entry in history)
+    return {
+        "space": stage.get("space"),
+        "genotype": stage.get("genotype"),
+        "seed": stage.get("seed"),
+        "max_macs": stage.get("max_macs"),
+        "max_macs_setting": ((stage.inputs or {}).get("search") or {}).get("max_macs"),
+        "fitness": stage.get("fitness"),
+        "algorithm": (((stage.inputs or {}).get("search") or {}).get("algorithm") or {}).get("kind"),
+        "scored": scored,
+        "trials": [
+            {
+                "seed": trial["seed"],
+                "genotype": str(trial["genotype"]),
+                "score": trial["score"],
+                "macs": macs_of(space, str(trial["genotype"])),
+                "chosen": trial["seed"] == stage.get("seed"),
+            }
+            for trial in trials
+        ],
+        "panels": _panels(figures.Panels(panels, keys)),
+        "has_candidates": bool(candidates),
+        "seeds_left_out": max(0, len(evolution) - _MAX_SEEDS_DRAWN),
+    }
+
+
+def _candidates(
+    evolution: dict[int, list[dict[str, Any]]], space: SearchSpace | None
+) -> dict[int, list[tuple[int, float]]]:
+    """Return (MACs, score) of the candidates by seed, where the history names them as ``genotypes`` or ``macs``."""
+    found: dict[int, list[tuple[int, float]]] = {}
+    num_dots = 0
+    for seed, history in evolution.items():
+        for entry in history:
+            macs = entry.get("macs") or [macs_of(space, text) for text in entry.get("genotypes", [])]
+            pairs = [(int(m), s) for m, s in zip(macs, entry.get("scores", []), strict=False) if m is not None]
+            num_dots += len(pairs)
+            if pairs and num_dots <= _MAX_DOTS:
+                found.setdefault(seed, []).extend(pairs)
+    return found
+
+
+def _architecture(artefacts: Artefacts, space: SearchSpace | None) -> dict[str, Any] | None:
+    main = artefacts["retraining"] if artefacts["retraining"].finished else artefacts["search"]
+    layers = layers_of(space, main.get("genotype"))
+    if not layers:
+        return None
+    baseline = artefacts["baseline"]
+    other = layers_of(space, baseline.get("genotype"))
+    operations = operations_of(layers, other)
+    return {
+        "title": _network_titles(artefacts)["retraining"],
+        "genotype": str(main.get("genotype")),
+        "macs": main.get("macs"),
+        "params": main.get("params"),
+        "svg": Markup(draw_architecture(layers, operations)),
+        "legend": [(name, operation_colour(name, operations)) for name in operations],
+        "baseline": {
+            "genotype": str(baseline.get("genotype")),
+            "macs": baseline.get("macs"),
+            "params": baseline.get("params"),
+            "svg": Markup(draw_compact(other, operations)),
+        }
+        if other
+        else None,
+    }
+
+
+def _retraining(artefacts: Artefacts) -> dict[str, Any] | None:
+    titles = _network_titles(artefacts)
+    histories = {titles[name]: artefacts[name].file("history.json") or [] for name in ("retraining", "baseline")}
+    histories = {name: history for name, history in histories.items() if history}
+    if not histories:
+        return None
+    rows = [
+        {"title": name, "epochs": len(history), **{key: history[-1].get(key) for key in _FINAL}}
+        for name, history in histories.items()
+    ]
+    return {"panels": _panels(figures.retraining_panels(histories)), "rows": rows}
+
+
+_FINAL = ("loss", "validation_loss", "validation_agreement")
+
+
+def _cost(artefacts: Artefacts) -> dict[str, Any]:
+    rows = []
+    timed = {name: stage.get("seconds") for name, stage in artefacts.stages.items() if stage.get("seconds") is not None}
+    total = sum(timed.values())
+    for name, seconds in timed.items():
+        rows.append(
+            {
+                "title": _STAGE_TITLES[name],
+                "seconds": seconds,
+                "share": seconds / total if total else 0.0,
+                "finished_at": artefacts[name].get("finished_at"),
+                "detail": _detail(artefacts, name),
+            }
+        )
+    machines = [(_STAGE_TITLES[name], stage.get("machine")) for name, stage in artefacts.stages.items()]
+    return {
+        "rows": rows,
+        "total": total,
+        "machines": [(title, _machine(facts)) for title, facts in machines if isinstance(facts, dict)],
+    }
+
+
+def _detail(artefacts: Artefacts, name: str) -> str:
+    stage = artefacts[name]
+    parts = []
+    if name == "synthesis":
+        shards, made_now = stage.get("shards"), stage.get("made_now")
+        if shards is not None:
+            parts.append(f"{formatting.plural(shards, 'shard')}, {formatting.size(stage.get('bytes'))}")
+        if stage.get("actors"):
+            parts.append(formatting.plural(stage.get("actors"), "actor"))
+        if made_now is not None and shards is not None and made_now < shards:
+            parts.append(f"the time of the last {formatting.plural(made_now, 'shard')}; the others were there already")
+        elif stage.get("images") and stage.get("seconds"):
+            parts.append(f"{formatting.number(stage.get('images') / stage.get('seconds'))} images/s")
+    elif name == "search":
+        trials = stage.get("trials") or []
+        parts.append(f"{formatting.plural(len(trials), 'trial')}")
+    elif name in ("retraining", "baseline"):
+        epochs = len(stage.file("history.json") or [])
+        parts.append(formatting.plural(epochs, "epoch") if epochs else "")
+    elif name == "evaluation":
+        parts.append(formatting.plural(stage.get("images", 0), "real image"))
+    return ", ".join(part for part in parts if part)
+
+
+def _machine(facts: dict[str, Any]) -> str:
+    return ", ".join(f"{str(name).replace('_', ' ')} {value}" for name, value in facts.items() if value is not None)
+
+
+def _keys(artefacts: Artefacts) -> list[tuple[str, str]]:
+    keys = [
+        (_STAGE_TITLES[name], f"{name}/{stage.location.name}")
+        for name in STAGES
+        if (stage := artefacts[name]).finished and stage.location is not None
+    ]
+    for name in ("synthesis", "evaluation"):
+        teacher = (artefacts[name].inputs or {}).get("teacher")
+        if artefacts[name].finished and teacher:
+            return [("Teacher, sha256", str(teacher)), *keys]
+    return keys
+
+
+def _panels(panels: figures.Panels) -> dict[str, Any]:
+    return {"svgs": [Markup(svg) for svg in panels.svgs], "keys": panels.keys}

@@ -7,12 +7,50 @@ Shapes: B images, C channels, H x W pixels; one entry per BatchNorm layer.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from dfnas_ray.synthesis.regularizers.base import BatchNormInput, Regularizer
+
+
+class _StatisticsDistance(torch.autograd.Function):
+    r"""One layer's :math:`\|\mu(x) - \mu\|_2 + \|\sigma^2(x) - \sigma^2\|_2`, with its gradient by hand.
+
+    The gradient is linear in the input, channel by channel. Autograd does not see that: it takes the mean of the whole
+    activation once more and divides in every pixel: on a CPU, 7 % of a compiled synthesis step, a quarter of an eager one.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, running_mean: Tensor, running_var: Tensor) -> Tensor:
+        dims = [0, *range(2, x.ndim)]
+        count = x.numel() // x.shape[1]
+        # Both moments in one pass; around the running mean, which is near, so that float32 does not cancel.
+        centred = x.float() - _per_channel(running_mean, x)
+        mean_difference = centred.mean(dims)
+        var_difference = centred.square().mean(dims) - mean_difference.square() - running_var
+        mean_norm, var_norm = torch.linalg.vector_norm(mean_difference), torch.linalg.vector_norm(var_difference)
+        # d/dx = offset + slope (x - running_mean); where a norm is 0, so is its gradient.
+        tiny = torch.finfo(torch.float32).tiny
+        slope = var_difference / var_norm.clamp_min(tiny) * (2 / count)
+        offset = mean_difference / mean_norm.clamp_min(tiny) / count - slope * mean_difference
+        ctx.save_for_backward(x, running_mean, slope, offset)
+        return mean_norm + var_norm
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        x, running_mean, slope, offset = ctx.saved_tensors
+        slope, offset = (_per_channel(grad * coefficient, x) for coefficient in (slope, offset))
+        gradient = offset + slope * (x.float() - _per_channel(running_mean, x))
+        return gradient.to(x.dtype), None, None
+
+
+def _per_channel(values: Tensor, x: Tensor) -> Tensor:
+    return values.view(1, -1, *[1] * (x.ndim - 2))
 
 
 def bn_statistics_loss(layers: Sequence[BatchNormInput], first_layer_multiplier: float = 1.0) -> Tensor:
@@ -30,11 +68,7 @@ def bn_statistics_loss(layers: Sequence[BatchNormInput], first_layer_multiplier:
     """
     if not layers:
         raise ValueError("bn_statistics_loss needs at least one BatchNorm layer")
-    distances = []
-    for x, running_mean, running_var in layers:
-        dims = [0, *range(2, x.ndim)]
-        var, mean = torch.var_mean(x.float(), dim=dims, correction=0)
-        distances.append(torch.linalg.vector_norm(mean - running_mean) + torch.linalg.vector_norm(var - running_var))
+    distances = [_StatisticsDistance.apply(x, running_mean, running_var) for x, running_mean, running_var in layers]
     return first_layer_multiplier * distances[0] + sum(distances[1:], start=torch.zeros_like(distances[0]))
 
 

@@ -1,0 +1,316 @@
+"""Curves as SVG elements whose colours are CSS variables, so that one figure suits light, dark and printed pages.
+
+Each panel is a small figure of its own; the page lays panels side by side as the window allows.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import StringIO
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from dfnas_ray.report.formatting import quantity
+from dfnas_ray.report.samples import Curve
+
+_WIDTH, _HEIGHT = 3.75, 2.45  # inches of a panel
+_AXES = (0.125, 0.18, 0.865, 0.68)  # left, bottom, width, height, as shares of it
+_INK, _MUTED, _GRID = "#010101", "#020202", "#030303"  # placeholders: each becomes a CSS variable
+_VARIABLES = {_INK: "var(--ink)", _MUTED: "var(--muted)", _GRID: "var(--grid)"}
+_SERIES = tuple(f"#0{index}0000" for index in range(1, 9))
+_VARIABLES.update({colour: f"var(--series-{index})" for index, colour in enumerate(_SERIES, start=1)})
+_RAMP = ("#4a7bd0", "#8a6fc4", "#c0649d", "#d8685f", "#cf8a2e")  # first to last round, mid-tones on light and dark
+_SETTINGS = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "dfnas",
+    "font.family": "DejaVu Sans",  # ships with matplotlib; the page's own font replaces it and is not wider
+    "font.size": 8.5,
+    "text.parse_math": False,
+    "text.color": _INK,
+    "axes.labelcolor": _MUTED,
+    "axes.edgecolor": _MUTED,
+    "axes.linewidth": 0.7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.unicode_minus": True,
+    "grid.color": _GRID,
+    "grid.linewidth": 0.7,
+    "xtick.color": _MUTED,
+    "ytick.color": _MUTED,
+    "xtick.major.width": 0.7,
+    "ytick.major.width": 0.7,
+    "xtick.minor.size": 0,
+    "ytick.minor.size": 0,
+    "lines.linewidth": 1.6,
+    "lines.solid_capstyle": "round",
+}
+
+TERM_TITLES = {
+    "total": "Total",
+    "cross_entropy": "Cross entropy",
+    "bn_statistics": "BatchNorm statistics",
+    "total_variation": "Total variation",
+    "l2": "L2 norm",
+}
+
+
+@dataclass(frozen=True)
+class Key:
+    """One entry of the legend that the page writes beside the panels."""
+
+    label: str
+    colour: str
+    dashed: bool = False
+
+
+@dataclass(frozen=True)
+class Panels:
+    """SVG elements and their common legend."""
+
+    svgs: list[str]
+    keys: list[Key]
+
+
+def synthesis_panels(curves: dict[int, Curve], stage_steps: Sequence[int] = ()) -> Panels:
+    """Draw one panel per loss term with a line per round; dotted lines where the resolution changes."""
+    rounds = sorted(curves)
+    terms = list(dict.fromkeys(name for r in rounds for _, losses in curves[r] for name in losses))
+    terms.sort(key=lambda name: name != "total")
+    boundaries = np.cumsum(stage_steps)[:-1]
+    colours = {r: _ramp(position, len(rounds)) for position, r in enumerate(rounds)}
+    svgs = []
+    for term in terms:
+        with _panel(f"synthesis-{term}", TERM_TITLES.get(term, term.replace("_", " ")), "step") as (axes, finish):
+            for r in rounds:
+                points = [(step, losses[term]) for step, losses in curves[r] if term in losses]
+                _plot(axes, [step for step, _ in points], [value for _, value in points], colours[r])
+            for boundary in boundaries:
+                axes.axvline(boundary, color=_MUTED, linewidth=0.8, linestyle=(0, (1, 2)))
+            _log_scale(axes)
+            svgs.append(finish())
+    keys = [Key(f"round {r}", colours[r]) for r in rounds] if len(rounds) > 1 else []
+    return Panels(svgs, keys)
+
+
+def training_panel(histories: dict[int, list[dict[str, Any]]]) -> Panels:
+    """Draw the supernet's training loss, one line per seed."""
+    with _panel("supernet", "Supernet training loss", "epoch") as (axes, finish):
+        for position, history in enumerate(histories.values()):
+            points = [(entry["number"], entry["loss"]) for entry in history if "loss" in entry]
+            _plot(axes, [x for x, _ in points], [y for _, y in points], _series(position))
+        _log_scale(axes)
+        _whole_numbers(axes)
+        svg = finish()
+    keys = [Key(f"seed {seed}", _variable(position)) for position, seed in enumerate(histories)]
+    return Panels([svg], keys)
+
+
+def evolution_panels(histories: dict[int, list[dict[str, Any]]]) -> list[str]:
+    """Draw, per seed, the scores of each generation as dots and the best so far as a line, all on one scale."""
+    generations = {seed: [e for e in history if e.get("scores")] for seed, history in histories.items()}
+    scores = np.array([score for entries in generations.values() for e in entries for score in e["scores"]], float)
+    low = _floor(scores)
+    shown = scores[np.isfinite(scores) & (scores >= low)]
+    return [
+        _evolution_panel(seed, position, entries, low, shown)
+        for position, (seed, entries) in enumerate(generations.items())
+        if entries
+    ]
+
+
+def _evolution_panel(seed: int, position: int, generations: list[dict[str, Any]], low: float, shown: Any) -> str:
+    x = np.array([entry["number"] for entry in generations for _ in entry["scores"]], float)
+    y = np.array([score for entry in generations for score in entry["scores"]], float)
+    with _panel(f"evolution-{seed}", f"Evolution, seed {seed}: score", "generation") as (axes, finish):
+        _scatter(axes, x, y, _series(position), low)
+        best = [(entry["number"], entry["best"]) for entry in generations if math.isfinite(entry.get("best", math.nan))]
+        axes.plot([n for n, _ in best], [b for _, b in best], color=_INK, linewidth=1.4, zorder=4)
+        axes.set_xlim(x.min() - 0.6, x.max() + 0.6)
+        _limits(axes, shown)
+        _whole_numbers(axes)
+        return finish()
+
+
+def macs_panel(candidates: dict[int, list[tuple[int, float]]], limit: int | None, best: tuple[int, float]) -> str:
+    """Draw every candidate's score against its MACs, the limit, and the one chosen."""
+    with _panel("score-macs", "Score of the candidates", "MACs") as (axes, finish):
+        pairs = [np.array(pairs, float).reshape(-1, 2) for pairs in candidates.values()]
+        everything = np.concatenate(pairs)
+        low = _floor(everything[:, 1])
+        shown = np.concatenate(
+            [_scatter(axes, p[:, 0], p[:, 1], _series(position), low) for position, p in enumerate(pairs)]
+        )
+        axes.plot([best[0]], [best[1]], marker="o", markersize=8, markerfacecolor="none", color=_INK, zorder=5)
+        if limit is not None:
+            axes.axvline(limit, color=_MUTED, linewidth=1, linestyle=(0, (4, 2)))
+            axes.annotate(
+                "limit", (limit, 1), (-3, -2), xycoords=("data", "axes fraction"), textcoords="offset points",
+                ha="right", va="top", color=_MUTED, fontsize=8,
+            )  # fmt: skip
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: quantity(value)))
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        _limits(axes, shown)
+        return finish()
+
+
+def retraining_panels(histories: dict[str, list[dict[str, float]]]) -> Panels:
+    """Draw loss and agreement of the networks named: training solid, validation dashed."""
+    svgs = []
+    with _panel("retraining-loss", "Distillation loss", "epoch") as (axes, finish):
+        for position, history in enumerate(histories.values()):
+            epochs = range(1, len(history) + 1)
+            _plot(axes, epochs, [entry.get("loss", math.nan) for entry in history], _series(position))
+            validation = [entry.get("validation_loss", math.nan) for entry in history]
+            _plot(axes, epochs, validation, _series(position), linestyle=(0, (3, 1.6)), linewidth=1.2)
+        _log_scale(axes)
+        _whole_numbers(axes)
+        svgs.append(finish())
+    if any("validation_agreement" in entry for history in histories.values() for entry in history):
+        with _panel("retraining-agreement", "Agreement with the teacher, validation", "epoch") as (axes, finish):
+            for position, history in enumerate(histories.values()):
+                epochs = range(1, len(history) + 1)
+                agreement = [100 * entry.get("validation_agreement", math.nan) for entry in history]
+                _plot(axes, epochs, agreement, _series(position), linestyle=(0, (3, 1.6)))
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} %"))
+            _whole_numbers(axes)
+            svgs.append(finish())
+    keys = [Key(name, _variable(position)) for position, name in enumerate(histories)]
+    keys += [Key("training", "var(--muted)"), Key("validation", "var(--muted)", dashed=True)]
+    return Panels(svgs, keys)
+
+
+@contextmanager
+def _panel(name: str, title: str, x_label: str) -> Iterator[tuple[Any, Callable[[], str]]]:
+    """Give axes to draw on and a function that returns the SVG."""
+    with rc_context(_SETTINGS):
+        figure = Figure(figsize=(_WIDTH, _HEIGHT))
+        FigureCanvasSVG(figure)
+        axes = figure.add_axes(_AXES)  # the same place in every panel, so that panels side by side line up
+        figure.text(0, 0.985, title, va="top", fontsize=9.5)
+        axes.set_xlabel(x_label)
+        axes.margins(x=0.02)
+
+        def finish() -> str:
+            buffer = StringIO()
+            figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+            return _for_page(buffer.getvalue(), name, title)
+
+        yield axes, finish
+
+
+def _for_page(svg: str, name: str, title: str) -> str:
+    """Turn matplotlib's file into an element: no prolog, ids of its own, CSS variables for colours, the page's font."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", svg)
+    svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)
+    prefix = re.sub(r"[^a-z0-9]+", "-", name.lower())
+    svg = re.sub(r'(\sid="|href="#|url\(#)', rf"\g<1>{prefix}-", svg)
+    svg = re.sub(r"'DejaVu Sans'[^;\"]*", "var(--sans)", svg)
+    for colour, variable in _VARIABLES.items():
+        svg = svg.replace(colour, variable)
+    label = re.sub(r'[<>&"]', " ", title)
+    return svg.replace("<svg", f'<svg class="panel" role="img" aria-label="{label}"', 1).strip()
+
+
+def _plot(axes: Any, x: Sequence[float], y: Sequence[float], colour: str, **style: Any) -> None:
+    values = [value if isinstance(value, int | float) and math.isfinite(value) else math.nan for value in y]
+    marker = {"marker": "o", "markersize": 3} if len(values) == 1 else {}
+    axes.plot(list(x), values, color=colour, **marker, **style)
+
+
+def _scatter(axes: Any, x: Any, y: Any, colour: str, low: float) -> Any:
+    """Draw dots; scores far below the rest are marked at the lower edge. Returns the y values that set the limits."""
+    finite = np.isfinite(y)
+    inside = finite & (y >= low)
+    axes.plot(x[inside], y[inside], linestyle="none", marker="o", markersize=3.6, color=colour, alpha=0.6, mew=0)
+    if (~inside).any():
+        axes.plot(
+            x[~inside],
+            np.full((~inside).sum(), 0.02),
+            transform=axes.get_xaxis_transform(),
+            linestyle="none",
+            marker="v",
+            markersize=4,
+            color=colour,
+            alpha=0.6,
+            mew=0,
+        )
+    return y[inside]
+
+
+def _floor(scores: Any) -> float:
+    """Return the score below which a candidate would squeeze all others together."""
+    finite = scores[np.isfinite(scores)]
+    if len(finite) == 0:
+        return -math.inf
+    low, high = np.percentile(finite, [25, 75])
+    return float(low - 3 * (high - low)) if high > low else -math.inf
+
+
+def _limits(axes: Any, shown: Any) -> None:
+    if len(shown) and shown.max() > shown.min():
+        span = shown.max() - shown.min()
+        axes.set_ylim(shown.min() - 0.08 * span, shown.max() + 0.08 * span)
+
+
+def _log_scale(axes: Any) -> None:
+    """Take a logarithmic scale if the values are positive and span more than a factor of four."""
+    curves = [line for line in axes.lines if len(line.get_xdata()) > 2]  # not the vertical marks
+    values = np.concatenate([np.empty(0), *(np.asarray(line.get_ydata(), float) for line in curves)])
+    values = values[np.isfinite(values)]
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
+    if len(values) == 0 or values.min() <= 0 or values.max() < 4 * values.min():
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        return
+    axes.set_yscale("log")
+    decades = math.log10(values.max() / values.min())
+    axes.yaxis.set_major_locator(
+        LogLocator(
+            subs=(1.0, 2.0, 3.0, 5.0) if decades < 1 else (1.0, 2.0, 5.0) if decades < 2.2 else (1.0,), numticks=12
+        )
+    )
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _tick(value: float) -> str:
+    """Return a tick's label: short, and never with trailing noise."""
+    text = f"{value:.4g}" if value == 0 or 1e-3 <= abs(value) < 1e4 else f"{value:.1e}".replace(".0e", "e")
+    return re.sub(r"e([+-])0*", lambda match: f"e{match[1].strip('+')}", text).replace("-", "−")
+
+
+def _whole_numbers(axes: Any) -> None:
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+
+
+def _series(position: int) -> str:
+    return _SERIES[position % len(_SERIES)]
+
+
+def _variable(position: int) -> str:
+    return _VARIABLES[_series(position)]
+
+
+def _ramp(position: int, length: int) -> str:
+    """Return a colour between those of the first and the last round."""
+    place = (position / (length - 1) if length > 1 else 0) * (len(_RAMP) - 1)
+    left = min(int(place), len(_RAMP) - 2)
+    parts = [
+        round(
+            int(_RAMP[left][i : i + 2], 16) * (1 - place + left) + int(_RAMP[left + 1][i : i + 2], 16) * (place - left)
+        )
+        for i in (1, 3, 5)
+    ]
+    return "#" + "".join(f"{part:02x}" for part in parts)

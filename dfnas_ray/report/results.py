@@ -1,0 +1,126 @@
+"""The comparison on real images: rows of the table, intervals, and the sentence that sums them up."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any
+
+from dfnas_ray.report.formatting import percent, plural, points
+
+TITLES = {"teacher": "Teacher", "retraining": "Searched", "baseline": "Random, same budget"}
+
+
+def wilson_interval(accuracy: float, num_images: int, level: float = 0.95) -> tuple[float, float]:
+    r"""Return Wilson's score interval of a share of ``num_images`` trials.
+
+    :math:`\frac{p + z^2/2n \pm z\sqrt{p(1-p)/n + z^2/4n^2}}{1 + z^2/n}`. Source: Wilson 1927, JASA 22, 209-212.
+
+    Raises:
+        ValueError: ``num_images`` is not positive.
+    """
+    if num_images < 1:
+        raise ValueError(f"num_images ({num_images}) must be at least 1.")
+    z = NormalDist().inv_cdf(0.5 + level / 2)
+    centre = accuracy + z**2 / (2 * num_images)
+    margin = z * math.sqrt(accuracy * (1 - accuracy) / num_images + z**2 / (4 * num_images**2))
+    scale = 1 + z**2 / num_images
+    return max(0.0, (centre - margin) / scale), min(1.0, (centre + margin) / scale)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One network of the comparison; positions are percentages of the width of the interval's axis."""
+
+    role: str
+    title: str
+    architecture: str
+    params: int
+    macs: int
+    accuracy: float
+    low: float
+    high: float
+    relative_params: float | None
+    relative_macs: float | None
+    position: float
+    start: float
+    width: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The networks, and the ends of the axis on which their intervals are drawn."""
+
+    rows: list[Row]
+    num_images: int
+    dataset: str
+    axis: tuple[float, float]
+
+    def row(self, role: str) -> Row | None:
+        """Return a network by its role: teacher, retraining or baseline."""
+        return next((row for row in self.rows if row.role == role), None)
+
+
+def compare(summary: dict[str, Any], searched_title: str = TITLES["retraining"]) -> Comparison:
+    """Make the table from the evaluation's done.json."""
+    networks, num_images = summary["networks"], int(summary["images"])
+    order = [name for name in TITLES if name in networks] + [name for name in networks if name not in TITLES]
+    intervals = {name: wilson_interval(networks[name]["accuracy"], num_images) for name in order}
+    lowest, highest = min(low for low, _ in intervals.values()), max(high for _, high in intervals.values())
+    step = next(step for step in (0.01, 0.02, 0.05, 0.1, 0.25, 1.0) if highest - lowest <= 5 * step or step == 1.0)
+    axis = (math.floor(lowest / step + 1e-9) * step, min(1.0, math.ceil(highest / step - 1e-9) * step))
+    span = max(axis[1] - axis[0], 1e-9)
+    teacher = networks.get("teacher")
+    rows = []
+    for name in order:
+        entry, (low, high) = networks[name], intervals[name]
+        title = searched_title if name == "retraining" else TITLES[name] if name in TITLES else str(name)
+        rows.append(
+            Row(
+                name,
+                title,
+                str(entry["architecture"]),
+                entry["params"],
+                entry["macs"],
+                entry["accuracy"],
+                low,
+                high,
+                entry["params"] / teacher["params"] if teacher and teacher["params"] else None,
+                entry["macs"] / teacher["macs"] if teacher and teacher["macs"] else None,
+                round(100 * (entry["accuracy"] - axis[0]) / span, 2),
+                round(100 * (low - axis[0]) / span, 2),
+                round(100 * (high - low) / span, 2),
+            )
+        )
+    return Comparison(rows, num_images, str(summary["dataset"]), axis)
+
+
+def verdict(comparison: Comparison) -> str:
+    """Say in words what the table shows, and how far its images can tell the networks apart."""
+    searched, teacher, baseline = (comparison.row(role) for role in ("retraining", "teacher", "baseline"))
+    if searched is None:
+        return ""
+    sentence = (
+        f"The {searched.title.lower()} network classifies {percent(searched.accuracy)} of "
+        f"{plural(comparison.num_images, 'real image')} correctly"
+    )
+    against = []
+    if teacher is not None:
+        against.append(f"{points(searched.accuracy - teacher.accuracy)} points against its teacher")
+    if baseline is not None:
+        against.append(
+            f"{points(searched.accuracy - baseline.accuracy)} points against a random architecture of the same budget"
+        )
+    if against:
+        sentence += ": " + " and ".join(against)
+    sentence += "."
+    if baseline is not None:
+        apart = searched.low > baseline.high or baseline.low > searched.high
+        sentence += (
+            " The 95 % intervals of the searched and the random network do not overlap."
+            if apart
+            else " The 95 % intervals of the searched and the random network overlap: "
+            f"{plural(comparison.num_images, 'image')} cannot tell the two apart with certainty."
+        )
+    return sentence

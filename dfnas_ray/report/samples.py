@@ -1,0 +1,291 @@
+"""A few of the synthetic images, read without loading the rest, and the loss curves of their making.
+
+A set may hold a million images of 1000 classes; what is read and what is shown is bounded by the constants below.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from io import BytesIO
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from dfnas_ray.errors import DfnasError
+from dfnas_ray.storage.location import Location
+
+MAX_CLASSES = 12
+MAX_ROUNDS = 4
+MAX_IMAGES_PER_ROW = 16
+_ROW_WIDTH = 920  # pixels of the page
+MAX_SIDE = 96  # larger images are reduced to this many pixels, and lose a little to compression
+MAX_FOOTERS = 64  # shards whose loss curves are averaged
+_MAX_SHARDS = 24  # shards searched for samples
+_MAX_ROW_GROUPS = 48  # row groups of at most 500 images decoded
+_SMALL_SIDE = 64  # up to here, pixels are shown as squares
+_SHOWN_SIDE = 54  # pixels of the page that an image takes at least
+_NUM_EXAMPLES, _TOP = 6, 5
+
+_T = TypeVar("_T")
+
+Curve = list[tuple[int, dict[str, float]]]
+"""Step and losses by term."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One synthetic image and what the teacher sees in it."""
+
+    label: int
+    round: int
+    png: bytes
+    probabilities: np.ndarray[Any, Any]
+
+    @property
+    def entropy(self) -> float:
+        """Of the teacher's probabilities, in nats."""
+        p = self.probabilities
+        return float(-(p * np.log(np.maximum(p, 1e-12))).sum())
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Images side by side in one picture, and the size at which the page shows it."""
+
+    uri: str
+    width: int
+    height: int
+    pixelated: bool
+    alt: str
+
+
+@dataclass(frozen=True)
+class SoftLabel:
+    """An image with the classes that the teacher finds most likely: (name, probability)."""
+
+    strip: Strip
+    asked: str
+    top: list[tuple[str, float]]
+    rest: float
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What the page shows of the images.
+
+    Attributes:
+        rows: Per class: its name, and one strip per round shown (None if nothing of it was found).
+        examples: From the last round, from the surest to the least sure.
+        reduced: Whether images are shown smaller than they are.
+    """
+
+    image_shape: tuple[int, int, int]
+    num_classes: int
+    rounds: list[int]
+    rows: list[tuple[str, list[Strip | None]]]
+    examples: list[SoftLabel]
+    classes_left_out: int
+    rounds_left_out: list[int]
+    reduced: bool
+
+
+@dataclass
+class ShardFacts:
+    """What the footers of the shards say, and which of them could not be read."""
+
+    curves: dict[int, Curve] = field(default_factory=dict)
+    shards_averaged: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+def read_curves(folder: Location, manifest: dict[str, Any]) -> ShardFacts:
+    """Return the loss curves by round, averaged over the shards, or over 64 spread evenly among them."""
+    facts = ShardFacts()
+    collected: dict[int, dict[int, list[dict[str, float]]]] = defaultdict(lambda: defaultdict(list))
+    for entry in spread(manifest["shards"], MAX_FOOTERS):
+        try:
+            with _opened(folder / entry["file"]) as file:
+                metadata = json.loads((file.schema_arrow.metadata or {})[b"dfnas"])  # as storage.shards writes it
+        except _UNREADABLE as error:
+            facts.problems.append(f"{entry['file']}: {_first_line(error)}")
+            continue
+        facts.shards_averaged += 1
+        for round_index, curve in enumerate(metadata.get("curves", [])):
+            for point in curve:
+                collected[round_index][int(point["step"])].append(point["losses"])
+    for round_index, steps in sorted(collected.items()):
+        facts.curves[round_index] = [
+            (step, {name: float(np.mean([p[name] for p in points if name in p])) for name in points[0]})
+            for step, points in sorted(steps.items())
+        ]
+    return facts
+
+
+def read_samples(
+    folder: Location, manifest: dict[str, Any], class_names: Sequence[str] | None = None
+) -> Samples | None:
+    """Return images of some classes and rounds, spread evenly over all; None if no shard can be read."""
+    shards = spread(manifest["shards"], _MAX_SHARDS)
+    index, num_classes = _index_rows(folder, shards)
+    if not index:
+        return None
+    classes = sorted({label for label, _ in index})
+    rounds = sorted({round_index for _, round_index in index})
+    shown_classes, shown_rounds = spread(classes, MAX_CLASSES), spread(rounds, MAX_ROUNDS)
+    per_cell = max(2, MAX_IMAGES_PER_ROW // len(shown_rounds))
+    wanted = {
+        (label, r): index[label, r][:per_cell] for label in shown_classes for r in shown_rounds if (label, r) in index
+    }
+    found = _read_rows(folder, wanted)
+    if not any(found.values()):
+        return None
+
+    first_png = next(samples[0].png for samples in found.values() if samples)
+    shape = _shape(first_png)
+    shown_side = make_strip([first_png], "").width + 4
+    per_cell = max(2, min(per_cell, _ROW_WIDTH // (len(shown_rounds) * shown_side)))
+
+    def name(label: int) -> str:
+        return class_name(label, class_names)
+
+    rows: list[tuple[str, list[Strip | None]]] = [
+        (
+            name(label),
+            [
+                make_strip([sample.png for sample in found[label, r][:per_cell]], f"{name(label)}, round {r}")
+                if found.get((label, r))
+                else None
+                for r in shown_rounds
+            ],
+        )
+        for label in shown_classes
+    ]
+    last = [
+        sample for (_, r), samples in sorted(found.items()) for sample in samples[:per_cell] if r == shown_rounds[-1]
+    ]
+    return Samples(
+        image_shape=shape,
+        num_classes=num_classes,
+        rounds=shown_rounds,
+        rows=rows,
+        examples=[_soft_label(sample, name) for sample in _examples(last)],
+        classes_left_out=max(num_classes, len(classes)) - len(shown_classes),
+        rounds_left_out=[r for r in rounds if r not in shown_rounds],
+        reduced=max(shape[1:]) > MAX_SIDE,
+    )
+
+
+def make_strip(pngs: Sequence[bytes], alt: str) -> Strip:
+    """Put images side by side, one pixel apart. Small ones are lossless and enlarged by a whole factor."""
+    images = [Image.open(BytesIO(png)) for png in pngs]
+    side = max(max(image.size) for image in images)
+    small = side <= _SMALL_SIDE
+    if side > MAX_SIDE:
+        for image in images:
+            image.thumbnail((MAX_SIDE, MAX_SIDE))
+    width, height = images[0].size
+    gap = 1 if small else 4
+    mode = "LA" if small and all(image.mode == "L" for image in images) else "RGBA"
+    sheet = Image.new(mode, (len(images) * (width + gap) - gap, height))  # transparent between the images
+    for position, image in enumerate(images):
+        sheet.paste(image.convert(mode), (position * (width + gap), 0))
+    buffer = BytesIO()
+    if small:
+        sheet.save(buffer, format="PNG", optimize=True)
+    else:
+        sheet.save(buffer, format="WEBP", quality=80)
+    kind = "png" if small else "webp"
+    factor = -(-_SHOWN_SIDE // side) if small else 1
+    uri = f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return Strip(uri, sheet.width * factor, sheet.height * factor, small, alt)
+
+
+def class_name(label: int, class_names: Sequence[str] | None) -> str:
+    """Return the class's own name where it is known."""
+    if class_names is not None and 0 <= label < len(class_names):
+        return str(class_names[label])
+    return f"class {label}"
+
+
+def spread(items: Sequence[_T], at_most: int) -> list[_T]:
+    """Return at most so many of ``items``, the first and the last among them, evenly apart."""
+    if len(items) <= at_most:
+        return list(items)
+    positions = np.linspace(0, len(items) - 1, at_most).round().astype(int)
+    return [items[position] for position in positions]
+
+
+_UNREADABLE = (DfnasError, OSError, pa.ArrowException, KeyError, TypeError, ValueError)
+_Place = tuple[str, int, int]  # file, row group, row in it
+
+
+def _opened(location: Location) -> pq.ParquetFile:
+    return pq.ParquetFile(location.filesystem.open_input_file(location.path))
+
+
+def _index_rows(folder: Location, shards: Sequence[dict[str, Any]]) -> tuple[dict[tuple[int, int], list[_Place]], int]:
+    """Return where the images of each (class, round) are, from two small columns, and the number of classes."""
+    index: dict[tuple[int, int], list[_Place]] = defaultdict(list)
+    num_classes = 0
+    for entry in shards:
+        try:
+            with _opened(folder / entry["file"]) as file:
+                num_classes = file.schema_arrow.field("logits").type.list_size
+                for group in range(file.num_row_groups):
+                    table = file.read_row_group(group, columns=["label", "round"])
+                    labels, rounds = table["label"].to_pylist(), table["round"].to_pylist()
+                    for row, cell in enumerate(zip(labels, rounds, strict=True)):
+                        if len(index[cell]) < MAX_IMAGES_PER_ROW:
+                            index[cell].append((entry["file"], group, row))
+        except _UNREADABLE:
+            continue  # the loss curves' reader names it
+    return dict(index), num_classes
+
+
+def _read_rows(folder: Location, wanted: dict[tuple[int, int], list[_Place]]) -> dict[tuple[int, int], list[Sample]]:
+    by_group: dict[tuple[str, int], list[tuple[tuple[int, int], int]]] = defaultdict(list)
+    for cell, places in wanted.items():
+        for file_name, group, row in places:
+            by_group[file_name, group].append((cell, row))
+    found: dict[tuple[int, int], list[Sample]] = defaultdict(list)
+    for (file_name, group), rows in list(by_group.items())[:_MAX_ROW_GROUPS]:
+        try:
+            with _opened(folder / file_name) as file:
+                table = file.read_row_group(group, columns=["image", "logits"])
+        except _UNREADABLE:
+            continue
+        for (label, round_index), row in rows:
+            png = table["image"][row].as_py()["bytes"]
+            logits = np.array(table["logits"][row].as_py(), np.float64)
+            shifted = np.exp(logits - logits.max())
+            found[label, round_index].append(Sample(label, round_index, png, shifted / shifted.sum()))
+    return dict(found)
+
+
+def _examples(samples: list[Sample]) -> list[Sample]:
+    """Return a few, from the one that the teacher is surest of to the one it is least sure of."""
+    return spread(sorted(samples, key=lambda sample: sample.entropy), _NUM_EXAMPLES)
+
+
+def _soft_label(sample: Sample, name: Any) -> SoftLabel:
+    order = np.argsort(-sample.probabilities, kind="stable")[:_TOP]
+    top = [(name(int(label)), float(sample.probabilities[label])) for label in order]
+    rest = max(0.0, 1 - sum(probability for _, probability in top))
+    return SoftLabel(make_strip([sample.png], name(sample.label)), name(sample.label), top, rest)
+
+
+def _shape(png: bytes) -> tuple[int, int, int]:
+    image = Image.open(BytesIO(png))
+    return len(image.getbands()), image.height, image.width
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

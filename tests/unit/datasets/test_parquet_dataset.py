@@ -1,0 +1,96 @@
+"""Parquet files in the usual image layout."""
+
+from io import BytesIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from pydantic import TypeAdapter
+
+from dfnas_ray.datasets import DatasetConfig
+from dfnas_ray.datasets.base import iterate_batches
+from dfnas_ray.errors import DatasetError
+
+
+def open_parquet(path):
+    return TypeAdapter(DatasetConfig).validate_python({"kind": "parquet", "path": str(path)}).open()
+
+
+def encoded(value, kind="PNG"):
+    buffer = BytesIO()
+    Image.new("L", (4, 4), value).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def write(path, images, labels, row_group_size=None):
+    image_type = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    rows = [{"bytes": image, "path": None} for image in images]
+    table = pa.table({"image": pa.array(rows, image_type), "label": pa.array(labels, pa.int64())})
+    pq.write_table(table, path, row_group_size=row_group_size)
+    return path
+
+
+def test_a_file_gives_its_images_and_labels_in_order(tmp_path):
+    path = write(tmp_path / "x.parquet", [encoded(10), encoded(20), encoded(30)], [2, 0, 1], row_group_size=1)
+    dataset = open_parquet(path)
+    assert len(dataset) == 3
+    images, labels = next(iterate_batches(dataset, (1, 4, 4), num_classes=3))
+    assert images[:, 0, 0, 0].tolist() == [10, 20, 30]
+    assert labels.tolist() == [2, 0, 1]
+
+
+def test_a_folder_of_files_is_one_dataset(tmp_path):
+    write(tmp_path / "0.parquet", [encoded(10)], [0])
+    write(tmp_path / "1.parquet", [encoded(20), encoded(30)], [1, 2])
+    dataset = open_parquet(tmp_path)
+    assert [dataset[index][1] for index in range(len(dataset))] == [0, 1, 2]
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(DatasetError, match=r"none\.parquet does not exist\. Set its path"):
+        open_parquet(tmp_path / "none.parquet")
+
+
+def test_a_file_of_another_format_is_named(tmp_path):
+    (tmp_path / "x.parquet").write_bytes(b"this is not Parquet")
+    with pytest.raises(DatasetError, match=r"x\.parquet cannot be read"):
+        open_parquet(tmp_path / "x.parquet")
+
+
+@pytest.mark.parametrize(
+    ("columns", "lacking"),
+    [
+        ({"img": ["a"], "label": [0]}, r"no column image: struct<bytes, path>; its columns are \['img', 'label'\]"),
+        ({"image": [b"raw"], "label": [0]}, "no column image: struct"),
+        ({"image": [{"path": "a.png"}], "label": [0]}, "no column image: struct"),
+        ({"image": [{"bytes": b"", "path": "a"}], "fine_label": [0]}, "no integer column label; .*'fine_label'"),
+        ({"image": [{"bytes": b"", "path": "a"}], "label": ["cat"]}, "no integer column label"),
+    ],
+)
+def test_a_file_without_the_columns_names_those_it_has(tmp_path, columns, lacking):
+    pq.write_table(pa.table(columns), tmp_path / "x.parquet")
+    with pytest.raises(DatasetError, match=lacking):
+        open_parquet(tmp_path / "x.parquet")
+
+
+def test_bytes_that_are_no_image_are_named_by_their_index(tmp_path):
+    path = write(tmp_path / "x.parquet", [encoded(10), b"no image"], [0, 0])
+    with pytest.raises(DatasetError, match=r"x\.parquet, image 1 cannot be read"):
+        list(iterate_batches(open_parquet(path), (1, 4, 4), num_classes=3))
+
+
+def test_an_image_that_is_cut_off_is_named_by_its_index(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (32, 32), dtype=np.uint8)
+    buffer = BytesIO()
+    Image.fromarray(noise).save(buffer, "JPEG")
+    path = write(tmp_path / "x.parquet", [encoded(10), buffer.getvalue()[: buffer.tell() // 2]], [0, 0])
+    with pytest.raises(DatasetError, match=r"x\.parquet, image 1 cannot be read"):
+        list(iterate_batches(open_parquet(path), (1, 4, 4), num_classes=3))
+
+
+def test_a_row_without_bytes_is_named_by_its_index(tmp_path):
+    path = write(tmp_path / "x.parquet", [encoded(10), None], [0, 0])
+    with pytest.raises(DatasetError, match=r"x\.parquet, image 1 cannot be read"):
+        list(iterate_batches(open_parquet(path), (1, 4, 4), num_classes=3))

@@ -1,0 +1,56 @@
+"""Samples and loss curves, read from shards without loading them whole."""
+
+from io import BytesIO
+
+import pytest
+from PIL import Image
+
+from dfnas_ray.report.samples import MAX_SIDE, make_strip, read_curves, read_samples, spread
+
+
+def read(stage, **kwargs):
+    return read_samples(stage.location, (stage.location / "manifest.json").read_json(), **kwargs)
+
+
+def png(size, mode="L"):
+    buffer = BytesIO()
+    Image.new(mode, (size, size)).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def test_spread_keeps_the_ends():
+    assert spread(list(range(10)), 4) == [0, 3, 6, 9]
+    assert spread([1, 2], 4) == [1, 2]
+
+
+def test_samples_have_a_row_per_class_and_a_strip_per_round(run, add):
+    samples = read(add.synthesis(run), class_names=["zero", "one", "two"])
+    assert [name for name, _ in samples.rows] == ["zero", "one", "two"]
+    assert samples.rounds == [0, 1]
+    assert all(strip is not None for _, strips in samples.rows for strip in strips)
+    assert samples.image_shape == (1, 9, 9)
+    assert samples.classes_left_out == 0
+
+
+def test_soft_labels_are_the_teachers_probabilities(run, add):
+    for example in read(add.synthesis(run)).examples:
+        probabilities = [probability for _, probability in example.top]
+        assert sum(probabilities) + example.rest == pytest.approx(1)
+        assert probabilities == sorted(probabilities, reverse=True)
+
+
+def test_small_images_are_enlarged_by_a_whole_factor_and_large_ones_reduced():
+    small = make_strip([png(18)] * 3, "x")
+    assert small.pixelated
+    assert (small.width, small.height) == (3 * (18 * 3 + 2), 54)
+    large = make_strip([png(256, "RGB")] * 2, "x")
+    assert not large.pixelated
+    assert large.height == MAX_SIDE
+
+
+def test_curves_are_averaged_over_the_shards(run, add):
+    stage = add.synthesis(run)
+    facts = read_curves(stage.location, (stage.location / "manifest.json").read_json())
+    assert facts.shards_averaged == 2
+    assert sorted(facts.curves) == [0, 1]
+    assert facts.curves[0][1] == (1, {"cross_entropy": 1.0, "bn_statistics": 25.0, "total": 60.0})

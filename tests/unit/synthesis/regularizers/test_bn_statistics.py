@@ -1,0 +1,88 @@
+"""R_bn."""
+
+import pytest
+import torch
+
+from dfnas_ray.synthesis.regularizers import BatchNormInput, Observation
+from dfnas_ray.synthesis.regularizers.bn_statistics import BNStatisticsConfig, bn_statistics_loss
+
+
+def layer(x, mean, var):
+    return BatchNormInput(x, torch.tensor(mean), torch.tensor(var))
+
+
+def test_loss_equals_the_hand_computed_value():
+    x = torch.tensor([0.0, 2.0]).view(2, 1, 1, 1)  # mean 1, var 1
+    assert bn_statistics_loss([layer(x, [4.0], [3.0])]).item() == pytest.approx(3.0 + 2.0)
+
+
+def test_statistics_run_over_images_and_pixels_with_the_biased_variance():
+    x = torch.tensor([0.0, 0.0, 4.0, 4.0, 0.0, 0.0, 4.0, 4.0]).view(2, 1, 2, 2)  # mean 2; biased var 4, unbiased 4.57
+    assert bn_statistics_loss([layer(x, [2.0], [4.0])]).item() == 0.0
+
+
+def test_norms_run_over_channels():
+    x = torch.zeros(2, 2, 1, 1)  # means 0, vars 0
+    # means differ by (3, 4): norm 5; vars by (5, 12): norm 13
+    assert bn_statistics_loss([layer(x, [3.0, 4.0], [5.0, 12.0])]).item() == pytest.approx(18.0)
+
+
+def test_the_first_layer_alone_is_multiplied():
+    x = torch.zeros(2, 1, 1, 1)
+    layers = [layer(x, [1.0], [0.0]), layer(x, [20.0], [0.0]), layer(x, [0.0], [300.0])]
+    assert bn_statistics_loss(layers).item() == pytest.approx(321.0)
+    assert bn_statistics_loss(layers, first_layer_multiplier=10.0).item() == pytest.approx(330.0)
+    assert bn_statistics_loss(layers, first_layer_multiplier=0.0).item() == pytest.approx(320.0)
+
+
+def test_inputs_after_pooling_have_no_pixels():
+    x = torch.tensor([[0.0, 1.0], [2.0, 5.0]])  # (B, C): means 1, 3; vars 1, 4
+    assert bn_statistics_loss([layer(x, [1.0, 0.0], [1.0, 0.0])]).item() == pytest.approx(3.0 + 4.0)
+
+
+def test_bfloat16_inputs_give_a_float32_loss_computed_in_float32():
+    generator = torch.Generator().manual_seed(0)
+    x = (torch.rand(8, 1, 16, 16, generator=generator) + 10).to(torch.bfloat16)
+    loss = bn_statistics_loss([layer(x, [10.5], [0.0])])
+    assert loss.dtype == torch.float32
+    wide = x.double()
+    expected = (wide.mean() - 10.5).abs() + wide.var(correction=0)
+    assert loss.item() == pytest.approx(expected.item(), abs=1e-4)  # bfloat16 sums would be off by 1e-2
+
+
+def test_loss_is_float32_under_autocast():
+    x = torch.zeros(2, 1, 2, 2)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert bn_statistics_loss([layer(x, [1.0], [1.0])]).dtype == torch.float32
+
+
+def test_gradient_equals_the_analytical_one():
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(3, 2, 4, 4, generator=generator).requires_grad_()
+    running_mean, running_var = torch.tensor([0.5, -1.0]), torch.tensor([2.0, 0.3])
+    (gradient,) = torch.autograd.grad(bn_statistics_loss([BatchNormInput(x, running_mean, running_var)]), x)
+    with torch.no_grad():
+        n = 3 * 4 * 4
+        mean, var = x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0)
+        towards_mean = (mean - running_mean) / (mean - running_mean).norm() / n  # d||d||/dd = d/||d||
+        towards_var = (var - running_var) / (var - running_var).norm() * 2 / n
+        expected = towards_mean.view(1, 2, 1, 1) + towards_var.view(1, 2, 1, 1) * (x - mean.view(1, 2, 1, 1))
+    torch.testing.assert_close(gradient, expected)
+
+
+def test_gradient_is_finite_where_the_statistics_match_exactly():
+    x = torch.tensor([0.0, 2.0]).view(2, 1, 1, 1).requires_grad_()
+    (gradient,) = torch.autograd.grad(bn_statistics_loss([layer(x, [1.0], [1.0])]), x)
+    assert gradient.flatten().tolist() == [0.0, 0.0]
+
+
+def test_no_layer_is_an_error():
+    with pytest.raises(ValueError, match="at least one BatchNorm"):
+        bn_statistics_loss([])
+
+
+def test_config_hands_its_multiplier_to_the_loss():
+    x = torch.zeros(2, 1, 1, 1)
+    observation = Observation(torch.ones(2, 1, 1, 1), [layer(x, [1.0], [0.0]), layer(x, [1.0], [0.0])])
+    assert BNStatisticsConfig(first_layer_multiplier=4.0).loss()(observation).item() == pytest.approx(5.0)
+    assert BNStatisticsConfig().loss()(observation).item() == pytest.approx(11.0)  # the published 10

@@ -1,0 +1,330 @@
+"""Teachers from a checkpoint file and a builder."""
+
+import pickle
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from pydantic import TypeAdapter, ValidationError
+from safetensors.torch import save_file
+from torch import nn
+
+from dfnas_ray.errors import TeacherError
+from dfnas_ray.teachers import CheckpointTeacherConfig, TeacherConfig
+from dfnas_ray.teachers.checkpoint import build_model, load_weights, read_state_dict
+
+RESNET20 = "dfnas_ray.teachers.cifar_resnet:resnet20"
+
+
+@pytest.fixture
+def state():
+    return {"weight": torch.arange(6.0).view(2, 3), "bias": torch.tensor([1.0, 2.0])}
+
+
+def assert_same(actual, expected):
+    assert set(actual) == set(expected)
+    for name, tensor in expected.items():
+        assert torch.equal(actual[name], tensor), name
+
+
+# read_state_dict
+
+
+def test_a_plain_state_dict_is_read(tmp_path, state):
+    torch.save(state, tmp_path / "x.pt")
+    assert_same(read_state_dict(tmp_path / "x.pt"), state)
+
+
+def test_safetensors_are_read(tmp_path, state):
+    save_file(state, tmp_path / "x.safetensors")
+    assert_same(read_state_dict(tmp_path / "x.safetensors"), state)
+
+
+@pytest.mark.parametrize("key", ["state_dict", "model_state_dict", "model", "net", "params"])
+def test_a_wrapped_state_dict_is_unwrapped(tmp_path, state, key):
+    torch.save({"epoch": 3, key: state, "best": 0.9}, tmp_path / "x.pt")
+    assert_same(read_state_dict(tmp_path / "x.pt"), state)
+
+
+def test_a_twice_wrapped_state_dict_is_unwrapped(tmp_path, state):
+    torch.save({"model": {"state_dict": state, "step": 1}}, tmp_path / "x.pt")
+    assert_same(read_state_dict(tmp_path / "x.pt"), state)
+
+
+def test_the_prefix_of_data_parallel_training_is_removed_once(tmp_path, state):
+    torch.save({f"module.{name}": tensor for name, tensor in state.items()}, tmp_path / "x.pt")
+    assert_same(read_state_dict(tmp_path / "x.pt"), state)
+    torch.save({"module.module.weight": state["weight"]}, tmp_path / "y.pt")
+    assert list(read_state_dict(tmp_path / "y.pt")) == ["module.weight"]
+
+
+def test_a_prefix_that_not_all_names_share_stays(tmp_path, state):
+    mixed = {"module.weight": state["weight"], "bias": state["bias"]}
+    torch.save(mixed, tmp_path / "x.pt")
+    assert_same(read_state_dict(tmp_path / "x.pt"), mixed)
+
+
+def test_a_missing_file_names_the_setting(tmp_path):
+    with pytest.raises(TeacherError, match=r"none\.pt does not exist\. Set teacher\.checkpoint"):
+        read_state_dict(tmp_path / "none.pt")
+
+
+def test_a_folder_in_place_of_the_file_is_refused(tmp_path):
+    with pytest.raises(TeacherError, match="does not exist"):
+        read_state_dict(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["x.pt", "x.safetensors"])
+def test_a_file_cut_in_half_cannot_be_read(tmp_path, state, name):
+    path = tmp_path / name
+    save_file(state, path) if path.suffix == ".safetensors" else torch.save(state, path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(TeacherError, match=rf"{name} cannot be read: "):
+        read_state_dict(path)
+
+
+def test_an_empty_file_cannot_be_read(tmp_path):
+    (tmp_path / "x.pt").touch()
+    with pytest.raises(TeacherError, match=r"x\.pt cannot be read: \S"):
+        read_state_dict(tmp_path / "x.pt")
+
+
+class TouchesAFile:
+    """Runs code when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (Path(self.path),))
+
+
+@pytest.mark.parametrize("save", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value, protocol=2))])
+def test_a_pickled_object_is_refused_and_its_code_does_not_run(tmp_path, state, save):
+    save({"state_dict": state, "extra": TouchesAFile(str(tmp_path / "ran"))}, tmp_path / "x.pt")
+    with pytest.raises(TeacherError, match=r"loaded safely.*would run code"):
+        read_state_dict(tmp_path / "x.pt")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_whole_pickled_module_is_refused_with_the_way_out(tmp_path):
+    torch.save(nn.Linear(2, 2), tmp_path / "x.pt")
+    with pytest.raises(TeacherError, match=r"torch\.save\(model\.state_dict\(\)"):
+        read_state_dict(tmp_path / "x.pt")
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        ({"epoch": 3, "optimizer": {}}, r"holds no weights under state_dict.*\['epoch', 'optimizer'\]"),
+        ({}, r"holds no weights"),
+        ([torch.zeros(1)], "holds a list, not a state dict"),
+        (torch.zeros(2), "holds a Tensor, not a state dict"),
+    ],
+)
+def test_a_file_without_weights_says_what_it_holds(tmp_path, content, named):
+    torch.save(content, tmp_path / "x.pt")
+    with pytest.raises(TeacherError, match=named):
+        read_state_dict(tmp_path / "x.pt")
+
+
+def test_names_that_are_not_strings_are_refused(tmp_path):
+    torch.save({0: torch.zeros(1)}, tmp_path / "x.pt")
+    with pytest.raises(TeacherError, match=r"x\.pt"):
+        read_state_dict(tmp_path / "x.pt")
+
+
+# load_weights
+
+
+def test_fitting_weights_are_loaded(state):
+    model = nn.Linear(3, 2)
+    load_weights(model, state, "x.pt")
+    assert_same(model.state_dict(), state)
+
+
+def test_missing_unexpected_and_misshapen_weights_are_all_listed(state):
+    model = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2))
+    given = {
+        "0.weight": torch.zeros(3, 2),
+        "1.weight": torch.zeros(2, 2),
+        "1.bias": torch.zeros(2),
+        "fc.bias": torch.zeros(1),
+    }
+    with pytest.raises(TeacherError) as raised:
+        load_weights(model, given, "x.pt")
+    message = str(raised.value)
+    assert "x.pt does not fit" in message
+    assert "1 missing: 0.bias" in message
+    assert "1 unexpected: fc.bias" in message
+    assert "1 of another shape: 0.weight (3, 2) instead of (2, 3)" in message
+    assert "teacher.builder" in message
+
+
+def test_only_the_first_five_names_of_a_kind_are_listed():
+    model = nn.ModuleList(nn.Linear(1, 1, bias=False) for _ in range(7))
+    with pytest.raises(
+        TeacherError, match=r"7 missing: 0\.weight, 1\.weight, 2\.weight, 3\.weight, 4\.weight, \.\.\.\."
+    ):
+        load_weights(model, {}, "x.pt")
+
+
+def test_weights_that_do_not_fit_leave_the_model_alone(state):
+    model = nn.Linear(3, 2)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(TeacherError):
+        load_weights(model, {"weight": state["weight"]}, "x.pt")
+    assert_same(model.state_dict(), before)
+
+
+def test_the_batch_counter_of_batchnorm_may_be_absent_and_nothing_else():
+    own = {name: tensor + 1 for name, tensor in nn.BatchNorm2d(2).state_dict().items() if "num_batches" not in name}
+    model = nn.BatchNorm2d(2)
+    load_weights(model, own, "old.pt")
+    assert model.running_var.tolist() == [2.0, 2.0]
+    del own["running_var"]
+    with pytest.raises(TeacherError, match="missing: running_var"):
+        load_weights(nn.BatchNorm2d(2), own, "old.pt")
+
+
+# build_model
+
+
+@pytest.fixture
+def working_directory(tmp_path, monkeypatch):
+    """An empty working directory; sys.path and sys.modules are put back afterwards."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+def test_a_builder_gets_its_keyword_arguments():
+    model = build_model(RESNET20, {"num_classes": 7, "in_channels": 1})
+    assert model.linear.out_features == 7
+    assert model.conv1.in_channels == 1
+
+
+def test_a_builder_is_found_in_the_working_directory(working_directory):
+    (working_directory / "my_networks_a.py").write_text(
+        "import torch\ndef build(n):\n    return torch.nn.Linear(n, n)\n"
+    )
+    assert build_model("my_networks_a:build", {"n": 3}).in_features == 3
+
+
+@pytest.mark.parametrize("builder", ["no_such_package.models:build", "dfnas_ray.teachers.cifar_resnet:resnet21"])
+def test_a_builder_that_cannot_be_imported_is_named(builder):
+    with pytest.raises(TeacherError, match=rf"teacher\.builder {builder} cannot be imported.*working directory"):
+        build_model(builder, {})
+
+
+@pytest.mark.parametrize("source", ["1 / 0", "def build(:"], ids=["raises", "syntax error"])
+def test_a_module_that_fails_while_it_is_imported_names_the_builder(working_directory, source):
+    (working_directory / "my_networks_b.py").write_text(source)
+    with pytest.raises(TeacherError, match=r"teacher\.builder my_networks_b:build"):
+        build_model("my_networks_b:build", {})
+
+
+def test_a_relative_module_names_the_builder():
+    with pytest.raises(TeacherError, match=r"teacher\.builder \.models:build cannot be imported"):
+        build_model(".models:build", {})
+
+
+def test_a_builder_that_does_not_take_the_arguments_names_them():
+    with pytest.raises(TeacherError, match=r"failed with teacher\.arguments \{'width': 3\}: TypeError: .*width"):
+        build_model(RESNET20, {"width": 3})
+
+
+def test_a_builder_that_returns_no_module_is_refused():
+    with pytest.raises(TeacherError, match=r"builtins:dict returned a dict, not a torch\.nn\.Module"):
+        build_model("builtins:dict", {})
+
+
+# CheckpointTeacherConfig
+
+
+def config(**changes):
+    values = {
+        "kind": "checkpoint",
+        "builder": "torch.nn:Sequential",
+        "image_shape": [3, 32, 32],
+        "mean": [0.5, 0.5, 0.5],
+        "std": [0.25, 0.25, 0.25],
+    }
+    return TypeAdapter(TeacherConfig).validate_python(values | changes)
+
+
+@pytest.fixture
+def resnet20_file(tmp_path):
+    torch.manual_seed(3)
+    model = build_model(RESNET20, {"num_classes": 4})
+    path = tmp_path / "net.pt"
+    torch.save({"state_dict": {f"module.{k}": v for k, v in model.state_dict().items()}}, path)
+    return path, model
+
+
+def test_a_teacher_loads_with_its_file_name_weights_and_statistics(resnet20_file, tmp_path):
+    path, model = resnet20_file
+    teacher = config(builder=RESNET20, checkpoint=path, arguments={"num_classes": 4}, num_classes=4).load(tmp_path)
+    assert (teacher.name, teacher.num_classes, teacher.image_shape) == ("net.pt", 4, (3, 32, 32))
+    assert (teacher.mean, teacher.std) == ((0.5,) * 3, (0.25,) * 3)
+    assert_same(teacher.model.state_dict(), model.state_dict())
+
+
+def test_two_loads_share_a_fingerprint(resnet20_file, tmp_path):
+    path, _ = resnet20_file
+    settings = config(builder=RESNET20, checkpoint=path, arguments={"num_classes": 4})
+    torch.manual_seed(1)
+    first = settings.load(tmp_path).fingerprint
+    torch.manual_seed(2)  # the untrained network differs before the weights are loaded
+    assert settings.load(tmp_path).fingerprint == first
+
+
+def test_another_head_names_the_layer(resnet20_file, tmp_path):
+    path, _ = resnet20_file
+    with pytest.raises(TeacherError, match=r"linear\.weight \(4, 64\) instead of \(10, 64\)"):
+        config(builder=RESNET20, checkpoint=path).load(tmp_path)
+
+
+def test_a_wrong_class_count_is_an_error(resnet20_file, tmp_path):
+    path, _ = resnet20_file
+    settings = config(builder=RESNET20, checkpoint=path, arguments={"num_classes": 4}, num_classes=10)
+    with pytest.raises(TeacherError, match=r"teacher\.num_classes is 10, but teacher net\.pt has 4"):
+        settings.load(tmp_path)
+
+
+def test_channels_and_statistics_must_agree(resnet20_file, tmp_path):
+    path, _ = resnet20_file
+    settings = config(builder=RESNET20, checkpoint=path, arguments={"num_classes": 4}, image_shape=[1, 32, 32])
+    with pytest.raises(TeacherError, match="each of the 1 channels"):
+        settings.load(tmp_path)
+
+
+def test_channels_that_the_network_does_not_take_are_an_error(resnet20_file, tmp_path):
+    path, _ = resnet20_file
+    one = {"image_shape": [1, 32, 32], "mean": [0.5], "std": [0.5]}
+    with pytest.raises(TeacherError, match=r"does not take images of teacher\.image_shape \(1, 32, 32\)"):
+        config(builder=RESNET20, checkpoint=path, arguments={"num_classes": 4}, **one).load(tmp_path)
+
+
+def test_a_checkpoint_that_is_not_set_names_the_option(tmp_path):
+    with pytest.raises(TeacherError, match=r"--set teacher\.checkpoint=PATH"):
+        config().load(tmp_path)
+
+
+@pytest.mark.parametrize("builder", ["package.module", "package.module:", ":f", "os.system('x')", "a:b:c"])
+def test_a_builder_is_package_module_colon_function(builder):
+    with pytest.raises(ValidationError, match="builder"):
+        config(builder=builder)
+
+
+def test_an_unknown_key_is_refused_and_the_config_is_frozen():
+    with pytest.raises(ValidationError, match="chekpoint"):
+        config(chekpoint="x.pt")
+    with pytest.raises(ValidationError, match="frozen"):
+        config().builder = "a:b"
+    assert isinstance(config(), CheckpointTeacherConfig)

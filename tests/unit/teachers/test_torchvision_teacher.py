@@ -1,0 +1,97 @@
+"""torchvision's published classifiers, without a network."""
+
+from urllib.error import URLError
+
+import pytest
+import torch
+import torch.hub
+from pydantic import TypeAdapter, ValidationError
+from torchvision.models import ResNet18_Weights, resnet18
+
+from dfnas_ray.errors import TeacherError
+from dfnas_ray.teachers import CheckpointTeacherConfig, DigitsTeacherConfig, TeacherConfig, TorchvisionTeacherConfig
+
+parse = TypeAdapter(TeacherConfig).validate_python
+
+
+@pytest.fixture(scope="module")
+def resnet18_file(tmp_path_factory):
+    """A checkpoint of an untrained ResNet-18, and its weights."""
+    torch.manual_seed(0)
+    model = resnet18()
+    path = tmp_path_factory.mktemp("resnet18") / "resnet18.pth"
+    torch.save(model.state_dict(), path)
+    return path, model.state_dict()
+
+
+def test_short_forms_stand_for_their_mappings():
+    assert parse("torchvision:resnet18") == TorchvisionTeacherConfig(kind="torchvision", name="resnet18")
+    assert parse("digits") == DigitsTeacherConfig()
+    assert parse({"kind": "torchvision", "name": "resnet18"}) == parse("torchvision:resnet18")
+
+
+def test_a_parsed_config_passes_unchanged():
+    config = DigitsTeacherConfig(width=3)
+    assert parse(config) is config
+
+
+@pytest.mark.parametrize("value", ["timm:resnet18", "resnet18", {"name": "resnet18"}, "torchvision"])
+def test_an_unknown_or_incomplete_teacher_is_refused(value):
+    with pytest.raises(ValidationError, match=r"kind|name"):
+        parse(value)
+
+
+def test_mappings_choose_the_class_by_kind():
+    values = {"kind": "checkpoint", "builder": "a.b:c", "image_shape": [1, 2, 3], "mean": [0], "std": [1]}
+    assert isinstance(parse(values), CheckpointTeacherConfig)
+
+
+def test_a_file_takes_the_place_of_the_download(resnet18_file, tmp_path, monkeypatch):
+    path, state = resnet18_file
+    monkeypatch.setattr(ResNet18_Weights, "get_state_dict", None)  # a download would fail
+    teacher = parse({"kind": "torchvision", "name": "resnet18", "checkpoint": str(path)}).load(tmp_path)
+    assert (teacher.name, teacher.num_classes, teacher.image_shape) == ("torchvision:resnet18", 1000, (3, 224, 224))
+    assert teacher.mean == (0.485, 0.456, 0.406)  # ImageNet's
+    assert teacher.std == (0.229, 0.224, 0.225)
+    assert torch.equal(teacher.model.fc.weight, state["fc.weight"])
+    assert len(teacher.batch_norms()) == 20
+
+
+def test_without_a_network_the_error_names_the_url_and_the_setting(tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise URLError("Name or service not known")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
+    with pytest.raises(TeacherError, match=r"Name or service not known") as raised:
+        parse("torchvision:resnet18").load(tmp_path)
+    assert "https://download.pytorch.org/models/resnet18-f37072fd.pth" in str(raised.value)
+    assert "teacher.checkpoint" in str(raised.value)
+
+
+def test_a_download_with_the_wrong_hash_is_an_error_that_names_the_url(tmp_path, monkeypatch):
+    def corrupt(*args, **kwargs):
+        raise RuntimeError('invalid hash value (expected "f37072fd", got "00000000")')  # torch.hub's own words
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", corrupt)
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
+    with pytest.raises(TeacherError, match=r"resnet18-f37072fd\.pth"):
+        parse("torchvision:resnet18").load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["resnet19", "fcn_resnet50", "quantized_resnet18"])
+def test_a_name_that_is_no_classifier_is_refused(name, tmp_path):
+    with pytest.raises(TeacherError, match=f"no classifier called {name}"):
+        parse(f"torchvision:{name}").load(tmp_path)
+
+
+def test_unknown_weights_list_the_known_ones(tmp_path):
+    config = TorchvisionTeacherConfig(kind="torchvision", name="resnet50", weights="V2")
+    with pytest.raises(TeacherError, match=r"teacher\.weights V2 .*IMAGENET1K_V1, IMAGENET1K_V2"):
+        config.load(tmp_path)
+
+
+def test_the_weights_of_another_model_are_listed_as_unfit(resnet18_file, tmp_path):
+    config = TorchvisionTeacherConfig(kind="torchvision", name="resnet34", checkpoint=resnet18_file[0])
+    with pytest.raises(TeacherError, match=r"resnet18\.pth does not fit.*missing: layer1\.2"):
+        config.load(tmp_path)
