@@ -7,6 +7,7 @@ covers everything that it depends on, so nothing stale is ever used.
 from __future__ import annotations
 
 import logging
+import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -257,8 +258,18 @@ class Pipeline:
         self.run_dir.set_latest(stage)
         started = time.monotonic()
         summary = work()
-        stage.finish({**summary, "seconds": round(time.monotonic() - started, 2), "finished_at": time.time()})
+        seconds = round(time.monotonic() - started, 2)
+        stage.finish({**summary, "seconds": seconds, "finished_at": time.time(), "machine": self._machine()})
         return self._remember(stage, reused=False)
+
+    def _machine(self) -> dict[str, str | int | float]:
+        """What the stage ran on, for the report."""
+        facts: dict[str, str | int | float] = {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "threads": torch.get_num_threads(),
+        }
+        return {**facts, **(self._runtime.describe() if self._runtime is not None else {})}
 
     def _remember(self, stage: StageDir, reused: bool) -> Outcome:
         outcome = Outcome(stage.stage, stage.location, stage.summary(), reused)
@@ -315,19 +326,27 @@ class Pipeline:
                     board,
                     on_made=lambda entry: entries.__setitem__(entry["shard"], entry),
                 )
-        manifest = {"key": stage.key, "shards": [entries[shard] for shard in range(config.num_shards)]}
+        manifest: dict[str, Any] = {"key": stage.key, "shards": [entries[shard] for shard in range(config.num_shards)]}
         (stage.location / "manifest.json").write_json(manifest)
         images = load_shards(stage.location, manifest)
         quality = measure_quality(self.teacher, images)
         (stage.location / "quality.json").write_json(quality)
-        return {
+        summary: dict[str, Any] = {
             "images": len(images),
             "shards": config.num_shards,
             "made_now": len(todo),
             "actors": num_actors,
             "bytes": sum(entry["bytes"] for entry in manifest["shards"]),
             "quality": quality["overall"],
+            "teacher": {
+                "name": self.teacher.name,
+                "params": self.teacher.cost.params,
+                "macs": self.teacher.cost.macs,
+                "image_shape": self.teacher.image_shape,
+                "num_classes": self.teacher.num_classes,
+            },
         }
+        return summary
 
     def _search(self, stage: StageDir, synthesis: Outcome) -> dict[str, Any]:
         from dfnas_ray.distributed.board import ProgressBoard

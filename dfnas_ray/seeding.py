@@ -17,8 +17,12 @@ def derive_seed(root: int, *names: str | int) -> int:
     Names are what the number is for, e.g. ``derive_seed(0, "synthesis", "shard", 3)``; never a process id,
     a GPU index or a counter that depends on scheduling.
     """
-    path = "/".join([str(root), *(f"{type(name).__name__}:{name}" for name in names)])
+    path = "/".join([str(root), *(f"{type(name).__name__}:{_escape(name)}" for name in names)])
     return int.from_bytes(blake2b(path.encode(), digest_size=8).digest(), "big") >> 1
+
+
+def _escape(name: str | int) -> str:
+    return str(name).replace("%", "%25").replace("/", "%2F")
 
 
 def seed_everything(seed: int) -> None:

@@ -108,11 +108,18 @@ class SearchState:
         score = score_with(algorithm.scorer()) if not algorithm.is_finished else None
         while not algorithm.is_finished:
             assert score is not None
-            scores = score(algorithm.ask())
+            candidates = algorithm.ask()
+            scores = score(candidates)
             algorithm.tell(scores)
             number = 1 + sum(entry["phase"] == "evolution" for entry in self.history)
             self.history.append(
-                {"phase": "evolution", "number": number, "best": algorithm.best()[1], "scores": list(scores)}
+                {
+                    "phase": "evolution",
+                    "number": number,
+                    "best": algorithm.best()[1],
+                    "scores": list(scores),
+                    "genotypes": [algorithm.space.encode(candidate) for candidate in candidates],
+                }
             )
             on_progress(self)
 

@@ -30,7 +30,7 @@ class ImageDataset(Protocol):
 def to_uint8(image: Image.Image, image_shape: tuple[int, int, int], where: str) -> Tensor:
     """Return the image as uint8 (C, H, W).
 
-    An image of another size is resized (shorter side to H / 0.875, bilinear, antialiased) and cropped in the centre.
+    An image of another size is resized (to cover 1 / 0.875 of the input, bilinear, antialiased) and cropped in the centre.
     Grey images become RGB where three channels are wanted, as torchvision's loaders do.
 
     Raises:
@@ -45,9 +45,16 @@ def to_uint8(image: Image.Image, image_shape: tuple[int, int, int], where: str) 
             f"{where}: the image has {len(image.getbands())} channels ({image.mode}) and the teacher takes 1. "
             "Give a dataset of grey images, or the teacher that was trained on colour."
         )
+    if image.mode == "F":
+        raise DatasetError(
+            f"{where}: floating-point pixels (mode F) have no known range. Save the images with 8 or 16 bits."
+        )
+    if image.mode.startswith("I"):  # 16 bits; PIL would clip instead of scaling
+        image = Image.fromarray((np.asarray(image, dtype=np.float64) / 257).round().clip(0, 255).astype(np.uint8))
     image = image.convert(mode)
     if image.size != (width, height):
-        image = TF.resize(image, [round(min(height, width) / CROP_FRACTION)])
+        scale = max(height / image.height, width / image.width) / CROP_FRACTION  # covers the input on both sides
+        image = TF.resize(image, [round(image.height * scale), round(image.width * scale)])
         image = TF.center_crop(image, [height, width])
     array = np.array(image, dtype=np.uint8).reshape(height, width, channels)
     return torch.from_numpy(array).permute(2, 0, 1).contiguous()
@@ -64,6 +71,7 @@ class _Decoded(Dataset[tuple[Tensor, int]]):
         where = f"{self.dataset.description}, image {index}"
         try:
             image, label = self.dataset[index]
+            image.load()  # PIL decodes only when it has to
         except (OSError, ValueError) as error:
             raise DatasetError(f"{where} cannot be read: {error}") from error
         if not 0 <= label < self.num_classes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from io import BytesIO
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -53,7 +54,8 @@ class ParquetConfig(BaseModel):
         """Check the columns; images are read when the first one is asked for, and decoded one by one."""
         where = f"Parquet dataset {self.path}"
         try:
-            dataset = pa.dataset.dataset(self.path, format="parquet")
+            path = self.path if "://" in self.path else str(Path(self.path).expanduser())
+            dataset = pa.dataset.dataset(path, format="parquet")
         except FileNotFoundError as error:
             raise DatasetError(f"{where} does not exist. Set its path in the dataset.") from error
         except (OSError, pa.ArrowInvalid) as error:

@@ -99,6 +99,16 @@ class RayRuntime:
                 f"and the cluster has {has_cpus}. Lower cluster.{stage}.cpus."
             )
 
+    def describe(self) -> dict[str, str | int | float]:
+        """Return the cluster's size and Ray's version."""
+        total = ray.cluster_resources()
+        return {
+            "ray": ray.__version__,
+            "nodes": len([node for node in ray.nodes() if node["Alive"]]),
+            "cpus": total.get("CPU", 0.0),
+            "gpus": total.get("GPU", 0.0),
+        }
+
     def room_for(self, cpus: float, gpus: float) -> int:
         """Return how many workers of this size the cluster holds, at least one."""
         total = ray.cluster_resources()

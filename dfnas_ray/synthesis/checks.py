@@ -6,7 +6,7 @@ import torch
 
 from dfnas_ray.errors import SynthesisError
 from dfnas_ray.synthesis.config import SynthesisConfig
-from dfnas_ray.teachers.base import Teacher
+from dfnas_ray.teachers.base import Teacher, first_line
 
 
 def check_synthesis(teacher: Teacher, config: SynthesisConfig) -> None:
@@ -44,9 +44,9 @@ def check_size(teacher: Teacher, size: tuple[int, int], scale: int) -> None:
     """
     try:
         teacher.model(torch.zeros(1, teacher.image_shape[0], *size))
-    except RuntimeError as error:
+    except Exception as error:  # a model may refuse in any way; some assert
         raise SynthesisError(
             f"Teacher {teacher.name} does not take images of {size[0]}x{size[1]}, the size at scale {scale} of "
-            f"synthesis.stages ({str(error).splitlines()[0]}). Use a single stage of scale 1: "
+            f"synthesis.stages ({first_line(error)}). Use a single stage of scale 1: "
             "--set 'synthesis.stages=[{scale: 1, steps: 5000}]'."
         ) from error

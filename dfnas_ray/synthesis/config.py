@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -79,15 +80,17 @@ class SynthesisConfig(BaseModel):
         Raises:
             ValueError: the canvas or the input cannot be divided by a stage's scale.
         """
-        coarsest = max(stage.scale for stage in self.stages)
-        margin = self.canvas_margin
-        if margin is None:
-            margin = min(height, width) // (7 * coarsest) * coarsest
-        for stage in self.stages:
-            if height % stage.scale or width % stage.scale or margin % stage.scale:
-                raise ValueError(
-                    f"synthesis.stages: scale {stage.scale} does not divide the input {height}x{width} and "
-                    f"synthesis.canvas_margin {margin}. Use scales and a margin that do, e.g. a margin of "
-                    f"{-(-margin // coarsest) * coarsest}."
-                )
+        multiple = math.lcm(*(stage.scale for stage in self.stages))
+        if height % multiple or width % multiple:
+            raise ValueError(
+                f"synthesis.stages: the input {height}x{width} cannot be divided by all scales "
+                f"{[stage.scale for stage in self.stages]}. Use a single stage of scale 1: "
+                "--set 'synthesis.stages=[{scale: 1, steps: 5000}]'."
+            )
+        margin = min(height, width) // (7 * multiple) * multiple if self.canvas_margin is None else self.canvas_margin
+        if margin % multiple:
+            raise ValueError(
+                f"synthesis.canvas_margin ({margin}) must be a multiple of {multiple}, so that every scale of "
+                f"synthesis.stages divides the canvas. Next multiple: {-(-margin // multiple) * multiple}."
+            )
         return height + margin, width + margin

@@ -6,6 +6,7 @@ Shapes: canvases (B, C, H', W') with H' >= H; what the teacher sees is (B, C, H,
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dfnas_ray.errors import SynthesisError
+from dfnas_ray.synthesis.checks import check_synthesis
 from dfnas_ray.synthesis.config import SynthesisConfig
 from dfnas_ray.synthesis.objective import InversionObjective
 from dfnas_ray.synthesis.regions import center_crop, crop, draw_region
@@ -45,6 +47,9 @@ class Inverter:
     """Optimises batches of canvases against one teacher on one device.
 
     Made once per process: the compiled objective is shared by all batches.
+
+    Raises:
+        SynthesisError: these images cannot be asked of this teacher.
     """
 
     def __init__(self, teacher: Teacher, config: SynthesisConfig, device: torch.device):
@@ -52,11 +57,10 @@ class Inverter:
         self.config = config
         self.device = device
         self.input_size = teacher.image_shape[1:]
-        try:
-            self.canvas_size = config.canvas_size(*self.input_size)
-        except ValueError as error:
-            raise SynthesisError(str(error)) from error
+        check_synthesis(teacher, config)
+        self.canvas_size = config.canvas_size(*self.input_size)
         self.objective = InversionObjective(teacher, config, device)
+        self.labeller = copy.deepcopy(teacher.model).to(device)  # full precision; the user's model stays where it is
         mean, std = (torch.tensor(v, device=device).view(1, -1, 1, 1) for v in (teacher.mean, teacher.std))
         self.lowest, self.highest = (0 - mean) / std, (1 - mean) / std
 
@@ -74,7 +78,7 @@ class Inverter:
             Finished canvases as uint8 (B, C, H', W') on the CPU, and the loss curve.
 
         Raises:
-            SynthesisError: the loss is no longer finite, or the teacher does not take a stage's size.
+            SynthesisError: the loss is no longer finite.
         """
         shape = (len(targets), self.teacher.image_shape[0], *self.canvas_size)
         canvas = torch.randn(shape, generator=generator).to(self.device).requires_grad_()
@@ -104,23 +108,13 @@ class Inverter:
         height, width = self.input_size
         size = (height // scale, width // scale)
         region = draw_region((scaled.shape[-2], scaled.shape[-1]), size, self.config.flip_probability, generator)
-        try:
-            return self.objective(crop(scaled, region, size), targets)
-        except RuntimeError as error:
-            if scale == 1:
-                raise
-            raise SynthesisError(
-                f"Teacher {self.teacher.name} does not take images of {size[0]}x{size[1]}, the size at scale {scale} of "
-                f"synthesis.stages ({str(error).splitlines()[0]}). Use a single stage of scale 1: "
-                "--set 'synthesis.stages=[{scale: 1, steps: 5000}]'."
-            ) from error
+        return self.objective(crop(scaled, region, size), targets)
 
     @torch.no_grad()
     def label(self, images: Tensor) -> Tensor:
         """Return the teacher's logits, float32 (B, num_classes), on the centres of uint8 canvases."""
         view = center_crop(images.to(self.device), self.input_size)
-        model = self.teacher.model.to(self.device)
-        logits: Tensor = model(self.teacher.normalize(view))
+        logits: Tensor = self.labeller(self.teacher.normalize(view))
         return logits.float().cpu()
 
 

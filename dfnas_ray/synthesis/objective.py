@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from dfnas_ray.errors import SynthesisError
 from dfnas_ray.synthesis.config import SynthesisConfig
 from dfnas_ray.synthesis.regularizers import BatchNormInput, Observation
 from dfnas_ray.teachers.base import Teacher
@@ -23,8 +22,8 @@ logger = logging.getLogger(__name__)
 class ObservedTeacher(nn.Module):
     """A private copy of the teacher that hands out the inputs of its BatchNorm layers.
 
-    The user's model is left alone: no hook is ever put on it. Use it as the ``with`` block's value would be used once:
-    each call returns the logits and what the layers received during that call, in forward order.
+    The user's model is left alone: no hook is ever put on it. Each call returns the logits and what the layers received
+    during that call, in forward order.
     """
 
     def __init__(self, model: nn.Module):
@@ -48,25 +47,15 @@ class ObservedTeacher(nn.Module):
 
 
 class InversionObjective:
-    """CE(T(x), target) + sum of weighted regularisers, as a function of a batch of inputs.
-
-    Raises:
-        SynthesisError: R_bn is asked of a teacher without BatchNorm.
-    """
+    """CE(T(x), target) + sum of weighted regularisers, as a function of a batch of inputs."""
 
     def __init__(self, teacher: Teacher, config: SynthesisConfig, device: torch.device):
-        if config.regularizers.bn_statistics.weight > 0 and not teacher.batch_norms():
-            raise SynthesisError(
-                f"Teacher {teacher.name} has no BatchNorm layer with running statistics, so there is nothing that R_bn "
-                "could match. Set synthesis.regularizers.bn_statistics.weight=0 to leave the term out; expect images "
-                "further from the real ones."
-            )
         self.device = device
         self.regularizers = config.regularizers.active()
         self.dtype = _autocast_dtype(config.precision, device)
         observes = config.regularizers.bn_statistics.weight > 0
         model: nn.Module = ObservedTeacher(teacher.model) if observes else copy.deepcopy(teacher.model)
-        self.model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model = model.to(device).to(memory_format=torch.channels_last)
         self.observes = observes
         self._call: Callable[[Tensor, Tensor], dict[str, Tensor]] = self._losses
         self._compiled = False

@@ -18,6 +18,11 @@ from dfnas_ray.ops.cost import Cost, measure_cost
 ImageShape = tuple[int, int, int]
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or its type where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 @dataclass(frozen=True)
 class Teacher:
     """A trained classifier in evaluation mode, without gradients of its own.
@@ -39,10 +44,11 @@ class Teacher:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Sha256 of the weights and input statistics: whatever depends on the teacher carries it."""
+        """Sha256 of layers, weights and input statistics: whatever depends on the teacher carries it."""
         digest = hashlib.sha256()
         facts = [self.num_classes, self.image_shape, self.mean, self.std]
         digest.update(json.dumps(facts).encode())
+        digest.update(str(self.model).encode())  # two networks with the same weights may differ in their activations
         for name, tensor in sorted(self.model.state_dict().items()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
@@ -99,14 +105,15 @@ def freeze_teacher(
             f"teacher.mean {tuple(mean)} and teacher.std {tuple(std)} must have one number for each of the {channels} "
             f"channels of teacher.image_shape {image_shape}."
         )
+    if min(std) <= 0:
+        raise TeacherError(f"teacher.std {tuple(std)} must be positive: pixels are divided by it.")
     model = model.eval().requires_grad_(False)
     try:
         with torch.no_grad():
             logits = model(torch.zeros(2, *image_shape))
-    except RuntimeError as error:
+    except Exception as error:  # a model may refuse in any way; some assert
         raise TeacherError(
-            f"Teacher {name} does not take images of teacher.image_shape {image_shape} (C, H, W): "
-            f"{str(error).splitlines()[0]}"
+            f"Teacher {name} does not take images of teacher.image_shape {image_shape} (C, H, W): {first_line(error)}"
         ) from error
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__

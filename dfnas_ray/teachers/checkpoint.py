@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from torch import Tensor, nn
 
 from dfnas_ray.errors import TeacherError
-from dfnas_ray.teachers.base import Teacher, freeze_teacher
+from dfnas_ray.teachers.base import Teacher, first_line, freeze_teacher
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "params")
 _MAX_LISTED = 5
@@ -42,10 +42,10 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         raise TeacherError(
             f"The checkpoint {path} cannot be loaded safely: it holds more than tensors, and loading it would run code "
             "from the file. Save its state_dict() alone (torch.save(model.state_dict(), ...) or safetensors) where you "
-            f"trust it. ({_first_line(error)})"
+            f"trust it. ({first_line(error)})"
         ) from error
     except Exception as error:  # torch and safetensors raise many kinds for a file that is damaged or of another format
-        raise TeacherError(f"The checkpoint {path} cannot be read: {_first_line(error)}") from error
+        raise TeacherError(f"The checkpoint {path} cannot be read: {first_line(error)}") from error
     while isinstance(state, Mapping) and not _is_state_dict(state):
         inner = next((state[key] for key in _WRAPPERS if isinstance(state.get(key), Mapping)), None)
         if inner is None:
@@ -100,9 +100,10 @@ def build_model(builder: str, arguments: Mapping[str, Any]) -> nn.Module:
         sys.path.append(str(Path.cwd()))
     try:
         function = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # importing runs the user's code
         raise TeacherError(
-            f"teacher.builder {builder} cannot be imported: {error}. It must be package.module:function, installed or in "
+            f"teacher.builder {builder} cannot be imported: {type(error).__name__}: {first_line(error)}. "
+            "It must be package.module:function, installed or in "
             "the working directory."
         ) from error
     try:
@@ -110,7 +111,7 @@ def build_model(builder: str, arguments: Mapping[str, Any]) -> nn.Module:
     except Exception as error:  # the user's code may raise anything; the message must still name the setting
         raise TeacherError(
             f"teacher.builder {builder} failed with teacher.arguments {dict(arguments)}: {type(error).__name__}: "
-            f"{_first_line(error)}"
+            f"{first_line(error)}"
         ) from error
     if not isinstance(model, nn.Module):
         raise TeacherError(f"teacher.builder {builder} returned a {type(model).__name__}, not a torch.nn.Module.")
@@ -118,11 +119,7 @@ def build_model(builder: str, arguments: Mapping[str, Any]) -> nn.Module:
 
 
 def _is_state_dict(state: Mapping[Any, Any]) -> bool:
-    return bool(state) and all(isinstance(value, Tensor) for value in state.values())
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return bool(state) and all(isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items())
 
 
 class CheckpointTeacherConfig(BaseModel):
@@ -133,11 +130,13 @@ class CheckpointTeacherConfig(BaseModel):
     kind: Literal["checkpoint"]
     checkpoint: Path | None = Field(None, description="Weights: .safetensors, or a torch file with a state dict.")
     builder: str = Field(
-        pattern=r"^[\w.]+:\w+$",
+        pattern=r"^\w+(\.\w+)*:\w+$",
         description="package.module:function that returns the untrained network. This runs your code.",
     )
     arguments: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments of the builder.")
-    image_shape: tuple[int, int, int] = Field(description="(channels, height, width) of one input.")
+    image_shape: tuple[PositiveInt, PositiveInt, PositiveInt] = Field(
+        description="(channels, height, width) of one input."
+    )
     num_classes: int | None = Field(None, gt=1, description="Checked against the network's outputs when given.")
     mean: tuple[float, ...] = Field(description="Mean of the pixels in [0, 1] that the teacher was trained with.")
     std: tuple[float, ...] = Field(description="Standard deviation likewise, one number per channel.")

@@ -44,7 +44,7 @@ class DigitsCNN(nn.Module):
         return logits
 
 
-def _train(model: nn.Module, epochs: int, seed: int) -> None:
+def _train(model: nn.Module, epochs: int, seed: int) -> nn.Module:
     data = digits.load_split("train")
     x = (data.images.float() / 255 - _MEAN[0]) / _STD[0]
     padded = F.pad(x, (2, 2, 2, 2), value=-_MEAN[0] / _STD[0])  # a border of black, to shift within
@@ -62,6 +62,7 @@ def _train(model: nn.Module, epochs: int, seed: int) -> None:
             loss.backward()
             optimizer.step()
             schedule.step()
+    return model
 
 
 class DigitsTeacherConfig(BaseModel):
@@ -77,12 +78,11 @@ class DigitsTeacherConfig(BaseModel):
     def load(self, cache_dir: Path) -> Teacher:
         """Load the trained network from ``cache_dir``, or train it (seconds) and keep it there."""
         path = cache_dir / f"digits-w{self.width}-e{self.epochs}-s{self.seed}.safetensors"
-        seed_everything(self.seed)
-        model = DigitsCNN(self.width)
         if not path.exists():
+            seed_everything(self.seed)
             with fixed_threads(1):
-                _train(model, self.epochs, self.seed)
-            _save(model, path)
+                _save(_train(DigitsCNN(self.width), self.epochs, self.seed), path)
+        model = DigitsCNN(self.width)
         load_weights(model, read_state_dict(path), str(path))
         return freeze_teacher("digits", model, digits.IMAGE_SHAPE, _MEAN, _STD)
 

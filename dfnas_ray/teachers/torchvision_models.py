@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from http.client import HTTPException
 from pathlib import Path
 from typing import Literal
-from urllib.error import URLError
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -49,7 +49,7 @@ class TorchvisionTeacherConfig(BaseModel):
         else:
             try:
                 state, source = weights.get_state_dict(progress=False, check_hash=True), weights.url
-            except (URLError, OSError) as error:
+            except (OSError, RuntimeError, HTTPException) as error:
                 raise TeacherError(
                     f"The weights of torchvision:{self.name} cannot be downloaded ({error}). Without a network: fetch "
                     f"{weights.url} on another machine and set teacher.checkpoint to the file."

@@ -6,6 +6,7 @@ epoch and its number only, so training that resumes at an epoch goes on as if it
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -73,7 +74,7 @@ class SyntheticBatches:
         self.input_size = teacher.image_shape[1:]
         self.images = torch.from_numpy(data.images).to(device)
         self.logits = torch.from_numpy(data.logits).to(device)
-        self.model = teacher.model.to(device)
+        self.model = copy.deepcopy(teacher.model).to(device)
 
     def __len__(self) -> int:
         """Batches per epoch. A last, smaller batch is left out, unless it is the only one."""

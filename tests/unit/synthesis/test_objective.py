@@ -11,6 +11,7 @@ from torch import nn
 
 from dfnas_ray.errors import SynthesisError
 from dfnas_ray.synthesis.config import SynthesisConfig
+from dfnas_ray.synthesis.checks import check_synthesis
 from dfnas_ray.synthesis.objective import InversionObjective, ObservedTeacher
 
 CPU = torch.device("cpu")
@@ -135,7 +136,7 @@ def test_a_term_of_weight_zero_is_not_in_the_losses(tiny_teacher, batch):
 
 def test_a_teacher_without_batchnorm_names_the_setting(make_teacher):
     with pytest.raises(SynthesisError, match=r"synthesis\.regularizers\.bn_statistics\.weight=0"):
-        InversionObjective(make_teacher(PooledClassifier()), config(), CPU)
+        check_synthesis(make_teacher(PooledClassifier()), config())
 
 
 def test_a_teacher_without_batchnorm_works_at_weight_zero(make_teacher, batch):
