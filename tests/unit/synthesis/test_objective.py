@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from dfnas_ray.errors import SynthesisError
-from dfnas_ray.synthesis.config import SynthesisConfig
 from dfnas_ray.synthesis.checks import check_synthesis
+from dfnas_ray.synthesis.config import SynthesisConfig
 from dfnas_ray.synthesis.objective import InversionObjective, ObservedTeacher
 
 CPU = torch.device("cpu")
