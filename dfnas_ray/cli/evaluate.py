@@ -5,7 +5,6 @@ from __future__ import annotations
 from dfnas_ray.cli.console import Terminal
 from dfnas_ray.cli.options import Address, ExperimentFile, Genotype, Overrides, RunDirectory, Verbose, read
 from dfnas_ray.cli.summary import show_outcomes
-from dfnas_ray.pipeline import Pipeline
 
 
 def evaluate(
@@ -17,5 +16,7 @@ def evaluate(
     verbose: Verbose = False,
 ) -> None:
     """Measure accuracy on the experiment's real images, the one time that they are read."""
+    from dfnas_ray.pipeline import Pipeline  # brings everything: kept out of `dfnas --help`
+
     with Pipeline(read(file, overrides, run_dir, address), Terminal(), verbose).opened() as pipeline:
         show_outcomes([pipeline.evaluate(genotype)])

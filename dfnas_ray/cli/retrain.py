@@ -5,7 +5,6 @@ from __future__ import annotations
 from dfnas_ray.cli.console import Terminal
 from dfnas_ray.cli.options import Address, ExperimentFile, Genotype, Overrides, RunDirectory, Verbose, read
 from dfnas_ray.cli.summary import show_outcomes
-from dfnas_ray.pipeline import Pipeline
 
 
 def retrain(
@@ -17,5 +16,7 @@ def retrain(
     verbose: Verbose = False,
 ) -> None:
     """Train the architecture that the search found, or the one given, from scratch on synthetic images alone."""
+    from dfnas_ray.pipeline import Pipeline  # brings everything: kept out of `dfnas --help`
+
     with Pipeline(read(file, overrides, run_dir, address), Terminal(), verbose).opened() as pipeline:
         show_outcomes(pipeline.retrain(genotype).values())

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dfnas_ray.cli.console import Terminal
 from dfnas_ray.cli.options import Address, ExperimentFile, Overrides, RunDirectory, Verbose, read
 from dfnas_ray.cli.summary import show_outcomes
-from dfnas_ray.pipeline import Pipeline
 
 
 def run(
@@ -19,6 +18,8 @@ def run(
 
     What an earlier command finished with the same settings is kept; after an interruption, the same command goes on.
     """
+    from dfnas_ray.pipeline import Pipeline  # brings everything: kept out of `dfnas --help`
+
     with Pipeline(read(file, overrides, run_dir, address), Terminal(), verbose).opened() as pipeline:
         outcomes = pipeline.run()
         show_outcomes(outcomes.values(), pipeline.run_dir.location / "report.html")

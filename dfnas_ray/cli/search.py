@@ -5,7 +5,6 @@ from __future__ import annotations
 from dfnas_ray.cli.console import Terminal
 from dfnas_ray.cli.options import Address, ExperimentFile, Overrides, RunDirectory, Verbose, read
 from dfnas_ray.cli.summary import show_outcomes
-from dfnas_ray.pipeline import Pipeline
 
 
 def search(
@@ -16,5 +15,7 @@ def search(
     verbose: Verbose = False,
 ) -> None:
     """Search an architecture on the synthetic images (made first if need be)."""
+    from dfnas_ray.pipeline import Pipeline  # brings everything: kept out of `dfnas --help`
+
     with Pipeline(read(file, overrides, run_dir, address), Terminal(), verbose).opened() as pipeline:
         show_outcomes([pipeline.search()])

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 from rich.text import Text
 
 from dfnas_ray.cli.console import out
-from dfnas_ray.pipeline import Outcome
-from dfnas_ray.storage.location import Location
+
+if TYPE_CHECKING:
+    from dfnas_ray.pipeline import Outcome
+    from dfnas_ray.storage.location import Location
 
 
 def show_outcomes(outcomes: Iterable[Outcome], report: Location | None = None) -> None:

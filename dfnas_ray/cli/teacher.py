@@ -9,7 +9,6 @@ from torch import nn
 
 from dfnas_ray.cli.console import Terminal, out
 from dfnas_ray.cli.options import ExperimentFile, Overrides, RunDirectory, read
-from dfnas_ray.pipeline import Pipeline
 from dfnas_ray.teachers import Teacher
 from dfnas_ray.training.evaluation import evaluate_networks
 
@@ -24,6 +23,8 @@ def _group() -> None:
 @app.command()
 def inspect(file: ExperimentFile, overrides: Overrides = None, run_dir: RunDirectory = None) -> None:
     """Show the teacher's layers, input, fingerprint, and its accuracy if evaluation.dataset is set."""
+    from dfnas_ray.pipeline import Pipeline  # brings everything: kept out of `dfnas --help`
+
     config = read(file, overrides, run_dir)
     listener = Terminal()
     teacher = Pipeline(config, listener).teacher

@@ -7,7 +7,6 @@ from typing import Protocol
 
 import numpy as np
 import torch
-import torchvision.transforms.functional as TF
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -53,6 +52,8 @@ def to_uint8(image: Image.Image, image_shape: tuple[int, int, int], where: str) 
         image = Image.fromarray((np.asarray(image, dtype=np.float64) / 257).round().clip(0, 255).astype(np.uint8))
     image = image.convert(mode)
     if image.size != (width, height):
+        import torchvision.transforms.functional as TF  # takes a second, which `dfnas --help` should not
+
         scale = max(height / image.height, width / image.width) / CROP_FRACTION  # covers the input on both sides
         image = TF.resize(image, [round(image.height * scale), round(image.width * scale)])
         image = TF.center_crop(image, [height, width])

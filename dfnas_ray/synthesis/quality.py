@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.metrics import pairwise_distances
 from torch import Tensor, nn
 
 from dfnas_ray.storage.shards import SyntheticImages
@@ -45,6 +44,8 @@ def diversity(features: np.ndarray[Any, Any], classes: np.ndarray[Any, Any]) -> 
     ``distance``: mean pairwise cosine distance within a class. ``duplicates``: share of images whose nearest neighbour
     in the class has a cosine similarity above 0.999.
     """
+    from sklearn.metrics import pairwise_distances
+
     distances, duplicates = [], []
     for label in np.unique(classes):
         members = features[classes == label][:_MAX_PER_CLASS]
