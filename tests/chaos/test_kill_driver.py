@@ -1,0 +1,106 @@
+"""kill -9 of the command at work: the same command goes on and ends with the bytes of an undisturbed run."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(420)]
+
+KILL_POINTS = {  # what has to be there, and what not yet, when the command is killed
+    "synthesis": ("synthesis/*/shard-*.parquet", "synthesis/*/done.json"),
+    "search": ("search/*/seed-*/state.pt", "search/*/done.json"),
+    "retraining": ("retraining/*/train/checkpoint_*", "retraining/*/done.json"),
+}
+
+
+@pytest.fixture
+def killed(start_dfnas, tiny_yaml, tmp_path):
+    """Return a function that starts a command, kills its process when an artefact appears, and then runs it again."""
+    children: list[psutil.Process] = []
+    log = tmp_path / "log.txt"
+
+    def run(command: str, artefact: str, not_yet: str, *arguments: str) -> Path:
+        run_dir = tmp_path / "run"
+        line = (command, tiny_yaml, "--run-dir", run_dir, *arguments)
+        driver = start_dfnas(*line, log=log)
+        try:
+            wait_for(run_dir, artefact, driver, log)
+        finally:
+            own = psutil.Process(driver.pid)
+            children.extend(own.children(recursive=True))
+            driver.send_signal(signal.SIGKILL)  # the process alone: Ray's own have to notice
+            driver.wait()
+        assert not list(run_dir.glob(not_yet)), "killed too late to show anything"
+        again = start_dfnas(*line, log=log)
+        children.extend(children_when_done(again))
+        assert again.returncode == 0, log.read_text()[-3000:]
+        return run_dir
+
+    yield run
+    for process in children:  # psutil compares creation times: a reused pid is not touched
+        if process.is_running():
+            process.kill()
+
+
+def wait_for(run_dir: Path, artefact: str, driver, log: Path, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not list(run_dir.glob(artefact)):
+        assert driver.poll() is None, log.read_text()[-3000:]
+        assert time.monotonic() < end, f"{artefact} did not appear: {log.read_text()[-3000:]}"
+        time.sleep(0.02)
+
+
+def children_when_done(driver, seconds: float = 240) -> list[psutil.Process]:
+    """Wait for the command and return the processes that it had."""
+    seen: dict[int, psutil.Process] = {}
+    end = time.monotonic() + seconds
+    while driver.poll() is None:
+        try:
+            seen.update({child.pid: child for child in psutil.Process(driver.pid).children(recursive=True)})
+        except psutil.NoSuchProcess:
+            break
+        if time.monotonic() > end:
+            os.kill(driver.pid, signal.SIGKILL)
+        time.sleep(0.5)
+    driver.wait()
+    return list(seen.values())
+
+
+def only(run_dir: Path, pattern: str) -> Path:
+    (found,) = run_dir.glob(pattern)
+    return found
+
+
+def assert_same_result(run_dir: Path, undisturbed: Path, stages: tuple[str, ...]) -> None:
+    names = [f"shard-{number:05d}.parquet" for number in range(3)]
+    for name in names:
+        assert (
+            only(run_dir, f"synthesis/*/{name}").read_bytes() == only(undisturbed, f"synthesis/*/{name}").read_bytes()
+        )
+    if "search" in stages:
+        ours, theirs = (json.loads(only(run, "search/*/done.json").read_text()) for run in (run_dir, undisturbed))
+        assert ours["trials"] == theirs["trials"]
+        assert ours["genotype"] == theirs["genotype"]
+    for stage in {"retraining", "baseline"} & set(stages):
+        weights = f"{stage}/*/weights.safetensors"
+        assert only(run_dir, weights).read_bytes() == only(undisturbed, weights).read_bytes()
+
+
+def test_a_search_killed_after_its_first_state_ends_as_if_undisturbed(killed, tiny_run):
+    run_dir = killed("search", *KILL_POINTS["search"])
+    assert_same_result(run_dir, tiny_run.folder, ("synthesis", "search"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["synthesis", "search", "retraining"])
+def test_a_run_killed_at_any_stage_ends_as_if_undisturbed(killed, tiny_run, stage):
+    run_dir = killed("run", *KILL_POINTS[stage])
+    assert_same_result(run_dir, tiny_run.folder, ("synthesis", "search", "retraining", "baseline"))
+    assert (run_dir / "report.html").exists()

@@ -1,0 +1,238 @@
+"""What a user sees who mistyped: one message that names setting, value and remedy, exit code 2, no traceback."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+
+import pytest
+import torch
+import yaml
+
+from dfnas_ray.cli import console
+from dfnas_ray.cli.main import main
+from dfnas_ray.experiment import load_experiment
+from dfnas_ray.teachers.digits import DigitsCNN
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture
+def dfnas(monkeypatch, capsys):
+    """Return a function that runs the command in this process and gives exit code, stdout and stderr (one line)."""
+
+    def run(*arguments) -> tuple[int, str, str]:
+        monkeypatch.setattr(console.err, "width", 5000)
+        monkeypatch.setattr(console.out, "width", 5000)
+        monkeypatch.setattr(sys, "argv", ["dfnas", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        out, err = capsys.readouterr()
+        return stopped.value.code or 0, out, " ".join(err.split())
+
+    return run
+
+
+@pytest.fixture
+def refused(dfnas, tiny_yaml, tmp_path):
+    """Return a function that expects a refusal and gives its message. The tiny experiment unless a file is named."""
+
+    def run(command, *arguments, file=tiny_yaml, run_dir=tmp_path / "run") -> str:
+        where = () if run_dir is None else ("--run-dir", run_dir)
+        code, _, err = dfnas(command, file, *where, *arguments)
+        assert code == 2, err
+        assert "Traceback" not in err
+        assert "error: " in err
+        return err
+
+    return run
+
+
+@pytest.fixture
+def checkpoint_teacher(monkeypatch, tmp_path):
+    """Return a function that gives the --set arguments of a checkpoint teacher."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "nets_of_the_cli_tests.py").write_text(
+        "from torch import nn\n\n\n"
+        "def plain():\n"
+        "    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))\n"
+    )
+
+    def settings(checkpoint, builder="dfnas_ray.teachers.digits:DigitsCNN", arguments="{width: 4}"):
+        teacher = (
+            f"{{kind: checkpoint, checkpoint: {checkpoint}, builder: '{builder}', arguments: {arguments}, "
+            "image_shape: [1, 16, 16], mean: [0.3], std: [0.3]}"
+        )
+        return "--set", f"teacher={teacher}"
+
+    return settings
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("synthesis.batchsize=10", ["synthesis.batchsize is not a setting", "Did you mean batch_size?"]),
+        ("serach.max_macs=1", ["serach is not a setting", "Did you mean search?"]),
+        ("synthesis.rounds=many", ["synthesis.rounds ('many')", "integer"]),
+        ("synthesis.rounds=0", ["synthesis.rounds (0)", "greater than 0"]),
+        ("synthesis.flip_probability=1.5", ["synthesis.flip_probability (1.5)", "less than or equal to 1"]),
+        ("synthesis.batch_size=13", ["images_per_shard (20)", "batch_size (13)", "Next multiple: 26"]),
+        ("search.max_macs=half", ["search.max_macs", "'half'", "50%"]),
+        ("teacher={kind: digit}", ["teacher.kind ('digit')", "'digits'", "'checkpoint'", "'torchvision'"]),
+        ("evaluation.dataset={kind: photos}", ["evaluation.dataset.kind ('photos')", "'image_folder'"]),
+        ("synthesis.rounds", ["--set 'synthesis.rounds'", "dotted.key=value"]),
+        ("synthesis.stages=[1", ["--set synthesis.stages", "not a YAML value"]),
+        ("synthesis.stages.5.steps=1", ["synthesis.stages.5.steps", "'5'", "list of 2"]),
+    ],
+)
+def test_a_wrong_setting_is_named_with_its_value_and_what_would_be_right(refused, override, words):
+    message = refused("run", "--set", override)
+    assert [word for word in words if word not in message] == [], message
+
+
+def test_all_wrong_settings_are_named_at_once(refused):
+    message = refused("run", "--set", "synthesis.rounds=0", "--set", "retraining.epochs=0")
+    assert "synthesis.rounds (0)" in message
+    assert "retraining.epochs (0)" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("teacher: [digits", ["is not valid YAML", "line 1"]),
+        ("teacher: digits\nseed: 1\nseed: 2\n", ["'seed' is given twice"]),
+        ("just words", ["must be a mapping", "teacher: digits"]),
+        ("", ["must be a mapping"]),
+        ("seed: 1", ["teacher is missing"]),
+    ],
+)
+def test_a_file_that_is_no_experiment_is_refused(refused, tmp_path, text, words):
+    file = tmp_path / "broken.yaml"
+    file.write_text(text)
+    message = refused("run", file=file)
+    assert [word for word in words if word not in message] == [], message
+
+
+def test_a_missing_file_is_named(refused, tmp_path):
+    assert f"{tmp_path / 'nothing.yaml'} cannot be read" in refused("run", file=tmp_path / "nothing.yaml")
+
+
+def test_a_missing_checkpoint_is_named(refused, checkpoint_teacher, tmp_path):
+    message = refused("synthesize", *checkpoint_teacher(tmp_path / "none.pt"))
+    assert f"{tmp_path / 'none.pt'} does not exist" in message
+    assert "teacher.checkpoint" in message
+
+
+def test_a_checkpoint_of_another_network_lists_the_keys_that_do_not_fit(refused, checkpoint_teacher, tmp_path):
+    state = DigitsCNN(width=8).state_dict()
+    state["extra.weight"] = state.pop("classifier.bias")
+    torch.save(state, tmp_path / "other.pt")
+    message = refused("synthesize", *checkpoint_teacher(tmp_path / "other.pt"))
+    assert "1 missing: classifier.bias" in message
+    assert "1 unexpected: extra.weight" in message
+    assert "features.0.0.weight (8, 1, 3, 3) instead of (4, 1, 3, 3)" in message
+    assert "teacher.arguments" in message
+
+
+def test_a_checkpoint_that_would_run_code_is_refused(refused, checkpoint_teacher, tmp_path):
+    torch.save(DigitsCNN(width=4), tmp_path / "pickled.pt")  # the module itself, not its state dict
+    message = refused("synthesize", *checkpoint_teacher(tmp_path / "pickled.pt"))
+    assert "would run code" in message
+    assert "state_dict()" in message
+
+
+def test_a_teacher_without_batch_norm_is_refused_with_the_way_out(refused, checkpoint_teacher, tmp_path):
+    plain = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 4, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(4, 10)
+    )
+    torch.save(plain.state_dict(), tmp_path / "plain.pt")
+    settings = checkpoint_teacher(tmp_path / "plain.pt", "nets_of_the_cli_tests:plain", "{}")
+    message = refused("run", *settings)
+    assert "no BatchNorm" in message
+    assert "synthesis.regularizers.bn_statistics.weight=0" in message
+
+
+def test_a_limit_that_no_architecture_meets_is_refused_before_images_are_made(refused, tmp_path):
+    message = refused("search", "--set", "search.max_macs=10")
+    assert "search.max_macs (10)" in message
+    assert "Raise it" in message
+    assert not (tmp_path / "run" / "synthesis").exists()
+
+
+def test_missing_evaluation_images_are_found_before_images_are_made(refused, tmp_path):
+    dataset = f"{{kind: image_folder, path: {tmp_path / 'nowhere'}}}"
+    message = refused("run", "--set", f"evaluation.dataset={dataset}")
+    assert f"{tmp_path / 'nowhere'} does not exist" in message
+    assert "Set its path" in message
+    assert not (tmp_path / "run" / "synthesis").exists()
+
+
+def test_evaluating_without_a_dataset_says_how_to_give_one(refused):
+    message = refused("evaluate", "--set", "evaluation.dataset=null")
+    assert "evaluation.dataset is not set" in message
+    assert "image_folder" in message
+
+
+def test_a_run_directory_below_a_file_is_refused(refused, tmp_path):
+    (tmp_path / "file").touch()
+    message = refused("synthesize", run_dir=tmp_path / "file" / "run")
+    assert str(tmp_path / "file" / "run") in message
+    assert "run_dir" in message
+
+
+def test_a_genotype_of_another_space_is_refused_before_images_are_made(refused, tmp_path):
+    message = refused("retrain", "--genotype", "22212220")
+    assert "22212220" in message
+    assert not (tmp_path / "run" / "synthesis").exists()
+
+
+def test_a_cluster_that_is_not_there_is_reported_at_once(refused, monkeypatch):
+    monkeypatch.setattr("ray.is_initialized", lambda: False)  # other tests may have connected this process
+    started = time.monotonic()
+    message = refused("synthesize", "--address", "127.0.0.1:1")
+    assert time.monotonic() - started < 20
+    assert "cluster.address 127.0.0.1:1" in message
+    assert "--address local" in message
+
+
+@pytest.mark.ray
+def test_more_gpus_than_the_cluster_has_are_refused(refused, ray_cluster):
+    message = refused("synthesize", "--set", "cluster.synthesis.gpus=8")
+    assert "cluster.synthesis.gpus=8" in message
+    assert "the cluster has 0" in message
+    assert "Lower cluster.synthesis.gpus" in message
+
+
+def test_config_show_prints_what_loads_back_to_the_same_experiment(dfnas, tiny_yaml, tmp_path):
+    override = "synthesis.regularizers.bn_statistics.weight=3"
+    code, out, _ = dfnas("config", "show", tiny_yaml, "--set", override)
+    assert code == 0
+    shown = tmp_path / "shown.yaml"
+    shown.write_text(out)
+    assert load_experiment(shown) == load_experiment(tiny_yaml, [override])
+    assert yaml.safe_load(out)["synthesis"]["regularizers"]["bn_statistics"]["weight"] == 3
+
+
+def test_config_schema_is_a_json_schema_of_all_settings(dfnas):
+    code, out, _ = dfnas("config", "schema")
+    assert code == 0
+    assert {"teacher", "synthesis", "search", "retraining", "evaluation", "cluster"} <= set(
+        json.loads(out)["properties"]
+    )
+
+
+def test_teacher_inspect_shows_fingerprint_and_batch_norms(dfnas, tiny_yaml, tmp_path):
+    code, out, _ = dfnas("teacher", "inspect", tiny_yaml, "--run-dir", tmp_path / "run")
+    assert code == 0
+    words = out.split()
+    assert len(words[words.index("fingerprint") + 1]) == 64
+    assert "5 layers with running statistics" in " ".join(words)
+
+
+def test_help_names_every_command(dfnas):
+    code, out, _ = dfnas("--help")
+    assert code == 0
+    commands = ("run", "synthesize", "search", "retrain", "evaluate", "report", "teacher", "config")
+    assert [name for name in commands if name not in out] == []

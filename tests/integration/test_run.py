@@ -1,0 +1,166 @@
+"""The whole path on a real Ray cluster, with a teacher of 4 channels and 120 images."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from dfnas_ray.pipeline import Pipeline
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
+
+ALWAYS_WRITTEN = {"experiment.yaml", "latest.json", "report.html", ".lock"}
+
+
+@pytest.fixture(scope="module")
+def one_actor_run(ray_cluster, tiny_experiment, tmp_path_factory):
+    """Images and search again in a directory of their own, with one synthesis actor. Do not alter it."""
+    folder = tmp_path_factory.mktemp("one-actor")
+    with Pipeline(tiny_experiment(folder, "cluster.synthesis.actors=1")).opened() as pipeline:
+        search = pipeline.search()
+        synthesis = pipeline.synthesize()
+    return folder, synthesis, search
+
+
+def where(outcome) -> Path:
+    return Path(outcome.location.path)
+
+
+def shard_bytes(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in sorted(folder.glob("*.parquet"))}
+
+
+def test_the_manifest_lists_every_shard_with_its_rows(tiny_run):
+    folder = where(tiny_run.outcomes["synthesis"])
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert [(entry["file"], entry["rows"]) for entry in manifest["shards"]] == [
+        ("shard-00000.parquet", 40),
+        ("shard-00001.parquet", 40),
+        ("shard-00002.parquet", 40),
+    ]
+    assert [entry["bytes"] for entry in manifest["shards"]] == [len(data) for data in shard_bytes(folder).values()]
+
+
+def test_the_shards_are_parquet_with_all_rounds_of_all_images(tiny_run):
+    table = pq.read_table(sorted(where(tiny_run.outcomes["synthesis"]).glob("*.parquet")))
+    assert table.num_rows == 3 * 20 * 2
+    assert table.column_names[:4] == ["image", "label", "round", "logits"]
+    assert np.bincount(table["round"].to_numpy()).tolist() == [60, 60]
+    assert np.bincount(table["label"].to_numpy()).tolist() == [12] * 10  # balanced: 60 slots, twice
+
+
+def test_stored_logits_are_the_teachers_on_the_stored_centres(tiny_run):
+    table = pq.read_table(where(tiny_run.outcomes["synthesis"]) / "shard-00001.parquet")
+    canvases = np.stack([np.asarray(Image.open(io.BytesIO(row["bytes"]))) for row in table["image"].to_pylist()])
+    assert canvases.shape == (40, 18, 18)  # a margin of 2 around 16x16
+    teacher = tiny_run.pipeline.teacher
+    pixels = torch.from_numpy(canvases[:, None, 1:17, 1:17].astype(np.float32)) / 255
+    with torch.no_grad():
+        expected = teacher.model((pixels - teacher.mean[0]) / teacher.std[0])
+    assert torch.allclose(torch.tensor(table["logits"].to_pylist()), expected, atol=1e-4)
+
+
+def test_the_search_finds_an_architecture_of_the_space(tiny_run):
+    summary = tiny_run.outcomes["search"].summary
+    assert len(summary["genotype"]) == 2
+    assert set(summary["genotype"]) <= set("012")
+    assert {trial["seed"] for trial in summary["trials"]} == {0, 1}
+    assert summary["score"] == max(trial["score"] for trial in summary["trials"])
+
+
+def test_the_trained_network_is_exported_as_weights_and_as_a_program(tiny_run):
+    for name in ("retraining", "baseline"):
+        outcome = tiny_run.outcomes[name]
+        network = tiny_run.pipeline.space.build(tiny_run.pipeline.space.decode(outcome.summary["genotype"]))
+        network.load_state_dict(load_file(where(outcome) / "weights.safetensors"))
+        program = torch.export.load(where(outcome) / "network.pt2").module()
+        x = torch.randn(5, 1, 16, 16, generator=torch.Generator().manual_seed(1))
+        with torch.no_grad():
+            assert torch.allclose(program(x), network.eval()(x), atol=1e-5)
+        assert len(json.loads((where(outcome) / "history.json").read_text())) == 2  # epochs
+    assert tiny_run.outcomes["baseline"].summary["genotype"] != tiny_run.outcomes["retraining"].summary["genotype"]
+
+
+def test_the_evaluation_compares_teacher_search_and_baseline_on_the_test_images(tiny_run):
+    summary = tiny_run.outcomes["evaluation"].summary
+    assert set(summary["networks"]) == {"teacher", "retraining", "baseline"}
+    assert summary["images"] == 540
+    assert all(0 <= row["accuracy"] <= 1 for row in summary["networks"].values())
+    assert summary["networks"]["teacher"]["accuracy"] > 0.2  # three epochs: far above the 0.1 of guessing
+
+
+def test_the_report_is_one_page_that_names_the_result(tiny_run):
+    page = (tiny_run.folder / "report.html").read_text()
+    assert tiny_run.outcomes["search"].summary["genotype"] in page
+
+
+def test_a_second_run_does_nothing_again(tiny_run, recorder):
+    def times() -> dict[str, int]:
+        files = (file for file in tiny_run.folder.rglob("*") if file.is_file() and file.name not in ALWAYS_WRITTEN)
+        return {str(file): file.stat().st_mtime_ns for file in files}
+
+    before = times()
+    with Pipeline(tiny_run.config, recorder).opened() as pipeline:
+        outcomes = pipeline.run()
+    assert {name: outcome.reused for name, outcome in outcomes.items()} == dict.fromkeys(tiny_run.outcomes, True)
+    assert {name: outcome.summary for name, outcome in outcomes.items()} == {
+        name: outcome.summary for name, outcome in tiny_run.outcomes.items()
+    }
+    assert times() == before
+    assert recorder.said == []
+
+
+def test_one_actor_and_two_actors_give_the_same_bytes_and_the_same_genotype(tiny_run, one_actor_run):
+    _, synthesis, search = one_actor_run
+    assert (tiny_run.outcomes["synthesis"].summary["actors"], synthesis.summary["actors"]) == (2, 1)
+    assert shard_bytes(where(synthesis)) == shard_bytes(where(tiny_run.outcomes["synthesis"]))
+    assert search.location.name == tiny_run.outcomes["search"].location.name  # actors are no input of a result
+    assert search.summary["trials"] == tiny_run.outcomes["search"].summary["trials"]
+
+
+def test_a_truncated_shard_is_named_and_replaced_by_the_same_bytes(one_actor_run, tiny_experiment, recorder, tmp_path):
+    source, synthesis, _ = one_actor_run
+    run_dir = shutil.copytree(source, tmp_path / "run")
+    folder = run_dir / "synthesis" / synthesis.location.name
+    intact = shard_bytes(folder)
+    damaged = folder / "shard-00001.parquet"
+    damaged.write_bytes(intact[damaged.name][:-100])
+    others = {file: file.stat().st_mtime_ns for file in folder.glob("*.parquet") if file != damaged}
+    with Pipeline(tiny_experiment(run_dir), recorder).opened() as pipeline:
+        outcome = pipeline.synthesize()
+    assert any("shard-00001.parquet" in message for message in recorder.said)
+    assert not outcome.reused
+    assert outcome.summary["made_now"] == 1
+    assert shard_bytes(folder) == intact
+    assert {file: file.stat().st_mtime_ns for file in others} == others
+
+
+def test_a_changed_search_setting_searches_again_within_it_on_the_same_images(
+    one_actor_run, tiny_experiment, recorder, tmp_path
+):
+    run_dir = shutil.copytree(one_actor_run[0], tmp_path / "run")
+    space = Pipeline(tiny_experiment(run_dir)).space
+    limit = space.cost(space.decode("10")).macs
+    assert limit < space.cost(space.decode("22")).macs  # the limit does exclude something
+    changed = tiny_experiment(run_dir, "search.algorithm.epochs=1", "search.seeds=[0]", f"search.max_macs={limit}")
+    with Pipeline(changed, recorder).opened() as pipeline:
+        search = pipeline.search()
+        synthesis = pipeline.synthesize()
+    assert (synthesis.reused, search.reused) == (True, False)
+    said = " ".join(recorder.said)
+    for change in (
+        "search.algorithm.epochs: 2 -> 1",
+        "search.seeds: [0, 1] -> [0]",
+        f"search.max_macs: None -> {limit}",
+    ):
+        assert change in said
+    assert space.cost(space.decode(search.summary["genotype"])).macs == search.summary["macs"] <= limit
