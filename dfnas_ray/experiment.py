@@ -125,6 +125,8 @@ def _set(container: Any, keys: list[str], value: Any, path: str) -> Any:
         copy: Any = list(container)
         copy[int(key)] = _set(copy[int(key)], rest, value, path) if rest else value
         return copy
+    if key.isdigit():
+        raise ConfigError(f"--set {path}: the file has no list of which {key} could be an index. Give the whole list.")
     if isinstance(container, str) and container and ":" in container:  # the short form of a teacher, kind:name
         kind, _, name = container.partition(":")
         container = {"kind": kind, "name": name}

@@ -54,7 +54,9 @@ def main() -> None:
             there.append(time.perf_counter() - started)
     ratios = [b / a - 1 for a, b in zip(here, there, strict=True)]
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=root, capture_output=True, text=True).stdout
-    print(f"{platform.processor() or platform.machine()}, torch {torch.__version__}, Ray {ray.__version__}, {commit.strip()}")
+    print(
+        f"{platform.processor() or platform.machine()}, torch {torch.__version__}, Ray {ray.__version__}, {commit.strip()}"
+    )
     print(f"in this process {statistics.median(here):.2f} s per shard (median of {shards})")
     print(f"on a Ray actor  {statistics.median(there):.2f} s per shard, committed")
     print(
