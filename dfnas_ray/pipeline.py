@@ -316,7 +316,7 @@ class Pipeline:
             job = ShardJob(config, self.config.seed, stage.key, self.teacher.fingerprint, stage.location)
             board = ProgressBoard()
             total = len(todo) * config.image_steps_per_shard
-            with self.listener.task("Synthesizing", total, "image steps") as task, board.shown_on(task):
+            with self.listener.task("Synthesizing", total, "image step") as task, board.shown_on(task):
                 synthesize_shards(
                     self.teacher,
                     job,
@@ -357,7 +357,7 @@ class Pipeline:
         job = SearchJob(config, resources, self.config.seed, self.max_macs, stage.location)
         board = ProgressBoard()
         total = len(config.seeds) * config.algorithm.steps_to_show
-        with self.listener.task("Searching", total, "epochs") as task, board.shown_on(task):
+        with self.listener.task("Searching", total, "epoch") as task, board.shown_on(task):
             trials = run_trials(job, self.teacher, self.images(synthesis), board)
         best = max(trials, key=lambda trial: trial["score"])
         genotype = self.space.decode(best["genotype"])
@@ -392,8 +392,8 @@ class Pipeline:
             stage.location,
         )
         board = ProgressBoard()
-        what = "Retraining" if stage.stage == "retraining" else "Retraining the random baseline"
-        with self.listener.task(f"{what} {text}", config.epochs, "epochs") as task, board.shown_on(task):
+        what = "Retraining" if stage.stage == "retraining" else "Baseline"
+        with self.listener.task(f"{what} {text}", config.epochs, "epoch") as task, board.shown_on(task):
             retrained = retrain(job, self.teacher, self.images(synthesis), board)
         export_network(retrained.network, self.teacher.image_shape, stage.location)
         (stage.location / "history.json").write_json(retrained.history)
@@ -419,7 +419,7 @@ class Pipeline:
             loaded[name] = network
             costs[name] = (outcome.summary["genotype"], self.space.cost(genotype))
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        with self.listener.task("Evaluating on real images", len(dataset), "images") as task:
+        with self.listener.task("Evaluating on real images", len(dataset), "image") as task:
             seen = 0
 
             def on_images(count: int) -> None:

@@ -24,7 +24,7 @@ class Listener(Protocol):
 
     @contextmanager
     def task(self, description: str, total: float, unit: str) -> Iterator[Task]:
-        """Show a bar while the block runs."""
+        """Show a bar while the block runs; ``unit`` in the singular."""
         ...
 
 

@@ -28,8 +28,9 @@ class _RateColumn(ProgressColumn):
         speed = task.finished_speed or task.speed
         unit = task.fields["unit"]
         if speed is None:
-            return Text(unit, style="dim")
-        return Text(f"{_si(speed)} {unit}/s" if speed >= 1 else f"{1 / speed:.1f} s/{unit}", style="dim")
+            return Text(f"{unit}s", style="dim", no_wrap=True)
+        rate = f"{_si(speed)} {unit}s/s" if speed >= 1 else f"{1 / speed:.1f} s/{unit}"
+        return Text(rate, style="dim", no_wrap=True)
 
 
 def _si(number: float) -> str:
@@ -60,12 +61,12 @@ class Terminal:
         columns = (
             SpinnerColumn(),
             TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=16),
             TextColumn("{task.percentage:>3.0f}%"),
             _RateColumn(),
             TimeElapsedColumn(),
-            TextColumn("left"),
             TimeRemainingColumn(compact=True),
+            TextColumn("left"),
             TextColumn("[dim]{task.fields[note]}"),
         )
         with Progress(*columns, console=err) as progress:

@@ -32,7 +32,7 @@ def inspect(file: ExperimentFile, overrides: Overrides = None, run_dir: RunDirec
     out.print(_facts(teacher))
     if config.evaluation.dataset is not None:
         dataset = config.evaluation.dataset.open()
-        with listener.task("Evaluating", len(dataset), "images") as task:
+        with listener.task("Evaluating", len(dataset), "image") as task:
             seen = 0
 
             def on_images(count: int) -> None:
