@@ -37,10 +37,8 @@ from dfnas_ray.training.evaluation import evaluate_networks
 from dfnas_ray.training.export import export_network
 
 if TYPE_CHECKING:
-    from ray import ObjectRef
-
     from dfnas_ray.distributed.runtime import RayRuntime
-    from dfnas_ray.storage.shards import SyntheticImages
+    from dfnas_ray.distributed.search_trials import ImagesRef
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +73,7 @@ class Pipeline:
         self.run_dir = RunDir(config.run_directory)
         self._outcomes: dict[str, Outcome] = {}  # of this command, by stage
         self._runtime: RayRuntime | None = None
-        self._images: ObjectRef[SyntheticImages] | None = None
+        self._images: ImagesRef | None = None
 
     @contextmanager
     def opened(self) -> Iterator[Pipeline]:
@@ -120,7 +118,7 @@ class Pipeline:
         self._runtime.ensure()
         return self._runtime
 
-    def images(self, synthesis: Outcome) -> ObjectRef[SyntheticImages]:
+    def images(self, synthesis: Outcome) -> ImagesRef:
         """The synthetic images in the cluster's object store, read once for all stages."""
         if self._images is None:
             from dfnas_ray.distributed.search_trials import load_images

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Any
+from typing import Any, TypeAlias
 
 import ray
 import torch
@@ -31,6 +31,8 @@ from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.shards import SyntheticImages, load_shards
 from dfnas_ray.teachers.base import Teacher
 from dfnas_ray.training.batches import SyntheticBatches, validation_mask
+
+ImagesRef: TypeAlias = "ray.ObjectRef[SyntheticImages]"
 
 
 @dataclass(frozen=True)
