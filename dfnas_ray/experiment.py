@@ -5,16 +5,17 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, Self, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from dfnas_ray.algorithms.config import SearchConfig
 from dfnas_ray.datasets import DatasetConfig
 from dfnas_ray.distributed.config import ClusterConfig
 from dfnas_ray.errors import ConfigError
+from dfnas_ray.search_spaces import SpaceConfig
 from dfnas_ray.synthesis.config import SynthesisConfig
 from dfnas_ray.teachers import TeacherConfig
 from dfnas_ray.training.config import RetrainingConfig
@@ -44,6 +45,20 @@ class ExperimentConfig(BaseModel):
     retraining: RetrainingConfig = RetrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     cluster: ClusterConfig = ClusterConfig()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for space in self.search.space:
+            for setting, supported in (
+                ("auxiliary_weight", space.has_auxiliary_classifier),
+                ("drop_path", space.has_drop_path),
+            ):
+                value = getattr(self.retraining, setting)
+                if value and not supported:
+                    raise ValueError(
+                        f"retraining.{setting} ({value}) does nothing for networks of {space.kind}. Set it to 0."
+                    )
+        return self
 
     @property
     def run_directory(self) -> str:
@@ -86,7 +101,17 @@ def make_experiment(values: Mapping[str, Any], overrides: Iterable[str] = ()) ->
     try:
         return ExperimentConfig.model_validate(merged)
     except ValidationError as error:
-        raise ConfigError("\n".join(_explain(problem) for problem in error.errors())) from error
+        raise ConfigError("\n".join(_explain(problem, merged) for problem in error.errors())) from error
+
+
+def make_space_config(values: Mapping[str, Any], overrides: Iterable[str] = ()) -> SpaceConfig:
+    """Validate the settings of a search space alone, after applying ``dotted.key=value`` overrides.
+
+    Raises:
+        ConfigError: as `load_experiment`.
+    """
+    nested = [f"search.space.{override}" for override in overrides]
+    return make_experiment({"teacher": "digits", "search": {"space": dict(values)}}, nested).search.space[0]
 
 
 def dump_experiment(config: ExperimentConfig) -> str:
@@ -137,9 +162,9 @@ def _set(container: Any, keys: list[str], value: Any, path: str) -> Any:
     return copy
 
 
-def _explain(problem: Any) -> str:
+def _explain(problem: Any, values: Any) -> str:
     """Turn one of pydantic's errors into a sentence that names the setting, its value and what would be right."""
-    names, model = _walk(problem["loc"])
+    names, model = _walk(problem["loc"], values)
     path = ".".join(names) or "The experiment"
     kind, value = problem["type"], problem["input"]
     if kind == "extra_forbidden":
@@ -149,14 +174,13 @@ def _explain(problem: Any) -> str:
         return f"{path} is not a setting. {hint}"
     if kind == "missing":
         return f"{path} is missing."
-    if kind.startswith("union_tag"):
-        context = problem.get("ctx", {})
-        expected = context.get("expected_tags", "")
-        got = context.get("tag", value)
-        return f"{path}.kind ({got!r}) must be one of {expected}." if expected else f"{path} must have a kind."
+    if kind == "union_tag_invalid":
+        return f"{path}.kind ({problem['ctx']['tag']!r}) must be one of {problem['ctx']['expected_tags']}."
+    if kind == "union_tag_not_found":
+        return f"{path}.kind is missing. It must be one of {', '.join(map(repr, _kinds(problem['loc'])))}."
     message = problem["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
     if kind == "value_error" and isinstance(value, Mapping | BaseModel):
-        return f"{path}: {message}"
+        return f"{path}: {message}" if names else message
     return f"{path} ({_short(value)}): {message[0].lower()}{message[1:]}."
 
 
@@ -165,8 +189,11 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _walk(location: tuple[int | str, ...]) -> tuple[list[str], type[BaseModel] | None]:
-    """Return the names in a pydantic location without the union tags, and the model that the last one belongs to."""
+def _walk(location: tuple[int | str, ...], values: Any) -> tuple[list[str], type[BaseModel] | None]:
+    """Return the names in a pydantic location, and the model that the last one belongs to.
+
+    Left out are the tags of unions, and the number of a member that was given alone where a list may be given.
+    """
     names: list[str] = []
     annotation: Any = ExperimentConfig
     owner: type[BaseModel] | None = None
@@ -180,7 +207,9 @@ def _walk(location: tuple[int | str, ...]) -> tuple[list[str], type[BaseModel] |
         if members:
             models = [m for m in map(_strip, members) if _is_model(m)]
             annotation = models[0] if models else annotation
-        names.append(str(part))
+        if not isinstance(part, int) or isinstance(values, list | tuple):
+            names.append(str(part))
+            values = _item(values, part)
         if _is_model(annotation):
             owner = annotation
             field: FieldInfo | None = annotation.model_fields.get(str(part))
@@ -188,6 +217,32 @@ def _walk(location: tuple[int | str, ...]) -> tuple[list[str], type[BaseModel] |
         elif get_args(annotation):
             annotation = get_args(annotation)[0]
     return names, owner
+
+
+def _kinds(location: tuple[int | str, ...]) -> list[str]:
+    """Return the kinds of the union that a location ends at."""
+    annotation: Any = ExperimentConfig
+    for part in location:
+        annotation = _strip(annotation)
+        members = [m for m in map(_strip, get_args(annotation)) if get_origin(annotation) in _UNIONS and _is_model(m)]
+        tagged = [member for member in members if _tag(member) == part]
+        if tagged:
+            annotation = tagged[0]
+        elif _is_model(annotation):
+            annotation = annotation.model_fields[str(part)].annotation
+        elif members:
+            annotation = members[0].model_fields[str(part)].annotation
+        else:
+            annotation = get_args(annotation)[0]
+    return [_tag(member) for member in map(_strip, get_args(_strip(annotation))) if _is_model(member)]
+
+
+def _item(values: Any, part: int | str) -> Any:
+    """Return one level of the given values, or None where they are of another kind."""
+    try:
+        return values[part]
+    except (KeyError, IndexError, TypeError):
+        return None
 
 
 _UNIONS = (Union, type(int | str))

@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,14 +21,14 @@ import torch
 from safetensors.torch import load
 
 from dfnas_ray.datasets import ImageDataset
-from dfnas_ray.errors import ConfigError, ShardError
+from dfnas_ray.errors import ConfigError, GenotypeError, ShardError
 from dfnas_ray.experiment import ExperimentConfig, dump_experiment
 from dfnas_ray.ops.cost import Cost
-from dfnas_ray.progress import Listener, Silent
-from dfnas_ray.search_spaces import Genotype, SearchSpace
+from dfnas_ray.progress import Listener, Silent, shorten
+from dfnas_ray.search_spaces import Genotype, SearchSpace, make_space
 from dfnas_ray.seeding import numpy_generator
 from dfnas_ray.storage.location import Location
-from dfnas_ray.storage.run_dir import RunDir, StageDir
+from dfnas_ray.storage.run_dir import RunDir, StageDir, fingerprint
 from dfnas_ray.storage.shards import decode_shard, load_shards, manifest_entry, shard_name
 from dfnas_ray.synthesis.checks import check_synthesis
 from dfnas_ray.synthesis.quality import measure_quality
@@ -58,6 +58,29 @@ class Outcome:
     location: Location
     summary: dict[str, Any]
     reused: bool
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One architecture and the space that it is from.
+
+    Attributes:
+        config: The space's settings, as JSON.
+    """
+
+    config: dict[str, Any]
+    space: SearchSpace
+    genotype: Genotype
+
+    @property
+    def text(self) -> str:
+        """The genotype in the space's usual notation."""
+        return self.space.encode(self.genotype)
+
+    @property
+    def cost(self) -> Cost:
+        """Parameters and MACs."""
+        return self.space.cost(self.genotype)
 
 
 class Pipeline:
@@ -96,15 +119,16 @@ class Pipeline:
         return self.config.teacher.load(Path(cache))
 
     @cached_property
-    def space(self) -> SearchSpace:
-        """The search space for the teacher's images and classes."""
-        return self.config.search.space.space(self.teacher.image_shape, self.teacher.num_classes)
+    def spaces(self) -> list[SearchSpace]:
+        """The search spaces for the teacher's images and classes."""
+        return [space.space(self.teacher.image_shape, self.teacher.num_classes) for space in self.config.search.space]
 
     @cached_property
     def max_macs(self) -> int | None:
-        """The limit on MACs as a number; raises if no architecture is within it."""
+        """The limit on MACs as a number; raises if a space has no architecture within it."""
         limit = self.config.search.macs_limit(self.teacher.cost.macs)
-        self.space.check_limit(limit)
+        for space in self.spaces:
+            space.check_limit(limit)
         return limit
 
     @property
@@ -158,8 +182,7 @@ class Pipeline:
 
     def retrain(self, genotype: str | None = None) -> dict[str, Outcome]:
         """Train the architecture found, or the one given, and a random one of the same budget."""
-        text = self.search().summary["genotype"] if genotype is None else genotype
-        chosen = self.space.decode(text)
+        chosen = self._found() if genotype is None else self._given(genotype)
         synthesis = self.synthesize()
         networks = {"retraining": chosen}
         if self.config.retraining.baseline:
@@ -225,16 +248,13 @@ class Pipeline:
             "threads": self.config.cluster.search.cpus,
         }
 
-    def _retraining_inputs(self, genotype: Genotype) -> dict[str, Any]:
-        search = self.config.search
+    def _retraining_inputs(self, architecture: Architecture) -> dict[str, Any]:
         return {
             "upstream": {"synthesis": self._synthesis_key},
             "seed": self.config.seed,
-            "genotype": self.space.encode(genotype),
-            "search": {
-                "space": search.space.model_dump(mode="json"),
-                "validation_fraction": search.validation_fraction,
-            },
+            "space": architecture.config,
+            "genotype": architecture.text,
+            "search": {"validation_fraction": self.config.search.validation_fraction},
             "retraining": self.config.retraining.model_dump(mode="json", exclude={"baseline"}),
             "threads": self.config.cluster.retraining.cpus,
         }
@@ -348,74 +368,87 @@ class Pipeline:
 
     def _search(self, stage: StageDir, synthesis: Outcome) -> dict[str, Any]:
         from dfnas_ray.distributed.board import ProgressBoard
-        from dfnas_ray.distributed.search_trials import SearchJob, run_trials
+        from dfnas_ray.distributed.search_trials import SearchJob, compare_architectures, run_trials
 
         config, resources = self.config.search, self.config.cluster.search
         self.runtime.check_fits("search", resources.cpus, resources.gpus, 1 + resources.scoring_workers)
         job = SearchJob(config, resources, self.config.seed, self.max_macs, stage.location)
         board = ProgressBoard()
-        total = len(config.seeds) * config.algorithm.steps_to_show
+        total = sum(trial.algorithm.steps_to_show for trial in config.trials)
         with self.listener.task("Searching", total, "epoch") as task, board.shown_on(task):
             trials = run_trials(job, self.teacher, self.images(synthesis), board)
-        best = max(trials, key=lambda trial: trial["score"])
-        genotype = self.space.decode(best["genotype"])
-        cost = self.space.cost(genotype)
+        found = {self._name(trial): self._architecture(trial["space_config"], trial["genotype"]) for trial in trials}
+        if len(found) > 1:
+            self.listener.say(f"Comparing {len(found)} architectures, each trained alone on synthetic images.")
+            networks = {name: (architecture.space, architecture.genotype) for name, architecture in found.items()}
+            scores = compare_architectures(job, networks, self.teacher, self.images(synthesis))
+            for trial in trials:
+                trial["score"] = scores[self._name(trial)]
+        best = max(trials, key=lambda trial: trial.get("score", trial["own_score"]))
         (stage.location / "trials.json").write_json(trials)
+        left_out = ("history", "space_config")
         return {
-            "space": self.space.kind,
-            "genotype": best["genotype"],
-            "seed": best["seed"],
-            "score": best["score"],
-            "fitness": config.algorithm.fitness,
+            **{name: value for name, value in best.items() if name != "history"},
             "max_macs": self.max_macs,
-            "macs": cost.macs,
-            "params": cost.params,
-            "trials": [{name: trial[name] for name in ("seed", "genotype", "score")} for trial in trials],
+            "trials": [{name: trial[name] for name in trial if name not in left_out} for trial in trials],
         }
 
-    def _retrain(self, stage: StageDir, genotype: Genotype, synthesis: Outcome) -> dict[str, Any]:
+    @staticmethod
+    def _name(trial: dict[str, Any]) -> str:
+        """Return a name that two trials share if they found the same architecture in the same space."""
+        return f"{trial['space']} {trial['genotype']} {fingerprint(trial['space_config'])[:8]}"
+
+    def _retrain(self, stage: StageDir, architecture: Architecture, synthesis: Outcome) -> dict[str, Any]:
         from dfnas_ray.distributed.board import ProgressBoard
         from dfnas_ray.distributed.retraining import RetrainingJob, retrain
 
         config, resources = self.config.retraining, self.config.cluster.retraining
         self.runtime.check_fits("retraining", resources.cpus, resources.gpus, config.num_workers)
-        text = self.space.encode(genotype)
         job = RetrainingJob(
             config,
             resources,
             self.config.seed,
-            self.space,
-            genotype,
+            architecture.space,
+            architecture.genotype,
             self.config.search.validation_fraction,
             stage.location,
         )
         board = ProgressBoard()
         what = "Retraining" if stage.stage == "retraining" else "Baseline"
-        with self.listener.task(f"{what} {text}", config.epochs, "epoch") as task, board.shown_on(task):
+        with (
+            self.listener.task(f"{what} {shorten(architecture.text, 24)}", config.epochs, "epoch") as task,
+            board.shown_on(task),
+        ):
             retrained = retrain(job, self.teacher, self.images(synthesis), board)
         export_network(retrained.network, self.teacher.image_shape, stage.location)
         (stage.location / "history.json").write_json(retrained.history)
-        cost = self.space.cost(genotype)
+        cost = architecture.cost
         description = {
-            "space": self.config.search.space.model_dump(mode="json"),
-            "genotype": text,
+            "space": architecture.config,
+            "genotype": architecture.text,
             "image_shape": self.teacher.image_shape,
             "num_classes": self.teacher.num_classes,
             "mean": self.teacher.mean,
             "std": self.teacher.std,
         }
         (stage.location / "network.json").write_json(description)
-        return {"genotype": text, "macs": cost.macs, "params": cost.params, **retrained.history[-1]}
+        return {
+            "space_config": architecture.config,
+            "genotype": architecture.text,
+            "macs": cost.macs,
+            "params": cost.params,
+            **retrained.history[-1],
+        }
 
     def _evaluate(self, stage: StageDir, networks: dict[str, Outcome], dataset: ImageDataset) -> dict[str, Any]:
         loaded: dict[str, torch.nn.Module] = {"teacher": self.teacher.model}
         costs: dict[str, tuple[str, Cost]] = {"teacher": (self.teacher.name, self.teacher.cost)}
         for name, outcome in networks.items():
-            genotype = self.space.decode(outcome.summary["genotype"])
-            network = self.space.build(genotype)
+            architecture = self._architecture(outcome.summary["space_config"], outcome.summary["genotype"])
+            network = architecture.space.build(architecture.genotype)
             network.load_state_dict(load((outcome.location / "weights.safetensors").read_bytes()))
             loaded[name] = network
-            costs[name] = (outcome.summary["genotype"], self.space.cost(genotype))
+            costs[name] = (architecture.text, architecture.cost)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         with self.listener.task("Evaluating on real images", len(dataset), "image") as task:
             seen = 0
@@ -432,14 +465,35 @@ class Pipeline:
         }
         return {"dataset": dataset.description, "images": len(dataset), "networks": rows}
 
-    def _random_of_same_budget(self, genotype: Genotype) -> Genotype:
+    # Architectures
+
+    def _architecture(self, config: dict[str, Any], text: str) -> Architecture:
+        space = make_space(config, self.teacher.image_shape, self.teacher.num_classes)
+        return Architecture(config, space, space.decode(text))
+
+    def _found(self) -> Architecture:
+        summary = self.search().summary
+        return self._architecture(summary["space_config"], summary["genotype"])
+
+    def _given(self, text: str) -> Architecture:
+        """Return the architecture of a text in whichever of the experiment's spaces has it."""
+        problems = []
+        for config in self.config.search.space:
+            try:
+                return self._architecture(config.model_dump(mode="json"), text)
+            except GenotypeError as error:
+                problems.append(str(error))
+        raise GenotypeError("\n".join(problems))
+
+    def _random_of_same_budget(self, architecture: Architecture) -> Architecture:
         """Draw another architecture whose MACs are within 10 % of this one's, or the nearest of many draws."""
-        rng = numpy_generator(self.config.seed, "baseline", self.space.encode(genotype))
-        budget = self.space.cost(genotype).macs
-        draws = [self.space.sample(rng) for _ in range(1000)]
-        others = [draw for draw in draws if draw != genotype]
-        alike = [draw for draw in others if abs(self.space.cost(draw).macs - budget) <= 0.1 * budget]
-        return alike[0] if alike else min(others, key=lambda draw: abs(self.space.cost(draw).macs - budget))
+        rng, space = numpy_generator(self.config.seed, "baseline", architecture.text), architecture.space
+        budget = architecture.cost.macs
+        draws = [space.sample(rng) for _ in range(1000)]
+        others = [draw for draw in draws if draw != architecture.genotype]
+        alike = [draw for draw in others if abs(space.cost(draw).macs - budget) <= 0.1 * budget]
+        chosen = alike[0] if alike else min(others, key=lambda draw: abs(space.cost(draw).macs - budget))
+        return replace(architecture, genotype=chosen)
 
 
 def run(config: ExperimentConfig, listener: Listener | None = None) -> dict[str, Outcome]:

@@ -43,3 +43,8 @@ class Silent:
     def task(self, description: str, total: float, unit: str) -> Iterator[Task]:
         """Show nothing."""
         yield _SilentTask()
+
+
+def shorten(text: str, width: int) -> str:
+    """Return a text of at most ``width`` characters; one that is longer ends in an ellipsis."""
+    return text if len(text) <= width else f"{text[: width - 1]}…"

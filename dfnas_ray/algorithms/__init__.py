@@ -1,8 +1,27 @@
-"""Search algorithms, with no idea of who runs them."""
+"""Search algorithms, with no idea of who runs them.
 
-from dfnas_ray.algorithms.base import SearchAlgorithm, SearchState
+Add one: a module with a config that has ``kind``, ``batch_size``, ``steps_to_show``, ``unsuitable_spaces`` and
+``algorithm(problem) -> SearchAlgorithm``, and one line in the union of `config`. ``tests/conformance`` picks it up by
+itself.
+"""
+
+from dfnas_ray.algorithms.base import SearchAlgorithm, SearchProblem, SearchState
 from dfnas_ray.algorithms.config import SearchConfig
+from dfnas_ray.algorithms.darts import DartsConfig
 from dfnas_ray.algorithms.evolution import Evolution, EvolutionConfig
+from dfnas_ray.algorithms.proxyless import ProxylessConfig
+from dfnas_ray.algorithms.random_search import RandomSearchConfig
 from dfnas_ray.algorithms.spos import SposConfig
 
-__all__ = ["Evolution", "EvolutionConfig", "SearchAlgorithm", "SearchConfig", "SearchState", "SposConfig"]
+__all__ = [
+    "DartsConfig",
+    "Evolution",
+    "EvolutionConfig",
+    "ProxylessConfig",
+    "RandomSearchConfig",
+    "SearchAlgorithm",
+    "SearchConfig",
+    "SearchProblem",
+    "SearchState",
+    "SposConfig",
+]

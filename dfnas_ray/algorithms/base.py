@@ -1,22 +1,53 @@
 """The contract of a search algorithm, and the loop that runs any of them.
 
-An algorithm trains (`train_epoch`, as often as `num_epochs` says), then proposes candidates (`ask`) and learns their
-scores (`tell`) until it is finished. One that only does the one or the other leaves the other phase empty.
+An algorithm may train (`train_epoch`, while `is_training`), and then propose candidates (`ask`) and learn their scores
+(`tell`) until it is finished. A gradient search only trains, a random search only proposes, a one-shot search does both.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
+from torch import nn
 
 from dfnas_ray.search_spaces.base import Genotype, SearchSpace
+from dfnas_ray.training.batches import SyntheticBatches
+from dfnas_ray.training.config import DistillationConfig
 
 ScoreCandidates = Callable[[Sequence[Genotype]], list[float]]
 """Returns one score per candidate, in their order; higher is better."""
+
+
+def _leave(parameters: Iterable[nn.Parameter]) -> None:
+    """Average over one process: nothing to do."""
+
+
+@dataclass(frozen=True)
+class SearchProblem:
+    """What a search works on.
+
+    Attributes:
+        space: What is searched.
+        train: Batches from which weights, and architecture parameters, are learned.
+        validation: Batches that judge; no gradient ever comes from them.
+        distillation: How the teacher is learned from.
+        max_macs: Largest number of MACs of an architecture, or None.
+        seed: Of all draws.
+        average_gradients: Called between backward and the optimiser's step; where several processes search together it
+            averages the gradients of the parameters over them.
+    """
+
+    space: SearchSpace
+    train: SyntheticBatches
+    validation: SyntheticBatches
+    distillation: DistillationConfig
+    max_macs: int | None
+    seed: int
+    average_gradients: Callable[[Iterable[nn.Parameter]], None] = _leave
 
 
 class Scorer(Protocol):
@@ -36,38 +67,43 @@ class SearchAlgorithm(ABC):
 
     Attributes:
         space: What is searched.
-        num_epochs: Training epochs before candidates are proposed.
+        num_epochs: Training epochs at most.
         epochs_done: How many are behind it.
     """
 
     space: SearchSpace
-    num_epochs: int
-    epochs_done: int
-
-    @abstractmethod
-    def train_epoch(self) -> dict[str, float]:
-        """Train one epoch and return its metrics, ``loss`` among them."""
+    num_epochs: int = 0
+    epochs_done: int = 0
 
     @property
-    @abstractmethod
-    def is_finished(self) -> bool:
-        """Whether nothing is left to train or to propose."""
+    def is_training(self) -> bool:
+        """Whether another epoch is to be trained."""
+        return self.epochs_done < self.num_epochs
 
-    @abstractmethod
+    def train_epoch(self) -> dict[str, float]:
+        """Train one epoch and return its metrics, ``loss`` among them."""
+        raise NotImplementedError
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether no candidates are left to propose."""
+        return True
+
     def ask(self) -> list[Genotype]:
         """Return candidates to score."""
+        raise NotImplementedError
 
-    @abstractmethod
     def tell(self, scores: Sequence[float]) -> None:
         """Take the scores of the candidates of the last `ask`."""
+        raise NotImplementedError
 
-    @abstractmethod
     def scorer(self) -> Scorer:
         """Return what scores candidates with what was trained; a copy that can work in another process."""
+        raise NotImplementedError
 
     @abstractmethod
     def best(self) -> tuple[Genotype, float]:
-        """Return the best architecture found and its score."""
+        """Return the best architecture found, within the limit, and its score on the algorithm's own scale."""
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
@@ -83,7 +119,7 @@ class SearchState:
     """An algorithm on its way, and what happened so far.
 
     Attributes:
-        history: One entry per epoch and generation: ``phase``, ``number`` and metrics.
+        history: One entry per epoch and round of candidates: ``phase``, ``number`` and metrics.
     """
 
     algorithm: SearchAlgorithm
@@ -97,11 +133,11 @@ class SearchState:
         """Run to the end.
 
         Args:
-            on_progress: Called after each epoch and each generation: the place for a checkpoint.
+            on_progress: Called after each epoch and each round of candidates: the place for a checkpoint.
             score_with: Given the trained scorer, returns the function to call; it may spread candidates over machines.
         """
         algorithm = self.algorithm
-        while algorithm.epochs_done < algorithm.num_epochs:
+        while algorithm.is_training:
             metrics = algorithm.train_epoch()
             self.history.append({"phase": "training", "number": algorithm.epochs_done, **metrics})
             on_progress(self)
@@ -111,10 +147,10 @@ class SearchState:
             candidates = algorithm.ask()
             scores = score(candidates)
             algorithm.tell(scores)
-            number = 1 + sum(entry["phase"] == "evolution" for entry in self.history)
+            number = 1 + sum(entry["phase"] == "sampling" for entry in self.history)
             self.history.append(
                 {
-                    "phase": "evolution",
+                    "phase": "sampling",
                     "number": number,
                     "best": algorithm.best()[1],
                     "scores": list(scores),

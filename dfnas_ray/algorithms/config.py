@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Any, Literal, NamedTuple, Self, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
+from dfnas_ray.algorithms.darts import DartsConfig
+from dfnas_ray.algorithms.proxyless import ProxylessConfig
+from dfnas_ray.algorithms.random_search import RandomSearchConfig
 from dfnas_ray.algorithms.spos import SposConfig
 from dfnas_ray.search_spaces import NASBenchMacroConfig, SearchSpaceConfig
-from dfnas_ray.training.config import DistillationConfig
+from dfnas_ray.training.config import DistillationConfig, OptimizerConfig
 
-AlgorithmConfig = SposConfig  # the first of a union by ``kind``
+AlgorithmConfig = Annotated[
+    DartsConfig | ProxylessConfig | RandomSearchConfig | SposConfig, Field(discriminator="kind")
+]
+
+ALGORITHM_CONFIGS: dict[str, Any] = {
+    member.model_fields["kind"].default: member for member in get_args(get_args(AlgorithmConfig)[0])
+}
+"""Every algorithm's settings by its kind."""
 
 
 def _parse_limit(value: object) -> object:
@@ -22,19 +32,104 @@ def _parse_limit(value: object) -> object:
     return value
 
 
-class SearchConfig(BaseModel):
-    """Architecture search on synthetic images."""
+def _one_or_more(value: object) -> object:
+    return value if isinstance(value, list | tuple) else (value,)
+
+
+def _one_or_list(values: tuple[BaseModel, ...]) -> Any:
+    dumped = [value.model_dump(mode="json") for value in values]
+    return dumped[0] if len(dumped) == 1 else dumped
+
+
+_FEW = (BeforeValidator(_one_or_more), PlainSerializer(_one_or_list))
+
+
+class Trial(NamedTuple):
+    """One search of several.
+
+    Attributes:
+        name: Names its folder, and its line in the report.
+    """
+
+    name: str
+    algorithm: DartsConfig | ProxylessConfig | RandomSearchConfig | SposConfig
+    space: SearchSpaceConfig
+    seed: int
+
+
+class SelectionConfig(BaseModel):
+    """How the best of several trials is chosen: each architecture is trained alone, the same way, and validated."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    space: SearchSpaceConfig = NASBenchMacroConfig()
-    algorithm: AlgorithmConfig = SposConfig()
-    seeds: tuple[int, ...] = Field((0, 1), min_length=1, description="One trial each; the best on validation wins.")
+    epochs: int = Field(10, gt=0, description="Passes over the synthetic training images for each architecture.")
+    batch_size: int = Field(64, gt=0, description="Images per step.")
+    optimizer: OptimizerConfig = OptimizerConfig()
+
+
+class SearchConfig(BaseModel):
+    """Architecture search on synthetic images: every algorithm in every space, with every seed, is a trial."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    space: Annotated[tuple[SearchSpaceConfig, ...], *_FEW] = Field(
+        (NASBenchMacroConfig(),), description="One search space, or a list of them."
+    )
+    algorithm: Annotated[tuple[AlgorithmConfig, ...], *_FEW] = Field(
+        (SposConfig(),), description="One algorithm, or a list of them."
+    )
+    combine: Literal["grid", "pairs"] = Field(
+        "grid", description="Every algorithm in every space, or the first in the first, the second in the second ..."
+    )
+    seeds: tuple[int, ...] = Field((0, 1), min_length=1, description="One trial each, of every pair.")
     max_macs: Annotated[int | str | None, BeforeValidator(_parse_limit)] = Field(
-        "90%", description="Largest MACs of a candidate: a number, a share of the teacher's such as 50%, or null."
+        "90%", description="Largest MACs of an architecture: a number, a share of the teacher's such as 50%, or null."
     )
     validation_fraction: float = Field(0.2, gt=0, lt=1, description="Share of the synthetic images for validation.")
     distillation: DistillationConfig = DistillationConfig()
+    selection: SelectionConfig = SelectionConfig()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for name in ("space", "algorithm"):
+            if not getattr(self, name):
+                raise ValueError(f"{name} is an empty list. Give at least one, or leave it out for the default.")
+        if self.combine == "pairs" and len(self.space) != len(self.algorithm):
+            raise ValueError(
+                f"combine: pairs needs as many spaces ({len(self.space)}) as algorithms ({len(self.algorithm)}). Repeat "
+                "the shorter list's member, or set combine to grid."
+            )
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds {self.seeds} must be different from each other.")
+        for algorithm, space in self.pairs:
+            reason = algorithm.unsuitable_spaces.get(space.kind)
+            if reason is not None:
+                raise ValueError(
+                    f"the algorithm {algorithm.kind} cannot search the space {space.kind}: {reason}. Take another "
+                    "algorithm, such as darts or spos, or another space."
+                )
+        return self
+
+    @property
+    def pairs(self) -> list[tuple[Any, Any]]:
+        """All (algorithm, space) to be run."""
+        if self.combine == "pairs":
+            return list(zip(self.algorithm, self.space, strict=True))
+        return [(algorithm, space) for algorithm in self.algorithm for space in self.space]
+
+    @property
+    def trials(self) -> list[Trial]:
+        """Every pair with every seed."""
+        labels = [f"{algorithm.kind}-{space.kind}" for algorithm, space in self.pairs]
+        numbered = [
+            f"{label}-{labels[: n + 1].count(label)}" if labels.count(label) > 1 else label
+            for n, label in enumerate(labels)
+        ]
+        return [
+            Trial(f"{label}-seed-{seed}", algorithm, space, seed)
+            for label, (algorithm, space) in zip(numbered, self.pairs, strict=True)
+            for seed in self.seeds
+        ]
 
     def macs_limit(self, teacher_macs: int) -> int | None:
         """Return the limit as a number."""

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from dfnas_ray.search_spaces.base import Genotype, Supernet
+from dfnas_ray.ops.mixed import Choice
+from dfnas_ray.search_spaces.base import Genotype, SearchSpace, Supernet
 from dfnas_ray.training.batches import Batch
 from dfnas_ray.training.student import validate
 
@@ -22,7 +23,7 @@ Fitness = Literal["agreement", "distillation_loss"]
 
 
 @torch.no_grad()
-def reestimate_batch_norm(supernet: Supernet, genotype: Genotype, batches: Sequence[Tensor]) -> None:
+def reestimate_batch_norm(supernet: Supernet, choices: Sequence[Choice], batches: Sequence[Tensor]) -> None:
     """Set the running statistics along one path to the plain average over ``batches`` of images (B, C, H, W).
 
     The supernet is left in evaluation mode.
@@ -34,7 +35,7 @@ def reestimate_batch_norm(supernet: Supernet, genotype: Genotype, batches: Seque
         module.momentum = None  # a cumulative average
     supernet.train()
     for images in batches:
-        supernet(images, genotype)
+        supernet(images, choices)
     supernet.eval()
     for module, momentum in zip(norms, momenta, strict=True):
         module.momentum = momentum
@@ -45,12 +46,14 @@ class OneShotScorer:
     """Scores candidates with a trained supernet; independent of the order in which they come.
 
     Attributes:
+        space: Whose architectures are scored.
         supernet: Its weights are read, its BatchNorm statistics are overwritten.
         calibration: Training images (B, C, H, W), normalised.
         validation: Images and the teacher's logits on them.
         fitness: ``agreement`` with the teacher's class, or minus the distillation loss.
     """
 
+    space: SearchSpace
     supernet: Supernet
     calibration: list[Tensor]
     validation: list[Batch]
@@ -68,6 +71,7 @@ class OneShotScorer:
         self.validation = [Batch(*(tensor.to(device) for tensor in batch)) for batch in self.validation]
 
     def _score(self, genotype: Genotype) -> float:
-        reestimate_batch_norm(self.supernet, genotype, self.calibration)
-        result = validate(lambda images: self.supernet(images, genotype), self.validation, self.temperature)
+        choices = self.space.choices(genotype)
+        reestimate_batch_norm(self.supernet, choices, self.calibration)
+        result = validate(lambda images: self.supernet(images, choices), self.validation, self.temperature)
         return result.agreement if self.fitness == "agreement" else -result.loss

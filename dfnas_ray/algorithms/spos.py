@@ -8,19 +8,18 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-from dfnas_ray.algorithms.base import SearchAlgorithm
+from dfnas_ray.algorithms.base import SearchAlgorithm, SearchProblem
 from dfnas_ray.algorithms.evolution import Evolution, EvolutionConfig
 from dfnas_ray.algorithms.one_shot import Fitness, OneShotScorer
-from dfnas_ray.search_spaces.base import Genotype, SearchSpace
+from dfnas_ray.search_spaces.base import Genotype
 from dfnas_ray.seeding import derive_seed, numpy_generator, seed_everything
-from dfnas_ray.training.batches import SyntheticBatches
-from dfnas_ray.training.config import DistillationConfig, OptimizerConfig
+from dfnas_ray.training.config import OptimizerConfig
 from dfnas_ray.training.student import Student
 
 
@@ -38,51 +37,42 @@ class SposConfig(BaseModel):
     fitness: Fitness = Field("distillation_loss", description="What evolution maximises (the loss, its negative).")
     evolution: EvolutionConfig = EvolutionConfig()
 
+    unsuitable_spaces: ClassVar[dict[str, str]] = {}
+
     @property
     def steps_to_show(self) -> int:
         """Epochs and generations: how long a progress bar is."""
         return self.epochs + self.evolution.generations
 
-    def algorithm(
-        self,
-        space: SearchSpace,
-        train: SyntheticBatches,
-        validation: SyntheticBatches,
-        distillation: DistillationConfig,
-        max_macs: int | None,
-        seed: int,
-    ) -> Spos:
+    def algorithm(self, problem: SearchProblem) -> Spos:
         """Return the algorithm, ready to run."""
-        return Spos(self, space, train, validation, distillation, max_macs, seed)
+        return Spos(self, problem)
 
 
 class Spos(SearchAlgorithm):
     """Supernet training, then evolution on candidates scored with the shared weights."""
 
-    def __init__(
-        self,
-        config: SposConfig,
-        space: SearchSpace,
-        train: SyntheticBatches,
-        validation: SyntheticBatches,
-        distillation: DistillationConfig,
-        max_macs: int | None,
-        seed: int,
-    ):
-        self.config, self.space, self.train, self.validation = config, space, train, validation
-        self.distillation, self.max_macs, self.seed = distillation, max_macs, seed
-        self.num_epochs, self.epochs_done = config.epochs, 0
-        self.evolution = Evolution(space, config.evolution, max_macs, seed)
-        seed_everything(derive_seed(seed, "supernet-weights"))
-        self.supernet = space.supernet().to(train.device)
-        self.student = Student(self.supernet, config.optimizer, distillation.temperature, config.epochs * len(train))
-        self.path_rng = numpy_generator(seed, "paths")
+    def __init__(self, config: SposConfig, problem: SearchProblem):
+        self.config, self.space, self.problem = config, problem.space, problem
+        self.train, self.num_epochs = problem.train, config.epochs
+        self.evolution = Evolution(self.space, config.evolution, problem.max_macs, problem.seed)
+        seed_everything(derive_seed(problem.seed, "supernet-weights"))
+        self.supernet = self.space.supernet().to(self.train.device)
+        self.student = Student(
+            self.supernet,
+            config.optimizer,
+            problem.distillation.temperature,
+            config.epochs * len(self.train),
+            average_gradients=problem.average_gradients,
+        )
+        self.path_rng = numpy_generator(problem.seed, "paths")
 
     def train_epoch(self) -> dict[str, float]:
         """Train every batch along one path drawn uniformly."""
         losses = []
         for batch in self.train.epoch(self.epochs_done):
-            path = self.space.sample_within(self.path_rng, self.max_macs if self.config.train_within_limit else None)
+            limit = self.problem.max_macs if self.config.train_within_limit else None
+            path = self.space.choices(self.space.sample_within(self.path_rng, limit))
             losses.append(self.student.step(batch, lambda images, path=path: self.supernet(images, path)))  # type: ignore[misc]
         self.epochs_done += 1
         return {"loss": float(np.mean(losses))}
@@ -110,11 +100,12 @@ class Spos(SearchAlgorithm):
                 if len(calibration) == self.config.calibration_batches:
                     break
         return OneShotScorer(
+            self.space,
             copy.deepcopy(self.supernet),
             calibration,
-            list(self.validation.unvaried()),
+            list(self.problem.validation.unvaried()),
             self.config.fitness,
-            self.distillation.temperature,
+            self.problem.distillation.temperature,
         )
 
     def best(self) -> tuple[Genotype, float]:

@@ -9,7 +9,7 @@ import sys
 import typer
 from rich.text import Text
 
-from dfnas_ray.cli import config, evaluate, report, retrain, run, search, synthesize, teacher
+from dfnas_ray.cli import config, evaluate, report, retrain, run, search, space, synthesize, teacher
 from dfnas_ray.cli.console import err
 from dfnas_ray.errors import DfnasError
 
@@ -26,6 +26,7 @@ app = typer.Typer(
 )
 for module in (run, synthesize, search, retrain, evaluate, report):
     app.command()(getattr(module, module.__name__.rsplit(".", 1)[-1]))
+app.add_typer(space.app, name="space")
 app.add_typer(teacher.app, name="teacher")
 app.add_typer(config.app, name="config")
 

@@ -69,7 +69,7 @@ class _Decoded(Dataset[tuple[Tensor, int]]):
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        where = f"{self.dataset.description}, image {index}"
+        where = f"evaluation.dataset: {self.dataset.description}, image {index}"
         try:
             image, label = self.dataset[index]
             image.load()  # PIL decodes only when it has to
@@ -92,6 +92,8 @@ def iterate_batches(
         DatasetError: the dataset is empty, an image cannot be read, or a label or channel does not fit the teacher.
     """
     if len(dataset) == 0:
-        raise DatasetError(f"{dataset.description} holds no images.")
+        raise DatasetError(
+            f"evaluation.dataset: {dataset.description} holds no images. Give one with at least one labelled image."
+        )
     decoded = _Decoded(dataset, image_shape, num_classes)
     yield from DataLoader(decoded, batch_size=batch_size, shuffle=False)

@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from dfnas_ray.datasets.base import ImageDataset
 from dfnas_ray.errors import DatasetError
 
+_LAYOUT = "It must be a folder with one sub-folder of images per class."
+
 
 class _Folder:
     def __init__(self, path: Path):
@@ -19,8 +21,8 @@ class _Folder:
         self.description = f"image folder {path}"
         try:
             self.samples: list[tuple[str, int]] = ImageFolder(str(path)).samples
-        except FileNotFoundError as error:
-            raise DatasetError(f"{self.description}: {error}") from error
+        except OSError as error:
+            raise DatasetError(f"evaluation.dataset.path ({path}) cannot be used: {error} {_LAYOUT}") from error
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -43,7 +45,6 @@ class ImageFolderConfig(BaseModel):
         """List the files; images are decoded when they are asked for."""
         path = self.path.expanduser()
         if not path.is_dir():
-            raise DatasetError(
-                f"The image folder {path} does not exist or is not a folder. Set its path in the dataset."
-            )
+            problem = "is a file, not a folder" if path.exists() else "does not exist"
+            raise DatasetError(f"evaluation.dataset.path ({path}) {problem}. {_LAYOUT}")
         return _Folder(path)

@@ -17,6 +17,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from dfnas_ray.datasets.base import ImageDataset
 from dfnas_ray.errors import DatasetError
 
+_LAYOUT = (
+    "It must be a Parquet file, or a folder of them, with the columns image: struct<bytes, path> and label: integer."
+)
+
 
 class _Parquet:
     def __init__(self, path: str, dataset: pyarrow.dataset.Dataset):
@@ -29,8 +33,8 @@ class _Parquet:
         """Encoded images and labels, read when the first image is asked for."""
         try:
             table = self.dataset.to_table(columns=["image", "label"])
-        except (OSError, pa.ArrowInvalid) as error:
-            raise DatasetError(f"{self.description} cannot be read: {error}") from error
+        except (OSError, pa.ArrowException) as error:
+            raise DatasetError(f"evaluation.dataset: {self.description} cannot be read: {error}. {_LAYOUT}") from error
         # Chunked on purpose: a combined binary column would overflow its 32-bit offsets beyond 2 GiB.
         return pc.struct_field(table["image"], "bytes"), table["label"].to_numpy()
 
@@ -52,18 +56,23 @@ class ParquetConfig(BaseModel):
 
     def open(self) -> ImageDataset:
         """Check the columns; images are read when the first one is asked for, and decoded one by one."""
-        where = f"Parquet dataset {self.path}"
+        where = f"evaluation.dataset.path ({self.path})"
         try:
             path = self.path if "://" in self.path else str(Path(self.path).expanduser())
             dataset = pa.dataset.dataset(path, format="parquet")
+            opened = _Parquet(self.path, dataset)
         except FileNotFoundError as error:
-            raise DatasetError(f"{where} does not exist. Set its path in the dataset.") from error
-        except (OSError, pa.ArrowInvalid) as error:
-            raise DatasetError(f"{where} cannot be read: {error}") from error
+            raise DatasetError(f"{where} does not exist. {_LAYOUT}") from error
+        except (OSError, pa.ArrowException) as error:
+            raise DatasetError(f"{where} cannot be read: {error}. {_LAYOUT}") from error
+        if not dataset.files:
+            raise DatasetError(f"{where} holds no Parquet file. {_LAYOUT}")
         schema = dataset.schema
         image = schema.field("image").type if "image" in schema.names else None
         if image is None or not pa.types.is_struct(image) or "bytes" not in [f.name for f in image]:
-            raise DatasetError(f"{where} has no column image: struct<bytes, path>; its columns are {schema.names}.")
+            raise DatasetError(
+                f"{where} has no column image: struct<bytes, path>; its columns are {schema.names}. {_LAYOUT}"
+            )
         if "label" not in schema.names or not pa.types.is_integer(schema.field("label").type):
-            raise DatasetError(f"{where} has no integer column label; its columns are {schema.names}.")
-        return _Parquet(self.path, dataset)
+            raise DatasetError(f"{where} has no integer column label; its columns are {schema.names}. {_LAYOUT}")
+        return opened

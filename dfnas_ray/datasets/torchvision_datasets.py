@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,18 +41,20 @@ class TorchvisionDatasetConfig(BaseModel):
         """Construct the dataset; with ``download: true`` among the arguments, torchvision fetches it first."""
         import torchvision.datasets
 
-        where = f"torchvision dataset {self.name}"
         if self.name.startswith("_") or self.name not in torchvision.datasets.__all__:
-            raise DatasetError(
-                f"{where} does not exist. See torchvision.datasets for the names, e.g. CIFAR10, ImageNet."
-            )
+            near = difflib.get_close_matches(self.name, torchvision.datasets.__all__, n=1)
+            advice = f"Did you mean {near[0]}?" if near else "Its names are e.g. CIFAR10, ImageNet, Flowers102."
+            raise DatasetError(f"evaluation.dataset.name ({self.name}) is not in torchvision.datasets. {advice}")
         try:
             dataset = getattr(torchvision.datasets, self.name)(root=str(self.root.expanduser()), **self.arguments)
-        except TypeError as error:
-            raise DatasetError(f"{where} does not take these arguments {self.arguments}: {error}") from error
-        except (OSError, RuntimeError, ValueError) as error:
+        except (TypeError, ValueError) as error:  # an argument that it does not know, or a value such as split: vall
             raise DatasetError(
-                f"{where} cannot be opened at {self.root}: {error} "
-                "Put the files there, or set dataset.arguments.download=true on a machine with network access."
+                f"evaluation.dataset.arguments ({self.arguments}) do not fit torchvision's {self.name}: {error} "
+                f"They must be arguments of torchvision.datasets.{self.name}."
             ) from error
-        return _Torchvision(dataset, where)
+        except (OSError, RuntimeError) as error:
+            raise DatasetError(
+                f"torchvision's {self.name} cannot be opened at evaluation.dataset.root ({self.root}): {error} "
+                "Put its files there, or set evaluation.dataset.arguments.download=true on a machine with network access."
+            ) from error
+        return _Torchvision(dataset, f"torchvision dataset {self.name}")

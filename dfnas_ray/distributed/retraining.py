@@ -25,9 +25,9 @@ from dfnas_ray.seeding import derive_seed, seed_everything
 from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.shards import SyntheticImages
 from dfnas_ray.teachers.base import Teacher
-from dfnas_ray.training.batches import SyntheticBatches, validation_mask
+from dfnas_ray.training.batches import SyntheticBatches, split_mask
 from dfnas_ray.training.config import RetrainingConfig
-from dfnas_ray.training.student import Student, validate
+from dfnas_ray.training.student import Student, set_drop_path, validate
 
 _STATE_FILE = "state.pt"
 
@@ -92,7 +92,8 @@ def retrain(
     with result.checkpoint.as_directory() as folder:
         state = torch.load(Path(folder) / _STATE_FILE, map_location="cpu", weights_only=True)
     network = job.space.build(job.genotype)
-    network.load_state_dict(state["student"]["model"])
+    weights = state["student"]["model"]
+    network.load_state_dict({name: weights[name] for name in network.state_dict()})  # without the auxiliary classifier
     return Retrained(network.eval(), state["history"])
 
 
@@ -109,7 +110,7 @@ def _worker(config: dict[str, Any]) -> None:
     device = worker_device(job.resources.cpus)
     settings = job.config
     seed = derive_seed(job.seed, "retraining")
-    mask = validation_mask(images.ids, job.validation_fraction, job.seed)
+    mask = split_mask(images.ids, job.validation_fraction, job.seed)
     per_worker = settings.batch_size // world_size
     train = SyntheticBatches(
         images.select(~mask), teacher, settings.distillation, per_worker, seed, device, rank, world_size
@@ -117,9 +118,16 @@ def _worker(config: dict[str, Any]) -> None:
     validation = SyntheticBatches(images.select(mask), teacher, settings.distillation, 256, seed, device)
 
     seed_everything(seed)
-    network = job.space.build(job.genotype).to(device)
+    build = job.space.build_with_auxiliary if settings.auxiliary_weight else job.space.build
+    network = build(job.genotype).to(device)
     parallel = ray.train.torch.prepare_model(network, move_to_device=False)
-    student = Student(network, settings.optimizer, settings.distillation.temperature, settings.epochs * len(train))
+    student = Student(
+        network,
+        settings.optimizer,
+        settings.distillation.temperature,
+        settings.epochs * len(train),
+        settings.auxiliary_weight,
+    )
     history: list[dict[str, float]] = []
     if (checkpoint := ray.train.get_checkpoint()) is not None:
         with checkpoint.as_directory() as folder:
@@ -129,6 +137,7 @@ def _worker(config: dict[str, Any]) -> None:
     write = config["board"].writer("train")
     for epoch in range(len(history), settings.epochs):
         parallel.train()
+        set_drop_path(network, settings.drop_path * epoch / settings.epochs)
         losses = [student.step(batch, parallel) for batch in train.epoch(epoch)]
         network.eval()
         result = validate(network, validation.unvaried(), settings.distillation.temperature)

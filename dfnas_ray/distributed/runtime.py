@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import logging
 import os
+import secrets
+import shutil
 import socket
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -16,6 +22,11 @@ from dfnas_ray.distributed.config import ClusterConfig
 from dfnas_ray.errors import ClusterError
 
 _CONNECT_SECONDS = 5.0
+_WORKERS_SETTING = {  # per stage: what sets its number of workers, and how many there are besides
+    "synthesis": ("cluster.synthesis.actors", 0),
+    "search": ("cluster.search.scoring_workers", 1),
+    "retraining": ("retraining.num_workers", 0),
+}
 _QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",  # Tune's banner, printed even with verbose=0
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # halves the cost of a trial
@@ -62,6 +73,7 @@ class RayRuntime:
                 logging.getLogger(name).setLevel(logging.CRITICAL)
         try:
             if address == "local":
+                os.environ.update(token_settings(os.environ))
                 ray.init(
                     address="local",
                     num_cpus=self.config.num_cpus,
@@ -84,19 +96,27 @@ class RayRuntime:
         """Make sure that the cluster can ever hold ``workers`` workers at once.
 
         Raises:
-            ClusterError: it cannot; says what it has. An autoscaling cluster counts with what it may become.
+            ClusterError: it cannot; says what it has, and which settings ask for more. An autoscaling cluster counts
+                with what it may become.
         """
         total = ray.cluster_resources()
-        has_cpus, has_gpus = int(total.get("CPU", 0)), total.get("GPU", 0.0)
-        if gpus * workers > has_gpus:
+        for kind, amount, note in (("GPU", gpus, "; 0 runs on CPUs"), ("CPU", cpus, "")):
+            has = total.get(kind, 0.0)
+            if amount * workers <= has:
+                continue
+            size = f"cluster.{stage}.{kind.lower()}s"
+            asked, advice = f"{size}={amount:g}", f"Lower {size}{note}."
+            if workers > 1:
+                setting, besides = _WORKERS_SETTING[stage]
+                asked += f" for each of {workers} workers: {setting}={workers - besides}"
+                asked += ", and the trial itself" if besides else ""
+                room = int(has / amount + 1e-9)  # workers of this size
+                if room:
+                    advice = f"Lower {setting} to {room - besides}, or lower {size}{note}."
+                else:
+                    advice = f"Not even one worker has room. Lower {size}{note}."
             raise ClusterError(
-                f"The {stage} stage asks for {gpus * workers:g} GPUs (cluster.{stage}.gpus={gpus:g}, {workers} worker(s)), "
-                f"and the cluster has {has_gpus:g}. Lower cluster.{stage}.gpus; 0 runs on CPUs."
-            )
-        if cpus * workers > has_cpus:
-            raise ClusterError(
-                f"The {stage} stage asks for {cpus * workers:g} CPUs (cluster.{stage}.cpus={cpus:g}, {workers} worker(s)), "
-                f"and the cluster has {has_cpus}. Lower cluster.{stage}.cpus."
+                f"The {stage} stage asks for {amount * workers:g} {kind}s ({asked}), and the cluster has {has:g}. {advice}"
             )
 
     def describe(self) -> dict[str, str | int | float]:
@@ -116,6 +136,39 @@ class RayRuntime:
         if gpus:
             room = min(room, int(total.get("GPU", 0.0) / gpus + 1e-9))
         return max(1, room)
+
+
+def token_settings(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return what to add to the environment, so that a local cluster has an authentication token.
+
+    Ray keeps a token below the home directory, and fails where that cannot be written, as in many containers. The
+    token then goes to a temporary directory that is this user's alone; it is removed when the process ends.
+    """
+    mode = environ.get("RAY_AUTH_MODE", "token").lower()
+    if mode != "token" or environ.get("RAY_AUTH_TOKEN") or environ.get("RAY_AUTH_TOKEN_PATH"):
+        return {}  # chosen by the user
+    home = environ.get("HOME")  # Ray looks nowhere else
+    if home and _can_hold_token(Path(home)):
+        return {}
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="dfnas-ray-"))  # mode 0700
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        path = folder / "auth_token"
+        path.write_text(secrets.token_hex(32))  # Ray itself writes only below the home directory
+    except OSError:
+        return {"RAY_AUTH_MODE": "disabled"}
+    return {"RAY_AUTH_TOKEN_PATH": str(path)}
+
+
+def _can_hold_token(home: Path) -> bool:
+    token = home / ".ray" / "auth_token"
+    try:
+        if token.exists() and token.stat().st_size:
+            return os.access(token, os.R_OK)
+        token.parent.mkdir(parents=True, exist_ok=True)
+        return os.access(token if token.exists() else token.parent, os.W_OK)
+    except OSError:
+        return False
 
 
 def worker_device(threads: int) -> torch.device:

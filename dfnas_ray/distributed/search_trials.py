@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any, TypeAlias
@@ -19,18 +19,19 @@ from ray import tune
 from ray.util.placement_group import get_current_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from dfnas_ray.algorithms.base import ScoreCandidates, Scorer, SearchState
-from dfnas_ray.algorithms.config import SearchConfig
+from dfnas_ray.algorithms.base import ScoreCandidates, Scorer, SearchProblem, SearchState
+from dfnas_ray.algorithms.config import SearchConfig, Trial
+from dfnas_ray.algorithms.stand_alone import StandAloneScorer
 from dfnas_ray.distributed.board import ProgressBoard
 from dfnas_ray.distributed.config import SearchResources
 from dfnas_ray.distributed.runtime import worker_device
 from dfnas_ray.errors import DfnasError
-from dfnas_ray.search_spaces.base import Genotype
+from dfnas_ray.search_spaces.base import Genotype, SearchSpace
 from dfnas_ray.seeding import derive_seed, seed_everything
 from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.shards import SyntheticImages, load_shards
 from dfnas_ray.teachers.base import Teacher
-from dfnas_ray.training.batches import SyntheticBatches, validation_mask
+from dfnas_ray.training.batches import SyntheticBatches, split_mask
 
 ImagesRef: TypeAlias = "ray.ObjectRef[SyntheticImages]"
 
@@ -45,9 +46,9 @@ class SearchJob:
     max_macs: int | None
     folder: Location
 
-    def trial_folder(self, seed: int) -> Location:
+    def trial_folder(self, trial: Trial) -> Location:
         """Return where one trial keeps its state and its result."""
-        return self.folder / f"seed-{seed}"
+        return self.folder / trial.name
 
 
 @ray.remote(num_cpus=0)
@@ -56,21 +57,19 @@ def load_images(folder: Location, manifest: dict[str, Any]) -> SyntheticImages:
     return load_shards(folder, manifest)
 
 
-def run_trials(
-    job: SearchJob, teacher: Teacher, images: ray.ObjectRef[SyntheticImages], board: ProgressBoard
-) -> list[dict[str, Any]]:
-    """Run one trial per seed and return their results, in the order of the seeds.
+def run_trials(job: SearchJob, teacher: Teacher, images: ImagesRef, board: ProgressBoard) -> list[dict[str, Any]]:
+    """Run every trial and return their results, in the order of `SearchConfig.trials`.
 
     Raises:
         DfnasError: a trial failed for good; says which, and how to go on.
     """
-    resources = job.resources
+    resources, trials = job.resources, job.config.trials
     place = {"CPU": float(resources.cpus), **({"GPU": resources.gpus} if resources.gpus else {})}
     trainable = tune.with_parameters(_trial, job=job, teacher=teacher, images=[images], board=board)
     with tempfile.TemporaryDirectory(prefix="dfnas-tune-") as scratch:  # what Tune writes is not needed again
         results = tune.Tuner(
             tune.with_resources(trainable, tune.PlacementGroupFactory([place] * (1 + resources.scoring_workers))),
-            param_space={"seed": tune.grid_search(list(job.config.seeds))},
+            param_space={"trial": tune.grid_search(list(range(len(trials))))},
             run_config=tune.RunConfig(
                 name="search",
                 storage_path=scratch,
@@ -80,31 +79,75 @@ def run_trials(
             tune_config=tune.TuneConfig(reuse_actors=True),
         ).fit()
     if results.errors:
-        failed = [seed for seed in job.config.seeds if not (job.trial_folder(seed) / "result.json").exists()]
+        failed = [trial.name for trial in trials if not (job.trial_folder(trial) / "result.json").exists()]
         raise DfnasError(
-            f"Search trial(s) with seed {failed} failed {resources.attempts} times: {_last_line(results.errors[0])}. "
+            f"Search trial(s) {', '.join(failed)} failed {resources.attempts} times: {_last_line(results.errors[0])}. "
             f"Their state is kept in {job.folder}; run the same command again to go on from there."
         )
-    return [(job.trial_folder(seed) / "result.json").read_json() for seed in job.config.seeds]
+    return [(job.trial_folder(trial) / "result.json").read_json() for trial in trials]
+
+
+def compare_architectures(
+    job: SearchJob, found: Mapping[str, tuple[SearchSpace, Genotype]], teacher: Teacher, images: ImagesRef
+) -> dict[str, float]:
+    """Train each architecture alone, all in the same way, and return minus its loss on the validation images.
+
+    What was compared before is kept in ``comparison.json`` and not done again.
+
+    Args:
+        job: Whose `selection` says how long.
+        found: Architectures by a name that tells them apart.
+        teacher: Labels the images.
+        images: The synthetic set.
+    """
+    file, resources = job.folder / "comparison.json", job.resources
+    scores: dict[str, float] = file.read_json() if file.exists() else {}
+    shared = ray.put(teacher)
+    running = {
+        _train_alone.options(
+            num_cpus=resources.cpus, num_gpus=resources.gpus, max_retries=resources.attempts - 1
+        ).remote(job, space, genotype, [shared], [images]): name
+        for name, (space, genotype) in found.items()
+        if name not in scores
+    }
+    while running:
+        (done,), _ = ray.wait(list(running), num_returns=1)
+        scores[running.pop(done)] = ray.get(done)
+        file.write_json(scores)
+    return scores
+
+
+@ray.remote
+def _train_alone(
+    job: SearchJob,
+    space: SearchSpace,
+    genotype: Genotype,
+    teacher: list[ray.ObjectRef[Teacher]],
+    images: list[ImagesRef],
+) -> float:
+    device, settings = worker_device(job.resources.cpus), job.config.selection
+    seed = derive_seed(job.seed, "selection")
+    train, validation = _batches(job, ray.get(teacher[0]), ray.get(images[0]), settings.batch_size, seed, device)
+    scorer = StandAloneScorer(
+        space, train, validation, job.config.distillation, settings.optimizer, settings.epochs, seed
+    )
+    return scorer([genotype])[0]
 
 
 def _trial(
-    config: dict[str, Any],
-    job: SearchJob,
-    teacher: Teacher,
-    images: list[ray.ObjectRef[SyntheticImages]],
-    board: ProgressBoard,
+    config: dict[str, Any], job: SearchJob, teacher: Teacher, images: list[ImagesRef], board: ProgressBoard
 ) -> None:
-    seed: int = config["seed"]
-    folder = job.trial_folder(seed)
+    trial = job.config.trials[config["trial"]]
+    folder = job.trial_folder(trial)
     if (folder / "result.json").exists():
         tune.report({"finished": True})
         return
     device = worker_device(job.resources.cpus)
-    state = _make_state(job, seed, teacher, ray.get(images[0]), device)
+    state = _make_state(job, trial, teacher, ray.get(images[0]), device)
     if (folder / "state.pt").exists():
         state.load_state_dict(torch.load(BytesIO((folder / "state.pt").read_bytes()), weights_only=True))
-    write = board.writer(f"seed {seed}")
+    write = board.writer(trial.name)
+    steps = trial.algorithm.steps_to_show
 
     def on_progress(state: SearchState) -> None:
         buffer = BytesIO()
@@ -112,34 +155,53 @@ def _trial(
         (folder / "state.pt").write_bytes(buffer.getbuffer())
         latest = state.history[-1]
         figure = f"loss {latest['loss']:.3f}" if latest["phase"] == "training" else f"best {latest['best']:.3f}"
-        write(len(state.history), f"seed {seed}: {latest['phase']} {latest['number']}, {figure}")
+        write(min(len(state.history), steps), f"{trial.name}: {latest['phase']} {latest['number']}, {figure}")
         tune.report({name: value for name, value in latest.items() if isinstance(value, int | float)})
 
     state.run(on_progress, lambda scorer: _spread(scorer, job.resources, device))
+    write(steps, f"{trial.name}: finished")  # it may have stopped early
+    space = state.algorithm.space
     genotype, score = state.algorithm.best()
-    (folder / "result.json").write_json(
-        {"seed": seed, "genotype": state.algorithm.space.encode(genotype), "score": score, "history": state.history}
-    )
+    cost = space.cost(genotype)
+    result = {
+        "trial": trial.name,
+        "algorithm": trial.algorithm.kind,
+        "space": trial.space.kind,
+        "space_config": trial.space.model_dump(mode="json"),
+        "seed": trial.seed,
+        "genotype": space.encode(genotype),
+        "macs": cost.macs,
+        "params": cost.params,
+        "own_score": score,
+        "history": state.history,
+    }
+    (folder / "result.json").write_json(result)
 
 
 def _make_state(
-    job: SearchJob, seed: int, teacher: Teacher, images: SyntheticImages, device: torch.device
+    job: SearchJob, trial: Trial, teacher: Teacher, images: SyntheticImages, device: torch.device
 ) -> SearchState:
+    config = job.config
+    seed = derive_seed(job.seed, "search", trial.seed)
+    seed_everything(seed)
+    train, validation = _batches(job, teacher, images, trial.algorithm.batch_size, seed, device)
+    space = trial.space.space(teacher.image_shape, teacher.num_classes)
+    problem = SearchProblem(space, train, validation, config.distillation, job.max_macs, seed)
+    return SearchState(trial.algorithm.algorithm(problem))
+
+
+def _batches(
+    job: SearchJob, teacher: Teacher, images: SyntheticImages, batch_size: int, seed: int, device: torch.device
+) -> tuple[SyntheticBatches, SyntheticBatches]:
+    """Return training and validation batches; the split is the same for all trials."""
     warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # shared memory is read only
     config = job.config
-    trial_seed = derive_seed(job.seed, "search", seed)
-    seed_everything(trial_seed)
-    mask = validation_mask(images.ids, config.validation_fraction, job.seed)
+    mask = split_mask(images.ids, config.validation_fraction, job.seed)
     train, validation = (
-        SyntheticBatches(
-            images.select(side), teacher, config.distillation, config.algorithm.batch_size, trial_seed, device
-        )
+        SyntheticBatches(images.select(side), teacher, config.distillation, batch_size, seed, device)
         for side in (~mask, mask)
     )
-    space = config.space.space(teacher.image_shape, teacher.num_classes)
-    return SearchState(
-        config.algorithm.algorithm(space, train, validation, config.distillation, job.max_macs, trial_seed)
-    )
+    return train, validation
 
 
 _scorers: dict[str, Scorer] = {}  # of this worker process: the last one that it was given

@@ -22,7 +22,7 @@ def rebuild_space(
     """
     search, retraining = artefacts["search"], artefacts["retraining"]
     network = retraining.file("network.json") or {}
-    config = network.get("space") or ((search.inputs or {}).get("search", {}).get("space") if search.finished else None)
+    config = network.get("space") or search.get("space_config")
     owner = retraining if network else search
     genotype, macs = owner.get("genotype"), owner.get("macs")
     if config is None or genotype is None:
@@ -39,6 +39,11 @@ def rebuild_space(
         if space is not None and _cost(space, genotype) == macs:
             return space
     return None
+
+
+def sibling(space: SearchSpace, config: dict[str, Any]) -> SearchSpace | None:
+    """Return the space of other settings for the same images and classes, or None if it is unknown here."""
+    return _make_space(config, space.image_shape, space.num_classes)
 
 
 def layers_of(space: SearchSpace | None, genotype: str | None) -> list[Layer]:
@@ -73,17 +78,15 @@ def _shapes_within(canvas: tuple[int, int, int], synthesis: dict[str, Any]) -> l
 
 
 def _make_space(config: Any, image_shape: tuple[int, int, int], num_classes: int) -> SearchSpace | None:
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
-    from dfnas_ray.search_spaces import SearchSpaceConfig
+    from dfnas_ray.search_spaces import make_space
 
     try:
-        parsed: Any = TypeAdapter(SearchSpaceConfig).validate_python(config)
+        return make_space(config, image_shape, num_classes)
     except ValidationError:
         logger.warning("The search space of this run is unknown to this version: its architecture is not drawn.")
         return None
-    space: SearchSpace = parsed.space(image_shape, num_classes)
-    return space
 
 
 def _cost(space: SearchSpace, genotype: str) -> int | None:

@@ -7,6 +7,7 @@ file of its own is readable too.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING
@@ -52,11 +53,11 @@ def draw_architecture(layers: Sequence[Layer], operations: Sequence[str] | None 
     top = 30
     height = top + _ROW * len(layers) + 6
     parts = [
-        _text(_CENTRE - _MAX_BLOCK / 2 - 12, 14, "layer", "end", "label"),
-        _text(_CENTRE, 14, "operation; width: channels", "middle", "label"),
-        _text(_SHAPE_X, 14, "output", "end", "label"),
-        _text(_BAR_X, 14, "MACs", "start", "label"),
-        _text(_WIDTH, 14, "parameters", "end", "label"),
+        svg_text(_CENTRE - _MAX_BLOCK / 2 - 12, 14, "layer", "end", "label"),
+        svg_text(_CENTRE, 14, "operation; width: channels", "middle", "label"),
+        svg_text(_SHAPE_X, 14, "output", "end", "label"),
+        svg_text(_BAR_X, 14, "MACs", "start", "label"),
+        svg_text(_WIDTH, 14, "parameters", "end", "label"),
     ]
     for index, layer in enumerate(layers):
         y = top + _ROW * index
@@ -77,21 +78,21 @@ def draw_architecture(layers: Sequence[Layer], operations: Sequence[str] | None 
         bar = _BAR_WIDTH * layer.cost.macs / largest
         parts += [
             f"<g><title>{escape(_describe(layer, total))}</title>",
-            _text(_CENTRE - _MAX_BLOCK / 2 - 12, middle, _shorten(layer.name, 12), "end", "muted"),
-            _block(_CENTRE - width / 2, y, width, _BLOCK, colour),
-            _text(_CENTRE, middle, _shorten(layer.operation, int(width / 6.2)), "middle"),
-            _text(_SHAPE_X, middle, _shape(layer.output_shape), "end", "muted"),
+            svg_text(_CENTRE - _MAX_BLOCK / 2 - 12, middle, _shorten(layer.name, 12), "end", "muted"),
+            svg_block(_CENTRE - width / 2, y, width, _BLOCK, colour),
+            svg_text(_CENTRE, middle, _shorten(layer.operation, int(width / 6.2)), "middle"),
+            svg_text(_SHAPE_X, middle, _shape(layer.output_shape), "end", "muted"),
             f'<rect x="{_BAR_X}" y="{y + 7}" width="{max(bar, 1):.1f}" height="{_BLOCK - 14}" rx="2" fill="{colour}"/>',
-            _text(
+            svg_text(
                 _BAR_X + max(bar, 1) + 6,
                 middle,
                 f"{quantity(layer.cost.macs)} · {percent(layer.cost.macs / total, 0)}",
                 "start",
             ),
-            _text(_WIDTH, middle, quantity(layer.cost.params), "end", "muted"),
+            svg_text(_WIDTH, middle, quantity(layer.cost.params), "end", "muted"),
             "</g>",
         ]
-    return _svg(_WIDTH, height, "Architecture, layer by layer", parts, "architecture")
+    return svg_element(_WIDTH, height, "Architecture, layer by layer", parts, "architecture")
 
 
 def draw_compact(layers: Sequence[Layer], operations: Sequence[str] | None = None) -> str:
@@ -111,12 +112,12 @@ def draw_compact(layers: Sequence[Layer], operations: Sequence[str] | None = Non
             )
         parts += [
             f"<g><title>{escape(_describe(layer, total))}</title>",
-            _block((width - own) / 2, y, own, block, colour),
+            svg_block((width - own) / 2, y, own, block, colour),
             f'<text x="{width / 2:g}" y="{y + 10.5:g}" text-anchor="middle" style="font-size:9px">'
             f"{escape(_shorten(layer.operation, int(own / 5)))}</text>",
             "</g>",
         ]
-    return _svg(width, 4 + row * len(layers), "Architecture, blocks only", parts, "architecture compact")
+    return svg_element(width, 4 + row * len(layers), "Architecture, blocks only", parts, "architecture compact")
 
 
 def _block_width(layer: Layer, layers: Sequence[Layer]) -> float:
@@ -146,23 +147,42 @@ def _shorten(text: str, length: int) -> str:
     return text if len(text) <= length else f"{text[: max(1, length - 1)]}…"
 
 
-def _block(x: float, y: float, width: float, height: float, colour: str) -> str:
+def svg_block(x: float, y: float, width: float, height: float, colour: str) -> str:
+    """Return a rounded box in an operation's colour."""
     return (
         f'<rect x="{x:.1f}" y="{y:g}" width="{width:.1f}" height="{height}" rx="5" fill="{colour}" '
         f'fill-opacity="0.2" stroke="{colour}" stroke-width="1.2"/>'
     )
 
 
-def _text(x: float, y: float, text: str, anchor: str, kind: str = "") -> str:
+def svg_text(x: float, y: float, text: str, anchor: str, kind: str = "") -> str:
+    """Return text at its base line; ``kind`` is label (small) or muted."""
     opacity = ' fill-opacity="0.68"' if kind else ""
     size = ' style="font-size:11px"' if kind == "label" else ""
     return f'<text x="{x:g}" y="{y:g}" text-anchor="{anchor}"{opacity}{size}>{escape(text)}</text>'
 
 
-def _svg(width: float, height: float, label: str, parts: Iterable[str], css_class: str) -> str:
+def svg_element(width: float, height: float, label: str, parts: Iterable[str], css_class: str) -> str:
+    """Return an SVG element that takes the page's colour and font."""
     body = "\n".join(parts)
     return (
         f'<svg class="{css_class}" role="img" aria-label="{escape(label)}" viewBox="0 0 {width:g} {height:g}" '
         f'width="{width:g}" height="{height:g}" fill="currentColor" '
         f'style="font:12px var(--sans, system-ui, sans-serif)">\n{body}\n</svg>'
+    )
+
+
+def stack(pictures: Sequence[tuple[str, str]]) -> str:
+    """Return one SVG file of (title, element) pairs, one below the other, on white."""
+    sizes = [re.findall(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', picture)[0] for _, picture in pictures]
+    parts, y = [], 28.0
+    for (title, picture), (_, height) in zip(pictures, sizes, strict=True):
+        parts.append(f'<text x="16" y="{y:g}" style="font:bold 14px system-ui, sans-serif">{escape(title)}</text>')
+        parts.append(picture.replace("<svg ", f'<svg x="16" y="{y + 14:g}" ', 1))
+        y += float(height) + 52
+    width = max(float(width) for width, _ in sizes) + 32
+    body = "\n".join(parts)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {y:g}" width="{width:g}" height="{y:g}" '
+        f'fill="#1f2328" color="#1f2328">\n<rect width="100%" height="100%" fill="#ffffff"/>\n{body}\n</svg>\n'
     )

@@ -103,38 +103,63 @@ def synthesis_panels(curves: dict[int, Curve], stage_steps: Sequence[int] = ()) 
     return Panels(svgs, keys)
 
 
-def training_panel(histories: dict[int, list[dict[str, Any]]]) -> Panels:
-    """Draw the supernet's training loss, one line per seed."""
-    with _panel("supernet", "Supernet training loss", "epoch") as (axes, finish):
-        for position, history in enumerate(histories.values()):
-            points = [(entry["number"], entry["loss"]) for entry in history if "loss" in entry]
-            _plot(axes, [x for x, _ in points], [y for _, y in points], _series(position))
-        _log_scale(axes)
-        _whole_numbers(axes)
-        svg = finish()
-    keys = [Key(f"seed {seed}", _variable(position)) for position, seed in enumerate(histories)]
-    return Panels([svg], keys)
+METRIC_TITLES = {
+    "loss": "Supernet training loss",
+    "alpha_loss": "Loss of the architecture parameters",
+    "entropy": "Entropy of the choices, nats",
+    "skips": "Skip connections chosen",
+    "eigenvalue": "Dominant eigenvalue in alpha",
+    "expected_macs": "Expected MACs",
+    "expected_latency": "Expected latency, s",
+}
 
 
-def evolution_panels(histories: dict[int, list[dict[str, Any]]]) -> list[str]:
-    """Draw, per seed, the scores of each generation as dots and the best so far as a line, all on one scale."""
-    generations = {seed: [e for e in history if e.get("scores")] for seed, history in histories.items()}
-    scores = np.array([score for entries in generations.values() for e in entries for score in e["scores"]], float)
+def keys_of(names: Sequence[str]) -> list[Key]:
+    """Return the legend of lines that are drawn in the order of ``names``."""
+    return [Key(name, _variable(position)) for position, name in enumerate(names)]
+
+
+def training_panels(histories: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """Draw what the searches recorded in training, one panel per metric with a line per trial."""
+    names = list(dict.fromkeys(n for h in histories.values() for e in h for n in e if n not in ("phase", "number")))
+    names.sort(key=lambda name: list(METRIC_TITLES).index(name) if name in METRIC_TITLES else len(METRIC_TITLES))
+    svgs = []
+    for name in names:
+        with _panel(f"search-{name}", METRIC_TITLES.get(name, name.replace("_", " ")), "epoch") as (axes, finish):
+            for position, history in enumerate(histories.values()):
+                points = [(entry["number"], entry[name]) for entry in history if name in entry]
+                if points:
+                    _plot(axes, [x for x, _ in points], [y for _, y in points], _series(position))
+            if "loss" in name:
+                _log_scale(axes)
+            elif name.startswith("expected"):
+                axes.yaxis.set_major_formatter(
+                    FuncFormatter(lambda value, _: quantity(value) if value > 1 else _tick(value))
+                )
+            _whole_numbers(axes)
+            svgs.append(finish())
+    return svgs
+
+
+def sampling_panels(histories: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """Draw, per trial, the scores of each round as dots and the best so far as a line, all on one scale."""
+    rounds = {name: [e for e in history if e.get("scores")] for name, history in histories.items()}
+    scores = np.array([score for entries in rounds.values() for e in entries for score in e["scores"]], float)
     low = _floor(scores)
     shown = scores[np.isfinite(scores) & (scores >= low)]
     return [
-        _evolution_panel(seed, position, entries, low, shown)
-        for position, (seed, entries) in enumerate(generations.items())
+        _sampling_panel(name, position, entries, low, shown)
+        for position, (name, entries) in enumerate(rounds.items())
         if entries
     ]
 
 
-def _evolution_panel(seed: int, position: int, generations: list[dict[str, Any]], low: float, shown: Any) -> str:
-    x = np.array([entry["number"] for entry in generations for _ in entry["scores"]], float)
-    y = np.array([score for entry in generations for score in entry["scores"]], float)
-    with _panel(f"evolution-{seed}", f"Evolution, seed {seed}: score", "generation") as (axes, finish):
+def _sampling_panel(name: str, position: int, rounds: list[dict[str, Any]], low: float, shown: Any) -> str:
+    x = np.array([entry["number"] for entry in rounds for _ in entry["scores"]], float)
+    y = np.array([score for entry in rounds for score in entry["scores"]], float)
+    with _panel(f"sampling-{name}", f"Candidates, {name}: score", "round") as (axes, finish):
         _scatter(axes, x, y, _series(position), low)
-        best = [(entry["number"], entry["best"]) for entry in generations if math.isfinite(entry.get("best", math.nan))]
+        best = [(entry["number"], entry["best"]) for entry in rounds if math.isfinite(entry.get("best", math.nan))]
         axes.plot([n for n, _ in best], [b for _, b in best], color=_INK, linewidth=1.4, zorder=4)
         axes.set_xlim(x.min() - 0.6, x.max() + 0.6)
         _limits(axes, shown)
@@ -142,7 +167,9 @@ def _evolution_panel(seed: int, position: int, generations: list[dict[str, Any]]
         return finish()
 
 
-def macs_panel(candidates: dict[int, list[tuple[int, float]]], limit: int | None, best: tuple[int, float]) -> str:
+def macs_panel(
+    candidates: dict[str, list[tuple[int, float]]], limit: int | None, best: tuple[int | None, float | None]
+) -> str:
     """Draw every candidate's score against its MACs, the limit, and the one chosen."""
     with _panel("score-macs", "Score of the candidates", "MACs") as (axes, finish):
         pairs = [np.array(pairs, float).reshape(-1, 2) for pairs in candidates.values()]
@@ -151,7 +178,8 @@ def macs_panel(candidates: dict[int, list[tuple[int, float]]], limit: int | None
         shown = np.concatenate(
             [_scatter(axes, p[:, 0], p[:, 1], _series(position), low) for position, p in enumerate(pairs)]
         )
-        axes.plot([best[0]], [best[1]], marker="o", markersize=8, markerfacecolor="none", color=_INK, zorder=5)
+        if None not in best:
+            axes.plot([best[0]], [best[1]], marker="o", markersize=8, markerfacecolor="none", color=_INK, zorder=5)
         if limit is not None:
             axes.axvline(limit, color=_MUTED, linewidth=1, linestyle=(0, (4, 2)))
             axes.annotate(

@@ -81,3 +81,11 @@ def _three_digits(value: float) -> str:
 
 def _minus(text: str) -> str:
     return text.replace("-", "−")
+
+
+def brief(text: str, width: int = 40) -> str:
+    """Return a text of at most ``width`` characters: its beginning and its end."""
+    if len(text) <= width:
+        return text
+    head = (width - 1) * 2 // 3
+    return f"{text[:head]}…{text[head + 1 - width :]}"

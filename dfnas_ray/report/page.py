@@ -5,23 +5,25 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 import dfnas_ray
 from dfnas_ray.report import figures, formatting
-from dfnas_ray.report.architecture import layers_of, macs_of, rebuild_space
+from dfnas_ray.report.architecture import rebuild_space
 from dfnas_ray.report.artefacts import STAGES, Artefacts, read_artefacts
-from dfnas_ray.report.drawing import draw_architecture, draw_compact, operation_colour, operations_of
-from dfnas_ray.report.results import TITLES, Comparison, compare, verdict
+from dfnas_ray.report.results import Comparison, compare, verdict
 from dfnas_ray.report.samples import Samples, read_curves, read_samples
+from dfnas_ray.report.search_section import (
+    architecture_section,
+    network_titles,
+    panels_for_page,
+    search_section,
+)
 from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.run_dir import RunDir
-
-if TYPE_CHECKING:
-    from dfnas_ray.search_spaces.base import SearchSpace
 
 _STAGE_TITLES = {
     "synthesis": "Synthesis",
@@ -31,8 +33,6 @@ _STAGE_TITLES = {
     "evaluation": "Evaluation",
 }
 _SHORT_TITLES = {"teacher": "teacher", "baseline": "random network"}
-_MAX_SEEDS_DRAWN = 8
-_MAX_DOTS = 6_000  # of the panel of scores against MACs
 
 QUALITY_MEASURES = (
     ("confidence", "Confidence", "percent", "Semantics: mean of the teacher's highest probability. Higher is better."),
@@ -89,7 +89,7 @@ def render(artefacts: Artefacts) -> str:
     environment.filters.update(
         {
             name: getattr(formatting, name)
-            for name in ("count", "quantity", "number", "percent", "duration", "size", "moment", "points")
+            for name in ("count", "quantity", "number", "percent", "duration", "size", "moment", "points", "brief")
         }
     )
     template = environment.from_string((folder / "report.html.j2").read_text(encoding="utf-8"))
@@ -111,8 +111,8 @@ def _context(artefacts: Artefacts) -> dict[str, Any]:
         "comparison": comparison,
         "verdict": verdict(comparison) if comparison else "",
         "synthesis": synthesis,
-        "search": _search(artefacts, space),
-        "architecture": _architecture(artefacts, space),
+        "search": search_section(artefacts, space),
+        "architecture": architecture_section(artefacts, space, network_titles(artefacts)["retraining"]),
         "retraining": _retraining(artefacts),
         "cost": _cost(artefacts),
         "config_text": artefacts.config_text,
@@ -125,14 +125,7 @@ def _comparison(artefacts: Artefacts) -> Comparison | None:
     evaluation = artefacts["evaluation"]
     if not evaluation.finished or not evaluation.get("networks") or not evaluation.get("images"):
         return None
-    return compare(evaluation.summary or {}, _network_titles(artefacts)["retraining"])
-
-
-def _network_titles(artefacts: Artefacts) -> dict[str, str]:
-    """Return the networks' titles; one that was given with --genotype was not searched."""
-    searched, retrained = artefacts["search"].get("genotype"), artefacts["retraining"].get("genotype")
-    given = retrained is not None and searched is not None and retrained != searched
-    return {**TITLES, **({"retraining": "Given"} if given else {})}
+    return compare(evaluation.summary or {}, network_titles(artefacts)["retraining"])
 
 
 def _teacher(artefacts: Artefacts, samples: Samples | None, comparison: Comparison | None) -> dict[str, Any]:
@@ -249,7 +242,7 @@ def _synthesis(artefacts: Artefacts) -> tuple[dict[str, Any] | None, Samples | N
         "samples": samples,
         "measures": [m for m in QUALITY_MEASURES if any(m[0] in values for _, values in rows)],
         "quality": rows,
-        "panels": _panels(panels),
+        "panels": panels_for_page(panels),
         "boundaries": list(_cumulative(steps))[:-1],
         "shards_averaged": facts.shards_averaged,
         "num_shards": len(manifest["shards"]),
@@ -261,94 +254,8 @@ def _cumulative(steps: Sequence[int]) -> list[int]:
     return [sum(steps[: index + 1]) for index in range(len(steps))]
 
 
-def _search(artefacts: Artefacts, space: SearchSpace | None) -> dict[str, Any] | None:
-    stage = artefacts["search"]
-    if not stage.finished:
-        return None
-    trials = sorted(stage.file("trials.json") or stage.get("trials", []), key=lambda trial: trial["seed"])
-    histories = {trial["seed"]: trial.get("history", []) for trial in trials}
-    training = {seed: [e for e in h if e.get("phase") == "training"] for seed, h in histories.items()}
-    evolution = {seed: [e for e in h if e.get("phase") == "evolution"] for seed, h in histories.items()}
-    panels: list[str] = []
-    keys: list[figures.Key] = []
-    if any(training.values()):
-        drawn = figures.training_panel(training)
-        panels, keys = drawn.svgs, drawn.keys[:_MAX_SEEDS_DRAWN]
-    panels += figures.evolution_panels(dict(list(evolution.items())[:_MAX_SEEDS_DRAWN]))
-    candidates = _candidates(evolution, space)
-    if candidates:
-        best = (stage.get("macs"), stage.get("score"))
-        panels.append(figures.macs_panel(candidates, stage.get("max_macs"), best))
-    scored = sum(len(entry.get("scores", [])) for history in evolution.values() for entry in history)
-    return {
-        "space": stage.get("space"),
-        "genotype": stage.get("genotype"),
-        "seed": stage.get("seed"),
-        "max_macs": stage.get("max_macs"),
-        "max_macs_setting": ((stage.inputs or {}).get("search") or {}).get("max_macs"),
-        "fitness": stage.get("fitness"),
-        "algorithm": (((stage.inputs or {}).get("search") or {}).get("algorithm") or {}).get("kind"),
-        "scored": scored,
-        "trials": [
-            {
-                "seed": trial["seed"],
-                "genotype": str(trial["genotype"]),
-                "score": trial["score"],
-                "macs": macs_of(space, str(trial["genotype"])),
-                "chosen": trial["seed"] == stage.get("seed"),
-            }
-            for trial in trials
-        ],
-        "panels": _panels(figures.Panels(panels, keys)),
-        "has_candidates": bool(candidates),
-        "seeds_left_out": max(0, len(evolution) - _MAX_SEEDS_DRAWN),
-    }
-
-
-def _candidates(
-    evolution: dict[int, list[dict[str, Any]]], space: SearchSpace | None
-) -> dict[int, list[tuple[int, float]]]:
-    """Return (MACs, score) of the candidates by seed, where the history names them as ``genotypes`` or ``macs``."""
-    found: dict[int, list[tuple[int, float]]] = {}
-    num_dots = 0
-    for seed, history in evolution.items():
-        for entry in history:
-            macs = entry.get("macs") or [macs_of(space, text) for text in entry.get("genotypes", [])]
-            pairs = [(int(m), s) for m, s in zip(macs, entry.get("scores", []), strict=False) if m is not None]
-            num_dots += len(pairs)
-            if pairs and num_dots <= _MAX_DOTS:
-                found.setdefault(seed, []).extend(pairs)
-    return found
-
-
-def _architecture(artefacts: Artefacts, space: SearchSpace | None) -> dict[str, Any] | None:
-    main = artefacts["retraining"] if artefacts["retraining"].finished else artefacts["search"]
-    layers = layers_of(space, main.get("genotype"))
-    if not layers:
-        return None
-    baseline = artefacts["baseline"]
-    other = layers_of(space, baseline.get("genotype"))
-    operations = operations_of(layers, other)
-    return {
-        "title": _network_titles(artefacts)["retraining"],
-        "genotype": str(main.get("genotype")),
-        "macs": main.get("macs"),
-        "params": main.get("params"),
-        "svg": Markup(draw_architecture(layers, operations)),
-        "legend": [(name, operation_colour(name, operations)) for name in operations],
-        "baseline": {
-            "genotype": str(baseline.get("genotype")),
-            "macs": baseline.get("macs"),
-            "params": baseline.get("params"),
-            "svg": Markup(draw_compact(other, operations)),
-        }
-        if other
-        else None,
-    }
-
-
 def _retraining(artefacts: Artefacts) -> dict[str, Any] | None:
-    titles = _network_titles(artefacts)
+    titles = network_titles(artefacts)
     histories = {titles[name]: artefacts[name].file("history.json") or [] for name in ("retraining", "baseline")}
     histories = {name: history for name, history in histories.items() if history}
     if not histories:
@@ -357,7 +264,7 @@ def _retraining(artefacts: Artefacts) -> dict[str, Any] | None:
         {"title": name, "epochs": len(history), **{key: history[-1].get(key) for key in _FINAL}}
         for name, history in histories.items()
     ]
-    return {"panels": _panels(figures.retraining_panels(histories)), "rows": rows}
+    return {"panels": panels_for_page(figures.retraining_panels(histories)), "rows": rows}
 
 
 _FINAL = ("loss", "validation_loss", "validation_agreement")
@@ -424,7 +331,3 @@ def _keys(artefacts: Artefacts) -> list[tuple[str, str]]:
         if artefacts[name].finished and teacher:
             return [("Teacher, sha256", str(teacher)), *keys]
     return keys
-
-
-def _panels(panels: figures.Panels) -> dict[str, Any]:
-    return {"svgs": [Markup(svg) for svg in panels.svgs], "keys": panels.keys}

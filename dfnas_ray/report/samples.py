@@ -6,7 +6,6 @@ A set may hold a million images of 1000 classes; what is read and what is shown 
 from __future__ import annotations
 
 import base64
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from PIL import Image
 
 from dfnas_ray.errors import DfnasError
 from dfnas_ray.storage.location import Location
+from dfnas_ray.storage.shards import read_info
 
 MAX_CLASSES = 12
 MAX_ROUNDS = 4
@@ -111,13 +111,14 @@ def read_curves(folder: Location, manifest: dict[str, Any]) -> ShardFacts:
     collected: dict[int, dict[int, list[dict[str, float]]]] = defaultdict(lambda: defaultdict(list))
     for entry in spread(manifest["shards"], MAX_FOOTERS):
         try:
-            with _opened(folder / entry["file"]) as file:
-                metadata = json.loads((file.schema_arrow.metadata or {})[b"dfnas"])  # as storage.shards writes it
+            info = read_info(folder / entry["file"])
         except _UNREADABLE as error:
-            facts.problems.append(f"{entry['file']}: {_first_line(error)}")
+            facts.problems.append(
+                f"{entry['file']}: {_first_line(error.__cause__ or error)}"
+            )  # the cause is without the path
             continue
         facts.shards_averaged += 1
-        for round_index, curve in enumerate(metadata.get("curves", [])):
+        for round_index, curve in enumerate(info.curves):
             for point in curve:
                 collected[round_index][int(point["step"])].append(point["losses"])
     for round_index, steps in sorted(collected.items()):

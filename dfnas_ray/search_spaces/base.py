@@ -3,18 +3,43 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from dfnas_ray.errors import GenotypeError
-from dfnas_ray.ops.cost import Cost
+from dfnas_ray.errors import ConfigError, GenotypeError
+from dfnas_ray.ops.cost import Cost, trace_cost
+from dfnas_ray.ops.mixed import Choice
 
 Genotype = tuple[int, ...]
-"""One choice per decision of the space: the index of the operation taken."""
+"""One choice per decision of the space: the index of the option taken."""
 
 _MAX_DRAWS = 10_000
+_BISECTIONS = 60
+
+
+class SpaceConfig(BaseModel):
+    """What the settings of all search spaces have in common, beside ``kind``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    has_auxiliary_classifier: ClassVar[bool] = False  # see `SearchSpace.build_with_auxiliary`
+    has_drop_path: ClassVar[bool] = False  # its networks hold `torchvision.ops.StochasticDepth`
+
+    @property
+    def native_input(self) -> tuple[tuple[int, int, int], int]:
+        """The image shape and the number of classes for which the space was published."""
+        is_large = getattr(self, "form", "cifar") == "imagenet"
+        return ((3, 224, 224), 1000) if is_large else ((3, 32, 32), 10)
+
+    @abstractmethod
+    def space(self, image_shape: tuple[int, int, int], num_classes: int) -> SearchSpace:
+        """Return the space for one input shape and number of classes."""
 
 
 class Layer(NamedTuple):
@@ -26,12 +51,65 @@ class Layer(NamedTuple):
     cost: Cost
 
 
+class Edge(NamedTuple):
+    """One connection within a cell."""
+
+    source: str
+    target: str
+    operation: str
+
+
+class Part(NamedTuple):
+    """A piece of a space's networks whose cost or latency can be measured by itself.
+
+    Attributes:
+        layer: Number of the layer that it belongs to.
+        option: (mixed operation, option) that brings it; None if every architecture has it.
+        key: Parts of equal keys and input shapes are alike.
+        make: Returns the module.
+        input_shape: (C, H, W).
+    """
+
+    layer: int
+    option: tuple[int, int] | None
+    key: Hashable
+    make: Callable[[], nn.Module]
+    input_shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class CostTable:
+    """What each part of a space costs; an architecture's cost is the sum over its parts.
+
+    Attributes:
+        fixed: By layer, what every architecture has.
+        options: By mixed operation and option, the cost by layer.
+    """
+
+    fixed: dict[int, Cost]
+    options: list[list[dict[int, Cost]]]
+
+    @cached_property
+    def macs(self) -> list[np.ndarray[Any, np.dtype[np.float64]]]:
+        """MACs of each option, one array per mixed operation."""
+        return [
+            np.array([sum(cost.macs for cost in option.values()) for option in row], dtype=np.float64)
+            for row in self.options
+        ]
+
+
 class Supernet(nn.Module, ABC):
     """All architectures of a space in one network with shared weights."""
 
     @abstractmethod
-    def forward(self, x: Tensor, genotype: Genotype) -> Tensor:
-        """Map (B, C, H, W) to logits (B, num_classes) along one architecture's path."""
+    def forward(self, x: Tensor, choices: Sequence[Choice]) -> Tensor:
+        """Map (B, C, H, W) to logits (B, num_classes).
+
+        Args:
+            x: Images.
+            choices: One per mixed operation of the space: an option, a mixture of options, or None where an
+                architecture has no connection. `SearchSpace.choices` gives those of one architecture.
+        """
 
 
 class SearchSpace(ABC):
@@ -40,12 +118,15 @@ class SearchSpace(ABC):
     Attributes:
         kind: The name under which experiment files know the space.
         num_choices: How many options each decision has; a genotype has one index per decision.
+        num_options: How many options each mixed operation of the supernet has. In most spaces a mixed operation is a
+            decision; in a DARTS cell there is one for every possible edge, while a genotype has two edges per node.
         image_shape: (C, H, W).
         num_classes: Of the classifier.
     """
 
     kind: str
     num_choices: tuple[int, ...]
+    num_options: tuple[int, ...]
     image_shape: tuple[int, int, int]
     num_classes: int
 
@@ -58,8 +139,8 @@ class SearchSpace(ABC):
         """Return the stand-alone network, which maps (B, C, H, W) to logits (B, num_classes)."""
 
     @abstractmethod
-    def cost(self, genotype: Genotype) -> Cost:
-        """Return parameters and MACs, without building the network."""
+    def parts(self) -> Iterator[Part]:
+        """Yield the pieces of all stand-alone networks; they must add up to each architecture's cost."""
 
     @abstractmethod
     def encode(self, genotype: Genotype) -> str:
@@ -78,8 +159,83 @@ class SearchSpace(ABC):
         """Return the network's layers from input to output; their costs add up to `cost`."""
 
     @abstractmethod
-    def cheapest(self) -> Genotype:
-        """Return an architecture with the fewest MACs."""
+    def option_names(self, position: int) -> tuple[str, ...]:
+        """Return the names of the options of one mixed operation."""
+
+    def cells(self, genotype: Genotype) -> dict[str, list[Edge]]:
+        """Return the graph of each kind of cell; empty for a space without cells."""
+        return {}
+
+    def build_with_auxiliary(self, genotype: Genotype) -> nn.Module:
+        """Return the network with an auxiliary classifier: in training mode it returns (logits, auxiliary logits).
+
+        Raises:
+            ConfigError: the space has none.
+        """
+        raise ConfigError(
+            f"retraining.auxiliary_weight: networks of {self.kind} have no auxiliary classifier. Set it to 0."
+        )
+
+    def alpha_shapes(self) -> list[tuple[int, int]]:
+        """Return the shapes (mixed operations, options) of the architecture parameters, in the order of the supernet.
+
+        By default neighbours with equally many options share a tensor.
+        """
+        shapes: list[tuple[int, int]] = []
+        for options in self.num_options:
+            if shapes and shapes[-1][1] == options:
+                shapes[-1] = (shapes[-1][0] + 1, options)
+            else:
+                shapes.append((1, options))
+        return shapes
+
+    def choices(self, genotype: Genotype) -> tuple[int | None, ...]:
+        """Return the option of each mixed operation of the supernet that this architecture uses."""
+        return genotype
+
+    def derive(self, log_weights: Sequence[np.ndarray[Any, Any]]) -> Genotype:
+        """Return the architecture that a relaxed search points at: by default the heaviest option of each place.
+
+        Args:
+            log_weights: One array per mixed operation, (options,).
+        """
+        return tuple(int(np.argmax(row)) for row in log_weights)
+
+    def derive_within(self, log_weights: Sequence[np.ndarray[Any, Any]], max_macs: int | None) -> Genotype:
+        """Return what `derive` returns, of at most ``max_macs``.
+
+        MACs are charged at a price per MAC, the lowest one that brings the architecture within the limit; it is found
+        by bisection (a Lagrangian relaxation, exact but for ties on its convex hull).
+
+        Raises:
+            GenotypeError: not even the cheapest architecture is within the limit.
+        """
+        self.check_limit(max_macs)
+        best = self.derive(log_weights)
+        if max_macs is None or self.cost(best).macs <= max_macs:
+            return best
+        macs = self.cost_table.macs
+
+        def at(price: float) -> Genotype:
+            return self.derive([row - price * cost for row, cost in zip(log_weights, macs, strict=True)])
+
+        low, high = 0.0, 1e-9
+        while self.cost(at(high)).macs > max_macs:
+            low, high = high, 4 * high
+            if high > 1e9:
+                return self.cheapest()
+        for _ in range(_BISECTIONS):
+            middle = (low + high) / 2
+            low, high = (middle, high) if self.cost(at(middle)).macs > max_macs else (low, middle)
+        return at(high)
+
+    def num_skips(self, genotype: Genotype) -> int:
+        """Count the skip connections that the search chose: a sign of collapse when they take over."""
+        return sum(
+            self.option_names(position)[choice] in SKIP_NAMES
+            for position, choice in enumerate(self.choices(genotype))
+            if choice is not None
+        )
 
     def sample(self, rng: np.random.Generator) -> Genotype:
         """Draw an architecture uniformly."""
@@ -112,14 +268,47 @@ class SearchSpace(ABC):
             f"{self.cost(self.cheapest()).macs:,}. Raise search.max_macs."
         )
 
+    @cached_property
+    def cost_table(self) -> CostTable:
+        """The cost of every part, each kind of part traced once."""
+        table = CostTable({}, [[{} for _ in range(options)] for options in self.num_options])
+        traced: dict[Hashable, Cost] = {}
+        for part in self.parts():
+            key = (part.key, part.input_shape)
+            if key not in traced:
+                traced[key] = trace_cost(part.make(), part.input_shape)[0]
+            row = table.fixed if part.option is None else table.options[part.option[0]][part.option[1]]
+            row[part.layer] = row.get(part.layer, Cost(0, 0)) + traced[key]
+        return table
+
+    def cost(self, genotype: Genotype) -> Cost:
+        """Return parameters and MACs, without building the network."""
+        return sum(self.layer_costs(genotype).values(), Cost(0, 0))
+
+    def layer_costs(self, genotype: Genotype) -> dict[int, Cost]:
+        """Return the cost by layer."""
+        table = self.cost_table
+        costs = dict(table.fixed)
+        for row, choice in zip(table.options, self.choices(genotype), strict=True):
+            if choice is not None:
+                for layer, cost in row[choice].items():
+                    costs[layer] = costs.get(layer, Cost(0, 0)) + cost
+        return costs
+
+    def cheapest(self) -> Genotype:
+        """Return an architecture with the fewest MACs."""
+        return self.derive([-macs for macs in self.cost_table.macs])
+
     def check_limit(self, max_macs: int | None) -> None:
         """Make sure that the limit admits an architecture.
 
         Raises:
             GenotypeError: it does not; says which limit would.
         """
+        if max_macs is None:
+            return
         smallest = self.cost(self.cheapest()).macs
-        if max_macs is not None and max_macs < smallest:
+        if max_macs < smallest:
             raise GenotypeError(
                 f"search.max_macs ({max_macs:,}) is below the smallest architecture of {self.kind}, "
                 f"{self.encode(self.cheapest())} with {smallest:,} MACs. Raise it to at least that."
@@ -138,3 +327,7 @@ class SearchSpace(ABC):
             raise GenotypeError(
                 f"{genotype} is not a genotype of {self.kind}, whose decisions have {self.num_choices} options."
             )
+
+
+SKIP_NAMES = ("skip_connect", "identity", "skip")
+"""What the spaces call an option that passes its input on."""

@@ -25,6 +25,8 @@ from dfnas_ray.storage.location import Location
 FORMAT = 1
 ROW_GROUP_SIZE = 500
 _METADATA_KEY = b"dfnas"
+_REMEDY = "Running the same command again replaces it."
+_UNREADABLE = (pa.ArrowException, OSError, KeyError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -146,21 +148,32 @@ def manifest_entry(shard: int, data: bytes | memoryview, rows: int) -> dict[str,
     return {"shard": shard, "file": shard_name(shard), "rows": rows, "bytes": len(data), "sha256": sha256(data)}
 
 
+def read_info(location: Location) -> ShardInfo:
+    """Read what a shard says about itself, from its footer alone.
+
+    Raises:
+        ShardError: the file is missing, truncated, or not a shard of this format.
+    """
+    try:
+        with location.filesystem.open_input_file(location.path) as source:
+            return _footer_info(pq.ParquetFile(source), str(location))
+    except FileNotFoundError as error:
+        raise ShardError(f"Shard {location} is missing. {_REMEDY}") from error
+    except _UNREADABLE as error:
+        raise _unreadable(str(location), error) from error
+
+
 def decode_shard(data: bytes, key: str, where: str) -> tuple[ShardInfo, SyntheticImages]:
     """Read a shard's bytes back.
 
     Raises:
         ShardError: the file is truncated, altered, or belongs to other settings than ``key``.
     """
-    remedy = "Running the same command again replaces it."
     try:
         file = pq.ParquetFile(pa.BufferReader(data))
-        metadata = json.loads((file.schema_arrow.metadata or {})[_METADATA_KEY])
-        if metadata.pop("format") != FORMAT:
-            raise ShardError(f"Shard {where} has another format than {FORMAT}. {remedy}")
-        info = ShardInfo(**metadata)
+        info = _footer_info(file, where)
         if info.key != key:
-            raise ShardError(f"Shard {where} was made with other settings ({info.key[:12]}, not {key[:12]}). {remedy}")
+            raise ShardError(f"Shard {where} was made with other settings ({info.key[:12]}, not {key[:12]}). {_REMEDY}")
         table = file.read()
         images = np.stack([_pixels(png) for png in pc.struct_field(table["image"], "bytes").to_pylist()])
         logits = table["logits"].combine_chunks()
@@ -172,8 +185,8 @@ def decode_shard(data: bytes, key: str, where: str) -> tuple[ShardInfo, Syntheti
             logits=logits.flatten().to_numpy().reshape(table.num_rows, -1),
             ids=(np.uint64(info.shard) << np.uint64(32)) + rows,
         )
-    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
-        raise ShardError(f"Shard {where} is truncated or is not a shard of this product ({error}). {remedy}") from error
+    except _UNREADABLE as error:
+        raise _unreadable(where, error) from error
 
 
 def load_shards(folder: Location, manifest: dict[str, Any]) -> SyntheticImages:
@@ -186,15 +199,25 @@ def load_shards(folder: Location, manifest: dict[str, Any]) -> SyntheticImages:
     for entry in manifest["shards"]:
         location = folder / entry["file"]
         if not location.exists():
-            raise ShardError(f"Shard {location} is missing. Running the same command again replaces it.")
+            raise ShardError(f"Shard {location} is missing. {_REMEDY}")
         data = location.read_bytes()
         _, images = decode_shard(data, manifest["key"], str(location))
         if sha256(data) != entry["sha256"]:
-            raise ShardError(
-                f"Shard {location} has changed since it was made. Running the same command again replaces it."
-            )
+            raise ShardError(f"Shard {location} has changed since it was made. {_REMEDY}")
         parts.append(images)
     return SyntheticImages.concatenate(parts)
+
+
+def _footer_info(file: pq.ParquetFile, where: str) -> ShardInfo:
+    metadata = json.loads((file.schema_arrow.metadata or {})[_METADATA_KEY])
+    if metadata.pop("format") != FORMAT:
+        raise ShardError(f"Shard {where} has another format than {FORMAT}. {_REMEDY}")
+    return ShardInfo(**metadata)
+
+
+def _unreadable(where: str, error: Exception) -> ShardError:
+    reason = " ".join(str(error).split())  # some of Arrow's messages span lines
+    return ShardError(f"Shard {where} is truncated or is not a shard of this product ({reason}). {_REMEDY}")
 
 
 def _png(image: np.ndarray[Any, Any]) -> bytes:

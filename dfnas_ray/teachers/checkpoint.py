@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import importlib
 import pickle
 import sys
@@ -17,7 +18,8 @@ from dfnas_ray.errors import TeacherError
 from dfnas_ray.teachers.base import Teacher, first_line, freeze_teacher
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "params")
-_MAX_LISTED = 5
+_FIRST_LISTED = 4
+_HEAD_BYTES = 512  # enough to tell a text file from weights
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
@@ -31,6 +33,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise TeacherError(f"The checkpoint {path} does not exist. Set teacher.checkpoint to the file.")
+    _refuse_text(path)
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -61,11 +64,25 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     return dict(state)
 
 
-def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+def load_weights(
+    model: nn.Module,
+    state: Mapping[str, Tensor],
+    source: str,
+    network: str = "the network",
+    remedy: str = "Give the weights of this very network.",
+) -> None:
     """Load ``state`` into ``model``; every name and shape must fit.
 
+    Args:
+        model: Takes the weights.
+        state: The weights by name.
+        source: Where they come from.
+        network: What the user calls ``model``: the setting that chose it, and its value.
+        remedy: What the user can change.
+
     Raises:
-        TeacherError: lists the first names that are missing, unexpected or of another shape.
+        TeacherError: lists the first names that are missing, unexpected or of another shape, and the last: often the
+            classifier's.
     """
     own = model.state_dict()
     missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
@@ -78,14 +95,9 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: str) -> 
     problems = {"missing": missing, "unexpected": unexpected, "of another shape": misshapen}
     if any(problems.values()):
         listed = "; ".join(
-            f"{len(names)} {kind}: {', '.join(names[:_MAX_LISTED])}{', ...' if len(names) > _MAX_LISTED else ''}"
-            for kind, names in problems.items()
-            if names
+            f"{len(names)} {kind}: {', '.join(_first_and_last(names))}" for kind, names in problems.items() if names
         )
-        raise TeacherError(
-            f"The checkpoint {source} does not fit the network that teacher.builder makes: {listed}. "
-            "Check teacher.builder and teacher.arguments."
-        )
+        raise TeacherError(f"The checkpoint {source} does not fit {network}: {listed}. {remedy}")
     model.load_state_dict(dict(state), strict=False)  # only num_batches_tracked may be absent: older files lack it
 
 
@@ -118,6 +130,32 @@ def build_model(builder: str, arguments: Mapping[str, Any]) -> nn.Module:
     return model
 
 
+def _first_and_last(names: list[str]) -> list[str]:
+    if len(names) <= _FIRST_LISTED + 1:
+        return names
+    return [*names[:_FIRST_LISTED], "...", names[-1]]
+
+
+def _refuse_text(path: Path) -> None:
+    """Tell a web page or a pointer, saved under the checkpoint's name, from a checkpoint that would run code."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD_BYTES)
+    except OSError as error:
+        raise TeacherError(f"The checkpoint {path} cannot be read: {first_line(error)}") from error
+    if head.startswith(b"version https://git-lfs"):
+        raise TeacherError(
+            f"The checkpoint {path} is a Git LFS pointer, not a checkpoint: the weights themselves were not fetched. "
+            "Run `git lfs pull` in its repository, or download the file again."
+        )
+    # A safetensors file may begin with "<" as well: there it is a byte of a length, and zeros follow.
+    if head.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"<") and b"\0" not in head:
+        raise TeacherError(
+            f"The checkpoint {path} is a web page (HTML), not a checkpoint. Download it again, from the address of the "
+            "file itself, or set teacher.checkpoint to another file."
+        )
+
+
 def _is_state_dict(state: Mapping[Any, Any]) -> bool:
     return bool(state) and all(isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items())
 
@@ -148,5 +186,11 @@ class CheckpointTeacherConfig(BaseModel):
         path = self.checkpoint.expanduser()
         state = read_state_dict(path)
         model = build_model(self.builder, self.arguments)
-        load_weights(model, state, str(path))
+        load_weights(
+            model,
+            state,
+            str(path),
+            network=f"the network that teacher.builder ({self.builder}) makes",
+            remedy=f"Check teacher.builder, teacher.arguments ({self.arguments}) and teacher.checkpoint.",
+        )
         return freeze_teacher(path.name, model, self.image_shape, self.mean, self.std, self.num_classes)

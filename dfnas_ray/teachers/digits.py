@@ -83,7 +83,13 @@ class DigitsTeacherConfig(BaseModel):
             with fixed_threads(1):
                 _save(_train(DigitsCNN(self.width), self.epochs, self.seed), path)
         model = DigitsCNN(self.width)
-        load_weights(model, read_state_dict(path), str(path))
+        load_weights(
+            model,
+            read_state_dict(path),
+            str(path),
+            network=f"the digits network of teacher.width ({self.width})",
+            remedy="Delete the file: the next command trains the teacher again.",
+        )
         return freeze_teacher("digits", model, digits.IMAGE_SHAPE, _MEAN, _STD)
 
 

@@ -54,7 +54,13 @@ class TorchvisionTeacherConfig(BaseModel):
                     f"The weights of torchvision:{self.name} cannot be downloaded ({error}). Without a network: fetch "
                     f"{weights.url} on another machine and set teacher.checkpoint to the file."
                 ) from error
-        load_weights(model, state, source)
+        load_weights(
+            model,
+            state,
+            source,
+            network=f"the network of teacher.name ({self.name})",
+            remedy=f"Set teacher.checkpoint to weights of {self.name}, or teacher.name to the network that they belong to.",
+        )
         preset = weights.transforms()
         (size,) = preset.crop_size
         return freeze_teacher(

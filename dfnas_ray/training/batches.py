@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dfnas_ray.errors import ConfigError
 from dfnas_ray.seeding import derive_seed, torch_generator
 from dfnas_ray.storage.shards import SyntheticImages
 from dfnas_ray.synthesis.regions import center_crop, crop, draw_region
@@ -28,14 +29,17 @@ class Batch(NamedTuple):
     teacher_logits: Tensor
 
 
-def validation_mask(ids: np.ndarray[Any, np.dtype[np.uint64]], fraction: float, seed: int) -> np.ndarray[Any, Any]:
-    """Say which images are for validation, as a mask (N,).
+def split_mask(
+    ids: np.ndarray[Any, np.dtype[np.uint64]], fraction: float, seed: int, name: str = "validation-split"
+) -> np.ndarray[Any, Any]:
+    """Say which images are on the smaller side of a split, as a mask (N,).
 
-    An image's side depends on its own id and the seed alone: it never changes sides when more shards arrive.
+    An image's side depends on its own id, the seed and the split's name alone: it never changes sides when more shards
+    arrive.
     """
     # One round of the splitmix64 finaliser: enough to make neighbouring ids independent.
     with np.errstate(over="ignore"):
-        z = ids + np.uint64(derive_seed(seed, "validation-split"))
+        z = ids + np.uint64(derive_seed(seed, name))
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         z = z ^ (z >> np.uint64(31))
@@ -72,6 +76,7 @@ class SyntheticBatches:
         self.teacher, self.config, self.seed, self.device = teacher, config, seed, device
         self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
         self.input_size = teacher.image_shape[1:]
+        self.ids = data.ids
         self.images = torch.from_numpy(data.images).to(device)
         self.logits = torch.from_numpy(data.logits).to(device)
         self.model = copy.deepcopy(teacher.model).to(device)
@@ -79,6 +84,32 @@ class SyntheticBatches:
     def __len__(self) -> int:
         """Batches per epoch. A last, smaller batch is left out, unless it is the only one."""
         return max(1, len(self.images) // (self.batch_size * self.world_size))
+
+    def to(self, device: torch.device) -> None:
+        """Move the set and the teacher to a device."""
+        self.device = device
+        self.images, self.logits = self.images.to(device), self.logits.to(device)
+        self.model.to(device)
+
+    def split(self, fraction: float, name: str) -> tuple[SyntheticBatches, SyntheticBatches]:
+        """Return two parts of the set, the second one with ``fraction`` of the images.
+
+        Raises:
+            ConfigError: a part would be empty.
+        """
+        mask = torch.from_numpy(split_mask(self.ids, fraction, self.seed, name))
+        if not 0 < int(mask.sum()) < len(mask):
+            raise ConfigError(
+                f"search: {len(mask)} synthetic training images are too few to be split for {name}. Make more with "
+                "synthesis.num_shards or synthesis.images_per_shard."
+            )
+        parts = []
+        for side in (~mask, mask):
+            part = copy.copy(self)
+            part.ids = self.ids[side.numpy()]
+            part.images, part.logits = self.images[side.to(self.device)], self.logits[side.to(self.device)]
+            parts.append(part)
+        return parts[0], parts[1]
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """Yield the training batches of epoch ``number``, shuffled and varied."""

@@ -48,15 +48,23 @@ class DistillationConfig(BaseModel):
 
 
 class OptimizerConfig(BaseModel):
-    """SGD with Nesterov momentum and a cosine schedule over all steps."""
+    """SGD with momentum and a cosine schedule over all steps."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     lr: float = Field(0.1, gt=0, description="Highest learning rate.")
+    min_lr: float = Field(0.0, ge=0, description="Learning rate at the end of the cosine.")
     warmup_fraction: float = Field(0.05, ge=0, lt=1, description="Share of the steps with linear warm-up.")
     momentum: float = Field(0.9, ge=0, lt=1)
+    nesterov: bool = Field(True, description="Nesterov's momentum instead of the plain one.")
     weight_decay: float = Field(3e-4, ge=0)
     clip_norm: float = Field(5.0, gt=0, description="Largest norm of the gradient.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.min_lr > self.lr:
+            raise ValueError(f"min_lr ({self.min_lr}) must not be above lr ({self.lr}).")
+        return self
 
 
 class RetrainingConfig(BaseModel):
@@ -70,6 +78,12 @@ class RetrainingConfig(BaseModel):
     distillation: DistillationConfig = DistillationConfig()
     baseline: bool = Field(
         True, description="Also train a random architecture of the same budget, to see what the search was worth."
+    )
+    drop_path: float = Field(
+        0.0, ge=0, lt=1, description="Share of paths dropped at the end of training, growing from 0; DARTS cells only."
+    )
+    auxiliary_weight: float = Field(
+        0.0, ge=0, description="Weight of an auxiliary classifier's loss; DARTS networks only (the paper: 0.4)."
     )
     num_workers: int = Field(1, gt=0, description="Ray Train workers; more than one train with DDP.")
 

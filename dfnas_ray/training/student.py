@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
 
 from dfnas_ray.training.batches import Batch
 from dfnas_ray.training.config import OptimizerConfig
@@ -17,20 +18,21 @@ from dfnas_ray.training.distillation import distillation_loss
 def make_optimizer(
     parameters: Iterable[nn.Parameter], config: OptimizerConfig, total_steps: int
 ) -> tuple[torch.optim.SGD, torch.optim.lr_scheduler.LambdaLR]:
-    """Return SGD and its schedule: linear warm-up, then a cosine to 0 at ``total_steps``."""
+    """Return SGD and its schedule: linear warm-up, then a cosine to ``min_lr`` at ``total_steps``."""
     optimizer = torch.optim.SGD(
         parameters,
         lr=config.lr,
         momentum=config.momentum,
         weight_decay=config.weight_decay,
-        nesterov=config.momentum > 0,
+        nesterov=config.nesterov and config.momentum > 0,
     )
     warmup = round(total_steps * config.warmup_fraction)
 
     def factor(step: int) -> float:
         if step < warmup:
             return (step + 1) / warmup
-        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total_steps - warmup)))
+        falling = 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total_steps - warmup)))
+        return falling + (1 - falling) * config.min_lr / config.lr
 
     return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
@@ -43,22 +45,42 @@ class Student:
         config: Of the optimiser.
         temperature: Of the distillation.
         total_steps: Over which the learning rate falls.
+        auxiliary_weight: Of the loss of an auxiliary classifier, if the network has one.
+        average_gradients: Called with the parameters after backward, where several processes train together without DDP.
     """
 
-    def __init__(self, model: nn.Module, config: OptimizerConfig, temperature: float, total_steps: int):
+    def __init__(
+        self,
+        model: nn.Module,
+        config: OptimizerConfig,
+        temperature: float,
+        total_steps: int,
+        auxiliary_weight: float = 0.0,
+        average_gradients: Callable[[Iterable[nn.Parameter]], None] | None = None,
+    ):
         self.model, self.config, self.temperature = model, config, temperature
-        self.optimizer, self.schedule = make_optimizer(model.parameters(), config, total_steps)
+        self.auxiliary_weight, self.average_gradients = auxiliary_weight, average_gradients
+        self.parameters = list(model.parameters())
+        self.optimizer, self.schedule = make_optimizer(self.parameters, config, total_steps)
 
     def step(self, batch: Batch, forward: Callable[[Tensor], Tensor] | None = None) -> float:
         """Take one optimiser step and return the loss; ``forward`` replaces the model's own for a supernet's path."""
         self.model.train()
-        loss = distillation_loss((forward or self.model)(batch.images), batch.teacher_logits, self.temperature)
+        loss = self._loss((forward or self.model)(batch.images), batch.teacher_logits)
         self.optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
+        if self.average_gradients is not None:
+            self.average_gradients(self.parameters)
+        nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)
         self.optimizer.step()
         self.schedule.step()
         return loss.item()
+
+    def _loss(self, output: Tensor | tuple[Tensor, Tensor], teacher_logits: Tensor) -> Tensor:
+        if isinstance(output, Tensor):
+            return distillation_loss(output, teacher_logits, self.temperature)
+        main, auxiliary = (distillation_loss(logits, teacher_logits, self.temperature) for logits in output)
+        return main + self.auxiliary_weight * auxiliary
 
     def state_dict(self) -> dict[str, Any]:
         """Return tensors and numbers only: the state can be loaded with ``weights_only=True``."""
@@ -73,6 +95,13 @@ class Student:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.last_epoch = state["schedule_step"]
+
+
+def set_drop_path(network: nn.Module, probability: float) -> None:
+    """Set how often each path of a network with `torchvision.ops.StochasticDepth` is dropped in training."""
+    for module in network.modules():
+        if isinstance(module, StochasticDepth):
+            module.p = probability
 
 
 class Validation(NamedTuple):

@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(420)]
 
 KILL_POINTS = {  # what has to be there, and what not yet, when the command is killed
     "synthesis": ("synthesis/*/shard-*.parquet", "synthesis/*/done.json"),
-    "search": ("search/*/seed-*/state.pt", "search/*/done.json"),
+    "search": ("search/*/*-seed-*/state.pt", "search/*/done.json"),
     "retraining": ("retraining/*/train/checkpoint_*", "retraining/*/done.json"),
 }
 

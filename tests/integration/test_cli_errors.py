@@ -133,7 +133,16 @@ def test_a_checkpoint_of_another_network_lists_the_keys_that_do_not_fit(refused,
     assert "1 missing: classifier.bias" in message
     assert "1 unexpected: extra.weight" in message
     assert "features.0.0.weight (8, 1, 3, 3) instead of (4, 1, 3, 3)" in message
-    assert "teacher.arguments" in message
+    assert "teacher.builder (dfnas_ray.teachers.digits:DigitsCNN)" in message
+    assert "teacher.arguments ({'width': 4})" in message
+
+
+def test_a_web_page_saved_as_a_checkpoint_is_named_as_one(refused, checkpoint_teacher, tmp_path):
+    (tmp_path / "page.pt").write_text("<!DOCTYPE html>\n<html><body>Sign in</body></html>\n")
+    message = refused("synthesize", *checkpoint_teacher(tmp_path / "page.pt"))
+    assert f"{tmp_path / 'page.pt'} is a web page" in message
+    assert "Download it again" in message
+    assert "would run code" not in message
 
 
 def test_a_checkpoint_that_would_run_code_is_refused(refused, checkpoint_teacher, tmp_path):
@@ -164,8 +173,30 @@ def test_a_limit_that_no_architecture_meets_is_refused_before_images_are_made(re
 def test_missing_evaluation_images_are_found_before_images_are_made(refused, tmp_path):
     dataset = f"{{kind: image_folder, path: {tmp_path / 'nowhere'}}}"
     message = refused("run", "--set", f"evaluation.dataset={dataset}")
-    assert f"{tmp_path / 'nowhere'} does not exist" in message
-    assert "Set its path" in message
+    assert f"evaluation.dataset.path ({tmp_path / 'nowhere'}) does not exist" in message
+    assert "one sub-folder of images per class" in message
+    assert not (tmp_path / "run" / "synthesis").exists()
+
+
+@pytest.mark.parametrize(
+    ("dataset", "words"),
+    [
+        ("{kind: parquet, path: none.parquet}", ["evaluation.dataset.path (none.parquet) does not exist", "Parquet"]),
+        ("{kind: torchvision, name: CIFAR11}", ["evaluation.dataset.name (CIFAR11)", "Did you mean CIFAR1"]),
+        (
+            "{kind: torchvision, name: CIFAR10, root: nowhere}",
+            ["evaluation.dataset.root (nowhere)", "evaluation.dataset.arguments.download=true"],
+        ),
+        (
+            "{kind: torchvision, name: CIFAR10, arguments: {split: val}}",
+            ["evaluation.dataset.arguments ({'split': 'val'})", "torchvision.datasets.CIFAR10"],
+        ),
+    ],
+)
+def test_wrong_evaluation_images_are_named_by_their_setting(refused, tmp_path, monkeypatch, dataset, words):
+    monkeypatch.chdir(tmp_path)
+    message = refused("run", "--set", f"evaluation.dataset={dataset}")
+    assert [word for word in words if word not in message] == [], message
     assert not (tmp_path / "run" / "synthesis").exists()
 
 

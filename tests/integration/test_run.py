@@ -80,7 +80,8 @@ def test_the_search_finds_an_architecture_of_the_space(tiny_run):
 def test_the_trained_network_is_exported_as_weights_and_as_a_program(tiny_run):
     for name in ("retraining", "baseline"):
         outcome = tiny_run.outcomes[name]
-        network = tiny_run.pipeline.space.build(tiny_run.pipeline.space.decode(outcome.summary["genotype"]))
+        space = tiny_run.pipeline.spaces[0]
+        network = space.build(space.decode(outcome.summary["genotype"]))
         network.load_state_dict(load_file(where(outcome) / "weights.safetensors"))
         program = torch.export.load(where(outcome) / "network.pt2").module()
         x = torch.randn(5, 1, 16, 16, generator=torch.Generator().manual_seed(1))
@@ -148,7 +149,7 @@ def test_a_changed_search_setting_searches_again_within_it_on_the_same_images(
     one_actor_run, tiny_experiment, recorder, tmp_path
 ):
     run_dir = shutil.copytree(one_actor_run[0], tmp_path / "run")
-    space = Pipeline(tiny_experiment(run_dir)).space
+    space = Pipeline(tiny_experiment(run_dir)).spaces[0]
     limit = space.cost(space.decode("10")).macs
     assert limit < space.cost(space.decode("22")).macs  # the limit does exclude something
     changed = tiny_experiment(run_dir, "search.algorithm.epochs=1", "search.seeds=[0]", f"search.max_macs={limit}")

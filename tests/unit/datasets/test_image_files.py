@@ -102,7 +102,7 @@ def test_a_label_out_of_range_names_the_image_and_the_range(label):
 
 
 def test_an_empty_dataset_is_refused():
-    with pytest.raises(DatasetError, match="listed images holds no images"):
+    with pytest.raises(DatasetError, match=r"evaluation\.dataset: listed images holds no images"):
         list(iterate_batches(Listed(), (1, 4, 4), num_classes=3))
 
 

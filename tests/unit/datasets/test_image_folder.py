@@ -33,28 +33,30 @@ def test_classes_are_numbered_alphabetically_and_other_files_ignored(folder):
 
 
 def test_a_missing_folder_is_named(tmp_path):
-    with pytest.raises(DatasetError, match=r"nowhere does not exist or is not a folder"):
+    with pytest.raises(DatasetError, match=r"evaluation\.dataset\.path \(.*nowhere\) does not exist\. .*sub-folder"):
         open_folder(tmp_path / "nowhere")
 
 
 def test_a_file_in_place_of_the_folder_is_refused(folder):
-    with pytest.raises(DatasetError, match="not a folder"):
+    with pytest.raises(DatasetError, match=r"evaluation\.dataset\.path \(.*0\.png\) is a file, not a folder"):
         open_folder(folder / "a" / "0.png")
 
 
 def test_a_folder_without_class_folders_is_refused(tmp_path):
-    with pytest.raises(DatasetError, match=str(tmp_path)):
+    with pytest.raises(
+        DatasetError, match=rf"evaluation\.dataset\.path \({tmp_path}\) .*one sub-folder of images per class"
+    ):
         open_folder(tmp_path)
 
 
 def test_a_class_without_images_is_refused_by_name(folder):
     (folder / "c").mkdir()
-    with pytest.raises(DatasetError, match=r"\bc\b"):
+    with pytest.raises(DatasetError, match=r"evaluation\.dataset\.path .*\bclasses c\."):
         open_folder(folder)
 
 
 def test_a_damaged_file_is_named_by_its_index(folder):
     whole = (folder / "a" / "1.png").read_bytes()
     (folder / "a" / "1.png").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(DatasetError, match=r"image folder .*, image 1 cannot be read"):
+    with pytest.raises(DatasetError, match=r"evaluation\.dataset: image folder .*, image 1 cannot be read"):
         list(iterate_batches(open_folder(folder), (1, 4, 4), num_classes=2))

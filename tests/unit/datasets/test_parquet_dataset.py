@@ -49,13 +49,27 @@ def test_a_folder_of_files_is_one_dataset(tmp_path):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(DatasetError, match=r"none\.parquet does not exist\. Set its path"):
+    with pytest.raises(DatasetError, match=r"evaluation\.dataset\.path \(.*none\.parquet\) does not exist\. .*label"):
         open_parquet(tmp_path / "none.parquet")
+
+
+def test_a_folder_without_parquet_files_is_named(tmp_path):
+    with pytest.raises(DatasetError, match=rf"evaluation\.dataset\.path \({tmp_path}\) holds no Parquet file"):
+        open_parquet(tmp_path)
+
+
+def test_a_folder_with_a_file_of_another_format_is_named(tmp_path):
+    write(tmp_path / "0.parquet", [encoded(10)], [0])
+    (tmp_path / "1.parquet").write_bytes(b"this is not Parquet")
+    with pytest.raises(DatasetError, match=rf"evaluation\.dataset\.path \({tmp_path}\) cannot be read"):
+        open_parquet(tmp_path)
 
 
 def test_a_file_of_another_format_is_named(tmp_path):
     (tmp_path / "x.parquet").write_bytes(b"this is not Parquet")
-    with pytest.raises(DatasetError, match=r"x\.parquet cannot be read"):
+    with pytest.raises(
+        DatasetError, match=r"evaluation\.dataset\.path \(.*x\.parquet\) cannot be read: .*must be a Parquet file"
+    ):
         open_parquet(tmp_path / "x.parquet")
 
 
@@ -71,7 +85,7 @@ def test_a_file_of_another_format_is_named(tmp_path):
 )
 def test_a_file_without_the_columns_names_those_it_has(tmp_path, columns, lacking):
     pq.write_table(pa.table(columns), tmp_path / "x.parquet")
-    with pytest.raises(DatasetError, match=lacking):
+    with pytest.raises(DatasetError, match=rf"evaluation\.dataset\.path \(.*x\.parquet\) has {lacking}"):
         open_parquet(tmp_path / "x.parquet")
 
 

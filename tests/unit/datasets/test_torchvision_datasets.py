@@ -44,16 +44,29 @@ def test_a_dataset_is_constructed_by_name_with_root_and_arguments(calls, tmp_pat
 
 
 def test_arguments_that_the_dataset_does_not_take_are_named(calls):
-    with pytest.raises(DatasetError, match=r"CIFAR10 does not take these arguments \{'split': 'val'\}"):
+    with pytest.raises(
+        DatasetError, match=r"evaluation\.dataset\.arguments \(\{'split': 'val'\}\) do not fit .*CIFAR10"
+    ):
         config("CIFAR10", split="val").open()
 
 
 @pytest.mark.parametrize("name", ["CIFAR11", "_optical_flow", "utils", "__name__"])
 def test_a_name_that_is_no_dataset_is_refused(name):
-    with pytest.raises(DatasetError, match=f"torchvision dataset {name} does not exist"):
+    with pytest.raises(DatasetError, match=rf"evaluation\.dataset\.name \({name}\) is not in torchvision"):
         config(name).open()
 
 
+def test_a_misspelt_name_gets_its_nearest_neighbour():
+    with pytest.raises(DatasetError, match=r"Did you mean Flowers102\?"):
+        config("Flowers12").open()
+
+
+def test_a_value_that_the_dataset_does_not_know_is_named_as_an_argument(tmp_path):
+    with pytest.raises(DatasetError, match=r"evaluation\.dataset\.arguments \(\{'split': 'vall'\}\).*'vall'"):
+        config("Flowers102", tmp_path, split="vall").open()
+
+
 def test_files_that_are_not_there_are_named_with_the_way_to_get_them(tmp_path):
-    with pytest.raises(DatasetError, match=rf"MNIST cannot be opened at {tmp_path}.*dataset\.arguments\.download=true"):
+    with pytest.raises(DatasetError, match=rf"MNIST .*evaluation\.dataset\.root \({tmp_path}\)") as raised:
         config("MNIST", tmp_path, train=False).open()
+    assert "evaluation.dataset.arguments.download=true" in str(raised.value)

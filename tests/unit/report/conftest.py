@@ -93,28 +93,31 @@ def add_search(run, synthesis, space, candidates=False):
     trials = []
     for seed, genotype, score in ((0, SEARCHED, -1.25), (1, RANDOM, -1.5)):
         generations = [
-            {"phase": "evolution", "number": number, "best": score, "scores": [score, score - 0.5, float("-inf")]}
+            {"phase": "sampling", "number": number, "best": score, "scores": [score, score - 0.5, float("-inf")]}
             for number in (1, 2)
         ]
         for entry in generations if candidates else []:
             entry["genotypes"] = ["21", "10", "00"]
         training = [{"phase": "training", "number": number, "loss": 3.0 / number} for number in (1, 2, 3)]
-        trials.append({"seed": seed, "genotype": genotype, "score": score, "history": training + generations})
+        found = space.cost(space.decode(genotype))
+        trials.append(
+            {
+                "trial": f"spos-nasbench_macro-seed-{seed}",
+                "algorithm": "spos",
+                "space": "nasbench_macro",
+                "space_config": SPACE,
+                "seed": seed,
+                "genotype": genotype,
+                "macs": found.macs,
+                "params": found.params,
+                "own_score": score,
+                "score": score - 1,
+                "history": training + generations,
+            }
+        )
     (stage.location / "trials.json").write_json(trials)
-    cost = space.cost(space.decode(SEARCHED))
-    stage.finish(
-        {
-            "space": "nasbench_macro",
-            "genotype": SEARCHED,
-            "seed": 0,
-            "score": -1.25,
-            "fitness": "distillation_loss",
-            "max_macs": 100_000,
-            "macs": cost.macs,
-            "params": cost.params,
-            "seconds": 30.0,
-        }
-    )
+    best = {name: value for name, value in trials[0].items() if name != "history"}
+    stage.finish({**best, "max_macs": 100_000, "seconds": 30.0})
     return stage
 
 
@@ -130,7 +133,16 @@ def add_network(run, name, genotype, synthesis, space):
     network = {"space": SPACE, "genotype": genotype, "image_shape": SHAPE, "num_classes": NUM_CLASSES}
     (stage.location / "network.json").write_json(network)
     cost = space.cost(space.decode(genotype))
-    stage.finish({"genotype": genotype, "macs": cost.macs, "params": cost.params, "seconds": 5.0, **history[-1]})
+    stage.finish(
+        {
+            "space_config": SPACE,
+            "genotype": genotype,
+            "macs": cost.macs,
+            "params": cost.params,
+            "seconds": 5.0,
+            **history[-1],
+        }
+    )
     return stage
 
 

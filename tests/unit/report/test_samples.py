@@ -54,3 +54,13 @@ def test_curves_are_averaged_over_the_shards(run, add):
     assert facts.shards_averaged == 2
     assert sorted(facts.curves) == [0, 1]
     assert facts.curves[0][1] == (1, {"cross_entropy": 1.0, "bn_statistics": 25.0, "total": 60.0})
+
+
+def test_a_shard_whose_footer_cannot_be_read_is_named_once_and_left_out(run, add):
+    stage = add.synthesis(run)
+    (stage.location / "shard-00000.parquet").write_bytes(b"no shard")
+    facts = read_curves(stage.location, (stage.location / "manifest.json").read_json())
+    assert facts.shards_averaged == 1
+    (problem,) = facts.problems
+    assert problem.startswith("shard-00000.parquet: ")
+    assert problem.count("shard-00000.parquet") == 1

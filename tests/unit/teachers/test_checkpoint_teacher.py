@@ -13,6 +13,7 @@ from torch import nn
 from dfnas_ray.errors import TeacherError
 from dfnas_ray.teachers import CheckpointTeacherConfig, TeacherConfig
 from dfnas_ray.teachers.checkpoint import build_model, load_weights, read_state_dict
+from dfnas_ray.teachers.cifar_resnet import resnet20
 
 RESNET20 = "dfnas_ray.teachers.cifar_resnet:resnet20"
 
@@ -115,6 +116,29 @@ def test_a_whole_pickled_module_is_refused_with_the_way_out(tmp_path):
         read_state_dict(tmp_path / "x.pt")
 
 
+@pytest.mark.parametrize("name", ["x.pt", "x.pth", "x.safetensors"])
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (b"<!DOCTYPE html><html>Sign in</html>", "is a web page"),
+        (b"\xef\xbb\xbf\r\n  <html></html>", "is a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "is a Git LFS pointer"),
+    ],
+)
+def test_a_page_or_pointer_saved_as_a_checkpoint_is_to_be_downloaded_again(tmp_path, name, content, named):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(TeacherError, match=rf"{name} {named}.* again") as raised:
+        read_state_dict(tmp_path / name)
+    assert "would run code" not in str(raised.value)
+
+
+def test_a_safetensors_file_that_begins_like_a_page_is_read(tmp_path):
+    header = b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'.ljust(ord("<"))
+    (tmp_path / "x.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    assert (tmp_path / "x.safetensors").read_bytes().startswith(b"<")
+    assert_same(read_state_dict(tmp_path / "x.safetensors"), {"w": torch.zeros(1)})
+
+
 @pytest.mark.parametrize(
     ("content", "named"),
     [
@@ -154,21 +178,39 @@ def test_missing_unexpected_and_misshapen_weights_are_all_listed(state):
         "fc.bias": torch.zeros(1),
     }
     with pytest.raises(TeacherError) as raised:
-        load_weights(model, given, "x.pt")
+        load_weights(model, given, "x.pt", network="the network of teacher.name (a)", remedy="Change teacher.name.")
     message = str(raised.value)
-    assert "x.pt does not fit" in message
+    assert "x.pt does not fit the network of teacher.name (a): " in message
     assert "1 missing: 0.bias" in message
     assert "1 unexpected: fc.bias" in message
     assert "1 of another shape: 0.weight (3, 2) instead of (2, 3)" in message
-    assert "teacher.builder" in message
+    assert message.endswith(". Change teacher.name.")
 
 
-def test_only_the_first_five_names_of_a_kind_are_listed():
-    model = nn.ModuleList(nn.Linear(1, 1, bias=False) for _ in range(7))
-    with pytest.raises(
-        TeacherError, match=r"7 missing: 0\.weight, 1\.weight, 2\.weight, 3\.weight, 4\.weight, \.\.\.\."
-    ):
+@pytest.mark.parametrize(
+    ("number", "listed"),
+    [
+        (5, "5 missing: 0.weight, 1.weight, 2.weight, 3.weight, 4.weight. "),
+        (7, "7 missing: 0.weight, 1.weight, 2.weight, 3.weight, ..., 6.weight. "),
+    ],
+)
+def test_of_many_names_the_first_four_and_the_last_are_listed(number, listed):
+    model = nn.ModuleList(nn.Linear(1, 1, bias=False) for _ in range(number))
+    with pytest.raises(TeacherError) as raised:
         load_weights(model, {}, "x.pt")
+    assert listed in str(raised.value)
+
+
+def test_weights_for_another_number_of_classes_name_the_classifier_and_the_settings(tmp_path):
+    torch.save(resnet20(num_classes=100).state_dict(), tmp_path / "x.pt")
+    config = CheckpointTeacherConfig(
+        kind="checkpoint", checkpoint=tmp_path / "x.pt", builder=RESNET20, arguments={"in_channels": 1},
+        image_shape=(1, 32, 32), mean=(0.5,), std=(0.5,),
+    )  # fmt: skip
+    with pytest.raises(TeacherError, match=r"linear\.bias \(100,\) instead of \(10,\)") as raised:
+        config.load(tmp_path)
+    assert f"teacher.builder ({RESNET20})" in str(raised.value)
+    assert "teacher.arguments ({'in_channels': 1})" in str(raised.value)
 
 
 def test_weights_that_do_not_fit_leave_the_model_alone(state):

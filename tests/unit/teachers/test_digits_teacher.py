@@ -61,6 +61,15 @@ def test_a_damaged_file_is_an_error_that_names_it(tmp_path):
         SMALL.load(tmp_path)
 
 
+def test_a_file_of_another_width_names_the_setting_and_what_to_delete(tmp_path):
+    SMALL.load(tmp_path)
+    (file,) = tmp_path.iterdir()
+    file.rename(tmp_path / file.name.replace("w4", "w5"))
+    with pytest.raises(TeacherError, match=r"-w5-.* does not fit .*teacher\.width \(5\).*Delete the file") as raised:
+        SMALL.model_copy(update={"width": 5}).load(tmp_path)
+    assert "teacher.builder" not in str(raised.value)
+
+
 def test_the_network_takes_half_its_size():
     assert DigitsCNN().eval()(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
     assert DigitsCNN().eval()(torch.zeros(2, 1, 4, 4)).shape == (2, 10)

@@ -93,5 +93,8 @@ def test_unknown_weights_list_the_known_ones(tmp_path):
 
 def test_the_weights_of_another_model_are_listed_as_unfit(resnet18_file, tmp_path):
     config = TorchvisionTeacherConfig(kind="torchvision", name="resnet34", checkpoint=resnet18_file[0])
-    with pytest.raises(TeacherError, match=r"resnet18\.pth does not fit.*missing: layer1\.2"):
+    with pytest.raises(TeacherError, match=r"resnet18\.pth does not fit.*missing: layer1\.2") as raised:
         config.load(tmp_path)
+    assert "teacher.name (resnet34)" in str(raised.value)
+    assert "teacher.checkpoint" in str(raised.value)
+    assert "teacher.builder" not in str(raised.value)

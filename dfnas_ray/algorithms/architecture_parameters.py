@@ -1,0 +1,51 @@
+"""The architecture parameters (alphas) of a relaxed search."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dfnas_ray.ops.mixed import Mixture
+from dfnas_ray.search_spaces.base import SearchSpace
+
+_INITIAL_SCALE = 1e-3  # Liu et al. 2019: all options start nearly equal
+
+
+class ArchitectureParameters(nn.Module):
+    """One alpha per option of each mixed operation; the softmax over a mixed operation's alphas weighs its options.
+
+    Args:
+        space: Whose `alpha_shapes` say how the alphas are grouped into tensors (mixed operations, options).
+        generator: Of the initial values.
+    """
+
+    def __init__(self, space: SearchSpace, generator: torch.Generator):
+        super().__init__()
+        self.alphas = nn.ParameterList(
+            nn.Parameter(_INITIAL_SCALE * torch.randn(shape, generator=generator)) for shape in space.alpha_shapes()
+        )
+
+    def rows(self) -> list[Tensor]:
+        """Return the alphas of each mixed operation, (options,)."""
+        return [row for group in self.alphas for row in group.unbind()]
+
+    def probabilities(self) -> list[Tensor]:
+        """Return the softmax of each row."""
+        return [row for group in self.alphas for row in group.softmax(dim=1).unbind()]
+
+    def mixtures(self) -> list[Mixture]:
+        """Return a mixture of all options for each mixed operation."""
+        return [Mixture(tuple(range(len(weights))), weights) for weights in self.probabilities()]
+
+    @torch.no_grad()
+    def log_probabilities(self) -> list[np.ndarray[Any, Any]]:
+        """Return the logarithm of each row's softmax, in float64."""
+        return [row.double().log_softmax(dim=0).cpu().numpy() for row in self.rows()]
+
+    @torch.no_grad()
+    def entropy(self) -> float:
+        """Return the mean entropy of the rows, in nats: how undecided the search is."""
+        return float(torch.stack([-(p * p.clamp_min(1e-12).log()).sum() for p in self.probabilities()]).mean())

@@ -1,0 +1,290 @@
+"""DARTS: differentiable search over mixtures of all operations.
+
+Source: Liu et al. 2019, arXiv:1806.09055. Known ways in which it fails, and what is done about them: skip connections take
+over (counted; Liang et al. 2019, arXiv:1909.06035), the loss becomes sharp in alpha (the Hessian's dominant eigenvalue;
+Zela et al. 2020, arXiv:1909.09656), alphas drift apart for no reason (beta-decay; Ye et al. 2022, arXiv:2203.01665).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from dfnas_ray.algorithms.architecture_parameters import ArchitectureParameters
+from dfnas_ray.algorithms.base import SearchAlgorithm, SearchProblem
+from dfnas_ray.algorithms.unrolled import dominant_eigenvalue, unrolled_alpha_gradient
+from dfnas_ray.search_spaces.base import Genotype
+from dfnas_ray.seeding import derive_seed, seed_everything, torch_generator
+from dfnas_ray.training.batches import Batch
+from dfnas_ray.training.config import OptimizerConfig
+from dfnas_ray.training.distillation import distillation_loss
+from dfnas_ray.training.student import Student
+
+_POWER_ITERATIONS = 3  # per epoch, from the last epoch's eigenvector: the Hessian changes slowly
+
+
+class AlphaOptimizerConfig(BaseModel):
+    """Adam on the architecture parameters; the defaults are those of DARTS."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    lr: float = Field(3e-4, gt=0, description="Step size.")
+    betas: tuple[float, float] = Field((0.5, 0.999), description="Decay of the moments.")
+    weight_decay: float = Field(1e-3, ge=0)
+
+
+class CollapseConfig(BaseModel):
+    """When a search stops early, and which alphas it then returns: those before the sign of collapse."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_skips: int | None = Field(
+        None, ge=0, description="Stop when more skip connections than this would be chosen (DARTS: in the normal cell)."
+    )
+    eigenvalue: bool = Field(True, description="Watch the dominant eigenvalue of the loss's Hessian in alpha.")
+    eigenvalue_window: int = Field(5, gt=0, description="Epochs over which eigenvalues are averaged.")
+    eigenvalue_lookback: int = Field(4, gt=0, description="Epochs back to compare with, and to return to.")
+    eigenvalue_ratio: float = Field(
+        0.75, gt=0, lt=1, description="Stop when the average back then is below this share of the present one."
+    )
+
+
+class DartsConfig(BaseModel):
+    """Differentiable search; the defaults are the paper's."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["darts"] = "darts"
+    order: Literal["first", "second"] = Field(
+        "first", description="Gradient of alpha with the present weights, or through one unrolled step of them."
+    )
+    epochs: int = Field(50, gt=0, description="Passes over the half of the images from which the weights learn.")
+    batch_size: int = Field(64, gt=0, description="Images per step, for weights and for alphas each.")
+    optimizer: OptimizerConfig = OptimizerConfig(
+        lr=0.025, min_lr=0.001, warmup_fraction=0.0, nesterov=False, weight_decay=3e-4
+    )
+    alpha_optimizer: AlphaOptimizerConfig = AlphaOptimizerConfig()
+    alpha_fraction: float = Field(
+        0.5, gt=0, lt=1, description="Share of the training images from which the alphas learn, and the weights do not."
+    )
+    warmup_epochs: int = Field(0, ge=0, description="Epochs in which only the weights learn.")
+    regularization: Literal["none", "beta"] = Field("none", description="beta: beta-decay on the alphas, beta-DARTS.")
+    beta_weight: float = Field(50.0, gt=0, description="Weight that beta-decay grows to, linearly from 0.")
+    collapse: CollapseConfig = CollapseConfig()
+
+    unsuitable_spaces: ClassVar[dict[str, str]] = {}
+
+    @property
+    def steps_to_show(self) -> int:
+        """Epochs: how long a progress bar is."""
+        return self.epochs
+
+    def algorithm(self, problem: SearchProblem) -> Darts:
+        """Return the algorithm, ready to run."""
+        return Darts(self, problem)
+
+
+class Darts(SearchAlgorithm):
+    """Weights learn from one part of the training images, alphas from the other, in turns.
+
+    Attributes:
+        supernet: All operations on all edges.
+        architecture: The alphas.
+    """
+
+    def __init__(self, config: DartsConfig, problem: SearchProblem):
+        problem.space.check_limit(problem.max_macs)
+        self.config, self.space, self.problem = config, problem.space, problem
+        self.temperature = problem.distillation.temperature
+        self.weight_batches, self.alpha_batches = problem.train.split(config.alpha_fraction, "alpha-split")
+        self.num_epochs = config.epochs
+        seed_everything(derive_seed(problem.seed, "supernet-weights"))
+        device = problem.train.device
+        self.supernet = self.space.supernet().to(device)
+        generator = torch_generator(problem.seed, "alphas")
+        self.architecture = ArchitectureParameters(self.space, generator).to(device)
+        self.student = Student(
+            self.supernet,
+            config.optimizer,
+            self.temperature,
+            config.epochs * len(self.weight_batches),
+            average_gradients=problem.average_gradients,
+        )
+        alpha = config.alpha_optimizer
+        self.alpha_optimizer = torch.optim.Adam(
+            self.architecture.parameters(), lr=alpha.lr, betas=alpha.betas, weight_decay=alpha.weight_decay
+        )
+        self._alphas: list[list[Tensor]] = []  # after each epoch
+        self._eigenvalues: list[float] = []
+        self._eigenvector = torch.randn(
+            sum(alpha.numel() for alpha in self.architecture.alphas),
+            generator=torch_generator(problem.seed, "eigenvector"),
+        )
+        self._chosen_epoch: int | None = None  # set when the search stopped early
+
+    @property
+    def is_training(self) -> bool:
+        """Whether another epoch is to be trained: the search may have stopped early."""
+        return super().is_training and self._chosen_epoch is None
+
+    def train_epoch(self) -> dict[str, float]:
+        """Take an alpha step and a weight step on each pair of batches, and look for signs of collapse."""
+        train_losses, valid_losses = [], []
+        for train, valid in zip(self.weight_batches.epoch(self.epochs_done), self._alpha_stream(), strict=False):
+            train_loss, valid_loss = self.step(train, valid)
+            train_losses.append(train_loss)
+            valid_losses.append(valid_loss)
+        self.epochs_done += 1
+        self._alphas.append([alpha.detach().cpu().clone() for alpha in self.architecture.alphas])
+        genotype = self.space.derive(self.architecture.log_probabilities())
+        metrics = {
+            "loss": float(np.mean(train_losses)),
+            "alpha_loss": float(np.mean(valid_losses)),
+            "skips": float(self.space.num_skips(genotype)),
+            "entropy": self.architecture.entropy(),
+        }
+        if self.config.collapse.eigenvalue:
+            metrics["eigenvalue"] = self._measure_eigenvalue()
+            self._eigenvalues.append(metrics["eigenvalue"])
+        self._check_collapse(int(metrics["skips"]))
+        return metrics
+
+    def step(self, train: Batch, valid: Batch) -> tuple[float, float]:
+        """Take one alpha step on ``valid``, then one weight step on ``train``; return both losses."""
+        self.supernet.train()
+        alpha_loss = float("nan") if self.epochs_done < self.config.warmup_epochs else self._alpha_step(train, valid)
+        mixtures = [mixture._replace(weights=mixture.weights.detach()) for mixture in self.architecture.mixtures()]
+        return self.student.step(train, lambda images: self.supernet(images, mixtures)), alpha_loss
+
+    def best(self) -> tuple[Genotype, float]:
+        """Return the architecture that the alphas point at, and how likely they hold it to be, as a log-probability."""
+        alphas = [a.detach().cpu() for a in self.architecture.alphas]
+        if self._chosen_epoch is not None:
+            alphas = self._alphas[self._chosen_epoch]
+        rows = [row.double().log_softmax(dim=0).numpy() for group in alphas for row in group.unbind()]
+        genotype = self.space.derive_within(rows, self.problem.max_macs)
+        chosen = zip(rows, self.space.choices(genotype), strict=True)
+        return genotype, float(np.mean([row[choice] for row, choice in chosen if choice is not None]))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return tensors, numbers and text only."""
+        return {
+            "epochs_done": self.epochs_done,
+            "student": self.student.state_dict(),
+            "architecture": self.architecture.state_dict(),
+            "alpha_optimizer": self.alpha_optimizer.state_dict(),
+            "alphas": self._alphas,
+            "eigenvalues": self._eigenvalues,
+            "eigenvector": self._eigenvector,
+            "chosen_epoch": self._chosen_epoch,
+            "torch_rng": torch.get_rng_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on exactly where ``state_dict`` was called."""
+        self.epochs_done = state["epochs_done"]
+        self.student.load_state_dict(state["student"])
+        self.architecture.load_state_dict(state["architecture"])
+        self.alpha_optimizer.load_state_dict(state["alpha_optimizer"])
+        self._alphas = list(state["alphas"])
+        self._eigenvalues, self._eigenvector = list(state["eigenvalues"]), state["eigenvector"]
+        self._chosen_epoch = state["chosen_epoch"]
+        torch.set_rng_state(state["torch_rng"])
+
+    def alpha_loss(self, batch: Batch) -> Tensor:
+        """Return what the alphas minimise on a batch: the distillation loss, and beta-decay where it is asked for."""
+        loss = self._loss(batch)
+        if self.config.regularization == "beta":
+            weight = self.config.beta_weight * self.epochs_done / max(1, self.config.epochs - 1)
+            loss = loss + weight * beta_decay(self.architecture.rows())
+        return loss
+
+    def _loss(self, batch: Batch) -> Tensor:
+        logits = self.supernet(batch.images, self.architecture.mixtures())
+        return distillation_loss(logits, batch.teacher_logits, self.temperature)
+
+    def _alpha_step(self, train: Batch, valid: Batch) -> float:
+        alphas = list(self.architecture.parameters())
+        losses: list[float] = []
+
+        def valid_loss() -> Tensor:
+            loss = self.alpha_loss(valid)
+            losses.append(loss.item())
+            return loss
+
+        if self.config.order == "first":
+            gradients = list(torch.autograd.grad(valid_loss(), alphas))
+        else:
+            gradients = self._second_order(train, valid_loss)
+        for alpha, gradient in zip(alphas, gradients, strict=True):
+            alpha.grad = gradient
+        self.problem.average_gradients(alphas)
+        self.alpha_optimizer.step()
+        return losses[0]
+
+    def _second_order(self, train: Batch, valid_loss: Any) -> list[Tensor]:
+        optimizer = self.student.optimizer
+        weights = [p for p in self.student.parameters if p.requires_grad]
+        group = optimizer.param_groups[0]
+        buffers = [optimizer.state.get(weight, {}).get("momentum_buffer") for weight in weights]
+        velocity = [
+            torch.zeros_like(w) if b is None else group["momentum"] * b for w, b in zip(weights, buffers, strict=True)
+        ]
+        return unrolled_alpha_gradient(
+            lambda: self._loss(train),
+            valid_loss,
+            weights,
+            list(self.architecture.parameters()),
+            group["lr"],
+            weight_decay=group["weight_decay"],
+            velocity=velocity,
+        )
+
+    def _alpha_stream(self) -> Iterator[Batch]:
+        """Yield batches for the alphas as long as they are wanted, whatever the size of their part."""
+        per_epoch = len(self.alpha_batches)
+        first = self.epochs_done * len(self.weight_batches) // per_epoch
+        number = first
+        while True:
+            yield from self.alpha_batches.epoch(number)
+            number += 1
+
+    def _measure_eigenvalue(self) -> float:
+        batch = next(iter(self.alpha_batches.epoch(self.num_epochs)))  # always the same one
+        eigenvalue, self._eigenvector = dominant_eigenvalue(
+            lambda: self._loss(batch), list(self.architecture.parameters()), self._eigenvector, _POWER_ITERATIONS
+        )
+        return eigenvalue
+
+    def _check_collapse(self, skips: int) -> None:
+        watch, epoch = self.config.collapse, self.epochs_done - 1
+        if epoch < self.config.warmup_epochs:
+            return
+        if watch.max_skips is not None and skips > watch.max_skips and epoch > 0:
+            self._chosen_epoch = epoch - 1
+        elif watch.eigenvalue and has_sharpened(
+            self._eigenvalues, watch.eigenvalue_window, watch.eigenvalue_lookback, watch.eigenvalue_ratio
+        ):
+            self._chosen_epoch = epoch - watch.eigenvalue_lookback
+
+
+def beta_decay(rows: list[Tensor]) -> Tensor:
+    r"""Return the mean over the mixed operations of :math:`\log \sum_i e^{\alpha_i}`: Ye et al. 2022, Eq. 12."""
+    return torch.stack([row.logsumexp(dim=0) for row in rows]).mean()
+
+
+def has_sharpened(eigenvalues: list[float], window: int, lookback: int, ratio: float) -> bool:
+    """Say whether the averaged eigenvalue of ``lookback`` epochs ago is below ``ratio`` times the present average.
+
+    Source: Zela et al. 2020, arXiv:1909.09656, Sec. 4.3. Averages are over ``window`` epochs.
+    """
+    if len(eigenvalues) < window + lookback:
+        return False
+    present = float(np.mean(eigenvalues[-window:]))
+    before = float(np.mean(eigenvalues[-window - lookback : -lookback]))
+    return 0 < before < ratio * present

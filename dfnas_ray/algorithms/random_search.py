@@ -1,0 +1,116 @@
+"""Random search: architectures drawn uniformly, each trained alone for a short while.
+
+The baseline that every search has to beat: Li & Talwalkar 2019, arXiv:1902.07638.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from dfnas_ray.algorithms.base import SearchAlgorithm, SearchProblem
+from dfnas_ray.algorithms.stand_alone import StandAloneScorer
+from dfnas_ray.errors import GenotypeError
+from dfnas_ray.search_spaces.base import Genotype
+from dfnas_ray.seeding import numpy_generator
+from dfnas_ray.training.config import OptimizerConfig
+
+_MAX_TRIES = 200  # draws per new candidate: a small space may hold no more
+
+
+class RandomSearchConfig(BaseModel):
+    """Architectures drawn uniformly within the limit, each trained alone."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["random_search"] = "random_search"
+    candidates: int = Field(20, gt=0, description="Architectures drawn, all different.")
+    round_size: int = Field(4, gt=0, description="Candidates scored between two checkpoints.")
+    epochs: int = Field(5, gt=0, description="Passes over the synthetic training images for each candidate.")
+    batch_size: int = Field(128, gt=0, description="Images per step.")
+    optimizer: OptimizerConfig = OptimizerConfig()
+
+    unsuitable_spaces: ClassVar[dict[str, str]] = {}
+
+    @property
+    def steps_to_show(self) -> int:
+        """Rounds: how long a progress bar is."""
+        return -(-self.candidates // self.round_size)
+
+    def algorithm(self, problem: SearchProblem) -> RandomSearch:
+        """Return the algorithm, ready to run."""
+        return RandomSearch(self, problem)
+
+
+class RandomSearch(SearchAlgorithm):
+    """Proposes new architectures, round after round; never one twice, nor one above the limit."""
+
+    def __init__(self, config: RandomSearchConfig, problem: SearchProblem):
+        problem.space.check_limit(problem.max_macs)
+        self.config, self.problem, self.space = config, problem, problem.space
+        self.rng = numpy_generator(problem.seed, "random-search")
+        self.scores: dict[Genotype, float] = {}
+        self._asked: list[Genotype] = []
+        self._is_exhausted = False
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all candidates were scored, or no new one can be found."""
+        return len(self.scores) >= self.config.candidates or self._is_exhausted
+
+    def ask(self) -> list[Genotype]:
+        """Return the next round; asked again before `tell`, the same one."""
+        count = min(self.config.round_size, self.config.candidates - len(self.scores))
+        for _ in range(_MAX_TRIES * count):
+            if len(self._asked) >= count:
+                break
+            genotype = self.space.sample_within(self.rng, self.problem.max_macs)
+            if genotype not in self.scores and genotype not in self._asked:
+                self._asked.append(genotype)
+        return list(self._asked)
+
+    def tell(self, scores: Sequence[float]) -> None:
+        """Take the round's scores; NaN is worst."""
+        self._is_exhausted = not self._asked
+        for genotype, score in zip(self._asked, scores, strict=True):
+            self.scores[genotype] = -math.inf if math.isnan(score) else score
+        self._asked = []
+
+    def scorer(self) -> StandAloneScorer:
+        """Return a scorer that trains each candidate alone."""
+        config, problem = self.config, self.problem
+        return StandAloneScorer(
+            self.space,
+            problem.train,
+            problem.validation,
+            problem.distillation,
+            config.optimizer,
+            config.epochs,
+            problem.seed,
+        )
+
+    def best(self) -> tuple[Genotype, float]:
+        """Return the best candidate and its score; the first found wins a tie."""
+        if not self.scores:
+            raise GenotypeError("No candidate has been scored yet.")
+        return max(self.scores.items(), key=lambda item: item[1])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return numbers and text only."""
+        return {
+            "scores": [[self.space.encode(genotype), score] for genotype, score in self.scores.items()],
+            "asked": [self.space.encode(genotype) for genotype in self._asked],
+            "is_exhausted": self._is_exhausted,
+            "rng": json.dumps(self.rng.bit_generator.state),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on exactly where ``state_dict`` was called."""
+        self.scores = {self.space.decode(text): score for text, score in state["scores"]}
+        self._asked = [self.space.decode(text) for text in state["asked"]]
+        self._is_exhausted = state["is_exhausted"]
+        self.rng.bit_generator.state = json.loads(state["rng"])

@@ -1,0 +1,44 @@
+"""How long a module takes on a device."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+import torch
+from torch import nn
+
+
+def device_name(device: torch.device) -> str:
+    """Return the name of a device's model, such as the GPU's or the processor's."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()
+
+
+@torch.no_grad()
+def measure_latency(
+    module: nn.Module, input_shape: tuple[int, ...], batch_size: int, device: torch.device, min_seconds: float = 0.05
+) -> float:
+    """Return the median seconds of one forward pass in evaluation mode.
+
+    Args:
+        module: Maps (B, C, H, W) to something.
+        input_shape: (C, H, W).
+        batch_size: B.
+        device: Where it runs, with the present number of threads.
+        min_seconds: Measured at least this long, after a warm-up.
+    """
+    from torch.utils.benchmark import Timer  # looks for compilers when it is imported
+
+    module = module.to(device).eval()
+    x = torch.randn(batch_size, *input_shape, device=device)
+    for _ in range(3):
+        module(x)
+    timer = Timer("module(x)", globals={"module": module, "x": x}, num_threads=torch.get_num_threads())
+    return float(timer.blocked_autorange(min_run_time=min_seconds).median)

@@ -1,0 +1,134 @@
+"""What every search algorithm promises in every space that it can search."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+import torch
+
+from dfnas_ray.algorithms.base import SearchProblem, SearchState
+from dfnas_ray.storage.shards import SyntheticImages
+from dfnas_ray.teachers.base import freeze_teacher
+from dfnas_ray.teachers.digits import DigitsCNN
+from dfnas_ray.training.batches import SyntheticBatches
+from dfnas_ray.training.config import DistillationConfig
+
+from .conftest import SMALL, kind_of
+
+EVOLUTION = {"generations": 2, "population": 3, "parents": 2, "mutations": 2, "crossovers": 1}
+SHORT = {
+    "darts": {"epochs": 2, "batch_size": 16, "collapse": {"eigenvalue": False}},
+    "proxyless": {"epochs": 3, "warmup_epochs": 1, "batch_size": 16},
+    "random_search": {"candidates": 3, "round_size": 1, "epochs": 1, "batch_size": 16},
+    "spos": {"epochs": 2, "batch_size": 16, "calibration_batches": 2, "evolution": EVOLUTION},
+}
+
+
+@pytest.fixture(scope="module")
+def batches():
+    torch.manual_seed(0)
+    teacher = freeze_teacher("t", DigitsCNN(4), (1, 16, 16), (0.3,), (0.3,))
+    rng = np.random.default_rng(0)
+    data = SyntheticImages(
+        images=rng.integers(0, 256, (64, 1, 18, 18), dtype=np.uint8),
+        labels=np.zeros(64, np.int64),
+        rounds=np.zeros(64, np.int64),
+        logits=rng.normal(size=(64, 10)).astype(np.float32),
+        ids=np.arange(64, dtype=np.uint64),
+    )
+    return SyntheticBatches(data, teacher, DistillationConfig(), 16, 0, torch.device("cpu"))
+
+
+@pytest.fixture
+def make_search(pair, batches):
+    algorithm, space = pair
+    config = algorithm(**SHORT.get(kind_of(algorithm), {}))
+
+    def make(limit_share=None, seed=0):
+        built = space(**SMALL.get(kind_of(space), {})).space((1, 16, 16), 10)
+        limit = None
+        if limit_share is not None:
+            smallest = built.cost(built.cheapest()).macs
+            draws = [built.cost(built.sample(np.random.default_rng(n))).macs for n in range(30)]
+            limit = int(smallest + limit_share * (max(draws) - smallest))
+        problem = SearchProblem(built, batches, batches, DistillationConfig(), limit, seed)
+        return SearchState(config.algorithm(problem))
+
+    return make
+
+
+class Stop(Exception):  # noqa: N818 - it is no error
+    pass
+
+
+def test_a_search_that_stops_anywhere_ends_like_an_undisturbed_one(make_search):
+    undisturbed = make_search()
+    undisturbed.run()
+    for stop_after in {1, len(undisturbed.history) - 1}:
+        saved = io.BytesIO()
+
+        def stop(state, saved=saved, stop_after=stop_after):
+            if len(state.history) == stop_after:
+                torch.save(state.state_dict(), saved)
+                raise Stop
+
+        with pytest.raises(Stop):
+            make_search().run(stop)
+        saved.seek(0)
+        torch.manual_seed(1234)
+        resumed = make_search()
+        resumed.load_state_dict(torch.load(saved, weights_only=True))
+        resumed.run()
+        assert resumed.history == undisturbed.history
+        assert resumed.algorithm.best() == undisturbed.algorithm.best()
+
+
+def test_a_search_broken_off_within_an_epoch_or_a_round_ends_like_an_undisturbed_one(make_search, monkeypatch):
+    undisturbed = make_search()
+    undisturbed.run()
+    served, saved = [], io.BytesIO()
+    epoch = SyntheticBatches.epoch
+
+    def breaking(self, number):
+        for batch in epoch(self, number):
+            if len(served) == 6:  # somewhere within the second epoch or candidate
+                raise Stop
+            served.append(number)
+            yield batch
+
+    def keep(state):
+        saved.seek(0)
+        torch.save(state.state_dict(), saved)
+
+    monkeypatch.setattr(SyntheticBatches, "epoch", breaking)
+    with pytest.raises(Stop):
+        make_search().run(keep)
+    monkeypatch.undo()
+    assert saved.tell()
+    saved.seek(0)
+    torch.manual_seed(99)
+    resumed = make_search()
+    resumed.load_state_dict(torch.load(saved, weights_only=True))
+    resumed.run()
+    assert resumed.history == undisturbed.history
+
+
+def test_the_architecture_found_is_within_the_limit_and_can_be_built(make_search):
+    state = make_search(limit_share=0.4)
+    state.run()
+    genotype, score = state.algorithm.best()
+    problem = state.algorithm.problem
+    assert problem.space.cost(genotype).macs <= problem.max_macs
+    assert np.isfinite(score)
+    problem.space.build(genotype)
+
+
+def test_what_happened_is_recorded_as_json_numbers(make_search):
+    state = make_search()
+    state.run()
+    for entry in state.history:
+        assert entry["phase"] in ("training", "sampling")
+        for value in entry.values():
+            assert isinstance(value, str | int | float | list)

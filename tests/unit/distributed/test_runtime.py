@@ -1,0 +1,118 @@
+"""What a cluster must have before work is given to it. No cluster is started."""
+
+import atexit
+import stat
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from dfnas_ray.distributed.config import ClusterConfig
+from dfnas_ray.distributed.runtime import RayRuntime, token_settings
+from dfnas_ray.errors import ClusterError
+
+
+@pytest.fixture
+def refusal(monkeypatch):
+    """Return a function that gives the message with which a cluster of 4 CPUs and 1 GPU refuses."""
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 4.0, "GPU": 1.0})
+
+    def message(*arguments) -> str:
+        with pytest.raises(ClusterError) as raised:
+            RayRuntime(ClusterConfig()).check_fits(*arguments)
+        return str(raised.value)
+
+    return message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("synthesis", 8, 0), ["8 CPUs", "cluster.synthesis.cpus=8", "has 4", "Lower cluster.synthesis.cpus."]),
+        (("synthesis", 1, 2), ["2 GPUs", "cluster.synthesis.gpus=2", "has 1", "0 runs on CPUs"]),
+        (("retraining", 2, 0, 3), ["6 CPUs", "retraining.num_workers=3", "Lower retraining.num_workers to 2"]),
+        (("retraining", 1, 0.5, 3), ["1.5 GPUs", "retraining.num_workers=3", "Lower retraining.num_workers to 2"]),
+        (
+            ("search", 1, 0, 6),
+            [
+                "6 CPUs",
+                "cluster.search.scoring_workers=5",
+                "the trial itself",
+                "Lower cluster.search.scoring_workers to 3",
+            ],
+        ),
+        (
+            ("search", 3, 0, 2),
+            ["cluster.search.scoring_workers=1", "scoring_workers to 0", "lower cluster.search.cpus"],
+        ),
+        (("retraining", 8, 0, 2), ["retraining.num_workers=2", "Not even one worker", "Lower cluster.retraining.cpus"]),
+    ],
+)
+def test_more_than_the_cluster_has_is_refused_by_every_setting_that_asks_for_it(refusal, arguments, words):
+    message = refusal(*arguments)
+    assert [word for word in words if word not in message] == [], message
+
+
+@pytest.mark.parametrize("arguments", [("synthesis", 8, 0), ("search", 8, 0, 1), ("retraining", 8, 0, 1)])
+def test_one_worker_that_is_too_large_is_not_blamed_on_the_number_of_workers(refusal, arguments):
+    message = refusal(*arguments)
+    assert "workers" not in message
+
+
+def test_what_just_fits_is_accepted(monkeypatch):
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 4.0, "GPU": 1.0})
+    RayRuntime(ClusterConfig()).check_fits("search", 1, 0.25, 4)
+
+
+# token_settings
+
+
+@pytest.fixture
+def not_a_home(tmp_path):
+    """A home directory that nobody, an administrator included, can write."""
+    (tmp_path / "file").touch()
+    return str(tmp_path / "file" / "home")
+
+
+@pytest.fixture
+def temporary(tmp_path, monkeypatch):
+    """The folder of temporary files; nothing is left to the end of the process."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(atexit, "register", lambda *args, **kwargs: None)
+    return tmp_path
+
+
+def test_a_home_that_can_be_written_keeps_the_token_where_ray_puts_it(temporary):
+    assert token_settings({"HOME": str(temporary / "home")}) == {}
+
+
+def test_a_token_that_is_there_already_is_used(temporary):
+    (temporary / ".ray").mkdir()
+    (temporary / ".ray" / "auth_token").write_text("a" * 64)
+    assert token_settings({"HOME": str(temporary)}) == {}
+
+
+@pytest.mark.parametrize("mode", [{}, {"RAY_AUTH_MODE": "token"}])
+def test_without_a_home_the_token_is_in_a_private_temporary_directory(temporary, not_a_home, mode):
+    for home in ({"HOME": not_a_home}, {}):
+        settings = token_settings({**mode, **home})
+        assert list(settings) == ["RAY_AUTH_TOKEN_PATH"]
+        token = Path(settings["RAY_AUTH_TOKEN_PATH"])
+        assert token.parent.parent == temporary
+        assert stat.S_IMODE(token.parent.stat().st_mode) == 0o700
+        assert len(token.read_text()) == 64
+
+
+def test_every_token_is_another(temporary, not_a_home):
+    paths = [token_settings({"HOME": not_a_home})["RAY_AUTH_TOKEN_PATH"] for _ in range(2)]
+    assert Path(paths[0]).read_text() != Path(paths[1]).read_text()
+
+
+@pytest.mark.parametrize("chosen", ["RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"])
+def test_what_the_user_chose_stays(temporary, not_a_home, chosen):
+    assert token_settings({"HOME": not_a_home, chosen: "disabled"}) == {}
+
+
+def test_where_no_file_can_be_written_the_cluster_has_no_token(monkeypatch, not_a_home):
+    monkeypatch.setattr(tempfile, "tempdir", not_a_home)
+    assert token_settings({"HOME": not_a_home}) == {"RAY_AUTH_MODE": "disabled"}

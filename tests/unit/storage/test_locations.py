@@ -1,0 +1,118 @@
+"""Files that are complete or absent."""
+
+import errno
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+from pyarrow import fs
+
+from dfnas_ray.errors import StorageError
+from dfnas_ray.storage.location import Location
+
+
+def names(folder):
+    return sorted(os.listdir(folder))  # noqa: PTH208 - hidden files, too
+
+
+def failing(number):
+    def fail(*args, **kwargs):
+        raise OSError(number, os.strerror(number))
+
+    return fail
+
+
+@pytest.fixture(params=["local", "store"])
+def folder(request, tmp_path):
+    """A folder of the local disk, and one of a filesystem that is not the local one, as object stores are."""
+    if request.param == "local":
+        return Location.parse(tmp_path)
+    return Location(fs.SubTreeFileSystem(str(tmp_path), fs.LocalFileSystem()), "bucket").make_dir()
+
+
+def test_what_is_written_is_read_back(folder):
+    assert folder.file_names() == []
+    file = folder / "b.json"
+    assert not file.exists()
+    file.write_json({"z": 1, "a": [1.5, None]})
+    (folder / "a").write_bytes(memoryview(b"data"))
+    assert file.exists()
+    assert file.read_json() == {"z": 1, "a": [1.5, None]}
+    assert (folder / "a").read_bytes() == b"data"
+    assert folder.file_names() == ["a", "b.json"]
+    file.delete_file()
+    assert folder.file_names() == ["a"]
+
+
+def test_an_absent_folder_has_no_files(folder):
+    assert (folder / "absent").file_names() == []
+
+
+def test_a_missing_file_is_named(folder):
+    with pytest.raises(StorageError, match=r"Cannot read .*absent.*not there"):
+        (folder / "absent").read_bytes()
+
+
+def test_text_that_is_not_json_is_named_with_what_to_do(folder):
+    (folder / "done.json").write_bytes(b'{"half": ')
+    with pytest.raises(StorageError, match=r"done\.json is not valid JSON.*Delete it and run again"):
+        (folder / "done.json").read_json()
+
+
+def test_a_location_travels_to_another_process(folder):
+    (folder / "x").write_bytes(b"1")
+    assert (pickle.loads(pickle.dumps(folder)) / "x").read_bytes() == b"1"
+
+
+def test_a_relative_path_is_made_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert Location.parse("runs/one").path == f"{tmp_path}/runs/one"
+    assert Location.parse("runs/one").name == "one"
+
+
+def test_an_unknown_scheme_is_refused():
+    with pytest.raises(StorageError, match="nonsense://bucket"):
+        Location.parse("nonsense://bucket/prefix")
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_failure_at_any_step_leaves_no_part_and_no_temporary_file(tmp_path, monkeypatch, step):
+    file = Location.parse(tmp_path / "file")
+    if step == "fsync":
+        monkeypatch.setattr(os, "fsync", failing(errno.ENOSPC))
+    else:
+        monkeypatch.setattr(Path, "replace", failing(errno.ENOSPC))
+    with pytest.raises(StorageError, match=r"disk is full.*run the same command again"):
+        file.write_bytes(b"new")
+    assert names(tmp_path) == []
+
+
+def test_an_interrupt_while_writing_leaves_the_old_content(tmp_path, monkeypatch):
+    file = Location.parse(tmp_path / "file")
+    file.write_bytes(b"old")
+
+    def interrupt(descriptor):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        file.write_bytes(b"new")
+    assert file.read_bytes() == b"old"
+    assert names(tmp_path) == ["file"]
+
+
+def test_the_content_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: seen.append((tmp_path / "file").exists()))
+    Location.parse(tmp_path / "file").write_bytes(b"new")
+    assert seen == [False]
+    assert names(tmp_path) == ["file"]
+
+
+def test_a_path_below_a_file_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    below = Location.parse(tmp_path / "file" / "run")
+    for action in (below.make_dir, lambda: below.write_bytes(b"x")):
+        with pytest.raises(StorageError, match=rf"Cannot write {below}.*run_dir"):
+            action()

@@ -1,0 +1,138 @@
+"""What each stage made, keyed by everything that it depends on."""
+
+import copy
+
+import pytest
+
+from dfnas_ray.errors import StorageError
+from dfnas_ray.storage.run_dir import RunDir, fingerprint
+
+INPUTS = {"seed": 0, "teacher": "abc", "search": {"epochs": 2, "space": {"stages": [1, 2]}, "limit": None}}
+
+
+def changed(path, value):
+    inputs = copy.deepcopy(INPUTS)
+    inner = inputs
+    for name in path[:-1]:
+        inner = inner[name]
+    inner[path[-1]] = value
+    return inputs
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (["seed"], 1),
+        (["teacher"], "abd"),
+        (["search", "epochs"], 3),
+        (["search", "space", "stages"], [2, 1]),
+        (["search", "limit"], 0),
+        (["search", "extra"], 1),
+    ],
+)
+def test_the_key_changes_with_any_input(tmp_path, path, value):
+    run = RunDir(tmp_path)
+    stages = [run.stage("search", INPUTS), run.stage("search", changed(path, value))]
+    assert stages[0].key != stages[1].key
+    assert stages[0].location != stages[1].location
+
+
+def test_stages_of_the_same_inputs_have_folders_of_their_own(tmp_path):
+    run = RunDir(tmp_path)
+    assert run.stage("search", INPUTS).key != run.stage("retraining", INPUTS).key
+
+
+def test_a_fingerprint_ignores_the_order_of_keys_but_not_of_lists():
+    assert fingerprint({"a": 1, "b": [1, 2]}) == fingerprint({"b": [1, 2], "a": 1})
+    assert fingerprint({"b": [1, 2]}) != fingerprint({"b": [2, 1]})
+
+
+def test_asking_for_a_stage_creates_nothing(tmp_path):
+    stage = RunDir(tmp_path / "run").stage("search", INPUTS)
+    assert not stage.is_started
+    assert not stage.is_done
+    assert stage.changes() == []
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_stage_is_done_only_after_its_finish_and_until_it_is_reopened(tmp_path):
+    stage = RunDir(tmp_path).stage("search", INPUTS)
+    stage.begin()
+    assert stage.is_started
+    assert not stage.is_done
+    stage.finish({"best": "0000"})
+    assert RunDir(tmp_path).stage("search", INPUTS).is_done
+    assert stage.summary() == {"best": "0000"}
+    stage.reopen()
+    stage.reopen()  # no harm
+    assert not stage.is_done
+    assert stage.is_started
+
+
+def test_reports_show_a_stage_once_it_is_finished(tmp_path):
+    run = RunDir(tmp_path)
+    stage = run.stage("search", INPUTS)
+    assert run.latest_stage("search") is None
+    stage.begin()
+    run.set_latest(stage)
+    assert run.latest_stage("search") is None
+    stage.finish({})
+    assert run.latest_stage("search") == stage.location
+    other = run.stage("synthesis", INPUTS)
+    run.set_latest(other)
+    assert run.latest() == {"search": stage.location.name, "synthesis": other.location.name}
+
+
+def test_changes_name_every_dotted_setting_with_old_and_new(tmp_path):
+    run = RunDir(tmp_path)
+    first = run.stage("search", INPUTS)
+    first.begin()
+    run.set_latest(first)
+    assert first.changes() == []
+    inputs = changed(["search", "space", "stages"], (3, 4))  # a tuple, as pydantic gives it
+    inputs["seed"] = 7
+    assert run.stage("search", inputs).changes() == ["search.space.stages: [1, 2] -> [3, 4]", "seed: 0 -> 7"]
+
+
+def test_a_tuple_and_a_list_are_the_same_input(tmp_path):
+    run = RunDir(tmp_path)
+    first = run.stage("search", changed(["search", "space", "stages"], (1, 2)))
+    assert first.key == run.stage("search", INPUTS).key
+
+
+def test_going_back_to_an_earlier_setting_finds_what_was_made(tmp_path):
+    run = RunDir(tmp_path)
+    for inputs in (INPUTS, changed(["seed"], 1)):
+        stage = run.stage("search", inputs)
+        stage.begin()
+        stage.finish({"seed": inputs["seed"]})
+        run.set_latest(stage)
+    back = run.stage("search", INPUTS)
+    assert back.is_done
+    assert back.summary() == {"seed": 0}
+    assert back.changes() == ["seed: 1 -> 0"]
+
+
+def test_a_run_directory_below_a_file_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="run_dir"), RunDir(tmp_path / "file" / "run").locked():
+        pass
+
+
+def test_a_second_command_in_the_same_directory_is_refused_until_the_first_ends(tmp_path):
+    first, second = RunDir(tmp_path / "run"), RunDir(tmp_path / "run")
+    with (
+        first.locked(),
+        pytest.raises(StorageError, match=r"Another command is working in .*run"),
+        second.locked(),
+    ):
+        pass
+    with second.locked():
+        pass
+
+
+def test_the_lock_is_free_again_after_an_error(tmp_path):
+    with pytest.raises(RuntimeError), RunDir(tmp_path).locked():
+        raise RuntimeError
+    with RunDir(tmp_path).locked():
+        pass
