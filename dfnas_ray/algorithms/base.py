@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from dfnas_ray.ops.precision import Precision
 from dfnas_ray.search_spaces.base import Genotype, SearchSpace
 from dfnas_ray.training.batches import SyntheticBatches
 from dfnas_ray.training.config import DistillationConfig
@@ -37,6 +38,7 @@ class SearchProblem:
         distillation: How the teacher is learned from.
         max_macs: Largest number of MACs of an architecture, or None.
         seed: Of all draws.
+        precision: In which networks compute.
         average_gradients: Called between backward and the optimiser's step; where several processes search together it
             averages the gradients of the parameters over them.
     """
@@ -47,6 +49,7 @@ class SearchProblem:
     distillation: DistillationConfig
     max_macs: int | None
     seed: int
+    precision: Precision = "float32"
     average_gradients: Callable[[Iterable[nn.Parameter]], None] = _leave
 
 

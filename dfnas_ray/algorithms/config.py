@@ -11,6 +11,7 @@ from dfnas_ray.algorithms.darts import DartsConfig
 from dfnas_ray.algorithms.proxyless import ProxylessConfig
 from dfnas_ray.algorithms.random_search import RandomSearchConfig
 from dfnas_ray.algorithms.spos import SposConfig
+from dfnas_ray.ops.precision import Precision
 from dfnas_ray.search_spaces import NASBenchMacroConfig, SearchSpaceConfig
 from dfnas_ray.training.config import DistillationConfig, OptimizerConfig
 
@@ -87,6 +88,9 @@ class SearchConfig(BaseModel):
     )
     validation_fraction: float = Field(0.2, gt=0, lt=1, description="Share of the synthetic images for validation.")
     distillation: DistillationConfig = DistillationConfig()
+    precision: Precision = Field(
+        "auto", description="Of the convolutions; auto takes bfloat16 where the hardware has it."
+    )
     selection: SelectionConfig = SelectionConfig()
 
     @model_validator(mode="after")

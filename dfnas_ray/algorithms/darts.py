@@ -18,6 +18,7 @@ from torch import Tensor
 from dfnas_ray.algorithms.architecture_parameters import ArchitectureParameters
 from dfnas_ray.algorithms.base import SearchAlgorithm, SearchProblem
 from dfnas_ray.algorithms.unrolled import dominant_eigenvalue, unrolled_alpha_gradient
+from dfnas_ray.ops.precision import autocast
 from dfnas_ray.search_spaces.base import Genotype
 from dfnas_ray.seeding import derive_seed, seed_everything, torch_generator
 from dfnas_ray.training.batches import Batch
@@ -113,6 +114,7 @@ class Darts(SearchAlgorithm):
             config.optimizer,
             self.temperature,
             config.epochs * len(self.weight_batches),
+            precision=problem.precision,
             average_gradients=problem.average_gradients,
         )
         alpha = config.alpha_optimizer
@@ -198,14 +200,16 @@ class Darts(SearchAlgorithm):
 
     def alpha_loss(self, batch: Batch) -> Tensor:
         """Return what the alphas minimise on a batch: the distillation loss, and beta-decay where it is asked for."""
-        loss = self._loss(batch)
+        # The second order's finite differences, and the Hessian, need float32.
+        loss = self._loss(batch, self.student.dtype if self.config.order == "first" else torch.float32)
         if self.config.regularization == "beta":
             weight = self.config.beta_weight * self.epochs_done / max(1, self.config.epochs - 1)
             loss = loss + weight * beta_decay(self.architecture.rows())
         return loss
 
-    def _loss(self, batch: Batch) -> Tensor:
-        logits = self.supernet(batch.images, self.architecture.mixtures())
+    def _loss(self, batch: Batch, dtype: torch.dtype = torch.float32) -> Tensor:
+        with autocast(self.student.device, dtype):
+            logits = self.supernet(batch.images, self.architecture.mixtures())
         return distillation_loss(logits, batch.teacher_logits, self.temperature)
 
     def _alpha_step(self, train: Batch, valid: Batch) -> float:

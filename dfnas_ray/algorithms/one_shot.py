@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dfnas_ray.ops.mixed import Choice
+from dfnas_ray.ops.precision import Precision, autocast, autocast_dtype
 from dfnas_ray.search_spaces.base import Genotype, SearchSpace, Supernet
 from dfnas_ray.training.batches import Batch
 from dfnas_ray.training.student import validate
@@ -50,6 +51,7 @@ class OneShotScorer:
         supernet: Its weights are read, its BatchNorm statistics are overwritten.
         calibration: Training images (B, C, H, W), normalised.
         validation: Images and the teacher's logits on them.
+        precision: In which the supernet computes.
         fitness: ``agreement`` with the teacher's class, or minus the distillation loss.
     """
 
@@ -59,6 +61,7 @@ class OneShotScorer:
     validation: list[Batch]
     fitness: Fitness
     temperature: float
+    precision: Precision = "float32"
 
     def __call__(self, genotypes: Sequence[Genotype]) -> list[float]:
         """Return one score per genotype; higher is better."""
@@ -72,6 +75,8 @@ class OneShotScorer:
 
     def _score(self, genotype: Genotype) -> float:
         choices = self.space.choices(genotype)
-        reestimate_batch_norm(self.supernet, choices, self.calibration)
-        result = validate(lambda images: self.supernet(images, choices), self.validation, self.temperature)
+        device = self.calibration[0].device
+        with autocast(device, autocast_dtype(self.precision, device)):
+            reestimate_batch_norm(self.supernet, choices, self.calibration)
+            result = validate(lambda images: self.supernet(images, choices), self.validation, self.temperature)
         return result.agreement if self.fitness == "agreement" else -result.loss

@@ -17,6 +17,7 @@ from torch import Tensor
 from dfnas_ray.algorithms.architecture_parameters import ArchitectureParameters
 from dfnas_ray.algorithms.base import SearchAlgorithm, SearchProblem
 from dfnas_ray.ops.mixed import Mixture
+from dfnas_ray.ops.precision import autocast
 from dfnas_ray.search_spaces.base import Genotype, SearchSpace
 from dfnas_ray.search_spaces.latency import load_latency_table
 from dfnas_ray.seeding import derive_seed, numpy_generator, seed_everything, torch_generator
@@ -114,6 +115,7 @@ class Proxyless(SearchAlgorithm):
             config.optimizer,
             self.temperature,
             config.epochs * len(self.weight_batches),
+            precision=problem.precision,
             average_gradients=problem.average_gradients,
         )
         # Without momentum, an alpha whose path was not sampled stays where it is.
@@ -194,7 +196,9 @@ class Proxyless(SearchAlgorithm):
         """Learn through the binary gates of two sampled paths per mixed operation."""
         pairs, gates = self._sample_gates()
         mixtures = [Mixture(pair, gate, constant=(pair[1],)) for pair, gate in zip(pairs, gates, strict=True)]
-        loss = distillation_loss(self.supernet(batch.images, mixtures), batch.teacher_logits, self.temperature)
+        with autocast(self.student.device, self.student.dtype):
+            logits = self.supernet(batch.images, mixtures)
+        loss = distillation_loss(logits, batch.teacher_logits, self.temperature)
         gate_gradients = torch.autograd.grad(loss, gates)
         rows = self.architecture.rows()
         cost_gradients = self._cost_gradients()
@@ -237,7 +241,7 @@ class Proxyless(SearchAlgorithm):
         paths = [self.sample_path() for _ in range(self.config.reinforce_samples)]
         losses, rewards = [], []
         for path in paths:
-            with torch.no_grad():
+            with torch.no_grad(), autocast(self.student.device, self.student.dtype):
                 logits = self.supernet(batch.images, path)
                 loss = distillation_loss(logits, batch.teacher_logits, self.temperature).item()
             cost = self.fixed_cost + sum(float(row[c]) for row, c in zip(self.option_costs, path, strict=True))

@@ -91,6 +91,7 @@ class RandomSearch(SearchAlgorithm):
             config.optimizer,
             config.epochs,
             problem.seed,
+            problem.precision,
         )
 
     def best(self) -> tuple[Genotype, float]:

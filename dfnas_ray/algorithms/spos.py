@@ -63,6 +63,7 @@ class Spos(SearchAlgorithm):
             config.optimizer,
             problem.distillation.temperature,
             config.epochs * len(self.train),
+            precision=problem.precision,
             average_gradients=problem.average_gradients,
         )
         self.path_rng = numpy_generator(problem.seed, "paths")
@@ -106,6 +107,7 @@ class Spos(SearchAlgorithm):
             list(self.problem.validation.unvaried()),
             self.config.fitness,
             self.problem.distillation.temperature,
+            self.problem.precision,
         )
 
     def best(self) -> tuple[Genotype, float]:

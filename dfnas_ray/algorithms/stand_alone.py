@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from dfnas_ray.ops.precision import Precision
 from dfnas_ray.search_spaces.base import Genotype, SearchSpace
 from dfnas_ray.seeding import derive_seed, seed_everything
 from dfnas_ray.training.batches import SyntheticBatches
@@ -24,6 +25,7 @@ class StandAloneScorer:
         validation: The images that judge.
         epochs: Passes over the training images.
         seed: Of the initial weights.
+        precision: In which networks compute while they are trained.
     """
 
     space: SearchSpace
@@ -33,6 +35,7 @@ class StandAloneScorer:
     optimizer: OptimizerConfig
     epochs: int
     seed: int
+    precision: Precision = "float32"
 
     def __call__(self, genotypes: Sequence[Genotype]) -> list[float]:
         """Return minus the distillation loss on the validation images; higher is better."""
@@ -47,7 +50,7 @@ class StandAloneScorer:
         seed_everything(derive_seed(self.seed, "stand-alone", self.space.encode(genotype)))
         network = self.space.build(genotype).to(self.train.device)
         temperature = self.distillation.temperature
-        student = Student(network, self.optimizer, temperature, self.epochs * len(self.train))
+        student = Student(network, self.optimizer, temperature, self.epochs * len(self.train), self.precision)
         for epoch in range(self.epochs):
             for batch in self.train.epoch(epoch):
                 student.step(batch)

@@ -119,13 +119,14 @@ def _worker(config: dict[str, Any]) -> None:
 
     seed_everything(seed)
     build = job.space.build_with_auxiliary if settings.auxiliary_weight else job.space.build
-    network = build(job.genotype).to(device)
+    network = build(job.genotype).to(device).to(memory_format=torch.channels_last)
     parallel = ray.train.torch.prepare_model(network, move_to_device=False)
     student = Student(
         network,
         settings.optimizer,
         settings.distillation.temperature,
         settings.epochs * len(train),
+        settings.precision,
         settings.auxiliary_weight,
     )
     history: list[dict[str, float]] = []

@@ -129,7 +129,14 @@ def _train_alone(
     seed = derive_seed(job.seed, "selection")
     train, validation = _batches(job, ray.get(teacher[0]), ray.get(images[0]), settings.batch_size, seed, device)
     scorer = StandAloneScorer(
-        space, train, validation, job.config.distillation, settings.optimizer, settings.epochs, seed
+        space,
+        train,
+        validation,
+        job.config.distillation,
+        settings.optimizer,
+        settings.epochs,
+        seed,
+        job.config.precision,
     )
     return scorer([genotype])[0]
 
@@ -186,7 +193,7 @@ def _make_state(
     seed_everything(seed)
     train, validation = _batches(job, teacher, images, trial.algorithm.batch_size, seed, device)
     space = trial.space.space(teacher.image_shape, teacher.num_classes)
-    problem = SearchProblem(space, train, validation, config.distillation, job.max_macs, seed)
+    problem = SearchProblem(space, train, validation, config.distillation, job.max_macs, seed, config.precision)
     return SearchState(trial.algorithm.algorithm(problem))
 
 

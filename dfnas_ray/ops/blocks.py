@@ -5,17 +5,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from dfnas_ray.ops.precision import DepthwiseConv2d
+
 
 class ConvBN(nn.Sequential):
     """Convolution without bias and BatchNorm; padded so that stride 1 keeps the size."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1):
-        super().__init__(
-            nn.Conv2d(
-                in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, groups=groups, bias=False
-            ),
-            nn.BatchNorm2d(out_channels),
-        )
+        if groups == in_channels == out_channels and groups > 1:
+            convolution: nn.Conv2d = DepthwiseConv2d(in_channels, kernel_size, stride)
+        else:
+            padding = kernel_size // 2
+            convolution = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=False)
+        super().__init__(convolution, nn.BatchNorm2d(out_channels))
 
 
 class ConvBNReLU(nn.Sequential):

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dfnas_ray.ops.precision import DepthwiseConv2d
+
 
 class Zero(nn.Module):
     """No connection: zeros of the strided shape."""
@@ -50,8 +52,7 @@ class DilatedConv(nn.Sequential):
 
 
 def _separable(channels: int, kernel_size: int, stride: int, dilation: int) -> list[nn.Module]:
-    padding = dilation * (kernel_size - 1) // 2
-    depthwise = nn.Conv2d(channels, channels, kernel_size, stride, padding, dilation, groups=channels, bias=False)
+    depthwise = DepthwiseConv2d(channels, kernel_size, stride, dilation)
     return [nn.ReLU(), depthwise, nn.Conv2d(channels, channels, 1, bias=False), nn.BatchNorm2d(channels)]
 
 

@@ -7,6 +7,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from dfnas_ray.ops.precision import Precision
 from dfnas_ray.synthesis.regularizers import RegularizersConfig
 
 
@@ -42,7 +43,7 @@ class SynthesisConfig(BaseModel):
     lr: float = Field(0.25, gt=0, description="Adam step size, in normalised pixel units.")
     warmup_steps: int = Field(100, ge=0, description="Linear warm-up of each stage, before the cosine.")
     regularizers: RegularizersConfig = RegularizersConfig()
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
+    precision: Precision = Field(
         "auto", description="Of the teacher's convolutions; auto takes bfloat16 where the hardware has it."
     )
     compile: bool = Field(True, description="torch.compile the teacher; worth its minute from some 10^5 image steps.")

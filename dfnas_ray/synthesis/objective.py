@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from dfnas_ray.ops.precision import autocast, autocast_dtype
 from dfnas_ray.synthesis.config import SynthesisConfig
 from dfnas_ray.synthesis.regularizers import BatchNormInput, Observation
 from dfnas_ray.teachers.base import Teacher
@@ -52,7 +53,7 @@ class InversionObjective:
     def __init__(self, teacher: Teacher, config: SynthesisConfig, device: torch.device):
         self.device = device
         self.regularizers = config.regularizers.active()
-        self.dtype = _autocast_dtype(config.precision, device)
+        self.dtype = autocast_dtype(config.precision, device)
         observes = config.regularizers.bn_statistics.weight > 0
         model: nn.Module = ObservedTeacher(teacher.model) if observes else copy.deepcopy(teacher.model)
         self.model = model.to(device).to(memory_format=torch.channels_last)
@@ -64,7 +65,7 @@ class InversionObjective:
             self._compiled = True
 
     def _losses(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
+        with autocast(self.device, self.dtype):
             if self.observes:
                 logits, bn_inputs = self.model(images)
             else:
@@ -105,19 +106,3 @@ def _is_compiler_failure(error: Exception) -> bool:
     from torch._inductor.exc import CppCompileError, InvalidCxxCompiler
 
     return isinstance(error, TorchDynamoException | CppCompileError | InvalidCxxCompiler)
-
-
-def _autocast_dtype(precision: str, device: torch.device) -> torch.dtype:
-    if precision == "float32":
-        return torch.float32
-    if precision == "bfloat16":
-        return torch.bfloat16
-    if device.type == "cuda":
-        supported = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        supported = torch.backends.cpu.get_cpu_capability() in ("AVX512", "AMX") and _cpu_has_bf16()
-    return torch.bfloat16 if supported else torch.float32
-
-
-def _cpu_has_bf16() -> bool:
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and bool(torch.cpu._is_avx512_bf16_supported())

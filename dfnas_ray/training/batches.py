@@ -79,7 +79,7 @@ class SyntheticBatches:
         self.ids = data.ids
         self.images = torch.from_numpy(data.images).to(device)
         self.logits = torch.from_numpy(data.logits).to(device)
-        self.model = copy.deepcopy(teacher.model).to(device)
+        self.model = copy.deepcopy(teacher.model).to(device).to(memory_format=torch.channels_last)
 
     def __len__(self) -> int:
         """Batches per epoch. A last, smaller batch is left out, unless it is the only one."""
@@ -121,9 +121,9 @@ class SyntheticBatches:
             mine = order[start : start + total][self.rank :: self.world_size].to(self.device)
             if variation is None:
                 view = center_crop(self.images[mine], self.input_size)
-                yield Batch(self.teacher.normalize(view), self.logits[mine])
+                yield Batch(_channels_last(self.teacher.normalize(view)), self.logits[mine])
             else:
-                images = self._vary(self.images[mine], variation, generator)
+                images = _channels_last(self._vary(self.images[mine], variation, generator))
                 yield Batch(images, self._ask_teacher(images))
 
     def unvaried(self, batch_size: int | None = None) -> Iterator[Batch]:
@@ -131,7 +131,7 @@ class SyntheticBatches:
         size = batch_size or self.batch_size
         for start in range(0, len(self.images), size):
             view = center_crop(self.images[start : start + size], self.input_size)
-            yield Batch(self.teacher.normalize(view), self.logits[start : start + size])
+            yield Batch(_channels_last(self.teacher.normalize(view)), self.logits[start : start + size])
 
     def _vary(self, canvases: Tensor, variation: AugmentationConfig, generator: torch.Generator) -> Tensor:
         if variation.random_crop:
@@ -152,3 +152,8 @@ class SyntheticBatches:
     def _ask_teacher(self, images: Tensor) -> Tensor:
         logits: Tensor = self.model(images)
         return logits
+
+
+def _channels_last(images: Tensor) -> Tensor:
+    """Return the same images in the memory layout in which convolutions are fastest."""
+    return images.contiguous(memory_format=torch.channels_last)

@@ -6,6 +6,8 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from dfnas_ray.ops.precision import Precision
+
 
 class AugmentationConfig(BaseModel):
     """How a synthetic image is varied before the student sees it. Needs labels: online."""
@@ -84,6 +86,9 @@ class RetrainingConfig(BaseModel):
     )
     auxiliary_weight: float = Field(
         0.0, ge=0, description="Weight of an auxiliary classifier's loss; DARTS networks only (the paper: 0.4)."
+    )
+    precision: Precision = Field(
+        "auto", description="Of the convolutions; auto takes bfloat16 where the hardware has it."
     )
     num_workers: int = Field(1, gt=0, description="Ray Train workers; more than one train with DDP.")
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
+from dfnas_ray.ops.precision import Precision, autocast, autocast_dtype
 from dfnas_ray.training.batches import Batch
 from dfnas_ray.training.config import OptimizerConfig
 from dfnas_ray.training.distillation import distillation_loss
@@ -45,6 +46,7 @@ class Student:
         config: Of the optimiser.
         temperature: Of the distillation.
         total_steps: Over which the learning rate falls.
+        precision: In which the forward pass computes.
         auxiliary_weight: Of the loss of an auxiliary classifier, if the network has one.
         average_gradients: Called with the parameters after backward, where several processes train together without DDP.
     """
@@ -55,10 +57,14 @@ class Student:
         config: OptimizerConfig,
         temperature: float,
         total_steps: int,
+        precision: Precision = "float32",
         auxiliary_weight: float = 0.0,
         average_gradients: Callable[[Iterable[nn.Parameter]], None] | None = None,
     ):
-        self.model, self.config, self.temperature = model, config, temperature
+        self.model = model.to(memory_format=torch.channels_last)
+        self.config, self.temperature = config, temperature
+        self.device = next(model.parameters()).device
+        self.dtype = autocast_dtype(precision, self.device)
         self.auxiliary_weight, self.average_gradients = auxiliary_weight, average_gradients
         self.parameters = list(model.parameters())
         self.optimizer, self.schedule = make_optimizer(self.parameters, config, total_steps)
@@ -66,7 +72,9 @@ class Student:
     def step(self, batch: Batch, forward: Callable[[Tensor], Tensor] | None = None) -> float:
         """Take one optimiser step and return the loss; ``forward`` replaces the model's own for a supernet's path."""
         self.model.train()
-        loss = self._loss((forward or self.model)(batch.images), batch.teacher_logits)
+        with autocast(self.device, self.dtype):
+            output = (forward or self.model)(batch.images)
+        loss = self._loss(output, batch.teacher_logits)
         self.optimizer.zero_grad()
         loss.backward()
         if self.average_gradients is not None:

@@ -1,0 +1,54 @@
+"""In which precision networks compute: bfloat16 where the hardware has it, through torch's autocast."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype:
+    """Return the type that convolutions and matrix products compute in; ``auto`` asks the hardware."""
+    if precision == "float32":
+        return torch.float32
+    if precision == "bfloat16":
+        return torch.bfloat16
+    if device.type == "cuda":
+        supported = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        supported = torch.backends.cpu.get_cpu_capability() in ("AVX512", "AMX") and _cpu_has_bf16()
+    return torch.bfloat16 if supported else torch.float32
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[None]:
+    """Return a context in which networks compute in ``dtype``; float32 changes nothing."""
+    context: AbstractContextManager[None] = torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
+    return context
+
+
+class DepthwiseConv2d(nn.Conv2d):
+    """A depthwise convolution without bias, padded so that stride 1 keeps the size.
+
+    On CPUs, oneDNN's backward pass of a strided or large depthwise kernel is up to eight times slower in bfloat16 than
+    in float32, and that of the others is not faster in the sum: while training there, they compute in float32 even under
+    autocast.
+    """
+
+    def __init__(self, channels: int, kernel_size: int, stride: int = 1, dilation: int = 1):
+        padding = dilation * (kernel_size - 1) // 2
+        super().__init__(channels, channels, kernel_size, stride, padding, dilation, groups=channels, bias=False)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, C, H / stride, W / stride)."""
+        if input.device.type == "cpu" and torch.is_grad_enabled():
+            with torch.autocast("cpu", enabled=False):
+                return super().forward(input.float())
+        return super().forward(input)
+
+
+def _cpu_has_bf16() -> bool:
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and bool(torch.cpu._is_avx512_bf16_supported())
