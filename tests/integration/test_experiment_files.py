@@ -1,0 +1,87 @@
+"""Every file in experiments/ builds its teacher, spaces and algorithms, and takes its first steps at a reduced size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision.models
+
+from dfnas_ray import load_experiment
+from dfnas_ray.algorithms.base import SearchProblem
+from dfnas_ray.seeding import fixed_threads, torch_generator
+from dfnas_ray.storage.shards import SyntheticImages
+from dfnas_ray.synthesis.inversion import Inverter
+from dfnas_ray.teachers.cifar_resnet import resnet20
+from dfnas_ray.training.batches import SyntheticBatches
+
+FILES = sorted((Path(__file__).parents[2] / "experiments").glob("*.yaml"))
+SHORT = {"epochs": 1, "warmup_epochs": 0, "batch_size": 2, "calibration_batches": 1, "candidates": 1}
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """Untrained weights in the files that the teachers ask for."""
+    folder = tmp_path_factory.mktemp("weights")
+    for name, model in (("cifar", resnet20()), ("torchvision", torchvision.models.resnet50())):
+        torch.save(model.state_dict(), folder / f"{name}.pt")
+    return folder
+
+
+def reduced(file, weights):
+    config = load_experiment(file)
+    if config.teacher.kind == "digits":
+        teacher = ["teacher.width=4", "teacher.epochs=1"]
+    else:
+        teacher = [
+            f"teacher.checkpoint={weights / ('cifar' if config.teacher.kind == 'checkpoint' else 'torchvision')}.pt"
+        ]
+    if file.name in ("digits.yaml", "digits-darts.yaml", "digits-proxyless.yaml"):
+        teacher = ["teacher={kind: digits, width: 4, epochs: 1}", "search.max_macs=null"]
+    stages = "[{scale: 2, steps: 1}, {scale: 1, steps: 1}]"
+    small = [f"synthesis.stages={stages}", "synthesis.warmup_steps=0", "synthesis.compile=false"]
+    return load_experiment(file, [*teacher, *small])
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_an_experiment_takes_two_steps(file, weights, tmp_path):
+    config = reduced(file, weights)
+    with fixed_threads(2):
+        teacher = config.teacher.load(tmp_path)
+        inverter = Inverter(teacher, config.synthesis, torch.device("cpu"))
+        targets = torch.eye(teacher.num_classes)[:2]
+        canvases, curve = inverter.invert(targets, torch_generator(0, "test"))
+        assert len(curve) == 2
+        images = canvases.repeat(4, 1, 1, 1).numpy()
+        data = SyntheticImages(
+            images=images,
+            labels=np.zeros(8, np.int64),
+            rounds=np.zeros(8, np.int64),
+            logits=np.zeros((8, teacher.num_classes), np.float32),
+            ids=np.arange(8, dtype=np.uint64),
+        )
+        for algorithm, space_config in config.search.pairs:
+            settings = {name: value for name, value in SHORT.items() if name in type(algorithm).model_fields}
+            if algorithm.kind == "darts":  # what its collapse and its second order do is tested elsewhere
+                settings |= {"order": "first", "collapse": algorithm.collapse.model_copy(update={"eigenvalue": False})}
+            short = algorithm.model_copy(update=settings)
+            space = space_config.space(teacher.image_shape, teacher.num_classes)
+            limit = config.search.macs_limit(teacher.cost.macs)
+            train, valid = (
+                SyntheticBatches(data, teacher, config.search.distillation, 2, 0, torch.device("cpu")) for _ in range(2)
+            )
+            problem = SearchProblem(space, train, valid, config.search.distillation, limit, 0, config.search.precision)
+            search = short.algorithm(problem)
+            if search.is_training:
+                assert np.isfinite(search.train_epoch()["loss"])
+            else:
+                assert np.isfinite(search.scorer()(search.ask()[:1])[0])
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_an_experiment_file_names_itself_and_its_command(file):
+    text = file.read_text()
+    assert load_experiment(file).name == file.stem
+    assert f"dfnas run experiments/{file.name}" in text.split("name:")[0]
