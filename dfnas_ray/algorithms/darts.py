@@ -247,6 +247,7 @@ class Darts(SearchAlgorithm):
             group["lr"],
             weight_decay=group["weight_decay"],
             velocity=velocity,
+            average=self._average,
         )
 
     def _alpha_stream(self) -> Iterator[Batch]:
@@ -261,9 +262,21 @@ class Darts(SearchAlgorithm):
     def _measure_eigenvalue(self) -> float:
         batch = next(iter(self.alpha_batches.epoch(self.num_epochs)))  # always the same one
         eigenvalue, self._eigenvector = dominant_eigenvalue(
-            lambda: self._loss(batch), list(self.architecture.parameters()), self._eigenvector, _POWER_ITERATIONS
+            lambda: self._loss(batch),
+            list(self.architecture.parameters()),
+            self._eigenvector,
+            _POWER_ITERATIONS,
+            self._average,
         )
         return eigenvalue
+
+    def _average(self, gradients: list[Tensor]) -> list[Tensor]:
+        """Average over the processes that search together."""
+        carriers = [torch.nn.Parameter(torch.empty_like(gradient)) for gradient in gradients]
+        for carrier, gradient in zip(carriers, gradients, strict=True):
+            carrier.grad = gradient.detach()
+        self.problem.average_gradients(carriers)
+        return [carrier.grad for carrier in carriers if carrier.grad is not None]
 
     def _check_collapse(self, skips: int) -> None:
         watch, epoch = self.config.collapse, self.epochs_done - 1

@@ -24,6 +24,7 @@ def unrolled_alpha_gradient(
     *,
     weight_decay: float = 0.0,
     velocity: Sequence[Tensor] | None = None,
+    average: Callable[[list[Tensor]], list[Tensor]] = lambda gradients: gradients,
 ) -> list[Tensor]:
     r"""Return the gradient of :math:`L_{valid}(w', \alpha)` with respect to alpha, where w' is w after one step of SGD.
 
@@ -41,20 +42,22 @@ def unrolled_alpha_gradient(
         alphas: The architecture parameters.
         lr: The step size xi.
         weight_decay: lambda.
+        average: Takes gradients to their average over the processes that search together; the step w' is then that of
+            the whole batch in each of them.
         velocity: v, momentum times the optimiser's buffer, one per weight; zero by default.
 
     Returns:
         One gradient per tensor of ``alphas``.
     """
     saved = [weight.detach().clone() for weight in weights]
-    step = _gradients(train_loss(), weights)
+    step = average(_gradients(train_loss(), weights))
     with torch.no_grad():
         for index, (weight, gradient) in enumerate(zip(weights, step, strict=True)):
             direction = gradient + weight_decay * weight
             if velocity is not None:
                 direction = direction + velocity[index]
             weight.sub_(lr * direction)
-    both = _gradients(valid_loss(), [*alphas, *weights])
+    both = average(_gradients(valid_loss(), [*alphas, *weights]))
     direct, towards = both[: len(alphas)], both[len(alphas) :]
     norm = torch.sqrt(sum((d.double().square().sum() for d in towards), start=torch.zeros((), dtype=torch.float64)))
     epsilon = _PERTURBATION / max(float(norm), 1e-12)
@@ -73,7 +76,11 @@ def unrolled_alpha_gradient(
 
 
 def dominant_eigenvalue(
-    loss: Loss, alphas: Sequence[nn.Parameter], start: Tensor, iterations: int
+    loss: Loss,
+    alphas: Sequence[nn.Parameter],
+    start: Tensor,
+    iterations: int,
+    average: Callable[[list[Tensor]], list[Tensor]] = lambda products: products,
 ) -> tuple[float, Tensor]:
     """Return the eigenvalue of largest magnitude of a loss's Hessian in alpha, and its eigenvector, by power iteration.
 
@@ -85,6 +92,7 @@ def dominant_eigenvalue(
         alphas: The architecture parameters.
         start: (number of alphas,): the eigenvector of an earlier call saves iterations.
         iterations: Products of the Hessian with a vector.
+        average: Takes each product to its average over the processes that search together.
     """
     gradients = torch.autograd.grad(loss(), alphas, create_graph=True)
     flat = torch.cat([gradient.flatten() for gradient in gradients])
@@ -92,7 +100,7 @@ def dominant_eigenvalue(
     for _ in range(iterations):
         vector = vector / vector.norm().clamp_min(1e-20)
         products = torch.autograd.grad(flat, alphas, grad_outputs=vector, retain_graph=True)
-        product = torch.cat([product.flatten() for product in products])
+        product = torch.cat([product.flatten() for product in average(list(products))])
         eigenvalue = float(vector @ product)
         vector = product
     return eigenvalue, vector.detach()
