@@ -165,3 +165,28 @@ def test_a_changed_search_setting_searches_again_within_it_on_the_same_images(
     ):
         assert change in said
     assert space.cost(space.decode(search.summary["genotype"])).macs == search.summary["macs"] <= limit
+
+
+def test_a_grid_of_algorithms_is_compared_and_the_best_is_chosen(one_actor_run, tiny_experiment, recorder, tmp_path):
+    run_dir = shutil.copytree(one_actor_run[0], tmp_path / "run")
+    random_search = "{kind: random_search, candidates: 2, round_size: 1, epochs: 1, batch_size: 16}"
+    darts = "{kind: darts, epochs: 2, batch_size: 16}"
+    grid = tiny_experiment(
+        run_dir, f"search.algorithm=[{random_search}, {darts}]", "search.seeds=[0]", "search.selection.epochs=1"
+    )
+    with Pipeline(grid, recorder).opened() as pipeline:
+        search = pipeline.search()
+        report = pipeline.report()
+    trials = json.loads((where(search) / "trials.json").read_text())
+    assert [trial["trial"] for trial in trials] == [
+        "random_search-nasbench_macro-seed-0",
+        "darts-nasbench_macro-seed-0",
+    ]
+    found = {trial["genotype"] for trial in trials}
+    if len(found) > 1:  # else there is nothing to compare
+        best = max(trials, key=lambda trial: trial["score"])
+        assert (search.summary["trial"], search.summary["genotype"]) == (best["trial"], best["genotype"])
+    page = report.read_bytes().decode()
+    assert all(trial["trial"] in page for trial in trials)
+    with Pipeline(grid, recorder).opened() as pipeline:
+        assert pipeline.search().reused

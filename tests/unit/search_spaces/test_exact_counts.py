@@ -99,29 +99,15 @@ def test_nasbench_macro(text, params, macs):
 def test_proxyless_mobile():
     space = ProxylessConfig().space(*IMAGENET)
     by_name = {(3, 3): 0, (3, 6): 1, (5, 3): 2, (5, 6): 3, (7, 3): 4, (7, 6): 5}
-    layers = [
-        "5e3",
-        "3e3",
-        "-",
-        "-",
-        "7e3",
-        "3e3",
-        "5e3",
-        "5e3",
+    stages = (
+        "5e3 3e3 - -",
+        "7e3 3e3 5e3 5e3",
+        "7e6 5e3 5e3 5e3",
+        "5e6 5e3 5e3 5e3",
+        "7e6 7e6 7e3 7e3",
         "7e6",
-        "5e3",
-        "5e3",
-        "5e3",
-        "5e6",
-        "5e3",
-        "5e3",
-        "5e3",
-        "7e6",
-        "7e6",
-        "7e3",
-        "7e3",
-        "7e6",
-    ]
+    )
+    layers = [layer for stage in stages for layer in stage.split()]
     genotype = tuple(6 if layer == "-" else by_name[int(layer[0]), int(layer[2])] for layer in layers)
     cost = space.cost(genotype)
     assert cost.params == 4_080_512
