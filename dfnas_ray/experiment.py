@@ -14,8 +14,10 @@ from pydantic.fields import FieldInfo
 from dfnas_ray.algorithms.config import SearchConfig
 from dfnas_ray.datasets import DatasetConfig
 from dfnas_ray.distributed.config import ClusterConfig
+from dfnas_ray.dotted import set_dotted
 from dfnas_ray.errors import ConfigError
 from dfnas_ray.search_spaces import SpaceConfig
+from dfnas_ray.sweeps.config import SweepConfig
 from dfnas_ray.synthesis.config import SynthesisConfig
 from dfnas_ray.teachers import TeacherConfig
 from dfnas_ray.training.config import RetrainingConfig
@@ -44,6 +46,7 @@ class ExperimentConfig(BaseModel):
     search: SearchConfig = SearchConfig()
     retraining: RetrainingConfig = RetrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    sweep: SweepConfig | None = Field(None, description="Tuning of synthesis settings; read by `dfnas sweep` alone.")
     cluster: ClusterConfig = ClusterConfig()
 
     @model_validator(mode="after")
@@ -98,10 +101,36 @@ def make_experiment(values: Mapping[str, Any], overrides: Iterable[str] = ()) ->
     merged = dict(values)
     for override in overrides:
         merged = _override(merged, override)
+    config = _validate(merged)
+    if config.sweep is not None:
+        _check_sweep(merged, config.sweep)
+    return config
+
+
+def _validate(values: Mapping[str, Any]) -> ExperimentConfig:
     try:
-        return ExperimentConfig.model_validate(merged)
+        return ExperimentConfig.model_validate(values)
     except ValidationError as error:
-        raise ConfigError("\n".join(_explain(problem, merged) for problem in error.errors())) from error
+        raise ConfigError("\n".join(_explain(problem, values) for problem in error.errors())) from error
+
+
+def _check_sweep(values: Mapping[str, Any], sweep: SweepConfig) -> None:
+    """Try the ends of every range, one at a time: a wrong path or value is found before the first trial."""
+    base = {name: value for name, value in values.items() if name != "sweep"}
+    for path, value in sweep.fixed.items():
+        base = set_dotted(base, path, value, f"sweep.fixed.{path}")
+    _try(base, "sweep.fixed")
+    for path, range_ in sweep.settings.items():
+        for limit in range_.limits:
+            where = f"sweep.settings.{path} at {limit!r}"
+            _try(set_dotted(base, path, limit, where), where)
+
+
+def _try(values: Mapping[str, Any], where: str) -> None:
+    try:
+        _validate(values)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
 
 
 def make_space_config(values: Mapping[str, Any], overrides: Iterable[str] = ()) -> SpaceConfig:
@@ -139,27 +168,7 @@ def _override(values: dict[str, Any], override: str) -> dict[str, Any]:
         value = yaml.load(text, _UniqueKeyLoader)
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {path}: {text!r} is not a YAML value: {' '.join(str(error).split())}") from error
-    return _set(values, path.split("."), value, path)
-
-
-def _set(container: Any, keys: list[str], value: Any, path: str) -> Any:
-    key, rest = keys[0], keys[1:]
-    if isinstance(container, list):
-        if not key.isdigit() or int(key) >= len(container):
-            raise ConfigError(f"--set {path}: {key!r} is not an index of a list of {len(container)}.")
-        copy: Any = list(container)
-        copy[int(key)] = _set(copy[int(key)], rest, value, path) if rest else value
-        return copy
-    if key.isdigit():
-        raise ConfigError(f"--set {path}: the file has no list of which {key} could be an index. Give the whole list.")
-    if isinstance(container, str) and container and ":" in container:  # the short form of a teacher, kind:name
-        kind, _, name = container.partition(":")
-        container = {"kind": kind, "name": name}
-    elif isinstance(container, str):
-        container = {"kind": container}
-    copy = dict(container) if isinstance(container, dict) else {}
-    copy[key] = _set(copy.get(key), rest, value, path) if rest else value
-    return copy
+    return set_dotted(values, path, value, f"--set {path}")
 
 
 def _explain(problem: Any, values: Any) -> str:

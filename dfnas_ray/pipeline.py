@@ -114,9 +114,13 @@ class Pipeline:
     @cached_property
     def teacher(self) -> Teacher:
         """The frozen teacher; the built-in one is trained the first time."""
+        return self.config.teacher.load(self.teacher_cache)
+
+    @property
+    def teacher_cache(self) -> Path:
+        """Where a teacher that has to be made or fetched is kept."""
         folder = self.run_dir.location / "teacher"
-        cache = folder.path if folder.is_local else str(Path(tempfile.gettempdir()) / "dfnas-teachers")
-        return self.config.teacher.load(Path(cache))
+        return Path(folder.path) if folder.is_local else Path(tempfile.gettempdir()) / "dfnas-teachers"
 
     @cached_property
     def spaces(self) -> list[SearchSpace]:
@@ -171,14 +175,14 @@ class Pipeline:
             missing = [shard for shard in range(config.num_shards) if shard not in kept]
             self.listener.say(f"Shards {missing} are missing or damaged and are made again.")
             stage.reopen()
-        return self._finish(stage, lambda: self._synthesize(stage, kept))
+        return self.finish(stage, lambda: self._synthesize(stage, kept))
 
     def search(self) -> Outcome:
         """Find an architecture on the synthetic images."""
         _ = self.max_macs  # an impossible limit is found before images are made
         synthesis = self.synthesize()
         stage = self.run_dir.stage("search", self._search_inputs)
-        return self._finish(stage, lambda: self._search(stage, synthesis))
+        return self.finish(stage, lambda: self._search(stage, synthesis))
 
     def retrain(self, genotype: str | None = None) -> dict[str, Outcome]:
         """Train the architecture found, or the one given, and a random one of the same budget."""
@@ -190,7 +194,7 @@ class Pipeline:
         outcomes = {}
         for name, architecture in networks.items():
             stage = self.run_dir.stage(name, self._retraining_inputs(architecture))
-            outcomes[name] = self._finish(stage, lambda s=stage, a=architecture: self._retrain(s, a, synthesis))  # type: ignore[misc]
+            outcomes[name] = self.finish(stage, lambda s=stage, a=architecture: self._retrain(s, a, synthesis))  # type: ignore[misc]
         return outcomes
 
     def evaluate(self, genotype: str | None = None) -> Outcome:
@@ -208,7 +212,7 @@ class Pipeline:
             "networks": {name: outcome.location.name for name, outcome in networks.items()},
         }
         stage = self.run_dir.stage("evaluation", inputs)
-        return self._finish(stage, lambda: self._evaluate(stage, networks, dataset))
+        return self.finish(stage, lambda: self._evaluate(stage, networks, dataset))
 
     def report(self) -> Location:
         """Write the report of what is finished so far."""
@@ -261,7 +265,8 @@ class Pipeline:
 
     # How each stage is done
 
-    def _finish(self, stage: StageDir, work: Callable[[], dict[str, Any]]) -> Outcome:
+    def finish(self, stage: StageDir, work: Callable[[], dict[str, Any]]) -> Outcome:
+        """Return a stage's outcome, after doing its work unless that is done."""
         if stage.stage in self._outcomes and self._outcomes[stage.stage].location == stage.location:
             return self._outcomes[stage.stage]
         if stage.is_done:

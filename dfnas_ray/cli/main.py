@@ -9,7 +9,7 @@ import sys
 import typer
 from rich.text import Text
 
-from dfnas_ray.cli import config, evaluate, report, retrain, run, search, space, synthesize, teacher
+from dfnas_ray.cli import config, evaluate, report, retrain, run, search, space, sweep, synthesize, teacher
 from dfnas_ray.cli.console import err
 from dfnas_ray.errors import DfnasError
 
@@ -24,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for module in (run, synthesize, search, retrain, evaluate, report):
+for module in (run, synthesize, search, retrain, evaluate, report, sweep):
     app.command()(getattr(module, module.__name__.rsplit(".", 1)[-1]))
 app.add_typer(space.app, name="space")
 app.add_typer(teacher.app, name="teacher")

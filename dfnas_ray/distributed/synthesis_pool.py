@@ -23,7 +23,7 @@ from dfnas_ray.errors import ClusterError, DfnasError, SynthesisError
 from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.shards import ShardInfo, encode_shard, manifest_entry, shard_name
 from dfnas_ray.synthesis.config import SynthesisConfig
-from dfnas_ray.synthesis.inversion import Inverter
+from dfnas_ray.synthesis.inversion import Inverter, OnSteps
 from dfnas_ray.synthesis.shard import synthesize_shard
 from dfnas_ray.teachers.base import Teacher
 
@@ -62,18 +62,22 @@ class _SynthesisActor:
             done += images
             write(done, "")
 
-        made = synthesize_shard(self.inverter, self.job.seed, shard, on_steps)
-        info = ShardInfo(
-            key=self.job.key,
-            shard=shard,
-            num_shards=self.job.config.num_shards,
-            teacher=self.job.teacher_fingerprint,
-            curves=[[asdict(point) for point in curve] for curve in made.curves],
-        )
-        data = encode_shard(info, made.images, made.labels, made.rounds, made.logits)
-        location = self.job.folder / shard_name(shard)
-        location.write_bytes(data)
-        return manifest_entry(shard, data, len(made.labels))
+        return make_shard(self.inverter, self.job, shard, on_steps)
+
+
+def make_shard(inverter: Inverter, job: ShardJob, shard: int, on_steps: OnSteps) -> dict[str, Any]:
+    """Synthesize, label and commit one shard; return its line in the manifest."""
+    made = synthesize_shard(inverter, job.seed, shard, on_steps)
+    info = ShardInfo(
+        key=job.key,
+        shard=shard,
+        num_shards=job.config.num_shards,
+        teacher=job.teacher_fingerprint,
+        curves=[[asdict(point) for point in curve] for curve in made.curves],
+    )
+    data = encode_shard(info, made.images, made.labels, made.rounds, made.logits)
+    (job.folder / shard_name(shard)).write_bytes(data)
+    return manifest_entry(shard, data, len(made.labels))
 
 
 def run_pool(

@@ -1,0 +1,69 @@
+"""`dfnas sweep`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+from rich.text import Text
+
+from dfnas_ray.cli.console import Terminal, out
+from dfnas_ray.cli.options import Address, ExperimentFile, Overrides, RunDirectory, Verbose, read
+
+if TYPE_CHECKING:
+    from dfnas_ray.pipeline import Outcome
+
+_ROWS = 10
+
+
+def sweep(
+    file: ExperimentFile,
+    overrides: Overrides = None,
+    run_dir: RunDirectory = None,
+    address: Address = None,
+    verbose: Verbose = False,
+) -> None:
+    """Tune the coefficients of synthesis, as the file's sweep section says, and write the best as an experiment.
+
+    An interrupted sweep goes on; a larger sweep.trials adds trials to those that are there.
+    """
+    from dfnas_ray.pipeline import Pipeline  # brings everything: kept out of `dfnas --help`
+    from dfnas_ray.tuning import sweep as run_sweep
+    from dfnas_ray.tuning import sweep_config
+
+    config = read(file, overrides, run_dir, address)
+    sweep_config(config)
+    with Pipeline(config, Terminal(), verbose).opened() as pipeline:
+        _show(run_sweep(pipeline))
+
+
+def _show(outcome: Outcome) -> None:
+    summary = outcome.summary
+    trials = (outcome.location / "trials.json").read_json()
+    front = summary["pareto_front"]
+    finished = [trial for trial in trials if trial["values"] is not None]
+    order = sorted(finished, key=lambda trial: front.index(trial["number"]) if trial["number"] in front else len(front))
+    states = ", ".join(f"{count} {state}" for state, count in summary["trials"].items())
+    table = Table(title=f"The best of {len(trials)} trials ({states})", title_justify="left")
+    paths = list(summary["best"]["settings"])
+    for heading in ("trial", *summary["objectives"], *(path.removeprefix("synthesis.") for path in paths)):
+        table.add_column(heading, justify="right", overflow="fold")
+    for trial in order[: max(len(front), 1)][:_ROWS]:
+        table.add_row(
+            str(trial["number"]),
+            *(f"{value:.4g}" for value in trial["values"]),
+            *(_text(trial["settings"][path]) for path in paths),
+        )
+    out.print(table)
+    if not summary["data_free"]:
+        out.print("Not data-free: a real model or real labels took part in the choice.")
+    for title, name in (
+        ("Best settings", "best.yaml"),
+        ("Report", "sweep.html"),
+    ):
+        out.print(Text(f"{title}: {outcome.location / name}"), soft_wrap=True)
+    out.print(Text(f"Next: dfnas run {outcome.location / 'best.yaml'}"), soft_wrap=True)
+
+
+def _text(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,41 @@
+"""Changing one setting of nested mappings by its dotted path."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dfnas_ray.errors import ConfigError
+
+
+def set_dotted(values: Mapping[str, Any], path: str, value: Any, where: str) -> dict[str, Any]:
+    """Return a copy of ``values`` with the setting at ``path``, such as search.space.kind, replaced or added.
+
+    Args:
+        where: What an error calls the change.
+
+    Raises:
+        ConfigError: the path takes a number into something that is no list, or beyond a list's end.
+    """
+    changed: dict[str, Any] = _set(dict(values), path.split("."), value, where)
+    return changed
+
+
+def _set(container: Any, keys: list[str], value: Any, where: str) -> Any:
+    key, rest = keys[0], keys[1:]
+    if isinstance(container, list):
+        if not key.isdigit() or int(key) >= len(container):
+            raise ConfigError(f"{where}: {key!r} is not an index of a list of {len(container)}.")
+        copy: Any = list(container)
+        copy[int(key)] = _set(copy[int(key)], rest, value, where) if rest else value
+        return copy
+    if key.isdigit():
+        raise ConfigError(f"{where}: the file has no list of which {key} could be an index. Give the whole list.")
+    if isinstance(container, str) and container and ":" in container:  # the short form of a teacher, kind:name
+        kind, _, name = container.partition(":")
+        container = {"kind": kind, "name": name}
+    elif isinstance(container, str):
+        container = {"kind": container}
+    copy = dict(container) if isinstance(container, dict) else {}
+    copy[key] = _set(copy.get(key), rest, value, where) if rest else value
+    return copy

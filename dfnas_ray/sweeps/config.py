@@ -1,0 +1,150 @@
+"""Settings of a sweep: which settings of synthesis are varied, by whom, and what decides."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from dfnas_ray.datasets import DatasetConfig
+from dfnas_ray.dotted import set_dotted
+from dfnas_ray.errors import ConfigError
+from dfnas_ray.sweeps.objectives import OBJECTIVES, Direction
+from dfnas_ray.sweeps.ranges import Parameter, Range
+from dfnas_ray.synthesis.config import SynthesisConfig
+from dfnas_ray.teachers import TeacherConfig
+from dfnas_ray.training.config import OptimizerConfig
+
+Sampler = Literal["tpe", "nsga2", "cmaes", "random", "grid"]
+
+
+class PruningConfig(BaseModel):
+    """ASHA (Li et al. 2020, arXiv:1810.05934): settings that look weak on their first shards make no more."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    min_shards: int = Field(1, gt=0, description="Shards that every trial makes.")
+    reduction_factor: int = Field(3, gt=1, description="One of so many goes on at each rung.")
+
+
+class StudentConfig(BaseModel):
+    """The short training behind the student proxy."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    steps: int = Field(600, gt=0, description="Optimiser steps: the same work for every trial.")
+    batch_size: int = Field(64, gt=0, description="Images per step.")
+    optimizer: OptimizerConfig = OptimizerConfig()
+
+
+class ReferenceConfig(BaseModel):
+    """Images of other settings, spread over the ranges, on which every trial's student is examined."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    settings: int = Field(8, gt=1, description="How many settings, a Latin hypercube over the ranges.")
+    images: int = Field(100, gt=0, description="Images of each, of the last calibration round.")
+
+
+class SweepConfig(BaseModel):
+    """Tuning of synthesis settings with Optuna, on objectives that need no real data."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    settings: dict[str, Range] = Field(
+        min_length=1, description="Dotted path of each varied setting, such as synthesis.tau, and its range."
+    )
+    fixed: dict[str, Any] = Field(
+        default_factory=dict, description="Settings of the trials alone, such as synthesis.num_shards: 1, to save time."
+    )
+    objectives: tuple[str, ...] = Field(
+        ("student_proxy",), min_length=1, description=f"What decides: one or several of {', '.join(OBJECTIVES)}."
+    )
+    sampler: Sampler = Field("tpe", description="Who proposes settings.")
+    trials: int = Field(32, gt=0, description="Settings that are tried; a grid is tried whole.")
+    concurrency: int | None = Field(None, gt=0, description="Trials at once; by default as many as have room.")
+    pruning: PruningConfig | None = Field(None, description="Stops weak trials after their first shards.")
+    student: StudentConfig = StudentConfig()
+    reference: ReferenceConfig = ReferenceConfig()
+    verifier: TeacherConfig | None = Field(
+        None, description="A second, independent classifier for the objective verifier. Not data-free."
+    )
+    labelled: DatasetConfig | None = Field(
+        None, description="Labelled real images for the objective labelled_accuracy. Not data-free."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        unknown = [name for name in self.objectives if name not in OBJECTIVES]
+        if unknown:
+            raise ValueError(f"objectives: {unknown[0]!r} does not exist. It must be one of {', '.join(OBJECTIVES)}.")
+        if len(set(self.objectives)) < len(self.objectives):
+            raise ValueError(f"objectives {list(self.objectives)} must be different from each other.")
+        for objective, needed in (("verifier_agreement", "verifier"), ("labelled_accuracy", "labelled")):
+            if objective in self.objectives and getattr(self, needed) is None:
+                raise ValueError(f"the objective {objective} needs sweep.{needed}.")
+        for path in [*self.settings, *self.fixed]:
+            if not path.startswith("synthesis."):
+                raise ValueError(
+                    f"{path} cannot be swept: the objectives judge synthetic images, so only settings below synthesis "
+                    "change them."
+                )
+        both = sorted(set(self.settings) & set(self.fixed))
+        if both:
+            raise ValueError(f"{both[0]} is both in settings and in fixed. Keep one.")
+        if self.sampler == "grid":
+            for path, range_ in self.settings.items():
+                if range_.grid is None:
+                    raise ValueError(
+                        f"sampler grid needs values that can be listed, and settings.{path} is {range_.form}. "
+                        "Give choice or integer, or take another sampler."
+                    )
+        if len(self.objectives) > 1:
+            if self.sampler == "cmaes":
+                raise ValueError("sampler cmaes knows a single objective. Take tpe or nsga2, or one objective.")
+            if self.pruning is not None:
+                raise ValueError(
+                    "pruning needs a single objective to compare by. Remove pruning, or name one objective."
+                )
+        if self.sampler == "cmaes" and any(range_.choice is not None for range_ in self.settings.values()):
+            raise ValueError("sampler cmaes varies numbers only. Take tpe for settings with choice.")
+        return self
+
+    @property
+    def num_trials(self) -> int:
+        """Trials in all."""
+        if self.sampler != "grid":
+            return self.trials
+        return math.prod(len(range_.grid or ()) for range_ in self.settings.values())
+
+    def synthesis(self, base: SynthesisConfig, parameters: Mapping[str, Parameter], fixed: bool) -> SynthesisConfig:
+        """Return the synthesis settings of one trial, or, without what is fixed for trials, those of a run.
+
+        Args:
+            base: The experiment's.
+            parameters: By dotted path, as Optuna stores them.
+
+        Raises:
+            ConfigError: these settings do not go together.
+        """
+        values: dict[str, Any] = {"synthesis": base.model_dump()}
+        changes = {path: self.settings[path].value(parameter) for path, parameter in parameters.items()}
+        for path, value in {**(self.fixed if fixed else {}), **changes}.items():
+            values = set_dotted(values, path, value, f"sweep.settings.{path}")
+        try:
+            return SynthesisConfig.model_validate(values["synthesis"])
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+            raise ConfigError(f"These settings do not go together: {reason}") from error
+
+    @property
+    def directions(self) -> list[Direction]:
+        """``maximize`` or ``minimize`` for each objective."""
+        return [OBJECTIVES[name].direction for name in self.objectives]
+
+    @property
+    def is_data_free(self) -> bool:
+        """Whether nothing real decides."""
+        return all(OBJECTIVES[name].is_data_free for name in self.objectives)

@@ -1,0 +1,154 @@
+"""Measuring one trial's images by every criterion that the sweep can."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dfnas_ray.datasets import ImageDataset
+from dfnas_ray.search_spaces.base import Genotype, SearchSpace
+from dfnas_ray.seeding import derive_seed, numpy_generator, seed_everything
+from dfnas_ray.storage.shards import SyntheticImages
+from dfnas_ray.sweeps.config import StudentConfig, SweepConfig
+from dfnas_ray.synthesis.quality import measure_quality
+from dfnas_ray.synthesis.regions import center_crop
+from dfnas_ray.teachers.base import Teacher
+from dfnas_ray.training.batches import SyntheticBatches
+from dfnas_ray.training.config import DistillationConfig
+from dfnas_ray.training.evaluation import evaluate_networks
+from dfnas_ray.training.student import Student
+
+_BATCH_SIZE = 250
+_DRAWS = 200
+
+
+@dataclass(frozen=True)
+class Examination:
+    """Images (N, C, H, W) of the reference settings, at the teacher's input size, and which setting made each (N,)."""
+
+    images: Tensor
+    settings: Tensor
+
+    @staticmethod
+    def of(parts: Sequence[SyntheticImages], image_size: tuple[int, int]) -> Examination:
+        """Put the images of each reference setting together; their canvases may differ in size."""
+        crops = [center_crop(torch.from_numpy(part.images.copy()), image_size) for part in parts]
+        numbers = [torch.full((len(part),), number) for number, part in enumerate(parts)]
+        return Examination(torch.cat(crops), torch.cat(numbers))
+
+
+def proxy_architecture(space: SearchSpace, max_macs: int | None, seed: int) -> Genotype:
+    """Return the student's architecture: the one with the most MACs of 200 drawn within the limit."""
+    rng = numpy_generator(seed, "proxy-student")
+    draws = [space.sample(rng) for _ in range(_DRAWS)]
+    allowed = [draw for draw in draws if max_macs is None or space.cost(draw).macs <= max_macs]
+    if not allowed:
+        return min(draws, key=lambda draw: space.cost(draw).macs)
+    return max(allowed, key=lambda draw: space.cost(draw).macs)
+
+
+def train_student(
+    network: nn.Module,
+    images: SyntheticImages,
+    teacher: Teacher,
+    config: StudentConfig,
+    distillation: DistillationConfig,
+    seed: int,
+    device: torch.device,
+) -> nn.Module:
+    """Distil the teacher into ``network`` for a fixed number of steps, however many images there are."""
+    batches = SyntheticBatches(images, teacher, distillation, config.batch_size, seed, device)
+    student = Student(network.to(device), config.optimizer, distillation.temperature, config.steps)
+    step = epoch = 0
+    while step < config.steps:
+        for batch in batches.epoch(epoch):
+            if step == config.steps:
+                break
+            student.step(batch)
+            step += 1
+        epoch += 1
+    return network.eval()
+
+
+@torch.no_grad()
+def agreement(first: nn.Module, second: nn.Module, teacher: Teacher, images: Tensor) -> Tensor:
+    """Say for each uint8 image (N, C, H, W) whether two networks see the same class, as bool (N,)."""
+    device = next(first.parameters()).device
+    same = []
+    for part in images.split(_BATCH_SIZE):
+        view = teacher.normalize(part.to(device))
+        same.append((first(view).argmax(1) == second(view).argmax(1)).cpu())
+    return torch.cat(same)
+
+
+def student_proxy(student: nn.Module, teacher: Teacher, examination: Examination) -> float:
+    """Return the mean over reference settings of the share of images on which student and teacher agree."""
+    device = next(student.parameters()).device
+    same = agreement(student, teacher.model.to(device), teacher, examination.images)
+    numbers = examination.settings.unique()
+    return float(torch.stack([same[examination.settings == number].float().mean() for number in numbers]).mean())
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Everything that is the same for all trials of a sweep.
+
+    Attributes:
+        space: Whose architectures the student is one of.
+        genotype: The student's.
+        verifier: An independent classifier of the same classes, if the user has one.
+        labelled: Labelled real images, if the user gives some.
+    """
+
+    config: SweepConfig
+    teacher: Teacher
+    space: SearchSpace
+    genotype: Genotype
+    distillation: DistillationConfig
+    examination: Examination
+    seed: int
+    verifier: Teacher | None = None
+    labelled: ImageDataset | None = None
+
+    @property
+    def needs_student(self) -> bool:
+        """Whether an objective trains one."""
+        return bool({"student_proxy", "labelled_accuracy"} & set(self.config.objectives))
+
+    def __call__(self, images: SyntheticImages, device: torch.device) -> dict[str, float]:
+        """Return every figure that can be measured, by its name in `OBJECTIVES`."""
+        quality = measure_quality(self.teacher, images)["overall"]
+        figures = {
+            "semantics": quality["confidence"],
+            "diversity": quality["diversity_distance"],
+            "domain_gap": quality["domain_gap"],
+        }
+        if self.verifier is not None:
+            figures["verifier_agreement"] = self._verify(images)
+        if self.needs_student:
+            # The same for every trial: what differs between two figures is then the images alone.
+            seed = derive_seed(self.seed, "sweep-student")
+            seed_everything(seed)
+            network = self.space.build(self.genotype)
+            student = train_student(network, images, self.teacher, self.config.student, self.distillation, seed, device)
+            figures["student_proxy"] = student_proxy(student, self.teacher, self.examination)
+            if self.labelled is not None:
+                figures["labelled_accuracy"] = evaluate_networks(
+                    {"student": student}, self.teacher, self.labelled, device
+                )["student"]
+        return figures
+
+    def _verify(self, images: SyntheticImages) -> float:
+        assert self.verifier is not None
+        views = center_crop(torch.from_numpy(np.array(images.images)), self.teacher.image_shape[1:])
+        seen = torch.cat([self._look(part) for part in views.split(_BATCH_SIZE)])
+        return float((seen == torch.from_numpy(images.logits.argmax(1))).float().mean())
+
+    @torch.no_grad()
+    def _look(self, part: Tensor) -> Tensor:
+        assert self.verifier is not None
+        return self.verifier.model(self.verifier.normalize(part)).argmax(1)

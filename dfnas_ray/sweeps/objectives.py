@@ -1,0 +1,41 @@
+"""By what a set of synthetic images is judged in a sweep.
+
+Three criteria come from `synthesis.quality` and cost one forward pass of the teacher. The student proxy trains a small
+student for a fixed number of steps on the images and examines it on images of *other* settings: a setting cannot win by
+making images that are easy to learn, because every student sits the same examination.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+Direction = Literal["maximize", "minimize"]
+"""In Optuna's words."""
+
+
+class Objective(NamedTuple):
+    """What a figure means.
+
+    Attributes:
+        direction: Which figures are better.
+        is_data_free: Whether it needs nothing real.
+        meaning: One line for reports.
+    """
+
+    direction: Direction
+    is_data_free: bool
+    meaning: str
+
+
+OBJECTIVES: dict[str, Objective] = {
+    "student_proxy": Objective(
+        "maximize", True, "share of images of other settings on which a student agrees with the teacher"
+    ),
+    "semantics": Objective("maximize", True, "mean confidence of the teacher in its most likely class"),
+    "diversity": Objective("maximize", True, "mean pairwise cosine distance of features within a class"),
+    "domain_gap": Objective("minimize", True, "distance to the teacher's BatchNorm statistics, over the whole set"),
+    "verifier_agreement": Objective(
+        "maximize", False, "share of images on which a second classifier sees the teacher's class"
+    ),
+    "labelled_accuracy": Objective("maximize", False, "accuracy of the student on labelled real images"),
+}

@@ -1,0 +1,57 @@
+"""A sweep's trials as an Optuna study, and back."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import TrialState, create_trial
+
+from dfnas_ray.sweeps.config import SweepConfig
+from dfnas_ray.sweeps.ranges import Range
+
+PREFIX = "synthesis."
+"""Left out of settings' names where they are shown."""
+
+_STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "fail": TrialState.FAIL}
+
+
+def name_objectives(study: optuna.Study, config: SweepConfig) -> None:
+    """Give the study's values the names of the objectives, which figures and the dashboard then show."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.set_metric_names(list(config.objectives))
+
+
+def study_from(trials: Sequence[Mapping[str, Any]], config: SweepConfig) -> optuna.Study:
+    """Return an Optuna study in memory with these trials, their settings named without the common prefix."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(directions=config.directions)
+    name_objectives(study, config)
+    distributions = {path.removeprefix(PREFIX): _distribution(range_) for path, range_ in config.settings.items()}
+    for trial in trials:
+        state = _STATES.get(trial["state"])
+        if state is None:
+            continue
+        study.add_trial(
+            create_trial(
+                state=state,
+                values=trial["values"] if state is TrialState.COMPLETE else None,
+                params={path.removeprefix(PREFIX): value for path, value in trial["parameters"].items()},
+                distributions={
+                    name: distributions[name] for name in distributions if PREFIX + name in trial["parameters"]
+                },
+            )
+        )
+    return study
+
+
+def _distribution(range_: Range) -> BaseDistribution:
+    if range_.categories is not None:
+        return CategoricalDistribution(list(range_.categories))
+    low, high = range_.limits
+    kind = IntDistribution if range_.is_integer else FloatDistribution
+    return kind(low, high, range_.is_log)
