@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
-from scipy.stats import qmc, rankdata
+from scipy.stats import qmc
 
 from dfnas_ray.errors import ConfigError, DfnasError, TeacherError
 from dfnas_ray.experiment import ExperimentConfig, dump_experiment
@@ -203,7 +204,8 @@ def pareto_front(values: Sequence[Sequence[float]], directions: Sequence[str]) -
 def best_of(trials: Sequence[Mapping[str, Any]], directions: Sequence[str]) -> tuple[Mapping[str, Any], list[int]]:
     """Return the best finished trial, and the numbers of those that none beats, in order of merit.
 
-    With several objectives, the best of the Pareto front is the one whose rank, averaged over the objectives, is lowest.
+    With several objectives, the best of the Pareto front is the one nearest to the ideal point: the best value of each
+    objective, all scaled to the front's range.
 
     Raises:
         DfnasError: no trial is finished.
@@ -215,13 +217,11 @@ def best_of(trials: Sequence[Mapping[str, Any]], directions: Sequence[str]) -> t
             f"No trial of the sweep could be finished. The first failed with: {(reasons or ['nothing'])[0]}"
         )
     front = [finished[index] for index in pareto_front([trial["values"] for trial in finished], directions)]
-    columns = zip(*(trial["values"] for trial in front), strict=True)
-    ranks = [
-        rankdata([-value if direction == "maximize" else value for value in column])
-        for column, direction in zip(columns, directions, strict=True)
-    ]
-    mean_rank = [sum(float(rank[index]) for rank in ranks) for index in range(len(front))]
-    order = sorted(range(len(front)), key=lambda index: (mean_rank[index], front[index]["number"]))
+    signs = np.array([-1.0 if direction == "maximize" else 1.0 for direction in directions])
+    points = signs * np.array([trial["values"] for trial in front], dtype=float)
+    low, high = points.min(axis=0), points.max(axis=0)
+    distance = np.linalg.norm((points - low) / np.where(high > low, high - low, 1.0), axis=1)
+    order = sorted(range(len(front)), key=lambda index: (distance[index], front[index]["number"]))
     shown = order if len(directions) > 1 else order[:1]  # with one objective, a front is nothing but ties
     return front[order[0]], [front[index]["number"] for index in shown]
 

@@ -38,7 +38,7 @@ def reduced(file, weights):
         teacher = [
             f"teacher.checkpoint={weights / ('cifar' if config.teacher.kind == 'checkpoint' else 'torchvision')}.pt"
         ]
-    if file.name in ("digits.yaml", "digits-darts.yaml", "digits-proxyless.yaml"):
+    if file.stem.startswith("digits"):
         teacher = ["teacher={kind: digits, width: 4, epochs: 1}", "search.max_macs=null"]
     stages = "[{scale: 2, steps: 1}, {scale: 1, steps: 1}]"
     small = [f"synthesis.stages={stages}", "synthesis.warmup_steps=0", "synthesis.compile=false"]
@@ -84,4 +84,5 @@ def test_an_experiment_takes_two_steps(file, weights, tmp_path):
 def test_an_experiment_file_names_itself_and_its_command(file):
     text = file.read_text()
     assert load_experiment(file).name == file.stem
-    assert f"dfnas run experiments/{file.name}" in text.split("name:")[0]
+    command = "run" if load_experiment(file).sweep is None else "sweep"
+    assert f"dfnas {command} experiments/{file.name}" in text.split("name:")[0]

@@ -1,0 +1,112 @@
+"""Sweeps on real Ray: one goes on where it was cut off, grows, and its choice is an experiment that runs."""
+
+from __future__ import annotations
+
+import sqlite3
+
+import optuna
+import pytest
+
+from dfnas_ray.experiment import load_experiment, make_experiment
+from dfnas_ray.pipeline import Pipeline
+from dfnas_ray.tuning import sweep
+
+pytestmark = pytest.mark.ray
+
+WEIGHT = "synthesis.regularizers.bn_statistics.weight"
+SWEEP = {
+    "settings": {WEIGHT: {"log_uniform": [0.03, 30]}, "synthesis.rounds": {"integer": [1, 2]}},
+    "fixed": {"synthesis.num_shards": 2},
+    "trials": 3,
+    "student": {"steps": 6, "batch_size": 16},
+    "reference": {"settings": 2, "images": 20},
+}
+
+
+def run(values, folder, listener=None, **changes):
+    config = make_experiment({**values, "run_dir": str(folder), "sweep": {**SWEEP, **changes}})
+    with Pipeline(config, listener).opened() as pipeline:
+        return sweep(pipeline)
+
+
+def study(outcome):
+    return optuna.load_study(study_name="sweep", storage=f"sqlite:///{outcome.location.path}/study.db")
+
+
+def test_a_sweep_from_first_trial_to_best_settings(ray_cluster, tiny_values, tmp_path, recorder):
+    outcome = run(tiny_values(), tmp_path)
+    folder = outcome.location
+    trials = (folder / "trials.json").read_json()
+    assert [trial["state"] for trial in trials] == ["complete"] * 3
+    assert all(0 <= trial["figures"]["student_proxy"] <= 1 for trial in trials)
+    assert len({trial["figures"]["domain_gap"] for trial in trials}) == 3, "settings change the images"
+    best = max(trials, key=lambda trial: (trial["values"][0], -trial["number"]))
+    chosen = load_experiment(tmp_path / "sweep" / folder.name / "best.yaml")
+    assert chosen.synthesis.regularizers.bn_statistics.weight == best["settings"][WEIGHT]
+    assert chosen.synthesis.num_shards == 3, "what was fixed to save time is not part of the choice"
+    assert chosen.sweep is None
+    page = (folder / "sweep.html").read_bytes().decode()
+    assert page.count("data:image/png") >= 6
+    assert "regularizers.bn_statistics.weight" in page
+
+    # Cut off: one trial was running without a result, one had its result written but not told.
+    with sqlite3.connect(folder.path + "/study.db") as database:
+        database.execute("UPDATE trials SET state = 'RUNNING' WHERE number IN (1, 2)")
+        database.execute(
+            "DELETE FROM trial_values WHERE trial_id IN (SELECT trial_id FROM trials WHERE number IN (1, 2))"
+        )
+    (folder / "done.json").delete_file()
+    (folder / "trial-00001" / "result.json").delete_file()
+    again = run(tiny_values(), tmp_path, recorder)
+    assert "sweep: 2 of 3 trials are finished already." in recorder.said
+    after = (again.location / "trials.json").read_json()
+    for before, now in zip(trials, after, strict=True):
+        assert before["settings"] == now["settings"]
+        assert before["values"] == now["values"]
+
+    # More trials are added to those that are there.
+    more = run(tiny_values(), tmp_path, trials=4)
+    assert more.location == again.location
+    assert [(t.number, t.state.name) for t in study(more).trials] == [(n, "COMPLETE") for n in range(4)]
+    assert study(more).metric_names == ["student_proxy"]
+
+
+def test_a_grid_of_several_objectives_and_a_setting_that_fails(ray_cluster, tiny_values, tmp_path):
+    settings = {"synthesis.lr": {"choice": [0.05, 1e30]}, "synthesis.rounds": {"integer": [1, 2]}}
+    outcome = run(
+        tiny_values(), tmp_path, settings=settings, sampler="grid", objectives=["diversity", "domain_gap"], fixed={
+            "synthesis.num_shards": 1, "synthesis.keep": "last"
+        },
+    )  # fmt: skip
+    trials = (outcome.location / "trials.json").read_json()
+    points = sorted((trial["settings"]["synthesis.lr"], trial["settings"]["synthesis.rounds"]) for trial in trials)
+    assert points == [(0.05, 1), (0.05, 2), (1e30, 1), (1e30, 2)]
+    assert outcome.summary["pareto_front"]
+    for number in outcome.summary["pareto_front"]:
+        assert trials[number]["state"] == "complete"
+    assert "Pareto front" in (outcome.location / "sweep.html").read_bytes().decode()
+
+
+def test_pruned_trials_are_told_as_pruned(ray_cluster, tiny_values, tmp_path):
+    outcome = run(
+        tiny_values(), tmp_path, sampler="random", objectives=["domain_gap"], trials=5, concurrency=1,
+        fixed={"synthesis.num_shards": 3}, pruning={"min_shards": 1, "reduction_factor": 2},
+    )  # fmt: skip
+    trials = study(outcome).trials
+    states = [trial.state.name for trial in trials]
+    assert states.count("PRUNED") >= 1
+    assert states.count("COMPLETE") + states.count("PRUNED") == 5
+    for trial in trials:
+        shards = list(
+            (tmp_path / "sweep" / outcome.location.name / f"trial-{trial.number:05d}").glob("shard-*.parquet")
+        )
+        assert len(shards) == trial.user_attrs["shards"]
+        assert (len(shards) == 3) == (trial.state.name == "COMPLETE")
+
+
+def test_a_command_without_a_sweep_section_shows_one(start_dfnas, tiny_yaml, tmp_path):
+    log = tmp_path / "log"
+    assert start_dfnas("sweep", tiny_yaml, log=log).wait() == 2
+    text = log.read_text()
+    assert "The experiment has no sweep section" in text
+    assert "Traceback" not in text
