@@ -142,8 +142,8 @@ def _judge(pipeline: Pipeline, stage: StageDir, config: SweepConfig) -> Judge:
     )
     if not judge.needs_student:
         return judge
-    size = (teacher.image_shape[1], teacher.image_shape[2])
-    return replace(judge, examination=Examination.of(_reference_images(pipeline, stage, config), size))
+    images = _reference_images(pipeline, stage, config)
+    return replace(judge, examination=Examination.of(images, teacher, config.reference.share))
 
 
 def _reference_images(pipeline: Pipeline, stage: StageDir, config: SweepConfig) -> list[SyntheticImages]:

@@ -46,6 +46,9 @@ class ReferenceConfig(BaseModel):
 
     settings: int = Field(8, gt=1, description="How many settings, a Latin hypercube over the ranges.")
     images: int = Field(100, gt=0, description="Images of each, of the last calibration round.")
+    share: float = Field(
+        0.5, gt=0, le=1, description="Of the settings, those nearest to the teacher's BatchNorm statistics examine."
+    )
 
 
 class SweepConfig(BaseModel):

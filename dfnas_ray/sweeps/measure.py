@@ -34,10 +34,22 @@ class Examination:
     settings: Tensor
 
     @staticmethod
-    def of(parts: Sequence[SyntheticImages], image_size: tuple[int, int]) -> Examination:
-        """Put the images of each reference setting together; their canvases may differ in size."""
-        crops = [center_crop(torch.from_numpy(part.images.copy()), image_size) for part in parts]
-        numbers = [torch.full((len(part),), number) for number, part in enumerate(parts)]
+    def of(parts: Sequence[SyntheticImages], teacher: Teacher, share: float) -> Examination:
+        """Put together the images of the reference settings nearest to the teacher's BatchNorm statistics.
+
+        Of the others, students could learn only how the teacher errs: on images of settings far from those statistics,
+        agreement falls as students get better (experiments/results/sweeps.md).
+
+        Args:
+            parts: The images of each reference setting; their canvases may differ in size.
+            teacher: Whose statistics count.
+            share: Of the settings, at least one.
+        """
+        gaps = [measure_quality(teacher, part)["overall"]["domain_gap"] for part in parts]
+        nearest = sorted(np.argsort(gaps, kind="stable")[: max(1, round(share * len(parts)))].tolist())
+        size = (teacher.image_shape[1], teacher.image_shape[2])
+        crops = [center_crop(torch.from_numpy(parts[number].images.copy()), size) for number in nearest]
+        numbers = [torch.full((len(parts[number]),), number) for number in nearest]
         return Examination(torch.cat(crops), torch.cat(numbers))
 
 

@@ -60,7 +60,7 @@ def real_accuracy(task: Task) -> float:
     seed_everything(seed)
     network = space.build(proxy_architecture(space, pipeline.max_macs, config.seed))
     settings = config.retraining
-    steps = settings.epochs * max(1, len(images) // settings.batch_size)
+    steps = settings.epochs * max(1, config.synthesis.images_in_total // settings.batch_size)  # as in a whole run
     assert config.sweep is not None
     student = config.sweep.student.model_copy(
         update={"steps": steps, "batch_size": settings.batch_size, "optimizer": settings.optimizer}
