@@ -38,8 +38,9 @@ JobId = Annotated[str, typer.Argument(help="The job, as `dfnas submit` and `dfna
 def list_jobs(dashboard: DashboardUrl = DEFAULT_DASHBOARD) -> None:
     """Show the jobs of the cluster, the latest first."""
     table = Table(box=None, pad_edge=False)
-    for heading in ("job", "status", "started", "time", "command"):
-        table.add_column(heading, justify="right" if heading == "time" else "left", overflow="fold")
+    for heading in ("job", "status", "started", "time"):
+        table.add_column(heading, justify="right" if heading == "time" else "left", no_wrap=True)
+    table.add_column("command", overflow="fold")
     for job in _connect(dashboard).jobs():
         table.add_row(job.id, job.status, _clock(job.started), _duration(job), Text(_short(job.entrypoint)))
     out.print(table)
