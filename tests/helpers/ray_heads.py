@@ -70,13 +70,13 @@ def free_ports(number: int) -> list[int]:
 
 
 @contextmanager
-def ray_head(*options: str, environment: Mapping[str, str] | None = None) -> Iterator[Head]:
+def ray_head(*options: str, port: int | None = None, environment: Mapping[str, str] | None = None) -> Iterator[Head]:
     """Start a head with a token and its dashboard on the loopback; end it and all that it started."""
     folder = Path(tempfile.mkdtemp(prefix="dfh-", dir="/tmp"))  # short: Ray's socket names have 107 bytes
-    port, dashboard, client = free_ports(3)
+    free, dashboard, client = free_ports(3)
     secret = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
     command = [
-        *(BIN / "ray", "start", "--head", "--block", f"--port={port}", f"--ray-client-server-port={client}"),
+        *(BIN / "ray", "start", "--head", "--block", f"--port={port or free}", f"--ray-client-server-port={client}"),
         *("--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", f"--temp-dir={folder / 'r'}"),
         *("--object-store-memory=150000000", "--disable-usage-stats", *options),
     ]

@@ -6,7 +6,8 @@ import json
 
 import pytest
 import yaml
-from ray_heads import ray_head
+from ray.util import get_node_ip_address
+from ray_heads import free_ports, ray_head
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -15,7 +16,7 @@ CONFIG = {  # Ray's provider for tests: its "machines" are Ray nodes on this one
     "max_workers": 2,
     "idle_timeout_minutes": 1,
     "upscaling_speed": 10.0,
-    "provider": {"type": "fake_multinode", "head_node_id": "", "disable_node_updaters": True},
+    "provider": {"type": "fake_multinode", "use_node_id_as_ip": True, "disable_node_updaters": True},
     "available_node_types": {
         "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
         "worker": {"resources": {"CPU": 1}, "node_config": {}, "min_workers": 0, "max_workers": 2},
@@ -42,14 +43,16 @@ HEAD_NODE = "fffffffffffffffffffffffffffffffffffffffffffffffffff00000"  # the na
 def growing(tmp_path):
     """A head without any CPU, whose autoscaler may add two nodes of one CPU each."""
     file = tmp_path / "autoscaling.json"
-    provider = CONFIG["provider"] | {"head_node_id": HEAD_NODE}
+    (port,) = free_ports(1)
+    provider = CONFIG["provider"] | {"head_node_id": HEAD_NODE, "gcs_address": f"{get_node_ip_address()}:{port}"}
     file.write_text(json.dumps(CONFIG | {"provider": provider}))
     environment = {
         "RAY_FAKE_CLUSTER": "1",
         "AUTOSCALER_UPDATE_INTERVAL_S": "1",
         "RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD_NODE,
     }
-    with ray_head("--num-cpus=0", "--num-gpus=0", f"--autoscaling-config={file}", environment=environment) as head:
+    options = ("--num-cpus=0", "--num-gpus=0", f"--autoscaling-config={file}")
+    with ray_head(*options, port=port, environment=environment) as head:
         yield head
 
 
