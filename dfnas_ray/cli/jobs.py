@@ -5,19 +5,16 @@ from __future__ import annotations
 import shlex
 import sys
 import time
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
 from dfnas_ray.cli.console import Terminal, err, out
+from dfnas_ray.distributed.jobs import DEFAULT_DASHBOARD, Dashboard, Job
 from dfnas_ray.errors import ClusterError
 
-if TYPE_CHECKING:
-    from dfnas_ray.distributed.jobs import Dashboard, Job
-
-DEFAULT_DASHBOARD = "http://127.0.0.1:8265"
 EXIT_INTERRUPTED = 130
 
 app = typer.Typer(help="Look after the jobs of `dfnas submit`.", no_args_is_help=True)
@@ -41,7 +38,7 @@ def list_jobs(dashboard: DashboardUrl = DEFAULT_DASHBOARD) -> None:
     for heading in ("job", "status", "started", "time"):
         table.add_column(heading, justify="right" if heading == "time" else "left", no_wrap=True)
     table.add_column("command", overflow="fold")
-    for job in _connect(dashboard).jobs():
+    for job in Dashboard(dashboard).jobs():
         table.add_row(job.id, job.status, _clock(job.started), _duration(job), Text(_short(job.entrypoint)))
     out.print(table)
 
@@ -49,7 +46,7 @@ def list_jobs(dashboard: DashboardUrl = DEFAULT_DASHBOARD) -> None:
 @app.command()
 def status(job_id: JobId, dashboard: DashboardUrl = DEFAULT_DASHBOARD) -> None:
     """Show what became of a job. Exits with its exit code once it is over, and with 0 before."""
-    job = _connect(dashboard).job(job_id)
+    job = Dashboard(dashboard).job(job_id)
     table = Table(box=None, pad_edge=False, show_header=False)
     for name, value in (
         ("job", job.id),
@@ -75,7 +72,7 @@ def logs(
     ] = False,
 ) -> None:
     """Print what a job has printed."""
-    there = _connect(dashboard)
+    there = Dashboard(dashboard)
     if follow_it:
         sys.exit(follow(there, job_id))
     _write(there.logs(job_id))
@@ -84,7 +81,7 @@ def logs(
 @app.command()
 def stop(job_id: JobId, dashboard: DashboardUrl = DEFAULT_DASHBOARD) -> None:
     """End a job. What it finished is kept: submitted again, it goes on from there."""
-    stopped = _connect(dashboard).stop(job_id)
+    stopped = Dashboard(dashboard).stop(job_id)
     Terminal().say(f"Job {job_id} {'is being stopped' if stopped else 'was over already'}")
 
 
@@ -102,12 +99,6 @@ def follow(there: Dashboard, job_id: str) -> int:
     if job.result:
         err.print(Text(f"Job {job_id} {job.status.lower()}: {job.message}"), soft_wrap=True)
     return job.result
-
-
-def _connect(url: str) -> Dashboard:
-    from dfnas_ray.distributed.jobs import Dashboard  # brings Ray: kept out of `dfnas --help`
-
-    return Dashboard(url)
 
 
 def _write(text: str) -> None:

@@ -24,10 +24,10 @@ from dfnas_ray.cli import (
     teacher,
 )
 from dfnas_ray.cli.console import err
+from dfnas_ray.cli.jobs import EXIT_INTERRUPTED
 from dfnas_ray.errors import DfnasError
 
 EXIT_USER_ERROR = 2
-EXIT_INTERRUPTED = 130
 
 app = typer.Typer(
     name="dfnas",

@@ -10,9 +10,11 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
+import dfnas_ray
 from dfnas_ray.cli.console import Terminal, err, out
-from dfnas_ray.cli.jobs import DEFAULT_DASHBOARD, DashboardUrl, follow
+from dfnas_ray.cli.jobs import DashboardUrl, follow
 from dfnas_ray.cli.options import ExperimentFile, Overrides, RunDirectory, Verbose, read_overrides
+from dfnas_ray.distributed.jobs import DEFAULT_DASHBOARD, Dashboard
 from dfnas_ray.submission import Submission, prepare
 
 
@@ -50,9 +52,6 @@ def submit(
     if dry_run:
         _show(submission)
         return
-    import dfnas_ray
-    from dfnas_ray.distributed.jobs import Dashboard  # brings Ray: kept out of `dfnas --help`
-
     there = Dashboard(dashboard)
     terminal = Terminal()
     terminal.say(f"Sending {_size(submission)} to {there.url}")

@@ -1,4 +1,4 @@
-"""Jobs on a Ray cluster, through its dashboard: submit, follow, ask, stop.
+"""Jobs on a Ray cluster, through its dashboard: submit, follow, ask, stop. Ray is imported when one is connected to.
 
 Nothing of the caller's environment goes with a job: what is in a job's runtime environment can be read on the
 dashboard by everybody who may open it.
@@ -145,6 +145,7 @@ class Dashboard:
     @contextmanager
     def _translated(self, job_id: str = "") -> Iterator[None]:
         """Turn what Ray's client raises into one sentence."""
+        from aiohttp import ClientError
         from ray.exceptions import AuthenticationError
 
         try:
@@ -156,7 +157,7 @@ class Dashboard:
                 + "Put it into RAY_AUTH_TOKEN, or its file's name into RAY_AUTH_TOKEN_PATH; without either, Ray reads "
                 "~/.ray/auth_token."
             ) from error
-        except (RuntimeError, OSError, ValueError) as error:
+        except (RuntimeError, OSError, ValueError, ClientError) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             if "status code 404" in reason:
                 raise ClusterError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from importlib.metadata import version
@@ -15,6 +16,8 @@ import yaml
 from jsonschema import Draft202012Validator, ValidationError
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray_heads import REPOSITORY, end, plain_environment
+
+from dfnas_ray.experiment import load_experiment
 
 CLUSTER = REPOSITORY / "cluster"
 LAUNCHER = ["aws.yaml", "gcp.yaml"]
@@ -131,6 +134,13 @@ def test_the_gpu_workers_of_a_kuberay_recipe_autoscale_from_zero(name):
     head, worker = (each["template"]["spec"]["containers"][0] for each in (spec["headGroupSpec"], workers))
     assert "nvidia.com/gpu" not in head["resources"]["limits"]
     assert worker["resources"]["limits"]["nvidia.com/gpu"] == "1"
+
+
+def test_the_command_of_the_kuberay_job_has_settings_that_exist():
+    _, command, _, *options = shlex.split(recipe("kuberay-job.yaml")["spec"]["entrypoint"])
+    overrides = [value for name, value in zip(options[::2], options[1::2], strict=True) if name == "--set"]
+    assert command == "run"
+    assert load_experiment(REPOSITORY / "experiments" / "cifar10.yaml", overrides).cluster.max_gpus == 4
 
 
 def test_every_recipe_has_the_ray_that_the_package_is_tested_with():
