@@ -9,12 +9,25 @@ import sys
 import typer
 from rich.text import Text
 
-from dfnas_ray.cli import config, evaluate, report, retrain, run, search, space, sweep, synthesize, teacher
+from dfnas_ray.cli import (
+    config,
+    evaluate,
+    jobs,
+    report,
+    retrain,
+    run,
+    search,
+    space,
+    submit,
+    sweep,
+    synthesize,
+    teacher,
+)
 from dfnas_ray.cli.console import err
+from dfnas_ray.cli.jobs import EXIT_INTERRUPTED
 from dfnas_ray.errors import DfnasError
 
 EXIT_USER_ERROR = 2
-EXIT_INTERRUPTED = 130
 
 app = typer.Typer(
     name="dfnas",
@@ -24,8 +37,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for module in (run, synthesize, search, retrain, evaluate, report, sweep):
+for module in (run, synthesize, search, retrain, evaluate, report, sweep, submit):
     app.command()(getattr(module, module.__name__.rsplit(".", 1)[-1]))
+app.add_typer(jobs.app, name="jobs")
 app.add_typer(space.app, name="space")
 app.add_typer(teacher.app, name="teacher")
 app.add_typer(config.app, name="config")

@@ -30,9 +30,14 @@ def read(
     file: Path, overrides: list[str] | None, run_dir: str | None = None, address: str | None = None
 ) -> ExperimentConfig:
     """Load the experiment; the options of the command line come last and win."""
+    return load_experiment(file, read_overrides(overrides, run_dir, address))
+
+
+def read_overrides(overrides: list[str] | None, run_dir: str | None = None, address: str | None = None) -> list[str]:
+    """Return all that the command line changes, as ``dotted.key=value``."""
     more = list(overrides or [])
     if run_dir is not None:
         more.append(f"run_dir={run_dir}")
     if address is not None:
         more.append(f"cluster.address={address}")
-    return load_experiment(file, more)
+    return more

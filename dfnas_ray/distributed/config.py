@@ -52,6 +52,8 @@ class ClusterConfig(BaseModel):
     address: str = Field("local", description="local: a cluster of its own; auto: the one running here; host:port.")
     num_cpus: int | None = Field(None, gt=0, description="CPUs of a local cluster; by default the machine's.")
     num_gpus: int | None = Field(None, ge=0, description="GPUs of a local cluster; by default the machine's.")
+    max_cpus: int | None = Field(None, gt=0, description="CPUs that an autoscaling cluster may grow to.")
+    max_gpus: int | None = Field(None, gt=0, description="GPUs that an autoscaling cluster may grow to.")
     synthesis: SynthesisResources = SynthesisResources()
     search: SearchResources = SearchResources()
     retraining: RetrainingResources = RetrainingResources()

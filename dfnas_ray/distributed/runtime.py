@@ -97,14 +97,15 @@ class RayRuntime:
 
         Raises:
             ClusterError: it cannot; says what it has, and which settings ask for more. An autoscaling cluster counts
-                with what it may become.
+                with what it may grow to, as the settings say.
         """
-        total = ray.cluster_resources()
+        total = self._capacity()
         for kind, amount, note in (("GPU", gpus, "; 0 runs on CPUs"), ("CPU", cpus, "")):
             has = total.get(kind, 0.0)
             if amount * workers <= has:
                 continue
             size = f"cluster.{stage}.{kind.lower()}s"
+            limit = f"cluster.max_{kind.lower()}s"
             asked, advice = f"{size}={amount:g}", f"Lower {size}{note}."
             if workers > 1:
                 setting, besides = _WORKERS_SETTING[stage]
@@ -115,6 +116,8 @@ class RayRuntime:
                     advice = f"Lower {setting} to {room - besides}, or lower {size}{note}."
                 else:
                     advice = f"Not even one worker has room. Lower {size}{note}."
+            if self.config.address != "local":
+                advice += f" If the cluster autoscales, say with {limit} how many {kind}s it may grow to."
             raise ClusterError(
                 f"The {stage} stage asks for {amount * workers:g} {kind}s ({asked}), and the cluster has {has:g}. {advice}"
             )
@@ -130,12 +133,21 @@ class RayRuntime:
         }
 
     def room_for(self, cpus: float, gpus: float) -> int:
-        """Return how many workers of this size the cluster holds, at least one."""
-        total = ray.cluster_resources()
+        """Return how many workers of this size the cluster holds, or may grow to hold; at least one."""
+        total = self._capacity()
         room = int(total.get("CPU", 0) // cpus)
         if gpus:
             room = min(room, int(total.get("GPU", 0.0) / gpus + 1e-9))
         return max(1, room)
+
+    def _capacity(self) -> dict[str, float]:
+        """Return the CPUs and GPUs that work can be planned for: those there are, or those the autoscaler may add.
+
+        Only the settings know the latter: open-source autoscalers do not tell a driver their limits.
+        """
+        total = ray.cluster_resources()
+        limits = {"CPU": self.config.max_cpus, "GPU": self.config.max_gpus}
+        return {kind: max(total.get(kind, 0.0), limit or 0) for kind, limit in limits.items()}
 
 
 def token_settings(environ: Mapping[str, str]) -> dict[str, str]:

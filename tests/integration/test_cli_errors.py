@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import sys
+import threading
 import time
 
 import pytest
@@ -228,6 +230,105 @@ def test_a_cluster_that_is_not_there_is_reported_at_once(refused, monkeypatch):
     assert "--address local" in message
 
 
+@pytest.fixture
+def submit_refused(refused, monkeypatch, tmp_path):
+    """Return a function that expects that a submission to an address is refused, within seconds."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("RAY_API_SERVER_ADDRESS", "RAY_AUTH_MODE"):
+        monkeypatch.setenv(name, "")  # and what the command sets is unset afterwards
+
+    def run(dashboard: str, *arguments) -> str:
+        started = time.monotonic()
+        message = refused("submit", "--dashboard", dashboard, *arguments)
+        assert time.monotonic() - started < 15
+        return message
+
+    return run
+
+
+@pytest.fixture
+def listening():
+    """Return a function that listens on a port, answers as told (None: never), and gives the address."""
+    servers = []
+
+    def start(status: int | None) -> str:
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                if status is None:
+                    released.wait(20)
+                    return
+                self.send_response(status)
+                self.end_headers()
+                self.wfile.write(b"<html>hello</html>")
+
+            def log_message(self, *args):
+                pass
+
+        released = threading.Event()
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append((server, released))
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield start
+    for server, released in servers:
+        released.set()
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_dashboard_that_is_not_there_is_reported_at_once(submit_refused):
+    message = submit_refused("http://127.0.0.1:1")
+    assert "No Ray dashboard answers at http://127.0.0.1:1" in message
+    assert "--dashboard" in message
+
+
+def test_a_dashboard_that_never_answers_is_not_waited_for(submit_refused, listening, monkeypatch):
+    monkeypatch.setattr("dfnas_ray.distributed.jobs._ANSWER_SECONDS", 0.5)
+    assert "timed out" in submit_refused(listening(None))
+
+
+@pytest.mark.parametrize("status", [200, 404])
+def test_what_is_no_ray_dashboard_is_named(submit_refused, listening, status):
+    address = listening(status)
+    assert address in submit_refused(address)
+
+
+@pytest.mark.parametrize("address", ["ray://head:10001", "http://", "http://head:port", "auto://x"])
+def test_an_address_that_is_no_dashboard_is_refused(submit_refused, address):
+    message = submit_refused(address)
+    assert f"--dashboard {address}" in message
+    assert "such as http://127.0.0.1:8265" in message
+
+
+def test_a_wrong_setting_is_found_before_the_dashboard_is_asked(submit_refused):
+    assert "Did you mean batch_size?" in submit_refused("http://127.0.0.1:1", "--set", "synthesis.batchsize=3")
+
+
+def test_a_dry_run_shows_what_would_be_sent_and_called(dfnas, tiny_yaml, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "id.key").touch()
+    (tmp_path / ".gitignore").write_text("*.key\n")
+    code, out, err = dfnas("submit", tiny_yaml, "--run-dir", "/shared/run", "--command", "search", "--dry-run")
+    assert code == 0
+    assert "  tiny.yaml\n" in out
+    assert "id.key" not in out
+    assert "python -m dfnas_ray search tiny.yaml --set run_dir=/shared/run --set cluster.address=auto" in out
+    assert "would be sent" in err
+
+
+def test_ctrl_c_while_following_says_that_the_job_goes_on(dfnas, monkeypatch):
+    def interrupted(self, job_id, write):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dfnas_ray.distributed.jobs.Dashboard.__init__", lambda self, url: setattr(self, "url", url))
+    monkeypatch.setattr("dfnas_ray.distributed.jobs.Dashboard.follow", interrupted)
+    code, _, err = dfnas("jobs", "logs", "x-1", "--follow", "--dashboard", "http://head:8265")
+    assert code == 130
+    assert "Job x-1 goes on. Watch it: dfnas jobs logs x-1 --follow --dashboard http://head:8265" in err
+    assert "Stop it: dfnas jobs stop x-1 --dashboard http://head:8265" in err
+
+
 @pytest.mark.ray
 def test_more_gpus_than_the_cluster_has_are_refused(refused, ray_cluster):
     message = refused("synthesize", "--set", "cluster.synthesis.gpus=8")
@@ -265,5 +366,5 @@ def test_teacher_inspect_shows_fingerprint_and_batch_norms(dfnas, tiny_yaml, tmp
 def test_help_names_every_command(dfnas):
     code, out, _ = dfnas("--help")
     assert code == 0
-    commands = ("run", "synthesize", "search", "retrain", "evaluate", "report", "teacher", "config")
+    commands = ("run", "synthesize", "search", "retrain", "evaluate", "report", "submit", "jobs", "teacher", "config")
     assert [name for name in commands if name not in out] == []

@@ -116,3 +116,31 @@ def test_what_the_user_chose_stays(temporary, not_a_home, chosen):
 def test_where_no_file_can_be_written_the_cluster_has_no_token(monkeypatch, not_a_home):
     monkeypatch.setattr(tempfile, "tempdir", not_a_home)
     assert token_settings({"HOME": not_a_home}) == {"RAY_AUTH_MODE": "disabled"}
+
+
+# autoscaling
+
+
+@pytest.fixture
+def growing(monkeypatch):
+    """A cluster whose head has 2 CPUs, and which may grow."""
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 2.0})
+    return RayRuntime(ClusterConfig(address="auto", max_cpus=10, max_gpus=2))
+
+
+def test_an_autoscaling_cluster_is_planned_for_what_it_may_grow_to(growing):
+    growing.check_fits("search", 1, 0.5, 4)
+    assert growing.room_for(1, 0.5) == 4  # by its GPUs
+    assert growing.room_for(4, 0) == 2  # by its CPUs
+
+
+def test_more_than_an_autoscaling_cluster_may_grow_to_is_refused(growing):
+    with pytest.raises(ClusterError, match="the cluster has 2") as raised:
+        growing.check_fits("search", 1, 1, 3)
+    assert "cluster.max_gpus" in str(raised.value)
+
+
+def test_a_joined_cluster_without_room_is_told_of_the_autoscaling_limits(monkeypatch):
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 2.0})
+    with pytest.raises(ClusterError, match=r"If the cluster autoscales, say with cluster\.max_gpus"):
+        RayRuntime(ClusterConfig(address="auto")).check_fits("synthesis", 1, 1)

@@ -1,0 +1,118 @@
+"""What a command becomes when it is sent to a cluster: checked here first, so that a typo does not wait for machines."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel
+
+from dfnas_ray.datasets.torchvision_datasets import TorchvisionDatasetConfig
+from dfnas_ray.distributed.working_dir import WorkingDir
+from dfnas_ray.errors import ConfigError
+from dfnas_ray.experiment import ExperimentConfig, load_experiment
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A job that has been checked and can be sent."""
+
+    id: str
+    entrypoint: str
+    config: ExperimentConfig
+    working_dir: WorkingDir
+
+
+def prepare(
+    command: str, file: Path, overrides: Sequence[str] = (), root: Path | None = None, verbose: bool = False
+) -> Submission:
+    """Check an experiment, and what it needs on the cluster.
+
+    Args:
+        command: The subcommand of `dfnas` that the cluster runs.
+        file: The experiment file, below ``root``.
+        overrides: ``dotted.key=value``, as for the command itself.
+        root: What becomes the job's working directory; by default the present one.
+        verbose: Have the command show what Ray says.
+
+    Raises:
+        ConfigError: a setting is wrong, or names a file that would not be where the job looks for it.
+    """
+    root = (root or Path.cwd()).resolve()
+    config = load_experiment(file, overrides)
+    if not root.is_dir():
+        raise ConfigError(f"--working-dir ({root}) is not a folder.")
+    absolute = Path(os.path.abspath(file.expanduser()))  # noqa: PTH100 - a link keeps the name that it is sent under
+    absolute = absolute if absolute.is_relative_to(root) else absolute.resolve()
+    if not absolute.is_relative_to(root):
+        raise ConfigError(
+            f"The experiment file {file} is not below {root}, and only what is there is sent. Submit from a folder "
+            "above the file, or name that folder with --working-dir."
+        )
+    _check_run_dir(config)
+    working_dir = WorkingDir.collect(root, leave_out=[root / config.run_directory])
+    name = absolute.relative_to(root)
+    if not working_dir.holds(name):
+        raise ConfigError(f"The experiment file {file} is not sent: {_LEFT_OUT}.")
+    _check_paths(config, root, working_dir)
+    words = ["python", "-m", "dfnas_ray", command, name.as_posix()]
+    for override in (*overrides, "cluster.address=auto"):
+        words += ["--set", override]
+    words += ["--verbose"] if verbose else []
+    return Submission(_job_id(config.name), shlex.join(words), config, working_dir)
+
+
+_LEFT_OUT = "a .gitignore or .rayignore names it, it is a symbolic link, or it is in a folder that is never sent"
+
+
+def _check_run_dir(config: ExperimentConfig) -> None:
+    where = config.run_directory
+    if "://" not in where:
+        if not Path(where).is_absolute():
+            raise ConfigError(
+                f"run_dir ({where}) is relative: on the cluster it would be in the job's working directory, which is "
+                "deleted after the job. Give a place that lasts and that all machines reach: --run-dir "
+                "s3://BUCKET/PREFIX, gs://..., or the absolute path of a shared folder."
+            )
+    elif urlsplit(where).password:
+        raise ConfigError(
+            "run_dir holds a password, and a job's command line is shown on the dashboard. Give the cluster's machines "
+            "access to the store instead (an instance role, a service account, a Kubernetes secret)."
+        )
+
+
+def _check_paths(config: ExperimentConfig, root: Path, working_dir: WorkingDir) -> None:
+    """Make sure that what the settings name by a relative path is sent."""
+    for setting, path, owner in _paths(config):
+        if path.is_absolute() or working_dir.holds(path):
+            continue
+        if not (root / path).exists():
+            if isinstance(owner, TorchvisionDatasetConfig):
+                continue  # may be downloaded there
+            raise ConfigError(f"{setting} ({path}) does not exist in {root}, which is what is sent to the cluster.")
+        raise ConfigError(
+            f"{setting} ({path}) is not sent: it is outside of {root}, {_LEFT_OUT}. Change that, or put it where the "
+            "cluster's machines can read it and give the absolute path."
+        )
+
+
+def _paths(model: BaseModel, prefix: str = "") -> Iterator[tuple[str, Path, BaseModel]]:
+    """Yield the dotted name of every setting that is a path, its value, and the model that it belongs to."""
+    for name in type(model).model_fields:
+        value = getattr(model, name)
+        for each in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(each, BaseModel):
+                yield from _paths(each, f"{prefix}{name}.")
+            elif isinstance(each, Path):
+                yield f"{prefix}{name}", each, model
+
+
+def _job_id(name: str) -> str:
+    plain = re.sub(r"[^A-Za-z0-9.-]+", "-", name).strip("-.")
+    return "-".join(filter(None, [plain, secrets.token_hex(4)]))

@@ -1,0 +1,223 @@
+"""The recipes in cluster/ against the schemas of those who read them. No cluster is started but where it says so."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from jsonschema import Draft202012Validator, ValidationError
+from ray.autoscaler._private.util import prepare_config, validate_config
+from ray_heads import REPOSITORY, end, plain_environment
+
+from dfnas_ray.experiment import load_experiment
+
+CLUSTER = REPOSITORY / "cluster"
+LAUNCHER = ["aws.yaml", "gcp.yaml"]
+KUBERAY = {"kuberay-cluster.yaml": "ray.io_rayclusters.yaml", "kuberay-job.yaml": "ray.io_rayjobs.yaml"}
+RAY = version("ray")
+
+
+def recipe(name: str) -> dict[str, Any]:
+    return yaml.safe_load((CLUSTER / name).read_text())
+
+
+def ray_cluster_spec(name: str) -> dict[str, Any]:
+    spec = recipe(name)["spec"]
+    return spec.get("rayClusterSpec", spec)
+
+
+@pytest.mark.parametrize("name", LAUNCHER)
+def test_ray_accepts_a_launcher_recipe(name):
+    validate_config(prepare_config(recipe(name)))
+
+
+@pytest.mark.parametrize("name", LAUNCHER)
+def test_rays_own_validation_sees_a_misspelt_key(name):
+    wrong = prepare_config(recipe(name))
+    wrong["idle_timeout_minuts"] = 5
+    with pytest.raises(Exception, match="idle_timeout_minuts"):
+        validate_config(wrong)
+
+
+@pytest.mark.parametrize("name", LAUNCHER)
+def test_the_head_of_a_launcher_recipe_has_no_gpu_and_its_gpu_workers_come_from_zero_as_spot_machines(name):
+    types = recipe(name)["available_node_types"]
+    worker = types["gpu_spot"]
+    assert worker["min_workers"] == 0
+    assert worker["max_workers"] >= 1
+    assert "SPOT" in yaml.safe_dump(worker["node_config"]).upper()
+    assert "GPU" not in types[recipe(name)["head_node_type"]]["resources"]
+
+
+@pytest.mark.parametrize("name", LAUNCHER)
+def test_a_launcher_recipe_asks_for_the_token_and_keeps_its_dashboard_on_the_loopback(name):
+    config = prepare_config(recipe(name))
+    assert "--env RAY_AUTH_MODE=token" in config["docker"]["run_options"]
+    assert config["file_mounts"] == {"/home/ray/.ray/auth_token": "~/.ray/auth_token"}
+    (start,) = [line for line in config["head_start_ray_commands"] if "ray start" in line]
+    assert "--dashboard-host=127.0.0.1" in start
+
+
+def closed(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a custom resource with unknown fields refused, as the API server's strict validation does."""
+    copy: dict[str, Any] = {}
+    for key, value in schema.items():
+        if key == "properties":
+            copy[key] = {name: closed(each) for name, each in value.items()}
+        elif key in ("items", "additionalProperties") and isinstance(value, dict):
+            copy[key] = closed(value)
+        elif not key.startswith("x-kubernetes"):
+            copy[key] = value
+    if schema.get("x-kubernetes-int-or-string"):
+        copy.pop("type", None)
+        copy["anyOf"] = [{"type": "integer"}, {"type": "string"}]
+    open_ended = schema.get("x-kubernetes-preserve-unknown-fields") or "additionalProperties" in schema
+    if "properties" in schema and not open_ended:
+        copy["additionalProperties"] = False
+    return copy
+
+
+@pytest.fixture(scope="module")
+def validator():
+    """Return a function that gives the validator of a KubeRay resource."""
+    folder = os.environ.get("DFNAS_KUBERAY")
+    if not folder:
+        pytest.skip("$DFNAS_KUBERAY names no folder with KubeRay's custom resource definitions")
+
+    def load(file: str) -> Draft202012Validator:
+        definition = yaml.load((Path(folder) / file).read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        (served,) = [each for each in definition["spec"]["versions"] if each["name"] == "v1"]
+        schema = closed(served["schema"]["openAPIV3Schema"])
+        schema["properties"]["metadata"] = {"type": "object"}  # the API server's own
+        return Draft202012Validator(schema)
+
+    return load
+
+
+@pytest.mark.parametrize("name", KUBERAY)
+def test_kuberay_accepts_a_recipe_and_knows_each_of_its_fields(validator, name):
+    check = validator(KUBERAY[name])
+    check.validate(recipe(name))
+    misspelt = yaml.safe_load((CLUSTER / name).read_text().replace("minReplicas", "minReplica"))
+    with pytest.raises(ValidationError, match="minReplica"):
+        check.validate(misspelt)
+
+
+@pytest.mark.parametrize("name", KUBERAY)
+def test_a_kuberay_recipe_asks_for_the_token_and_publishes_no_client_port(name):
+    spec = ray_cluster_spec(name)
+    assert spec["authOptions"] == {"mode": "token"}
+    head = spec["headGroupSpec"]
+    ports = {port["containerPort"] for port in head["template"]["spec"]["containers"][0]["ports"]}
+    if recipe(name)["kind"] == "RayCluster":
+        assert head["rayStartParams"]["dashboard-host"] == "127.0.0.1"
+        assert ports == {6379}
+    else:  # the operator has to reach the dashboard
+        assert head["serviceType"] == "ClusterIP"
+        assert ports == {6379, 8265}
+
+
+@pytest.mark.parametrize("name", KUBERAY)
+def test_the_gpu_workers_of_a_kuberay_recipe_autoscale_from_zero(name):
+    spec = ray_cluster_spec(name)
+    (workers,) = spec["workerGroupSpecs"]
+    assert spec["enableInTreeAutoscaling"]
+    assert (workers["replicas"], workers["minReplicas"]) == (0, 0)
+    head, worker = (each["template"]["spec"]["containers"][0] for each in (spec["headGroupSpec"], workers))
+    assert "nvidia.com/gpu" not in head["resources"]["limits"]
+    assert worker["resources"]["limits"]["nvidia.com/gpu"] == "1"
+
+
+def test_the_command_of_the_kuberay_job_has_settings_that_exist():
+    _, command, _, *options = shlex.split(recipe("kuberay-job.yaml")["spec"]["entrypoint"])
+    overrides = [value for name, value in zip(options[::2], options[1::2], strict=True) if name == "--set"]
+    assert command == "run"
+    assert load_experiment(REPOSITORY / "experiments" / "cifar10.yaml", overrides).cluster.max_gpus == 4
+
+
+def test_every_recipe_has_the_ray_that_the_package_is_tested_with():
+    found = re.findall(
+        r"rayproject/ray:([\d.]+)-py311|rayVersion: ([\d.]+)", "".join(map(Path.read_text, every_file()))
+    )
+    assert len(found) == 3
+    assert {one or other for one, other in found} == {RAY}
+
+
+def test_the_readme_names_every_recipe():
+    text = (CLUSTER / "README.md").read_text()
+    assert [file.name for file in every_file() if file.name not in text] == []
+
+
+def test_the_image_is_built_from_what_is_there():
+    sources = re.findall(r"^COPY (?:--\S+ )?(.+) \S+$", (CLUSTER / "Dockerfile").read_text(), re.MULTILINE)
+    names = " ".join(sources).split()
+    assert {"pyproject.toml", "dfnas_ray"} <= set(names)
+    assert [name for name in names if not (REPOSITORY / name).exists()] == []
+
+
+def test_the_slurm_script_is_bash():
+    script = str(CLUSTER / "slurm.sh")
+    subprocess.run(["bash", "-n", script], check=True)
+    if shutil.which("shellcheck"):
+        subprocess.run(["shellcheck", script], check=True)
+
+
+def every_file() -> list[Path]:
+    return [path for path in sorted(CLUSTER.iterdir()) if path.name != "README.md"]
+
+
+SRUN = """#!/usr/bin/env bash
+while [[ "$1" == --* ]]; do shift; done
+exec "$@"
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+def test_the_slurm_script_starts_a_cluster_runs_the_command_in_it_and_leaves_nothing(tmp_path):
+    """Slurm is played by two scripts on this one machine; Ray is real, `dfnas` says what it sees."""
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    probe = "import os, ray; ray.init(address='auto', logging_level='ERROR'); print('cluster', ray.cluster_resources()['CPU'])"
+    for name, text in {
+        "srun": SRUN,
+        "scontrol": "#!/bin/sh\necho localhost\n",
+        "dfnas": f'#!/bin/sh\necho "called: $*"\nls -l "$RAY_AUTH_TOKEN_PATH" | cut -c1-10\npython -c "{probe}"\nexit 3\n',
+    }.items():
+        (tools / name).write_text(text)
+        (tools / name).chmod(0o755)
+    environment = plain_environment()
+    environment |= {
+        "PATH": f"{tools}:{environment['PATH']}",
+        "SLURM_JOB_ID": str(os.getpid()),
+        "SLURM_SUBMIT_DIR": str(tmp_path),
+        "SLURM_JOB_NODELIST": "localhost",
+        "SLURM_CPUS_PER_TASK": "2",
+    }
+    process = subprocess.Popen(
+        [CLUSTER / "slurm.sh", "x.yaml", "--run-dir", "/shared/a b"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        output, _ = process.communicate(timeout=150)
+    finally:
+        end(process)
+        shutil.rmtree(f"/tmp/dfnas-{os.getpid()}", ignore_errors=True)
+    assert process.returncode == 3, output
+    assert "called: run x.yaml --run-dir /shared/a b --address auto" in output
+    assert "-rw-------" in output
+    assert "cluster 2.0" in output
+    assert [path.name for path in tmp_path.iterdir()] == ["bin"]  # the token is gone
+    assert subprocess.run(["pgrep", "-f", f"/tmp/dfnas-{os.getpid()}"], check=False).returncode == 1

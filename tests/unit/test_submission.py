@@ -1,0 +1,98 @@
+"""What is checked before a job is sent, and what it then calls."""
+
+import re
+import shlex
+
+import pytest
+import yaml
+
+from dfnas_ray.errors import ConfigError
+from dfnas_ray.submission import prepare
+
+
+@pytest.fixture
+def project(tmp_path, tiny_values):
+    """A working directory with the tiny experiment."""
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "tiny.yaml").write_text(yaml.safe_dump(tiny_values()))
+    return tmp_path
+
+
+@pytest.fixture
+def refusal(project):
+    """Return a function that expects a refusal and gives its message."""
+
+    def message(*overrides: str, file: str = "experiments/tiny.yaml", run_dir: str = "/shared/run") -> str:
+        with pytest.raises(ConfigError) as raised:
+            prepare("run", project / file, [*overrides, f"run_dir={run_dir}"], project)
+        return str(raised.value)
+
+    return message
+
+
+def test_the_job_calls_the_command_with_the_same_settings_on_its_own_cluster(project):
+    submission = prepare("search", project / "experiments/tiny.yaml", ["run_dir=/shared/a b"], project, verbose=True)
+    assert shlex.split(submission.entrypoint) == [
+        *("python", "-m", "dfnas_ray", "search", "experiments/tiny.yaml"),
+        *("--set", "run_dir=/shared/a b", "--set", "cluster.address=auto", "--verbose"),
+    ]
+    assert re.fullmatch(r"tiny-[0-9a-f]{8}", submission.id)
+    assert submission.working_dir.holds(project.joinpath("experiments/tiny.yaml").relative_to(project))
+
+
+def test_a_typo_is_found_here(refusal):
+    assert "Did you mean batch_size?" in refusal("synthesis.batchsize=3")
+
+
+def test_a_relative_run_directory_would_be_lost_with_the_job(refusal):
+    message = refusal(run_dir="runs/x")
+    assert "run_dir (runs/x) is relative" in message
+    assert "s3://" in message
+
+
+def test_a_password_in_the_run_directory_would_be_shown_on_the_dashboard(refusal):
+    message = refusal(run_dir="s3://key:canary@bucket/x")
+    assert "password" in message
+    assert "canary" not in message
+
+
+def test_an_experiment_that_git_ignores_is_not_sent(refusal, project):
+    (project / ".gitignore").write_text("experiments/\n")
+    assert "is not sent" in refusal()
+
+
+def test_an_experiment_outside_of_the_working_directory_is_refused(project):
+    with pytest.raises(ConfigError, match="--working-dir"):
+        prepare("run", project / "experiments/tiny.yaml", ["run_dir=/x"], project / "other")
+    (project / "other").mkdir()
+    with pytest.raises(ConfigError, match="is not below"):
+        prepare("run", project / "experiments/tiny.yaml", ["run_dir=/x"], project / "other")
+
+
+TEACHER = (
+    "teacher={kind: checkpoint, checkpoint: %s, builder: 'a:b', image_shape: [1, 16, 16], mean: [0.3], std: [0.3]}"
+)
+
+
+def test_a_checkpoint_that_is_not_there_is_found_here(refusal):
+    assert "teacher.checkpoint (nets/x.pt) does not exist" in refusal(TEACHER % "nets/x.pt")
+
+
+def test_a_checkpoint_that_git_ignores_is_named(refusal, project):
+    (project / "x.pt").touch()
+    (project / ".gitignore").write_text("*.pt\n")
+    message = refusal(TEACHER % "x.pt")
+    assert "teacher.checkpoint (x.pt) is not sent" in message
+    assert "absolute path" in message
+
+
+@pytest.mark.parametrize("path", ["x.pt", "/shared/x.pt"])
+def test_a_checkpoint_that_is_sent_or_on_shared_storage_is_accepted(project, path):
+    (project / "x.pt").touch()
+    file = project / "experiments/tiny.yaml"
+    assert prepare("run", file, [TEACHER % path, "run_dir=/shared/run"], project)
+
+
+def test_a_dataset_that_torchvision_may_download_there_need_not_be_here(project):
+    dataset = "evaluation.dataset={kind: torchvision, name: CIFAR10, arguments: {download: true}}"
+    assert prepare("run", project / "experiments/tiny.yaml", [dataset, "run_dir=/shared/run"], project)
