@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(420)]
 
@@ -104,3 +105,24 @@ def test_a_run_killed_at_any_stage_ends_as_if_undisturbed(killed, tiny_run, stag
     run_dir = killed("run", *KILL_POINTS[stage])
     assert_same_result(run_dir, tiny_run.folder, ("synthesis", "search", "retraining", "baseline"))
     assert (run_dir / "report.html").exists()
+
+
+@pytest.mark.slow
+def test_a_sweep_killed_in_its_second_trial_loses_and_repeats_nothing(killed, tiny_yaml):
+    values = yaml.safe_load(tiny_yaml.read_text())
+    values["sweep"] = {
+        "settings": {"synthesis.regularizers.bn_statistics.weight": {"log_uniform": [0.03, 30]}},
+        "trials": 4,
+        "concurrency": 1,
+        "student": {"steps": 6, "batch_size": 16},
+        "reference": {"settings": 2, "images": 20},
+    }
+    tiny_yaml.write_text(yaml.safe_dump(values))
+    run_dir = killed("sweep", "sweep/*/trial-00001/shard-00000.parquet", "sweep/*/done.json")
+    folder = only(run_dir, "sweep/*/best.yaml").parent
+    trials = json.loads((folder / "trials.json").read_text())
+    assert [(trial["number"], trial["state"]) for trial in trials] == [(number, "complete") for number in range(4)]
+    first, second = (folder / f"trial-0000{number}" / "shard-00000.parquet" for number in (0, 1))
+    assert max(first.stat().st_mtime, second.stat().st_mtime) < min(
+        path.stat().st_mtime for path in folder.glob("trial-0000[23]/shard-00000.parquet")
+    ), "the shards that were there when the command was killed are not made again"
