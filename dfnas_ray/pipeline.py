@@ -382,13 +382,17 @@ class Pipeline:
         total = sum(trial.algorithm.steps_to_show for trial in config.trials)
         with self.listener.task("Searching", total, "epoch") as task, board.shown_on(task):
             trials = run_trials(job, self.teacher, self.images(synthesis), board)
-        found = {self._name(trial): self._architecture(trial["space_config"], trial["genotype"]) for trial in trials}
+        found = {
+            self._name(trial, text): self._architecture(trial["space_config"], text)
+            for trial in trials
+            for text in trial["finalists"]
+        }
         if len(found) > 1:
             self.listener.say(f"Comparing {len(found)} architectures, each trained alone on synthetic images.")
             networks = {name: (architecture.space, architecture.genotype) for name, architecture in found.items()}
             scores = compare_architectures(job, networks, self.teacher, self.images(synthesis))
             for trial in trials:
-                trial["score"] = scores[self._name(trial)]
+                self._choose_finalist(trial, found, scores)
         best = max(trials, key=lambda trial: trial.get("score", trial["own_score"]))
         (stage.location / "trials.json").write_json(trials)
         left_out = ("history", "space_config")
@@ -398,10 +402,20 @@ class Pipeline:
             "trials": [{name: trial[name] for name in trial if name not in left_out} for trial in trials],
         }
 
+    def _choose_finalist(self, trial: dict[str, Any], found: dict[str, Architecture], scores: dict[str, float]) -> None:
+        """Make the trial's best finalist its result."""
+        names = [self._name(trial, text) for text in trial["finalists"]]
+        trial["finalists"] = [
+            {"genotype": found[name].text, "macs": found[name].cost.macs, "score": scores[name]} for name in names
+        ]
+        best = max(names, key=lambda name: scores[name])
+        cost = found[best].cost
+        trial.update(genotype=found[best].text, macs=cost.macs, params=cost.params, score=scores[best])
+
     @staticmethod
-    def _name(trial: dict[str, Any]) -> str:
+    def _name(trial: dict[str, Any], genotype: str) -> str:
         """Return a name that two trials share if they found the same architecture in the same space."""
-        return f"{trial['space']} {trial['genotype']} {fingerprint(trial['space_config'])[:8]}"
+        return f"{trial['space']} {genotype} {fingerprint(trial['space_config'])[:8]}"
 
     def _retrain(self, stage: StageDir, architecture: Architecture, synthesis: Outcome) -> dict[str, Any]:
         from dfnas_ray.distributed.board import ProgressBoard

@@ -48,6 +48,7 @@ TINY: dict[str, Any] = {
             "evolution": {"generations": 2, "population": 4, "parents": 2, "mutations": 2, "crossovers": 2},
         },
         "max_macs": None,
+        "selection": {"finalists": 2, "epochs": 2},
     },
     "retraining": {"epochs": 2, "batch_size": 16},
     "evaluation": {"dataset": {"kind": "digits"}},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from dfnas_ray.ops.mixed import Mixture
-from dfnas_ray.search_spaces.base import SearchSpace
+from dfnas_ray.search_spaces.base import Genotype, SearchSpace
+from dfnas_ray.seeding import numpy_generator
 
+_TRIES_PER_FINALIST = 20
 _INITIAL_SCALE = 1e-3  # Liu et al. 2019: all options start nearly equal
 
 
@@ -49,3 +52,25 @@ class ArchitectureParameters(nn.Module):
     def entropy(self) -> float:
         """Return the mean entropy of the rows, in nats: how undecided the search is."""
         return float(torch.stack([-(p * p.clamp_min(1e-12).log()).sum() for p in self.probabilities()]).mean())
+
+
+def likely_architectures(
+    space: SearchSpace, rows: Sequence[np.ndarray[Any, Any]], max_macs: int | None, count: int, seed: int
+) -> list[Genotype]:
+    """Return up to ``count`` different architectures within the limit: what `derive_within` gives, then others.
+
+    The others are derived from log-probabilities with Gumbel noise (Gumbel 1954; the maximum is then a draw by the
+    probabilities), so that a row that is undecided varies and one that is decided does not.
+
+    Args:
+        rows: Log-probabilities of each mixed operation, (options,).
+        seed: Of the noise.
+    """
+    rng, found = numpy_generator(seed, "finalists"), [space.derive_within(rows, max_macs)]
+    for _ in range(_TRIES_PER_FINALIST * count):
+        if len(found) >= count:
+            break
+        genotype = space.derive_within([row + rng.gumbel(size=row.shape) for row in rows], max_macs)
+        if genotype not in found:
+            found.append(genotype)
+    return found

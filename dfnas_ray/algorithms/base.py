@@ -109,6 +109,10 @@ class SearchAlgorithm(ABC):
         """Return the best architecture found, within the limit, and its score on the algorithm's own scale."""
 
     @abstractmethod
+    def finalists(self, count: int) -> list[Genotype]:
+        """Return up to ``count`` different architectures within the limit that deserve a closer look; `best` first."""
+
+    @abstractmethod
     def state_dict(self) -> dict[str, Any]:
         """Return tensors, numbers and text only."""
 

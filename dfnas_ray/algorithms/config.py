@@ -59,10 +59,11 @@ class Trial(NamedTuple):
 
 
 class SelectionConfig(BaseModel):
-    """How the best of several trials is chosen: each architecture is trained alone, the same way, and validated."""
+    """How the best of several architectures is chosen: each is trained alone, the same way, and validated."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    finalists: int = Field(4, gt=0, description="Architectures that each trial hands in: its best and the runners-up.")
     epochs: int = Field(10, gt=0, description="Passes over the synthetic training images for each architecture.")
     batch_size: int = Field(64, gt=0, description="Images per step.")
     optimizer: OptimizerConfig = OptimizerConfig()

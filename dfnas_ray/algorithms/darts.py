@@ -15,7 +15,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from dfnas_ray.algorithms.architecture_parameters import ArchitectureParameters
+from dfnas_ray.algorithms.architecture_parameters import ArchitectureParameters, likely_architectures
 from dfnas_ray.algorithms.base import SearchAlgorithm, SearchProblem
 from dfnas_ray.algorithms.unrolled import dominant_eigenvalue, unrolled_alpha_gradient
 from dfnas_ray.ops.precision import autocast
@@ -165,13 +165,14 @@ class Darts(SearchAlgorithm):
 
     def best(self) -> tuple[Genotype, float]:
         """Return the architecture that the alphas point at, and how likely they hold it to be, as a log-probability."""
-        alphas = [a.detach().cpu() for a in self.architecture.alphas]
-        if self._chosen_epoch is not None:
-            alphas = self._alphas[self._chosen_epoch]
-        rows = [row.double().log_softmax(dim=0).numpy() for group in alphas for row in group.unbind()]
+        rows = self._final_rows()
         genotype = self.space.derive_within(rows, self.problem.max_macs)
         chosen = zip(rows, self.space.choices(genotype), strict=True)
         return genotype, float(np.mean([row[choice] for row, choice in chosen if choice is not None]))
+
+    def finalists(self, count: int) -> list[Genotype]:
+        """Return the architecture that the alphas point at, and others that they hold to be likely."""
+        return likely_architectures(self.space, self._final_rows(), self.problem.max_macs, count, self.problem.seed)
 
     def state_dict(self) -> dict[str, Any]:
         """Return tensors, numbers and text only."""
@@ -211,6 +212,13 @@ class Darts(SearchAlgorithm):
         with autocast(self.student.device, dtype):
             logits = self.supernet(batch.images, self.architecture.mixtures())
         return distillation_loss(logits, batch.teacher_logits, self.temperature)
+
+    def _final_rows(self) -> list[np.ndarray[Any, Any]]:
+        """Return the log-probabilities at the end, or before the collapse that ended the search."""
+        alphas = [a.detach().cpu() for a in self.architecture.alphas]
+        if self._chosen_epoch is not None:
+            alphas = self._alphas[self._chosen_epoch]
+        return [row.double().log_softmax(dim=0).numpy() for group in alphas for row in group.unbind()]
 
     def _alpha_step(self, train: Batch, valid: Batch) -> float:
         alphas = list(self.architecture.parameters())

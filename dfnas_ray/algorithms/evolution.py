@@ -82,7 +82,11 @@ class Evolution:
         """Return the genotype of the highest score; the first found wins a tie."""
         if not self.scores:
             raise GenotypeError("No candidate has been scored yet.")
-        return max(self.scores, key=lambda genotype: self.scores[genotype])
+        return self.ranked()[0]
+
+    def ranked(self) -> list[Genotype]:
+        """Return all scored genotypes, the best first; the first found wins a tie."""
+        return sorted(self.scores, key=lambda genotype: -self.scores[genotype])
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that later draws depend on, as JSON text and numbers."""
@@ -103,8 +107,7 @@ class Evolution:
     def _propose(self) -> list[Genotype]:
         if self.generation == 0:
             return self._collect(self.config.population, lambda: self.space.sample_within(self.rng, self.max_macs))
-        ranked = sorted(self.scores, key=lambda genotype: -self.scores[genotype])
-        parents = ranked[: self.config.parents]
+        parents = self.ranked()[: self.config.parents]
 
         def pick() -> Genotype:
             return parents[int(self.rng.integers(len(parents)))]

@@ -14,7 +14,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from dfnas_ray.algorithms.architecture_parameters import ArchitectureParameters
+from dfnas_ray.algorithms.architecture_parameters import ArchitectureParameters, likely_architectures
 from dfnas_ray.algorithms.base import SearchAlgorithm, SearchProblem
 from dfnas_ray.ops.mixed import Mixture
 from dfnas_ray.ops.precision import autocast
@@ -168,6 +168,11 @@ class Proxyless(SearchAlgorithm):
         genotype = self.space.derive_within(rows, self.problem.max_macs)
         chosen = zip(rows, self.space.choices(genotype), strict=True)
         return genotype, float(np.mean([row[choice] for row, choice in chosen if choice is not None]))
+
+    def finalists(self, count: int) -> list[Genotype]:
+        """Return the architecture of the most likely paths, and others drawn by the probabilities."""
+        rows = self.architecture.log_probabilities()
+        return likely_architectures(self.space, rows, self.problem.max_macs, count, self.problem.seed)
 
     def state_dict(self) -> dict[str, Any]:
         """Return tensors, numbers and text only."""

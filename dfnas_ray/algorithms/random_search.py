@@ -100,6 +100,10 @@ class RandomSearch(SearchAlgorithm):
             raise GenotypeError("No candidate has been scored yet.")
         return max(self.scores.items(), key=lambda item: item[1])
 
+    def finalists(self, count: int) -> list[Genotype]:
+        """Return the candidates of the highest scores."""
+        return sorted(self.scores, key=lambda genotype: -self.scores[genotype])[:count]
+
     def state_dict(self) -> dict[str, Any]:
         """Return numbers and text only."""
         return {

@@ -115,6 +115,10 @@ class Spos(SearchAlgorithm):
         genotype = self.evolution.best()
         return genotype, self.evolution.scores[genotype]
 
+    def finalists(self, count: int) -> list[Genotype]:
+        """Return the genotypes of the highest scores."""
+        return self.evolution.ranked()[:count]
+
     def state_dict(self) -> dict[str, Any]:
         """Return tensors, numbers and text only."""
         return {

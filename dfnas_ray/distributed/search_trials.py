@@ -180,6 +180,7 @@ def _trial(
         "macs": cost.macs,
         "params": cost.params,
         "own_score": score,
+        "finalists": [space.encode(finalist) for finalist in state.algorithm.finalists(job.config.selection.finalists)],
         "history": state.history,
     }
     (folder / "result.json").write_json(result)

@@ -132,3 +132,17 @@ def test_what_happened_is_recorded_as_json_numbers(make_search):
         assert entry["phase"] in ("training", "sampling")
         for value in entry.values():
             assert isinstance(value, str | int | float | list)
+
+
+def test_finalists_are_different_architectures_within_the_limit_and_the_best_comes_first(make_search):
+    search = make_search(limit_share=0.6)
+    search.run()
+    algorithm = search.algorithm
+    finalists = algorithm.finalists(3)
+    assert finalists[0] == algorithm.best()[0]
+    assert 1 <= len(finalists) <= 3
+    assert len(set(finalists)) == len(finalists)
+    assert finalists == algorithm.finalists(3), "asked again, the same ones"
+    assert algorithm.finalists(1) == finalists[:1]
+    limit = algorithm.problem.max_macs
+    assert all(algorithm.space.cost(genotype).macs <= limit for genotype in finalists)
