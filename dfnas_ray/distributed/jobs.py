@@ -12,6 +12,7 @@ import logging
 import os
 import shutil
 import tempfile
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 DEFAULT_DASHBOARD = "http://127.0.0.1:8265"
 
 _ANSWER_SECONDS = 5.0
+_READY_TRIES = 10
+_READY_PAUSE_SECONDS = 2.0
+_NOT_READY = "No available agent"
 _NEEDS_TOKEN = (401, 403)
 
 
@@ -88,11 +92,13 @@ class Dashboard:
         try:
             archive = working_dir.write(folder / "working_dir.zip")
             with self._translated(job_id):
-                self._client.submit_job(
-                    entrypoint=entrypoint,
-                    submission_id=job_id,
-                    runtime_env={"working_dir": str(archive)},
-                    metadata=dict(metadata or {}),
+                _once_the_head_is_ready(
+                    lambda: self._client.submit_job(
+                        entrypoint=entrypoint,
+                        submission_id=job_id,
+                        runtime_env={"working_dir": str(archive)},
+                        metadata=dict(metadata or {}),
+                    )
                 )
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -164,6 +170,19 @@ class Dashboard:
                     f"There is no job {job_id} at {self.url}. `dfnas jobs list` shows those that are there."
                 ) from error
             raise ClusterError(f"The dashboard at {self.url} does not do it: {reason}") from error
+
+
+def _once_the_head_is_ready(submit: Callable[[], object], wait: Callable[[float], object] = time.sleep) -> None:
+    """Try again while the dashboard is up and the head's agent, which starts after it, is not."""
+    for _ in range(_READY_TRIES):
+        try:
+            submit()
+            return
+        except RuntimeError as error:
+            if _NOT_READY not in str(error):
+                raise
+        wait(_READY_PAUSE_SECONDS)
+    submit()
 
 
 def _normalised(url: str) -> str:
