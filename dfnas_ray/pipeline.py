@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import logging
 import platform
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -117,10 +115,9 @@ class Pipeline:
         return self.config.teacher.load(self.teacher_cache)
 
     @property
-    def teacher_cache(self) -> Path:
-        """Where a teacher that has to be made or fetched is kept."""
-        folder = self.run_dir.location / "teacher"
-        return Path(folder.path) if folder.is_local else Path(tempfile.gettempdir()) / "dfnas-teachers"
+    def teacher_cache(self) -> Location:
+        """Where a teacher that had to be made is kept: another machine that goes on finds the very same."""
+        return self.run_dir.location / "teacher"
 
     @cached_property
     def spaces(self) -> list[SearchSpace]:

@@ -115,6 +115,9 @@ def ray_cluster():
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
         "RAY_USAGE_STATS_ENABLED": "0",
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+        "AWS_ACCESS_KEY_ID": "test",  # for the object store of some tests
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_EC2_METADATA_DISABLED": "true",
     }.items():
         patch.setenv(name, value)
     ray.init(

@@ -6,16 +6,19 @@ import errno
 import json
 import os
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 from pyarrow import fs
 
 from dfnas_ray.errors import StorageError
+from dfnas_ray.storage.retries import passes_by_itself, with_retries
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -26,19 +29,34 @@ class Location:
     path: str
 
     @classmethod
-    def parse(cls, uri: str | Path) -> Location:
+    def parse(cls, uri: str | Path | Location) -> Location:
         """Take a local path or a URI such as s3://bucket/prefix.
 
+        A store that is not Amazon's or Google's own is named in the URI's query, as in
+        ``s3://bucket/prefix?endpoint_override=minio:9000&scheme=http``, or in AWS_ENDPOINT_URL. The query goes along
+        when a location is sent to another machine; the environment does not.
+
         Raises:
-            StorageError: the URI's scheme is unknown or its store cannot be reached.
+            StorageError: the URI's scheme is unknown, its store cannot be reached, or it holds a password.
         """
+        if isinstance(uri, Location):
+            return uri
         text = str(uri)
         if "://" not in text:
             return cls(fs.LocalFileSystem(), str(Path(text).expanduser().absolute()))
+        if urlsplit(text).password:
+            raise StorageError(
+                "run_dir holds a password, which would be written to experiment.yaml and shown in reports. Give each "
+                "machine its credentials through its role or its environment (AWS_ACCESS_KEY_ID, "
+                "AWS_SECRET_ACCESS_KEY, GOOGLE_APPLICATION_CREDENTIALS), and take them out of run_dir."
+            )
         try:
-            filesystem, path = fs.FileSystem.from_uri(text)
+            filesystem, path = with_retries(lambda: fs.FileSystem.from_uri(text), f"open {text}")
         except (OSError, pa.ArrowException) as error:
-            raise StorageError(f"Storage {text} cannot be opened: {error}") from error
+            raise StorageError(
+                f"run_dir {text} cannot be opened: {error}. It must be a folder, or a URI such as s3://bucket/prefix "
+                "or gs://bucket/prefix."
+            ) from error
         return cls(filesystem, path.rstrip("/"))
 
     def __truediv__(self, name: str) -> Location:
@@ -59,25 +77,32 @@ class Location:
 
     def exists(self) -> bool:
         """Whether a file or folder is here."""
-        with _storage_errors(self, "read"):
-            return self.filesystem.get_file_info(self.path).type != fs.FileType.NotFound
+        return self._do("read", lambda: self.filesystem.get_file_info(self.path).type != fs.FileType.NotFound)
 
     def file_names(self) -> list[str]:
         """Names of the files directly in this folder, sorted; empty if the folder is absent."""
-        with _storage_errors(self, "read"):
-            infos = self.filesystem.get_file_info(fs.FileSelector(self.path, allow_not_found=True))
-        return sorted(info.base_name for info in infos if info.type == fs.FileType.File)
+        return sorted(info.base_name for info in self.file_infos())
+
+    def file_infos(self) -> list[fs.FileInfo]:
+        """What the filesystem knows of the files directly in this folder; nothing if the folder is absent."""
+        selector = fs.FileSelector(self.path, allow_not_found=True)
+        infos = self._do("read", lambda: self.filesystem.get_file_info(selector))
+        return [info for info in infos if info.type == fs.FileType.File]
 
     def make_dir(self) -> Location:
-        """Create the folder and those above it, and return it."""
-        with _storage_errors(self, "write"):
-            self.filesystem.create_dir(self.path, recursive=True)
+        """Create the folder and those above it, and return it. An object store has no folders: nothing to do there."""
+        if not self._is_object_store:
+            self._do("write", lambda: self.filesystem.create_dir(self.path, recursive=True))
         return self
 
     def read_bytes(self) -> bytes:
         """Return the file's content."""
-        with _storage_errors(self, "read"), self.filesystem.open_input_stream(self.path) as stream:
-            return bytes(stream.read())
+
+        def read() -> bytes:
+            with self.filesystem.open_input_stream(self.path) as stream:
+                return bytes(stream.read())
+
+        return self._do("read", read)
 
     def write_bytes(self, data: bytes | memoryview) -> None:
         """Write the whole file or nothing: a reader, or a later run, never sees a part of it.
@@ -85,12 +110,15 @@ class Location:
         On a local disk the content goes to a temporary name, reaches the disk, and is renamed; an object store makes
         an object visible when its upload is complete.
         """
-        with _storage_errors(self, "write"):
+
+        def write() -> None:
             if self.is_local:
                 _write_local(Path(self.path), data)
-            else:
-                with self.filesystem.open_output_stream(self.path) as stream:
-                    stream.write(data)
+                return
+            with self.filesystem.open_output_stream(self.path) as stream:
+                stream.write(data)
+
+        self._do("write", write)
 
     def read_json(self) -> Any:
         """Return the parsed content of a JSON file."""
@@ -105,8 +133,18 @@ class Location:
 
     def delete_file(self) -> None:
         """Remove the file."""
-        with _storage_errors(self, "write"):
-            self.filesystem.delete_file(self.path)
+        self._do("write", lambda: self.filesystem.delete_file(self.path))
+
+    @property
+    def _is_object_store(self) -> bool:
+        return self.filesystem.type_name in ("s3", "gcs", "abfs")
+
+    def _do(self, doing: str, operation: Callable[[], Result]) -> Result:
+        """Do ``operation``, again if the storage is out of order for a while; turn its error into one sentence."""
+        try:
+            return with_retries(operation, f"{doing} {self}")
+        except (OSError, pa.ArrowException) as error:
+            raise StorageError(f"Cannot {doing} {self}: {error}. {_advice(error)}") from error
 
 
 def _write_local(path: Path, data: bytes | memoryview) -> None:
@@ -123,15 +161,18 @@ def _write_local(path: Path, data: bytes | memoryview) -> None:
         raise
 
 
-@contextmanager
-def _storage_errors(location: Location, doing: str) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, pa.ArrowException) as error:
-        if getattr(error, "errno", None) == errno.ENOSPC:
-            advice = "The disk is full. Free some space and run the same command again: what is finished is kept."
-        elif isinstance(error, FileNotFoundError):
-            advice = "The file is not there."
-        else:
-            advice = "Check that the path exists and may be written, or choose another with run_dir."
-        raise StorageError(f"Cannot {doing} {location}: {error}. {advice}") from error
+def _advice(error: BaseException) -> str:
+    text = str(error)
+    if getattr(error, "errno", None) == errno.ENOSPC:
+        return "The disk is full. Free some space and run the same command again: what is finished is kept."
+    if isinstance(error, FileNotFoundError):
+        return "The file is not there."
+    if any(words in text for words in ("ACCESS_DENIED", "PERMISSION_DENIED", "HTTP status 403", "INVALID_ACCESS_KEY")):
+        return (
+            "The credentials of this machine do not allow it: they need to list, read, write and delete below run_dir."
+        )
+    if "NO_SUCH_BUCKET" in text or "Bucket" in text:
+        return "There is no such bucket. Create it, or choose another run_dir."
+    if passes_by_itself(error):
+        return "The storage was out of order for too long. What is finished is kept: run the same command again."
+    return "Check that the path exists and may be written, or choose another with run_dir."

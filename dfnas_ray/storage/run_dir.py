@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from dfnas_ray.errors import StorageError
+from dfnas_ray.storage.lease import Lease
 from dfnas_ray.storage.location import Location
 
 _KEY_LENGTH = 12
@@ -107,14 +108,15 @@ class RunDir:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the directory, so that two commands do not write to it at once. Local directories only.
+        """Hold the directory, so that two commands do not write to it at once.
 
         Raises:
             StorageError: the directory cannot be written, or another command holds it.
         """
         self.location.make_dir()
         if not self.location.is_local:
-            yield
+            with Lease(self.location).held():
+                yield
             return
         from filelock import FileLock, Timeout
 

@@ -1,6 +1,6 @@
 """Teachers: a trained classifier, frozen, with what the rest needs to know about it.
 
-Add a source: a module with a config that has ``kind`` and ``load(cache_dir) -> Teacher``, and one line in the union.
+Add a source: a module with a config that has ``kind`` and ``load(cache) -> Teacher``, and one line in the union.
 """
 
 from typing import Annotated, Any

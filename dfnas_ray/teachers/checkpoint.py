@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from torch import Tensor, nn
 
 from dfnas_ray.errors import TeacherError
+from dfnas_ray.storage.location import Location
 from dfnas_ray.teachers.base import Teacher, first_line, freeze_teacher
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "params")
@@ -179,8 +180,8 @@ class CheckpointTeacherConfig(BaseModel):
     mean: tuple[float, ...] = Field(description="Mean of the pixels in [0, 1] that the teacher was trained with.")
     std: tuple[float, ...] = Field(description="Standard deviation likewise, one number per channel.")
 
-    def load(self, cache_dir: Path) -> Teacher:
-        """Build the network and load the weights into it; ``cache_dir`` is not needed."""
+    def load(self, cache: Location | Path) -> Teacher:
+        """Build the network and load the weights into it; ``cache`` is not needed."""
         if self.checkpoint is None:
             raise TeacherError("teacher.checkpoint is not set. Give the file: --set teacher.checkpoint=PATH.")
         path = self.checkpoint.expanduser()

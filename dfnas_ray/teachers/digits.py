@@ -5,20 +5,23 @@ It makes the product's whole path runnable on a machine with nothing but the pac
 
 from __future__ import annotations
 
-import uuid
 from pathlib import Path
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from dfnas_ray.datasets import digits
+from dfnas_ray.errors import TeacherError
 from dfnas_ray.ops.blocks import ConvBNReLU
 from dfnas_ray.seeding import fixed_threads, seed_everything, torch_generator
+from dfnas_ray.storage.location import Location
 from dfnas_ray.teachers.base import Teacher, freeze_teacher
-from dfnas_ray.teachers.checkpoint import load_weights, read_state_dict
+from dfnas_ray.teachers.checkpoint import load_weights
 
 _BATCH_SIZE = 64
 _MEAN, _STD = (0.3056,), (0.3187,)  # of the training split's pixels
@@ -75,28 +78,28 @@ class DigitsTeacherConfig(BaseModel):
     epochs: int = Field(30, gt=0, description="Passes over the training split.")
     seed: int = Field(0, ge=0, description="Seed of the teacher's own training.")
 
-    def load(self, cache_dir: Path) -> Teacher:
-        """Load the trained network from ``cache_dir``, or train it (seconds) and keep it there."""
-        path = cache_dir / f"digits-w{self.width}-e{self.epochs}-s{self.seed}.safetensors"
-        if not path.exists():
+    def load(self, cache: Location | Path) -> Teacher:
+        """Load the trained network from the folder ``cache``, or train it (seconds) and keep it there."""
+        file = Location.parse(cache) / f"digits-w{self.width}-e{self.epochs}-s{self.seed}.safetensors"
+        if not file.exists():
             seed_everything(self.seed)
             with fixed_threads(1):
-                _save(_train(DigitsCNN(self.width), self.epochs, self.seed), path)
+                file.write_bytes(save(_train(DigitsCNN(self.width), self.epochs, self.seed).state_dict()))
         model = DigitsCNN(self.width)
         load_weights(
             model,
-            read_state_dict(path),
-            str(path),
+            _read(file),
+            str(file),
             network=f"the digits network of teacher.width ({self.width})",
             remedy="Delete the file: the next command trains the teacher again.",
         )
         return freeze_teacher("digits", model, digits.IMAGE_SHAPE, _MEAN, _STD)
 
 
-def _save(model: nn.Module, path: Path) -> None:
-    from safetensors.torch import save_file
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    save_file(model.state_dict(), temporary)
-    temporary.replace(path)
+def _read(file: Location) -> dict[str, Tensor]:
+    try:
+        return load(file.read_bytes())
+    except SafetensorError as error:
+        raise TeacherError(
+            f"The file {file} is damaged ({error}). Delete it: the next command trains the teacher again."
+        ) from error

@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from dfnas_ray.errors import TeacherError
+from dfnas_ray.storage.location import Location
 from dfnas_ray.teachers.base import Teacher, freeze_teacher
 from dfnas_ray.teachers.checkpoint import load_weights, read_state_dict
 
@@ -23,7 +24,7 @@ class TorchvisionTeacherConfig(BaseModel):
     weights: str = Field("DEFAULT", description="Member of the model's weights enum, e.g. IMAGENET1K_V2.")
     checkpoint: Path | None = Field(None, description="File with these weights, instead of the download.")
 
-    def load(self, cache_dir: Path) -> Teacher:
+    def load(self, cache: Location | Path) -> Teacher:
         """Build the model and load the published weights; the input statistics come with the weights.
 
         Raises:

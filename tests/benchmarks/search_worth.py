@@ -54,6 +54,7 @@ class Task:
     teacher_folder: str
     seed: int
     num_random: int
+    retrainings: int
 
 
 def batches_of(
@@ -145,7 +146,7 @@ def run(task: Task) -> dict[str, Any]:
     started = time.perf_counter()
     space, genotype = search(config, teacher, images, task.seed)
     search_seconds = time.perf_counter() - started
-    candidates = [genotype, *random_like(space, genotype, task.num_random, task.seed)]
+    candidates = [genotype] * task.retrainings + random_like(space, genotype, task.num_random, task.seed)
     networks = {
         str(number): retrain(config, teacher, images, space, candidate, derive_seed(task.seed, "worth", number))
         for number, candidate in enumerate(candidates)
@@ -158,9 +159,9 @@ def run(task: Task) -> dict[str, Any]:
         "genotype": space.encode(genotype),
         "macs": space.cost(genotype).macs,
         "search_seconds": round(search_seconds, 1),
-        "accuracy": accuracy["0"],
-        "random": [accuracy[str(number)] for number in range(1, len(candidates))],
-        "random_genotypes": [space.encode(candidate) for candidate in candidates[1:]],
+        "accuracy": [accuracy[str(number)] for number in range(task.retrainings)],
+        "random": [accuracy[str(number)] for number in range(task.retrainings, len(candidates))],
+        "random_genotypes": [space.encode(candidate) for candidate in candidates[task.retrainings :]],
     }
 
 
@@ -170,6 +171,7 @@ def main() -> None:
     parser.add_argument("--set", dest="overrides", action="append", default=[])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--random", type=int, default=5)
+    parser.add_argument("--retrainings", type=int, default=3, help="Of the network found, from different weights.")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--run-dir", default=None, help="Where the images are kept; by default nowhere.")
     parser.add_argument("--json", type=Path)
@@ -186,7 +188,15 @@ def main() -> None:
             config = load_experiment(file, [*arguments.overrides, f"run_dir={base}/images"])
             images = str(synthesize(config).location)
             tasks += [
-                Task(file, tuple(arguments.overrides), images, f"{base}/images/teacher", seed, arguments.random)
+                Task(
+                    file,
+                    tuple(arguments.overrides),
+                    images,
+                    f"{base}/images/teacher",
+                    seed,
+                    arguments.random,
+                    arguments.retrainings,
+                )
                 for seed in arguments.seeds
             ]
         results = []
@@ -195,23 +205,28 @@ def main() -> None:
                 results.append(result)
                 print(
                     f"{result['experiment']} seed {result['seed']}: {result['genotype']}, {result['macs']:,} MACs, search "
-                    f"{result['search_seconds']} s: {result['accuracy']:.2%}; random "
-                    f"{', '.join(f'{a:.2%}' for a in result['random'])}, {spread(result['random'])}",
+                    f"{result['search_seconds']} s: {listed(result['accuracy'])}; random {listed(result['random'])}",
                     flush=True,
                 )
     for name in dict.fromkeys(result["experiment"] for result in results):
-        own = [r["accuracy"] for r in results if r["experiment"] == name]
-        others = [a for r in results if r["experiment"] == name for a in r["random"]]
-        print(f"{name}: searched {spread(own)}; random {spread(others)}")
+        of_name = [result for result in results if result["experiment"] == name]
+        own, others = ([statistics.mean(result[kind]) for result in of_name] for kind in ("accuracy", "random"))
+        everyone = [accuracy for result in of_name for accuracy in result["random"]]
+        print(f"{name}: means by seed: searched {spread(own)}, random {spread(others)}; all random {spread(everyone)}")
     if arguments.json is not None:
         arguments.json.write_text(json.dumps({"commit": commit.strip(), "results": results}, indent=1))
+
+
+def listed(values: list[float]) -> str:
+    mean = f", mean {statistics.mean(values):.2%}" if values else ""
+    return ", ".join(f"{value:.2%}" for value in values) + mean
 
 
 def spread(values: list[float]) -> str:
     if not values:
         return "none"
     deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.mean(values):.2%} +- {deviation:.2%} ({min(values):.2%} .. {max(values):.2%}, {len(values)} networks)"
+    return f"{statistics.mean(values):.2%} +- {deviation:.2%} ({min(values):.2%} .. {max(values):.2%}, {len(values)})"
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import dfnas_ray
 
 ROOT = Path(dfnas_ray.__file__).parent
 FLOORS = [
-    "errors", "dotted", "seeding", "progress", "ops", "datasets", "teachers", "storage", "synthesis", "search_spaces",
+    "errors", "dotted", "seeding", "progress", "storage", "ops", "datasets", "teachers", "synthesis", "search_spaces",
     "training", "algorithms", "sweeps", "distributed", "experiment", "report", "pipeline", "tuning", "submission",
     "cli", "__main__",
 ]  # fmt: skip

@@ -1,0 +1,139 @@
+"""One command at a time in a run directory that lies in an object store, where nothing can be locked.
+
+Each command keeps a small object of its own in a folder and renews it. To begin, it writes its object and then lists the
+folder: stores list what was written before, so of two commands at least one sees the other. Signs of life are compared
+by the store's own times of modification, so the machines' clocks do not matter.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from dfnas_ray.errors import StorageError
+from dfnas_ray.storage.location import Location
+
+logger = logging.getLogger(__name__)
+
+RENEW_SECONDS = 10.0
+DEAD_SECONDS = 45.0
+
+
+class Lease:
+    """The right of one command to work in a place."""
+
+    def __init__(
+        self,
+        where: Location,
+        renew_seconds: float = RENEW_SECONDS,
+        dead_seconds: float = DEAD_SECONDS,
+        wait: Callable[[float], object] = time.sleep,
+    ):
+        self.where, self.renew_seconds, self.dead_seconds, self.wait = where, renew_seconds, dead_seconds, wait
+        self.folder = where / ".lock"
+        self.own = self.folder / f"{uuid.uuid4().hex}.json"
+        self._about = {"host": _host(), "pid": os.getpid(), "started": time.time()}
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the lease while the block runs.
+
+        Raises:
+            StorageError: another command holds it, and shows that it is alive.
+        """
+        self._renew("waiting")
+        try:
+            self._await_the_others()
+            self._renew("holding")
+            over = threading.Event()
+            renewal = threading.Thread(target=self._keep_renewing, args=(over,), daemon=True)
+            renewal.start()
+            try:
+                yield
+            finally:
+                over.set()
+                renewal.join()
+        finally:
+            with suppress(StorageError):
+                self.own.delete_file()
+
+    def _renew(self, state: str) -> None:
+        self.own.write_json({**self._about, "state": state})
+
+    def _keep_renewing(self, over: threading.Event) -> None:
+        while not over.wait(self.renew_seconds):
+            try:
+                self._renew("holding")
+            except StorageError as error:
+                logger.warning("%s", error)
+
+    def _await_the_others(self) -> None:
+        first_seen: dict[str, int] = {}
+        while others := self._others():
+            for name, (sign, about) in others.items():
+                if name not in first_seen:
+                    first_seen[name] = sign
+                    logger.warning(
+                        "A command on %s was at work here: waiting up to %.0f s to see whether it still is.",
+                        _shown(about),
+                        self.dead_seconds,
+                    )
+                is_waiting = about["state"] == "waiting"
+                alive = sign != first_seen[name]
+                if name < self.own.name if is_waiting else alive:  # of two that wait, the lesser name goes first
+                    raise StorageError(
+                        f"Another command is working in {self.where} (process {about['pid']} on {_shown(about)}). "
+                        "Wait for it, or give this one another run_dir."
+                    )
+            self.wait(self.renew_seconds / 2)
+            self._renew("waiting")
+
+    def _others(self) -> dict[str, tuple[int, dict[str, Any]]]:
+        """Return the others that may be alive: name -> last sign of life in ns, and what it says of itself."""
+        modified = {info.base_name: info.mtime_ns for info in self.folder.file_infos()}
+        now = modified.pop(self.own.name, None)
+        found = {}
+        for name, sign in modified.items():
+            file = self.folder / name
+            try:
+                about = {"host": "another machine", "pid": 0, "state": "holding", **file.read_json()}
+            except StorageError:
+                continue  # it has just ended
+            silent = now is not None and now - sign > self.dead_seconds * 1e9
+            if silent or (about["host"] == _host() and not _is_running(about["pid"])):
+                with suppress(StorageError):
+                    file.delete_file()
+            else:
+                found[name] = (sign, about)
+        return found
+
+
+def _host() -> str:
+    """Name this machine, and which process numbers are meant: containers may share the name and not the numbers."""
+    with suppress(OSError):
+        return f"{platform.node()} {Path('/proc/self/ns/pid').readlink()}"
+    return platform.node()
+
+
+def _shown(about: dict[str, Any]) -> str:
+    return str(about["host"]).rsplit(" pid:", 1)[0]
+
+
+def _is_running(pid: int) -> bool:
+    if Path("/proc/self").exists():
+        return Path(f"/proc/{pid}").exists()
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,74 @@
+"""Storage that fails for a while: which errors pass by themselves, and how long to wait for that."""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import Callable
+from typing import TypeVar
+
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
+
+logger = logging.getLogger(__name__)
+
+RETRY_SECONDS = 120.0
+"""How long an operation is tried before its error is final, on top of the few seconds that an object store's own client
+takes for each attempt."""
+
+_PASSING_ERRNO = {
+    errno.EAGAIN,
+    errno.EIO,
+    errno.ENETDOWN,
+    errno.ENETUNREACH,
+    errno.EHOSTUNREACH,
+    errno.ECONNREFUSED,
+    errno.ECONNRESET,
+    errno.ESTALE,  # a network filesystem whose server was restarted
+    errno.ETIMEDOUT,
+}
+_PASSING_WORDS = (  # in the messages of Arrow's object stores
+    "SLOW_DOWN",
+    "THROTTLING",
+    "SERVICE_UNAVAILABLE",
+    "INTERNAL_FAILURE",
+    "NETWORK_CONNECTION",
+    "REQUEST_TIMEOUT",
+    "HTTP status 5",
+    "UNAVAILABLE",
+    "DEADLINE_EXCEEDED",
+)
+
+Result = TypeVar("Result")
+
+
+def passes_by_itself(error: BaseException) -> bool:
+    """Whether trying again later may help: the network or the store is at fault, not the request."""
+    if not isinstance(error, OSError):
+        return False
+    if error.errno is not None:
+        return error.errno in _PASSING_ERRNO
+    return any(words in str(error) for words in _PASSING_WORDS)
+
+
+def with_retries(operation: Callable[[], Result], what: str) -> Result:
+    """Return what ``operation`` returns, after trying again while the storage is out of order.
+
+    Args:
+        operation: Must do no harm when it is done twice.
+        what: Says in the log what was tried, as in "write s3://bucket/x".
+    """
+
+    def tell(state: RetryCallState) -> None:
+        if state.attempt_number == 1 and state.outcome is not None:
+            logger.warning(
+                "Cannot %s for now (%s): trying again for up to %.0f s.", what, state.outcome.exception(), RETRY_SECONDS
+            )
+
+    attempts = Retrying(
+        retry=retry_if_exception(passes_by_itself),
+        stop=stop_after_delay(RETRY_SECONDS),
+        wait=wait_random_exponential(multiplier=0.5, max=15),
+        before_sleep=tell,
+        reraise=True,
+    )
+    return attempts(operation)

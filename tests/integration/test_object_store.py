@@ -1,0 +1,173 @@
+"""A run directory on S3: a real server on the loopback, other machines played by processes that share no folder."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import yaml
+from pyarrow import fs
+from s3_server import s3_server
+
+from dfnas_ray.errors import StorageError
+from dfnas_ray.pipeline import Pipeline
+from dfnas_ray.storage import retries
+from dfnas_ray.storage.location import Location
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+
+
+@pytest.fixture(scope="module")
+def server():
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    with s3_server("bucket") as started:
+        yield started
+
+
+@pytest.fixture(autouse=True)
+def working_again(server):
+    yield
+    server.mode = "works"
+
+
+@pytest.fixture
+def at_home(monkeypatch):
+    """The credentials of the test server in this process: those of the workers come from the shared cluster."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+
+def another_machine(tmp_path, values, server, *arguments: str) -> tuple[int, str]:
+    """Run the command where nothing of this machine's work can be found but what is in the store."""
+    home = tmp_path / "another-home"
+    home.mkdir()
+    (home / "tiny.yaml").write_text(yaml.safe_dump(values))
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "AWS_"))},
+        "HOME": str(home),
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test-secret-of-the-environment",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_ENDPOINT_URL": server.endpoint,  # the other way to name a server: that of the tools around S3
+        "COLUMNS": "500",
+    }
+    done = subprocess.run(
+        [Path(sys.executable).with_name("dfnas"), *arguments],
+        cwd=home,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_images_made_on_one_machine_are_searched_and_retrained_on_by_another(
+    ray_cluster, at_home, server, tiny_experiment, tiny_values, tiny_run, tmp_path
+):
+    with Pipeline(tiny_experiment(server.uri("bucket/team/run"))).opened() as pipeline:
+        made = pipeline.synthesize()
+    local = tiny_run.outcomes["synthesis"].location
+    names = [name for name in local.file_names() if name.endswith(".parquet")]
+    assert [(made.location / name).read_bytes() for name in names] == [(local / name).read_bytes() for name in names]
+
+    code, text = another_machine(
+        tmp_path, tiny_values(), server, "run", "tiny.yaml", "--run-dir", "s3://bucket/team/run"
+    )
+    assert code == 0, text
+    assert "Traceback" not in text
+    run = Location.parse(server.uri("bucket/team/run"))
+    ours, theirs = (
+        {
+            stage: (root / stage / name / "done.json").read_json()
+            for stage, name in (root / "latest.json").read_json().items()
+        }
+        for root in (run, tiny_run.pipeline.run_dir.location)
+    )
+    assert ours["synthesis"]["made_now"] == 3
+    assert ours["synthesis"]["finished_at"] == made.summary["finished_at"]  # nothing was made twice
+    assert ours["search"]["genotype"] == theirs["search"]["genotype"]
+    assert ours["search"]["trials"] == theirs["search"]["trials"]
+    for stage in ("retraining", "baseline"):
+        folders = [
+            root / stage / (root / "latest.json").read_json()[stage]
+            for root in (run, tiny_run.pipeline.run_dir.location)
+        ]
+        ours_bytes, theirs_bytes = ((folder / "weights.safetensors").read_bytes() for folder in folders)
+        assert ours_bytes == theirs_bytes
+    assert (run / "report.html").exists()
+    assert (run / ".lock").file_names() == []
+    assert not list((tmp_path / "another-home").rglob("*.parquet"))
+    everything = run.filesystem.get_file_info(fs.FileSelector(run.path, recursive=True))
+    written = [Location(run.filesystem, info.path).read_bytes() for info in everything if info.is_file]
+    assert len(written) > 20
+    assert not [data for data in written if b"test-secret-of-the-environment" in data]
+
+
+def test_a_store_that_is_out_of_order_for_a_while_is_waited_for(server, at_home, caplog):
+    file = Location.parse(server.uri("bucket/weather")) / "x.json"
+    file.write_json({"kept": 1})
+    server.mode = "overloaded"
+    before = server.refused
+
+    threading.Timer(8.0, lambda: setattr(server, "mode", "works")).start()  # longer than the client tries by itself
+    file.write_json({"kept": 2})
+    assert server.refused > before
+    assert "trying again for up to 120 s" in caplog.text
+    assert file.read_json() == {"kept": 2}
+
+
+def test_a_bucket_that_may_not_be_written_is_one_error(server, at_home):
+    server.mode = "forbids"
+    with pytest.raises(StorageError, match=r"Cannot write s3://bucket/run.*ACCESS_DENIED.*credentials of this machine"):
+        (Location.parse(server.uri("bucket/run")) / "latest.json").write_json({})
+
+
+def test_a_bucket_that_is_not_there_is_one_error(server, at_home):
+    with pytest.raises(StorageError, match=r"Cannot write s3://no-such.*no such bucket"):
+        (Location.parse(server.uri("no-such/run")) / "latest.json").write_json({})
+
+
+def test_the_command_says_what_is_wrong_with_a_store_and_leaves_nothing(server, tmp_path, tiny_values):
+    server.mode = "forbids"
+    code, text = another_machine(tmp_path, tiny_values(), server, "run", "tiny.yaml", "--run-dir", "s3://bucket/closed")
+    assert code == 2
+    assert "credentials of this machine do not allow it" in text
+    assert "Traceback" not in text
+    server.mode = "works"
+    assert not Location.parse(server.uri("bucket/closed")).exists()
+
+
+@pytest.mark.parametrize(
+    ("uri", "words"),
+    [
+        ("s3://key:hidden@bucket/run", "run_dir holds a password"),
+        ("s3://bucket/run?colour=red", "Unexpected query parameter"),
+        ("ftp://bucket/run", "a URI such as s3://bucket/prefix"),
+    ],
+)
+def test_a_uri_that_cannot_be_used_is_refused(uri, words):
+    with pytest.raises(StorageError, match=words) as refused:
+        Location.parse(uri)
+    assert "hidden" not in str(refused.value)
+
+
+def test_a_location_reaches_its_store_from_another_process(server, at_home):
+    import pickle
+
+    file = Location.parse(server.uri("bucket/sent")) / "x"
+    pickle.loads(pickle.dumps(file)).write_bytes(b"data")
+    assert file.read_bytes() == b"data"
+    assert json.loads(json.dumps(str(file))) == "s3://bucket/sent/x"
+
+
+def test_a_patient_wait_is_short_enough_for_a_person():
+    assert retries.RETRY_SECONDS <= 300

@@ -1,0 +1,113 @@
+"""One command at a time where nothing can be locked."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+
+import pytest
+
+from dfnas_ray.errors import StorageError
+from dfnas_ray.storage import lease as module
+from dfnas_ray.storage.lease import Lease
+from dfnas_ray.storage.location import Location
+
+ELSEWHERE = {"host": "elsewhere pid:[1]", "pid": 7, "started": 0.0, "state": "holding"}
+
+
+@pytest.fixture
+def where(tmp_path) -> Location:
+    return Location.parse(tmp_path)
+
+
+def quick(where: Location, wait=time.sleep) -> Lease:
+    return Lease(where, renew_seconds=0.05, dead_seconds=0.5, wait=wait)
+
+
+def left(where: Location) -> list[str]:
+    return (where / ".lock").file_names()
+
+
+def test_a_lease_is_renewed_while_it_is_held_and_gone_afterwards(where):
+    with quick(where).held():
+        (name,) = left(where)
+        about = (where / ".lock" / name).read_json()
+        first = os.stat(f"{where}/.lock/{name}").st_mtime_ns  # noqa: PTH116
+        assert (about["pid"], about["state"]) == (os.getpid(), "holding")
+        time.sleep(0.3)
+        assert os.stat(f"{where}/.lock/{name}").st_mtime_ns > first  # noqa: PTH116
+    assert left(where) == []
+
+
+def test_a_second_command_is_refused_while_the_first_is_alive(where):
+    with quick(where).held():
+        with pytest.raises(StorageError, match=rf"Another command is working .*process {os.getpid()} on"):
+            quick(where).held().__enter__()
+        assert len(left(where)) == 1
+    with quick(where).held():
+        pass
+
+
+def test_a_command_that_shows_no_sign_of_life_is_waited_for_and_then_taken_over(where, caplog):
+    (where / ".lock" / "0.json").write_json(ELSEWHERE)
+    started = time.monotonic()
+    with quick(where).held():
+        assert time.monotonic() - started >= 0.3
+        assert "0.json" not in left(where)
+    assert "A command on elsewhere was at work here" in caplog.text
+
+
+def test_a_dead_process_of_this_machine_is_not_waited_for(where):
+    (where / ".lock" / "0.json").write_json({**ELSEWHERE, "host": module._host(), "pid": 2**22 + 1})
+    waits: list[float] = []
+    with quick(where, waits.append).held():
+        assert waits == []
+        assert "0.json" not in left(where)
+
+
+def test_a_command_that_starts_at_the_same_time_gives_way_to_the_lesser_name(where):
+    (where / ".lock" / "0.json").write_json({**ELSEWHERE, "state": "waiting"})
+    with pytest.raises(StorageError, match="Another command"):
+        quick(where).held().__enter__()
+    assert left(where) == ["0.json"]
+
+
+def test_a_rival_with_a_greater_name_is_waited_out(where):
+    rival = where / ".lock" / "z.json"
+    rival.write_json({**ELSEWHERE, "state": "waiting"})
+    with quick(where, wait=lambda seconds: rival.delete_file()).held():
+        assert len(left(where)) == 1
+
+
+def test_many_that_start_at_once_never_work_together(where):
+    working, most, done = [], [], []
+    guard = threading.Lock()
+
+    def command() -> None:
+        try:
+            with quick(where).held():
+                with guard:
+                    working.append(1)
+                    most.append(len(working))
+                time.sleep(0.4)
+                with guard:
+                    working.pop()
+                    done.append(1)
+        except StorageError:
+            pass
+
+    threads = [threading.Thread(target=command) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert max(most, default=0) <= 1
+    assert left(where) == []
+
+
+def test_a_lease_written_by_another_version_counts_as_held(where):
+    (where / ".lock" / "0.json").write_bytes(json.dumps({"who": "me"}).encode())
+    with quick(where).held():
+        assert "0.json" not in left(where)  # silent for long enough

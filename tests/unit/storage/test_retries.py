@@ -1,0 +1,73 @@
+"""Which errors of a storage are waited out."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from dfnas_ray.errors import StorageError
+from dfnas_ray.storage import retries
+from dfnas_ray.storage.location import Location
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch):
+    monkeypatch.setattr("tenacity.nap.time.sleep", lambda seconds: None)
+
+
+PASSING = [
+    OSError(errno.ESTALE, "Stale file handle"),
+    OSError(errno.EIO, "Input/output error"),
+    OSError("When reading 'x': AWS Error SLOW_DOWN during ListObjectsV2 operation: Please reduce your request rate."),
+    OSError("AWS Error UNKNOWN (HTTP status 503) during HeadObject operation: No response body."),
+    OSError("AWS Error NETWORK_CONNECTION during HeadObject operation: curlCode: 7, Could not connect to server"),
+    OSError("google::cloud::Status(UNAVAILABLE: try again)"),
+]
+FINAL = [
+    OSError(errno.ENOSPC, "No space left on device"),
+    PermissionError(errno.EACCES, "Permission denied"),
+    FileNotFoundError(errno.ENOENT, "No such file"),
+    OSError("AWS Error ACCESS_DENIED during HeadObject operation: No response body."),
+    OSError("AWS Error NO_SUCH_BUCKET during CreateMultipartUpload operation: The specified bucket does not exist"),
+    ValueError("SLOW_DOWN"),
+]
+
+
+class Operation:
+    def __init__(self, error: Exception, times: int):
+        self.error, self.times, self.calls = error, times, 0
+
+    def __call__(self) -> str:
+        self.calls += 1
+        if self.calls <= self.times:
+            raise self.error
+        return "done"
+
+
+@pytest.mark.parametrize("error", PASSING, ids=str)
+def test_an_error_that_passes_is_waited_out_and_told_once(error, caplog):
+    operation = Operation(error, 3)
+    assert retries.with_retries(operation, "write it") == "done"
+    assert operation.calls == 4
+    assert caplog.text.count("Cannot write it for now") == 1
+
+
+@pytest.mark.parametrize("error", FINAL, ids=str)
+def test_an_error_of_the_request_itself_is_final_at_once(error):
+    operation = Operation(error, 1)
+    with pytest.raises(type(error)):
+        retries.with_retries(operation, "write it")
+    assert operation.calls == 1
+
+
+def test_a_storage_that_stays_away_is_given_up_with_what_to_do(monkeypatch, tmp_path):
+    monkeypatch.setattr(retries, "RETRY_SECONDS", 0.05)
+    location = Location.parse(tmp_path / "x")
+
+    def fail(path, data):
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr("dfnas_ray.storage.location._write_local", fail)
+    with pytest.raises(StorageError, match=r"Cannot write .*Stale.*out of order for too long.*run the same command"):
+        location.write_bytes(b"x")
