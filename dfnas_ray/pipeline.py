@@ -331,8 +331,8 @@ class Pipeline:
             from dfnas_ray.distributed.synthesis_pool import ShardJob, synthesize_shards
 
             runtime = self.runtime
-            runtime.check_fits("synthesis", resources.cpus, resources.gpus)
-            num_actors = min(len(todo), resources.actors or runtime.room_for(resources.cpus, resources.gpus))
+            runtime.check_fits("synthesis", resources)
+            num_actors = min(len(todo), resources.actors or runtime.room_for(resources))
             job = ShardJob(config, self.config.seed, stage.key, self.teacher.fingerprint, stage.location)
             board = ProgressBoard()
             total = len(todo) * config.image_steps_per_shard
@@ -373,7 +373,7 @@ class Pipeline:
         from dfnas_ray.distributed.search_trials import SearchJob, compare_architectures, run_trials
 
         config, resources = self.config.search, self.config.cluster.search
-        self.runtime.check_fits("search", resources.cpus, resources.gpus, 1 + resources.scoring_workers)
+        self.runtime.check_fits("search", resources, 1 + resources.scoring_workers)
         job = SearchJob(config, resources, self.config.seed, self.max_macs, stage.location)
         board = ProgressBoard()
         total = sum(trial.algorithm.steps_to_show for trial in config.trials)
@@ -419,7 +419,7 @@ class Pipeline:
         from dfnas_ray.distributed.retraining import RetrainingJob, retrain
 
         config, resources = self.config.retraining, self.config.cluster.retraining
-        self.runtime.check_fits("retraining", resources.cpus, resources.gpus, config.num_workers)
+        self.runtime.check_fits("retraining", resources, config.num_workers)
         job = RetrainingJob(
             config,
             resources,

@@ -101,7 +101,7 @@ def _sweep(pipeline: Pipeline, stage: StageDir, config: SweepConfig) -> dict[str
     from dfnas_ray.distributed.sweep import SweepJob, opened_study, recover, run_sweep, study_of
 
     experiment, resources = pipeline.config, pipeline.config.cluster.synthesis
-    pipeline.runtime.check_fits("synthesis", resources.cpus, resources.gpus)
+    pipeline.runtime.check_fits("synthesis", resources)
     job = SweepJob(config, experiment.synthesis, resources, experiment.seed, stage.location)
     judge = _judge(pipeline, stage, config)
     with opened_study(job) as (storage, _):

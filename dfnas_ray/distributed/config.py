@@ -5,43 +5,79 @@ The exception is ``cpus``: it is the number of threads of one worker, and sums o
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Any, Literal
+
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, field_validator
+
+Placement = Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"]
 
 
-class SynthesisResources(BaseModel):
-    """What one synthesis actor holds."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    actors: int | None = Field(
-        None, gt=0, description="Actors at work; by default as many as the cluster has room for."
-    )
-    cpus: int = Field(1, gt=0, description="CPUs of one actor, and its threads.")
-    gpus: float = Field(0, ge=0, description="GPUs of one actor; a fraction shares one.")
-    attempts: int = Field(3, gt=0, description="How often one shard is tried before it is given up.")
-
-
-class SearchResources(BaseModel):
-    """What one search trial holds."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    cpus: int = Field(1, gt=0, description="CPUs of one trial, and its threads.")
-    gpus: float = Field(0, ge=0, description="GPUs of one trial.")
-    scoring_workers: int = Field(
-        0, ge=0, description="Further places of the same size, where a trial's candidates are scored; 0: its own."
-    )
-    attempts: int = Field(3, gt=0, description="How often one trial is tried; it goes on from its last epoch.")
-
-
-class RetrainingResources(BaseModel):
-    """What one training worker holds."""
+class WorkerResources(BaseModel):
+    """What one worker of a stage holds while it is at work, in Ray's terms."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     cpus: int = Field(1, gt=0, description="CPUs of one worker, and its threads.")
-    gpus: float = Field(0, ge=0, description="GPUs of one worker.")
-    attempts: int = Field(3, gt=0, description="How often a broken group of workers is started again.")
+    gpus: float = Field(0, ge=0, description="GPUs of one worker; a fraction shares one.")
+    memory: ByteSize | None = Field(
+        None, gt=0, description="Memory that the scheduler sets aside for one worker, such as 8GB."
+    )
+    custom: dict[str, float] = Field(
+        default_factory=dict, description="Further resources of the nodes, by the names the cluster gives them."
+    )
+    attempts: int = Field(3, gt=0, description="How often work is tried that breaks off, before it is given up.")
+
+    @field_validator("custom")
+    @classmethod
+    def _names_and_amounts(cls, custom: dict[str, float]) -> dict[str, float]:
+        for name, amount in custom.items():
+            if name in ("CPU", "GPU", "memory", "object_store_memory"):
+                raise ValueError(f"{name} has a setting of its own: cpus, gpus or memory.")
+            if amount <= 0:
+                raise ValueError(f"The amount of {name} must be above 0.")
+        return custom
+
+    def bundle(self) -> dict[str, float]:
+        """Return amounts by Ray's names, as placement groups and Ray Train take them."""
+        amounts = {"CPU": float(self.cpus), "GPU": self.gpus, "memory": float(self.memory or 0), **self.custom}
+        return {name: amount for name, amount in amounts.items() if amount}
+
+    def options(self) -> dict[str, Any]:
+        """Return the same as options of a Ray task or actor."""
+        options: dict[str, Any] = {"num_cpus": self.cpus, "num_gpus": self.gpus}
+        if self.memory:
+            options["memory"] = int(self.memory)
+        if self.custom:
+            options["resources"] = dict(self.custom)
+        return options
+
+    def setting(self, name: str) -> str:
+        """Return what the user calls an amount of `bundle`, below the stage's settings."""
+        return {"CPU": "cpus", "GPU": "gpus", "memory": "memory"}.get(name, f"custom.{name}")
+
+
+class SynthesisResources(WorkerResources):
+    """What one synthesis actor holds, and how many there are."""
+
+    actors: int | None = Field(
+        None, gt=0, description="Actors at work; by default as many as the cluster has room for."
+    )
+    placement: Literal["PACK", "SPREAD"] = Field("PACK", description="Fill one node first, or all alike.")
+
+
+class SearchResources(WorkerResources):
+    """What one search trial holds."""
+
+    scoring_workers: int = Field(
+        0, ge=0, description="Further places of the same size, where a trial's candidates are scored; 0: its own."
+    )
+    placement: Placement = Field("PACK", description="Of a trial and its scoring workers over the nodes.")
+
+
+class RetrainingResources(WorkerResources):
+    """What one training worker holds."""
+
+    placement: Placement = Field("PACK", description="Of the training workers over the nodes.")
 
 
 class ClusterConfig(BaseModel):
@@ -49,7 +85,9 @@ class ClusterConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    address: str = Field("local", description="local: a cluster of its own; auto: the one running here; host:port.")
+    address: str = Field(
+        "local", description="local: a cluster of its own; auto: the one running here; host:port; ray://host:port."
+    )
     num_cpus: int | None = Field(None, gt=0, description="CPUs of a local cluster; by default the machine's.")
     num_gpus: int | None = Field(None, ge=0, description="GPUs of a local cluster; by default the machine's.")
     max_cpus: int | None = Field(None, gt=0, description="CPUs that an autoscaling cluster may grow to.")

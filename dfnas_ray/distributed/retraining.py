@@ -66,12 +66,14 @@ def retrain(
     from ray.train.v2.api.exceptions import TrainingFailedError
 
     resources = job.resources
-    place = {"CPU": resources.cpus, **({"GPU": resources.gpus} if resources.gpus else {})}
     trainer = TorchTrainer(
         _worker,
         train_loop_config={"job": job, "teacher": [ray.put(teacher)], "images": [images], "board": board},
         scaling_config=ray.train.ScalingConfig(
-            num_workers=job.config.num_workers, use_gpu=resources.gpus > 0, resources_per_worker=place
+            num_workers=job.config.num_workers,
+            use_gpu=resources.gpus > 0,
+            resources_per_worker=resources.bundle(),
+            placement_strategy=resources.placement,
         ),
         run_config=ray.train.RunConfig(
             name="train",

@@ -13,12 +13,13 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import ray
 import torch
+from pydantic import ByteSize
 
-from dfnas_ray.distributed.config import ClusterConfig
+from dfnas_ray.distributed.config import ClusterConfig, WorkerResources
 from dfnas_ray.errors import ClusterError
 
 _CONNECT_SECONDS = 5.0
@@ -92,62 +93,104 @@ class RayRuntime:
             ) from error
         self._started = True
 
-    def check_fits(self, stage: str, cpus: float, gpus: float, workers: int = 1) -> None:
+    def check_fits(self, stage: str, resources: WorkerResources, workers: int = 1) -> None:
         """Make sure that the cluster can ever hold ``workers`` workers at once.
 
         Raises:
             ClusterError: it cannot; says what it has, and which settings ask for more. An autoscaling cluster counts
                 with what it may grow to, as the settings say.
         """
-        total = self._capacity()
-        for kind, amount, note in (("GPU", gpus, "; 0 runs on CPUs"), ("CPU", cpus, "")):
-            has = total.get(kind, 0.0)
-            if amount * workers <= has:
-                continue
-            size = f"cluster.{stage}.{kind.lower()}s"
-            limit = f"cluster.max_{kind.lower()}s"
-            asked, advice = f"{size}={amount:g}", f"Lower {size}{note}."
-            if workers > 1:
-                setting, besides = _WORKERS_SETTING[stage]
-                asked += f" for each of {workers} workers: {setting}={workers - besides}"
-                asked += ", and the trial itself" if besides else ""
-                room = int(has / amount + 1e-9)  # workers of this size
-                if room:
-                    advice = f"Lower {setting} to {room - besides}, or lower {size}{note}."
-                else:
-                    advice = f"Not even one worker has room. Lower {size}{note}."
-            if self.config.address != "local":
-                advice += f" If the cluster autoscales, say with {limit} how many {kind}s it may grow to."
+        room = self._room(resources)
+        if workers <= room:
+            return
+        bundle, total = resources.bundle(), self._capacity()
+        short = [kind for kind in ("GPU", "CPU", *bundle) if bundle.get(kind, 0) * workers > total.get(kind, 0.0)]
+        if not short:  # enough in all, and nowhere together
+            largest = max((node["Resources"] for node in _nodes()), key=lambda node: node.get("CPU", 0.0))
+            asked = ", ".join(f"cluster.{stage}.{resources.setting(k)}={_amount(k, v)}" for k, v in bundle.items())
+            has = ", ".join(_shown(kind, largest.get(kind, 0.0)) for kind in bundle)
             raise ClusterError(
-                f"The {stage} stage asks for {amount * workers:g} {kind}s ({asked}), and the cluster has {has:g}. {advice}"
+                f"The {stage} stage asks for {workers} worker(s) with {asked}, each on one node, and the cluster's nodes "
+                f"have room for {room} (the largest has {has}). Lower one of these settings."
             )
+        kind = short[0]
+        amount, has_now = bundle[kind], total.get(kind, 0.0)
+        size = f"cluster.{stage}.{resources.setting(kind)}"
+        advice = f"Lower {size}{'; 0 runs on CPUs' if kind == 'GPU' else ''}."
+        asked = f"{size}={_amount(kind, amount)}"
+        if workers > 1:
+            setting, besides = _WORKERS_SETTING[stage]
+            asked += f" for each of {workers} workers: {setting}={workers - besides}"
+            asked += ", and the trial itself" if besides else ""
+            if room:
+                advice = f"Lower {setting} to {room - besides}, or l{advice[1:]}"
+            else:
+                advice = f"Not even one worker has room. {advice}"
+        if self.config.address != "local" and kind in ("CPU", "GPU"):
+            advice += (
+                f" If the cluster autoscales, say with cluster.max_{kind.lower()}s how many {kind}s it may grow to."
+            )
+        raise ClusterError(
+            f"The {stage} stage asks for {_shown(kind, amount * workers)} ({asked}), and the cluster has "
+            f"{_amount(kind, has_now)}. {advice}"
+        )
 
     def describe(self) -> dict[str, str | int | float]:
         """Return the cluster's size and Ray's version."""
         total = ray.cluster_resources()
         return {
             "ray": ray.__version__,
-            "nodes": len([node for node in ray.nodes() if node["Alive"]]),
+            "nodes": len(_nodes()),
             "cpus": total.get("CPU", 0.0),
             "gpus": total.get("GPU", 0.0),
         }
 
-    def room_for(self, cpus: float, gpus: float) -> int:
+    def room_for(self, resources: WorkerResources) -> int:
         """Return how many workers of this size the cluster holds, or may grow to hold; at least one."""
-        total = self._capacity()
-        room = int(total.get("CPU", 0) // cpus)
-        if gpus:
-            room = min(room, int(total.get("GPU", 0.0) / gpus + 1e-9))
-        return max(1, room)
+        return max(1, self._room(resources))
+
+    def _room(self, resources: WorkerResources) -> int:
+        bundle = resources.bundle()
+        room = sum(_how_many(node["Resources"], bundle) for node in _nodes())
+        if self._autoscales:  # nobody tells a driver what the new nodes will have besides
+            known = {kind: amount for kind, amount in bundle.items() if kind in ("CPU", "GPU")}
+            room = max(room, _how_many(self._capacity(), known))
+        return room
+
+    @property
+    def _autoscales(self) -> bool:
+        return bool(self.config.max_cpus or self.config.max_gpus)
 
     def _capacity(self) -> dict[str, float]:
-        """Return the CPUs and GPUs that work can be planned for: those there are, or those the autoscaler may add.
+        """Return what work can be planned for: what there is, or the CPUs and GPUs that the autoscaler may add.
 
         Only the settings know the latter: open-source autoscalers do not tell a driver their limits.
         """
-        total = ray.cluster_resources()
-        limits = {"CPU": self.config.max_cpus, "GPU": self.config.max_gpus}
-        return {kind: max(total.get(kind, 0.0), limit or 0) for kind, limit in limits.items()}
+        total: dict[str, float] = {}
+        for node in _nodes():
+            for kind, amount in node["Resources"].items():
+                total[kind] = total.get(kind, 0.0) + amount
+        limits = {"CPU": self.config.max_cpus or 0, "GPU": self.config.max_gpus or 0}
+        return {**total, **{kind: max(total.get(kind, 0.0), limit) for kind, limit in limits.items()}}
+
+
+def _nodes() -> list[dict[str, Any]]:
+    return [node for node in ray.nodes() if node["Alive"]]
+
+
+def _how_many(available: Mapping[str, float], bundle: Mapping[str, float]) -> int:
+    return min(int(available.get(kind, 0.0) / amount + 1e-9) for kind, amount in bundle.items())
+
+
+def _amount(kind: str, amount: float) -> str:
+    return ByteSize(amount).human_readable() if kind == "memory" else f"{amount:g}"
+
+
+def _shown(kind: str, amount: float) -> str:
+    """Return an amount with its kind, as in "2 GPUs"."""
+    if kind == "memory":
+        return f"{_amount(kind, amount)} of memory"
+    return f"{amount:g} {kind}s" if kind in ("CPU", "GPU") else f"{amount:g} of the custom resource {kind}"
 
 
 def token_settings(environ: Mapping[str, str]) -> dict[str, str]:

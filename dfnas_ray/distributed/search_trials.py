@@ -64,11 +64,11 @@ def run_trials(job: SearchJob, teacher: Teacher, images: ImagesRef, board: Progr
         DfnasError: a trial failed for good; says which, and how to go on.
     """
     resources, trials = job.resources, job.config.trials
-    place = {"CPU": float(resources.cpus), **({"GPU": resources.gpus} if resources.gpus else {})}
+    places = tune.PlacementGroupFactory([resources.bundle()] * (1 + resources.scoring_workers), resources.placement)
     trainable = tune.with_parameters(_trial, job=job, teacher=teacher, images=[images], board=board)
     with tempfile.TemporaryDirectory(prefix="dfnas-tune-") as scratch:  # what Tune writes is not needed again
         results = tune.Tuner(
-            tune.with_resources(trainable, tune.PlacementGroupFactory([place] * (1 + resources.scoring_workers))),
+            tune.with_resources(trainable, places),
             param_space={"trial": tune.grid_search(list(range(len(trials))))},
             run_config=tune.RunConfig(
                 name="search",
@@ -104,9 +104,9 @@ def compare_architectures(
     scores: dict[str, float] = file.read_json() if file.exists() else {}
     shared = ray.put(teacher)
     running = {
-        _train_alone.options(
-            num_cpus=resources.cpus, num_gpus=resources.gpus, max_retries=resources.attempts - 1
-        ).remote(job, space, genotype, [shared], [images]): name
+        _train_alone.options(**resources.options(), max_retries=resources.attempts - 1).remote(
+            job, space, genotype, [shared], [images]
+        ): name
         for name, (space, genotype) in found.items()
         if name not in scores
     }
@@ -235,11 +235,10 @@ def _spread(scorer: Scorer, resources: SearchResources, device: torch.device) ->
     group = get_current_placement_group()
 
     def submit(worker: int, genotypes: list[Genotype]) -> ray.ObjectRef[list[float]]:
-        own = resources.scoring_workers == 0
+        own = resources.scoring_workers == 0  # the trial waits meanwhile: what it holds is free
         strategy = PlacementGroupSchedulingStrategy(group, 0 if own else 1 + worker) if group else "DEFAULT"
         task = _score.options(
-            num_cpus=0 if own else resources.cpus,  # the trial waits meanwhile: its own CPU is free
-            num_gpus=0 if own else resources.gpus,
+            **({"num_cpus": 0} if own else resources.options()),
             scheduling_strategy=strategy,
             max_retries=resources.attempts - 1,
         )

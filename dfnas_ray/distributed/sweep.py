@@ -134,12 +134,11 @@ def run_sweep(job: SweepJob, judge: Judge, board: ProgressBoard) -> None:
         todo = recover(job, storage)
         if not todo:
             return
-        place = {"CPU": float(resources.cpus), **({"GPU": resources.gpus} if resources.gpus else {})}
         trainable = tune.with_parameters(_trial, job=job, judge=[ray.put(judge)], board=board)
         searcher = _Search(job, storage, keep)
         with tempfile.TemporaryDirectory(prefix="dfnas-tune-") as scratch:  # what Tune writes is not needed again
             results = tune.Tuner(
-                tune.with_resources(trainable, tune.PlacementGroupFactory([place])),
+                tune.with_resources(trainable, tune.PlacementGroupFactory([resources.bundle()])),
                 run_config=tune.RunConfig(
                     name="sweep",
                     storage_path=scratch,
@@ -168,7 +167,7 @@ def make_reference(
 ) -> tuple[list[SyntheticImages], list[str]]:
     """Return the images of the last round of each setting's first shard, and why some settings gave none."""
     shared, made, failed = ray.put(teacher), [], []
-    task = _make_images.options(num_cpus=resources.cpus, num_gpus=resources.gpus, max_retries=resources.attempts - 1)
+    task = _make_images.options(**resources.options(), max_retries=resources.attempts - 1)
     for number, running in enumerate([task.remote(job, [shared], resources.cpus) for job in jobs], start=1):
         try:
             made.append(ray.get(running))

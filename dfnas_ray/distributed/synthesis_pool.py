@@ -188,7 +188,11 @@ def synthesize_shards(
     Raises:
         SynthesisError: some shards cannot be made; names them. The others are committed.
     """
-    actor_class = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus, max_restarts=0)(_SynthesisActor)
+    actor_class = ray.remote(
+        **resources.options(),
+        max_restarts=0,
+        scheduling_strategy="SPREAD" if resources.placement == "SPREAD" else "DEFAULT",
+    )(_SynthesisActor)
     shared_teacher = ray.put(teacher)
     failed = run_pool(
         lambda: actor_class.remote(shared_teacher, job, resources.cpus, board),

@@ -7,19 +7,25 @@ from pathlib import Path
 
 import pytest
 
-from dfnas_ray.distributed.config import ClusterConfig
+from dfnas_ray.distributed.config import ClusterConfig, WorkerResources
 from dfnas_ray.distributed.runtime import RayRuntime, token_settings
 from dfnas_ray.errors import ClusterError
+
+
+def has(monkeypatch, *nodes: dict[str, float], alive: bool = True) -> None:
+    """Make Ray tell of these nodes, and of one that is gone."""
+    gone = {"Alive": False, "Resources": {"CPU": 100.0, "GPU": 100.0}}
+    monkeypatch.setattr("ray.nodes", lambda: [gone, *({"Alive": alive, "Resources": node} for node in nodes)])
 
 
 @pytest.fixture
 def refusal(monkeypatch):
     """Return a function that gives the message with which a cluster of 4 CPUs and 1 GPU refuses."""
-    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 4.0, "GPU": 1.0})
+    has(monkeypatch, {"CPU": 4.0, "GPU": 1.0})
 
-    def message(*arguments) -> str:
+    def message(stage, cpus, gpus, workers=1) -> str:
         with pytest.raises(ClusterError) as raised:
-            RayRuntime(ClusterConfig()).check_fits(*arguments)
+            RayRuntime(ClusterConfig()).check_fits(stage, WorkerResources(cpus=cpus, gpus=gpus), workers)
         return str(raised.value)
 
     return message
@@ -60,8 +66,47 @@ def test_one_worker_that_is_too_large_is_not_blamed_on_the_number_of_workers(ref
 
 
 def test_what_just_fits_is_accepted(monkeypatch):
-    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 4.0, "GPU": 1.0})
-    RayRuntime(ClusterConfig()).check_fits("search", 1, 0.25, 4)
+    has(monkeypatch, {"CPU": 4.0, "GPU": 1.0})
+    RayRuntime(ClusterConfig()).check_fits("search", WorkerResources(gpus=0.25), 4)
+
+
+# several nodes, memory and custom resources
+
+
+def test_a_worker_must_fit_on_one_node(monkeypatch):
+    has(monkeypatch, {"CPU": 2.0}, {"CPU": 3.0})
+    runtime = RayRuntime(ClusterConfig(address="auto"))
+    runtime.check_fits("synthesis", WorkerResources(cpus=3))
+    with pytest.raises(ClusterError, match=r"cluster\.synthesis\.cpus=4, each on one node.*largest has 3 CPUs"):
+        runtime.check_fits("synthesis", WorkerResources(cpus=4))
+    assert runtime.room_for(WorkerResources(cpus=2)) == 2
+    assert runtime.room_for(WorkerResources()) == 5
+
+
+def test_memory_and_custom_resources_are_counted(monkeypatch):
+    has(monkeypatch, {"CPU": 8.0, "memory": 16e9, "spot": 3.0}, {"CPU": 8.0, "memory": 16e9})
+    runtime = RayRuntime(ClusterConfig())
+    assert runtime.room_for(WorkerResources(memory="5GB")) == 6
+    assert runtime.room_for(WorkerResources(memory="5GB", custom={"spot": 1})) == 3
+    with pytest.raises(
+        ClusterError, match=r"asks for 2 of the custom resource big \(cluster\.search\.custom\.big=2\), .*has 0"
+    ):
+        runtime.check_fits("search", WorkerResources(custom={"big": 2}))
+    with pytest.raises(ClusterError, match=r"memory.*cluster\.search\.memory=.*the cluster has 29\.8GiB"):
+        runtime.check_fits("search", WorkerResources(memory="64GB"))
+
+
+def test_amounts_reach_ray_under_its_own_names():
+    resources = WorkerResources(cpus=2, gpus=0.5, memory="1GB", custom={"spot": 1})
+    assert resources.bundle() == {"CPU": 2.0, "GPU": 0.5, "memory": 1e9, "spot": 1.0}
+    assert resources.options() == {"num_cpus": 2, "num_gpus": 0.5, "memory": 10**9, "resources": {"spot": 1.0}}
+    assert WorkerResources().bundle() == {"CPU": 1.0}
+
+
+@pytest.mark.parametrize("custom", [{"GPU": 1}, {"memory": 1}, {"spot": 0}])
+def test_custom_resources_that_are_none_are_refused(custom):
+    with pytest.raises(ValueError, match=r"setting of its own|above 0"):
+        WorkerResources(custom=custom)
 
 
 # token_settings
@@ -124,23 +169,23 @@ def test_where_no_file_can_be_written_the_cluster_has_no_token(monkeypatch, not_
 @pytest.fixture
 def growing(monkeypatch):
     """A cluster whose head has 2 CPUs, and which may grow."""
-    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 2.0})
+    has(monkeypatch, {"CPU": 2.0})
     return RayRuntime(ClusterConfig(address="auto", max_cpus=10, max_gpus=2))
 
 
 def test_an_autoscaling_cluster_is_planned_for_what_it_may_grow_to(growing):
-    growing.check_fits("search", 1, 0.5, 4)
-    assert growing.room_for(1, 0.5) == 4  # by its GPUs
-    assert growing.room_for(4, 0) == 2  # by its CPUs
+    growing.check_fits("search", WorkerResources(gpus=0.5), 4)
+    assert growing.room_for(WorkerResources(gpus=0.5)) == 4  # by its GPUs
+    assert growing.room_for(WorkerResources(cpus=4, custom={"spot": 1})) == 2  # by its CPUs
 
 
 def test_more_than_an_autoscaling_cluster_may_grow_to_is_refused(growing):
     with pytest.raises(ClusterError, match="the cluster has 2") as raised:
-        growing.check_fits("search", 1, 1, 3)
+        growing.check_fits("search", WorkerResources(gpus=1), 3)
     assert "cluster.max_gpus" in str(raised.value)
 
 
 def test_a_joined_cluster_without_room_is_told_of_the_autoscaling_limits(monkeypatch):
-    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 2.0})
+    has(monkeypatch, {"CPU": 2.0})
     with pytest.raises(ClusterError, match=r"If the cluster autoscales, say with cluster\.max_gpus"):
-        RayRuntime(ClusterConfig(address="auto")).check_fits("synthesis", 1, 1)
+        RayRuntime(ClusterConfig(address="auto")).check_fits("synthesis", WorkerResources(gpus=1))
