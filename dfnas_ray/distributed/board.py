@@ -1,8 +1,9 @@
-"""A board on which workers anywhere write how far they are, and from which the driver reads."""
+"""A board on which workers anywhere write how far they are and what happened, and from which the driver reads."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +14,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from dfnas_ray.progress import Task
 
+logger = logging.getLogger(__name__)
+
 _INTERVAL_SECONDS = 0.5
 
 
@@ -20,18 +23,24 @@ class _Board:
     def __init__(self) -> None:
         self.done: dict[str, float] = {}
         self.notes: dict[str, str] = {}
+        self.events: list[str] = []
 
     def write(self, worker: str, done: float, note: str) -> None:
         self.done[worker] = done
         if note:
             self.notes[worker] = note
 
-    def read(self) -> tuple[float, str]:
-        return sum(self.done.values()), "  ".join(self.notes[worker] for worker in sorted(self.notes))
+    def tell(self, event: str) -> None:
+        self.events.append(event)
+
+    def read(self) -> tuple[float, str, list[str]]:
+        """Return how much is done, the notes, and the events since the last call."""
+        events, self.events = self.events, []
+        return sum(self.done.values()), "  ".join(self.notes[worker] for worker in sorted(self.notes)), events
 
 
 class ProgressBoard:
-    """A handle that can be sent to workers. Losing the board loses progress bars, never work."""
+    """A handle that can be sent to workers. Losing the board loses bars and remarks, never work."""
 
     def __init__(self) -> None:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
@@ -48,16 +57,26 @@ class ProgressBoard:
 
         return write
 
+    def tell(self, event: str) -> None:
+        """Have the driver log one line about something that a user should know of."""
+        self._actor.tell.remote(event)
+
     @contextmanager
     def shown_on(self, task: Task) -> Iterator[None]:
-        """Keep a bar up to date while the block runs."""
+        """Keep a bar up to date, and log what is told, while the block runs."""
         stop = threading.Event()
+
+        def show() -> None:
+            with contextlib.suppress(Exception):  # the board may be gone with its node: the bar then stands still
+                done, note, events = ray.get(self._actor.read.remote(), timeout=2)
+                task.advance_to(done, note)
+                for event in events:
+                    logger.warning("%s", event)
 
         def follow() -> None:
             while not stop.wait(_INTERVAL_SECONDS):
-                with contextlib.suppress(Exception):  # the board may be gone with its node: the bar then stands still
-                    done, note = ray.get(self._actor.read.remote(), timeout=2)
-                    task.advance_to(done, note)
+                show()
+            show()
 
         thread = threading.Thread(target=follow, daemon=True)
         thread.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -31,6 +32,8 @@ class Head:
     folder: Path
     dashboard: str
     environment: dict[str, str]
+    address: str
+    client: str
 
     def dfnas(self, *arguments: str | Path, cwd: Path, **environment: str) -> subprocess.Popen[str]:
         """Start the command as a client of this head."""
@@ -92,10 +95,63 @@ def ray_head(*options: str, port: int | None = None, environment: Mapping[str, s
     try:
         url = f"http://127.0.0.1:{dashboard}"
         _wait_for(url, process, folder / "log.txt")
-        yield Head(folder / "r", url, plain_environment() | {"RAY_AUTH_TOKEN": secret["RAY_AUTH_TOKEN"]})
+        token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secret["RAY_AUTH_TOKEN"]}
+        yield Head(
+            folder / "r",
+            url,
+            plain_environment() | token,
+            f"{_node_address()}:{port or free}",
+            f"ray://127.0.0.1:{client}",
+        )
     finally:
         end(process)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+class Node:
+    """A machine that joins a head, played by a raylet and its workers."""
+
+    def __init__(self, head: Head, *options: str):
+        self.log = head.folder.parent / f"node-{secrets.token_hex(4)}.txt"
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [
+                    *(BIN / "ray", "start", "--block", f"--address={head.address}"),
+                    *("--object-store-memory=150000000", "--disable-usage-stats", *options),
+                ],
+                env=head.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def wait(self, seconds: float = 60) -> Node:
+        """Return when it has joined."""
+        limit = time.monotonic() + seconds
+        while "Ray runtime started" not in self.log.read_text():
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < limit, self.log.read_text()
+            time.sleep(0.1)
+        return self
+
+    def lose(self) -> None:
+        """Cut the power: everything on the machine is gone at once."""
+        family = [*psutil.Process(self.process.pid).children(recursive=True), psutil.Process(self.process.pid)]
+        for each in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.suspend()  # nobody says goodbye
+        for each in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.kill()
+        self.process.wait()
+
+
+def _node_address() -> str:
+    """The address under which Ray knows this machine."""
+    import ray
+
+    return ray.util.get_node_ip_address()
 
 
 def end(process: subprocess.Popen) -> None:
