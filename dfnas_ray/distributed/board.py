@@ -6,6 +6,7 @@ import contextlib
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -23,6 +24,7 @@ class _Board:
     def __init__(self) -> None:
         self.done: dict[str, float] = {}
         self.notes: dict[str, str] = {}
+        self.starts: Counter[str] = Counter()
         self.events: list[str] = []
 
     def write(self, worker: str, done: float, note: str) -> None:
@@ -30,8 +32,10 @@ class _Board:
         if note:
             self.notes[worker] = note
 
-    def tell(self, event: str) -> None:
-        self.events.append(event)
+    def start(self, worker: str, where: str) -> None:
+        self.starts[worker] += 1
+        if self.starts[worker] > 1:
+            self.events.append(f"{worker} broke off: start {self.starts[worker]} goes on {where}.")
 
     def read(self) -> tuple[float, str, list[str]]:
         """Return how much is done, the notes, and the events since the last call."""
@@ -57,9 +61,14 @@ class ProgressBoard:
 
         return write
 
-    def tell(self, event: str) -> None:
-        """Have the driver log one line about something that a user should know of."""
-        self._actor.tell.remote(event)
+    def start(self, worker: str, where: str) -> None:
+        """Note that a worker starts; the driver logs a line if that is not its first time under this command.
+
+        Args:
+            worker: As users know it, beginning a sentence.
+            where: From which point it goes on.
+        """
+        self._actor.start.remote(worker, where)
 
     @contextmanager
     def shown_on(self, task: Task) -> Iterator[None]:

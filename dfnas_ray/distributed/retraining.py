@@ -80,7 +80,6 @@ def retrain(
             storage_path=job.folder.path,
             storage_filesystem=job.folder.filesystem,
             failure_config=ray.train.FailureConfig(max_failures=resources.attempts - 1),
-            callbacks=[_remarks(board)],
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
         ),
     )
@@ -98,21 +97,6 @@ def retrain(
     weights = state["student"]["model"]
     network.load_state_dict({name: weights[name] for name in network.state_dict()})  # without the auxiliary classifier
     return Retrained(network.eval(), state["history"])
-
-
-def _remarks(board: ProgressBoard) -> Any:
-    """Return a callback that tells that workers broke off: Ray Train itself starts them again."""
-    from ray.train import UserCallback
-
-    class Remarks(UserCallback):  # type: ignore[misc]
-        def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-            ranks = ", ".join(str(rank) for rank in sorted(worker_exceptions))
-            reason = type(next(iter(worker_exceptions.values()))).__name__
-            board.tell(
-                f"Training worker(s) {ranks} broke off ({reason}); the group starts again from its last checkpoint."
-            )
-
-    return Remarks()
 
 
 def _worker(config: dict[str, Any]) -> None:
@@ -153,6 +137,8 @@ def _worker(config: dict[str, Any]) -> None:
             state = torch.load(Path(folder) / _STATE_FILE, map_location=device, weights_only=True)
         student.load_state_dict(state["student"])
         history = state["history"]
+    if rank == 0:
+        config["board"].start("Retraining", f"after epoch {len(history)} of {settings.epochs}")
     write = config["board"].writer("train")
     for epoch in range(len(history), settings.epochs):
         parallel.train()

@@ -6,7 +6,6 @@ later command starts again, goes on from there: nothing has to be unpickled, and
 
 from __future__ import annotations
 
-import logging
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
@@ -33,8 +32,6 @@ from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.shards import SyntheticImages, load_shards
 from dfnas_ray.teachers.base import Teacher
 from dfnas_ray.training.batches import SyntheticBatches, split_mask
-
-logger = logging.getLogger(__name__)
 
 ImagesRef: TypeAlias = "ray.ObjectRef[SyntheticImages]"
 
@@ -78,7 +75,6 @@ def run_trials(job: SearchJob, teacher: Teacher, images: ImagesRef, board: Progr
                 storage_path=scratch,
                 verbose=0,
                 failure_config=tune.FailureConfig(max_failures=resources.attempts - 1),
-                callbacks=[_Remarks([trial.name for trial in trials], resources.attempts)],
             ),
             tune_config=tune.TuneConfig(reuse_actors=True),
         ).fit()
@@ -89,21 +85,6 @@ def run_trials(job: SearchJob, teacher: Teacher, images: ImagesRef, board: Progr
             f"Their state is kept in {job.folder}; run the same command again to go on from there."
         )
     return [(job.trial_folder(trial) / "result.json").read_json() for trial in trials]
-
-
-class _Remarks(tune.Callback):  # type: ignore[misc]
-    """Tells that a trial broke off: Tune itself starts it again."""
-
-    def __init__(self, names: Sequence[str], attempts: int):
-        self.names, self.attempts = names, attempts
-
-    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        logger.warning(
-            "Search trial %s broke off: attempt %d of %d follows.",
-            self.names[trial.config["trial"]],
-            trial.num_failures + 1,
-            self.attempts,
-        )
 
 
 def compare_architectures(
@@ -172,8 +153,8 @@ def _trial(
     state = _make_state(job, trial, teacher, ray.get(images[0]), device)
     if (folder / "state.pt").exists():
         state.load_state_dict(torch.load(BytesIO((folder / "state.pt").read_bytes()), weights_only=True))
-        latest = state.history[-1]
-        board.tell(f"Search trial {trial.name} goes on after {latest['phase']} {latest['number']}.")
+    where = "after {phase} {number}".format(**state.history[-1]) if state.history else "from its beginning"
+    board.start(f"Search trial {trial.name}", where)
     write = board.writer(trial.name)
     steps = trial.algorithm.steps_to_show
 
