@@ -76,12 +76,16 @@ def main() -> None:
     parser.add_argument("run_dir")
     parser.add_argument("--set", dest="overrides", action="append", default=[])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument(
+        "--trials", nargs="+", type=int, help="Only these, as the best with new --seeds; the chosen one among them."
+    )
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     run_dir = Location.parse(arguments.run_dir)
     folder = run_dir / "sweep" / (run_dir / "latest.json").read_json()["sweep"]
     trials = [trial for trial in (folder / "trials.json").read_json() if trial["values"] is not None]
+    trials = [trial for trial in trials if arguments.trials is None or trial["number"] in arguments.trials]
     best = (folder / "done.json").read_json()["best"]["number"]
     overrides = (*arguments.overrides, f"run_dir={arguments.run_dir}")
     tasks = [
@@ -105,7 +109,8 @@ def main() -> None:
             f"{trial['figures'][name]:.4f}" for name in names
         ]
         mark = " (chosen)" if trial["number"] == best else ""
-        print(f"| {trial['number']}{mark} | {' | '.join(cells)} | {means[trial['number']]:.2%} |")
+        every = ", ".join(f"{accuracy:.2%}" for accuracy in truth[trial["number"]])
+        print(f"| {trial['number']}{mark} | {' | '.join(cells)} | {means[trial['number']]:.2%} ({every}) |")
     rho: dict[str, Any] = {}
     for name in names:
         result = spearmanr([t["figures"][name] for t in trials], [means[t["number"]] for t in trials])
