@@ -210,8 +210,10 @@ def synthesize_shards(
 
 
 def _reason(error: RayError) -> str:
-    cause = getattr(error, "cause", None) or error
+    if not isinstance(error, RayTaskError):
+        return f"its process or its node was lost: {type(error).__name__}"
+    cause = error.cause
     if isinstance(cause, DfnasError):
         return str(cause)
     lines = str(cause).strip().splitlines()
-    return f"{type(cause).__name__}: {lines[-1] if isinstance(error, RayTaskError) and lines else type(error).__name__}"
+    return f"{type(cause).__name__}: {lines[-1]}" if lines else type(cause).__name__
