@@ -385,9 +385,9 @@ class Pipeline:
             for text in trial["finalists"]
         }
         if len(found) > 1:
-            self.listener.say(f"Comparing {len(found)} architectures, each trained alone on synthetic images.")
             networks = {name: (architecture.space, architecture.genotype) for name, architecture in found.items()}
-            scores = compare_architectures(job, networks, self.teacher, self.images(synthesis))
+            with self.listener.task("Training each finalist alone", len(found), "architecture") as task:
+                scores = compare_architectures(job, networks, self.teacher, self.images(synthesis), task.advance_to)
             for trial in trials:
                 self._choose_finalist(trial, found, scores)
         best = max(trials, key=lambda trial: trial.get("score", trial["own_score"]))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any, TypeAlias
@@ -88,7 +88,11 @@ def run_trials(job: SearchJob, teacher: Teacher, images: ImagesRef, board: Progr
 
 
 def compare_architectures(
-    job: SearchJob, found: Mapping[str, tuple[SearchSpace, Genotype]], teacher: Teacher, images: ImagesRef
+    job: SearchJob,
+    found: Mapping[str, tuple[SearchSpace, Genotype]],
+    teacher: Teacher,
+    images: ImagesRef,
+    on_scored: Callable[[int], object] = lambda done: None,
 ) -> dict[str, float]:
     """Train each architecture alone, all in the same way, and return minus its loss on the validation images.
 
@@ -99,6 +103,7 @@ def compare_architectures(
         found: Architectures by a name that tells them apart.
         teacher: Labels the images.
         images: The synthetic set.
+        on_scored: Called with how many of ``found`` have a score.
     """
     file, resources = job.folder / "comparison.json", job.resources
     scores: dict[str, float] = file.read_json() if file.exists() else {}
@@ -114,6 +119,7 @@ def compare_architectures(
         (done,), _ = ray.wait(list(running), num_returns=1)
         scores[running.pop(done)] = ray.get(done)
         file.write_json(scores)
+        on_scored(len(found) - len(running))
     return scores
 
 
