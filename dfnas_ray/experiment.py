@@ -165,7 +165,7 @@ def _override(values: dict[str, Any], override: str) -> dict[str, Any]:
     if not equals or not path:
         raise ConfigError(f"--set {override!r} must have the form dotted.key=value, such as synthesis.rounds=3.")
     try:
-        value = yaml.load(text, _UniqueKeyLoader)
+        value = yaml.load(text, _UniqueKeyLoader)  # a SafeLoader
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {path}: {text!r} is not a YAML value: {' '.join(str(error).split())}") from error
     return set_dotted(values, path, value, f"--set {path}")

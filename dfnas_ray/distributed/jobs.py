@@ -12,7 +12,6 @@ import logging
 import os
 import shutil
 import tempfile
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_fixed
+
 from dfnas_ray.distributed.working_dir import WorkingDir
 from dfnas_ray.errors import ClusterError
 
@@ -32,9 +33,9 @@ if TYPE_CHECKING:
 DEFAULT_DASHBOARD = "http://127.0.0.1:8265"
 
 _ANSWER_SECONDS = 5.0
-_READY_TRIES = 10
+_READY_TRIES = 4
 _READY_PAUSE_SECONDS = 2.0
-_NOT_READY = "No available agent"
+_NO_AGENT = "No available agent"
 _NEEDS_TOKEN = (401, 403)
 
 
@@ -164,6 +165,12 @@ class Dashboard:
                 "~/.ray/auth_token."
             ) from error
         except (RuntimeError, OSError, ValueError, ClientError) as error:
+            if _NO_AGENT in str(error):
+                raise ClusterError(
+                    f"The dashboard at {self.url} answers, and the job agent of its head does not. If another Ray runs on "
+                    "that machine, it may hold the agent's port, 52365: end it, or start the head with "
+                    "--dashboard-agent-listen-port and a free port."
+                ) from error
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             if "status code 404" in reason:
                 raise ClusterError(
@@ -172,17 +179,14 @@ class Dashboard:
             raise ClusterError(f"The dashboard at {self.url} does not do it: {reason}") from error
 
 
-def _once_the_head_is_ready(submit: Callable[[], object], wait: Callable[[float], object] = time.sleep) -> None:
+def _once_the_head_is_ready(submit: Callable[[], object]) -> None:
     """Try again while the dashboard is up and the head's agent, which starts after it, is not."""
-    for _ in range(_READY_TRIES):
-        try:
-            submit()
-            return
-        except RuntimeError as error:
-            if _NOT_READY not in str(error):
-                raise
-        wait(_READY_PAUSE_SECONDS)
-    submit()
+    Retrying(
+        retry=retry_if_exception(lambda error: _NO_AGENT in str(error)),
+        stop=stop_after_attempt(_READY_TRIES),
+        wait=wait_fixed(_READY_PAUSE_SECONDS),
+        reraise=True,
+    )(submit)
 
 
 def _normalised(url: str) -> str:

@@ -76,11 +76,12 @@ def free_ports(number: int) -> list[int]:
 def ray_head(*options: str, port: int | None = None, environment: Mapping[str, str] | None = None) -> Iterator[Head]:
     """Start a head with a token and its dashboard on the loopback; end it and all that it started."""
     folder = Path(tempfile.mkdtemp(prefix="dfh-", dir="/tmp"))  # short: Ray's socket names have 107 bytes
-    free, dashboard, client = free_ports(3)
+    free, dashboard, client, agent = free_ports(4)
     secret = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
     command = [
         *(BIN / "ray", "start", "--head", "--block", f"--port={port or free}", f"--ray-client-server-port={client}"),
         *("--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", f"--temp-dir={folder / 'r'}"),
+        f"--dashboard-agent-listen-port={agent}",  # by default one number for all: this machine's other Ray may hold it
         *("--object-store-memory=150000000", "--disable-usage-stats", *options),
     ]
     with (folder / "log.txt").open("wb") as log:
