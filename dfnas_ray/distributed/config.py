@@ -25,6 +25,11 @@ class WorkerResources(BaseModel):
     custom: dict[str, float] = Field(
         default_factory=dict, description="Further resources of the nodes, by the names the cluster gives them."
     )
+    placement: Placement = Field(
+        "PACK",
+        description="Of workers that start together: on few nodes or on many; STRICT_PACK: on one, STRICT_SPREAD: each on "
+        "its own.",
+    )
     attempts: int = Field(3, gt=0, description="How often work is tried that breaks off, before it is given up.")
 
     @field_validator("custom")
@@ -71,13 +76,10 @@ class SearchResources(WorkerResources):
     scoring_workers: int = Field(
         0, ge=0, description="Further places of the same size, where a trial's candidates are scored; 0: its own."
     )
-    placement: Placement = Field("PACK", description="Of a trial and its scoring workers over the nodes.")
 
 
 class RetrainingResources(WorkerResources):
     """What one training worker holds."""
-
-    placement: Placement = Field("PACK", description="Of the training workers over the nodes.")
 
 
 class ClusterConfig(BaseModel):

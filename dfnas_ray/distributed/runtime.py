@@ -109,9 +109,13 @@ class RayRuntime:
             largest = max((node["Resources"] for node in _nodes()), key=lambda node: node.get("CPU", 0.0))
             asked = ", ".join(f"cluster.{stage}.{resources.setting(k)}={_amount(k, v)}" for k, v in bundle.items())
             has = ", ".join(_shown(kind, largest.get(kind, 0.0)) for kind in bundle)
+            where = {"STRICT_PACK": "all on one node", "STRICT_SPREAD": "each on a node of its own"}.get(
+                resources.placement, "each on one node"
+            )
             raise ClusterError(
-                f"The {stage} stage asks for {workers} worker(s) with {asked}, each on one node, and the cluster's nodes "
-                f"have room for {room} (the largest has {has}). Lower one of these settings."
+                f"The {stage} stage asks for {workers} worker(s) with {asked}, {where} "
+                f"(cluster.{stage}.placement={resources.placement}), and the cluster's nodes have room for {room} (the "
+                f"largest has {has}). Lower one of these settings, or change the placement."
             )
         kind = short[0]
         amount, has_now = bundle[kind], total.get(kind, 0.0)
@@ -151,7 +155,13 @@ class RayRuntime:
 
     def _room(self, resources: WorkerResources) -> int:
         bundle = resources.bundle()
-        room = sum(_how_many(node["Resources"], bundle) for node in _nodes())
+        per_node = [_how_many(node["Resources"], bundle) for node in _nodes()]
+        if resources.placement == "STRICT_PACK":
+            room = max(per_node, default=0)
+        elif resources.placement == "STRICT_SPREAD":
+            room = sum(1 for count in per_node if count)
+        else:
+            room = sum(per_node)
         if self._autoscales:  # nobody tells a driver what the new nodes will have besides
             known = {kind: amount for kind, amount in bundle.items() if kind in ("CPU", "GPU")}
             room = max(room, _how_many(self._capacity(), known))

@@ -3,6 +3,9 @@
 Each command keeps a small object of its own in a folder and renews it. To begin, it writes its object and then lists the
 folder: stores list what was written before, so of two commands at least one sees the other. Signs of life are compared
 by the store's own times of modification, so the machines' clocks do not matter.
+
+A command that cannot reach the store for longer than DEAD_SECONDS may be taken for dead. Both then write: whole files, and
+for the same settings the same bytes, so what is lost is work.
 """
 
 from __future__ import annotations
@@ -17,6 +20,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from dfnas_ray.errors import StorageError
 from dfnas_ray.storage.location import Location
@@ -108,7 +113,7 @@ class Lease:
             except StorageError:
                 continue  # it has just ended
             silent = now is not None and now - sign > self.dead_seconds * 1e9
-            if silent or (about["host"] == _host() and not _is_running(about["pid"])):
+            if silent or (about["host"] == _host() and not psutil.pid_exists(about["pid"])):
                 with suppress(StorageError):
                     file.delete_file()
             else:
@@ -125,15 +130,3 @@ def _host() -> str:
 
 def _shown(about: dict[str, Any]) -> str:
     return str(about["host"]).rsplit(" pid:", 1)[0]
-
-
-def _is_running(pid: int) -> bool:
-    if Path("/proc/self").exists():
-        return Path(f"/proc/{pid}").exists()
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -7,6 +7,7 @@ import json
 import os
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -132,8 +133,13 @@ class Location:
         self.write_bytes((json.dumps(value, indent=2, sort_keys=True) + "\n").encode())
 
     def delete_file(self) -> None:
-        """Remove the file."""
-        self._do("write", lambda: self.filesystem.delete_file(self.path))
+        """Remove the file; one that is not there, perhaps since an attempt whose answer was lost, is removed already."""
+
+        def delete() -> None:
+            with suppress(FileNotFoundError):
+                self.filesystem.delete_file(self.path)
+
+        self._do("write", delete)
 
     @property
     def _is_object_store(self) -> bool:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
+import pickle
 import subprocess
 import sys
 import threading
@@ -17,7 +17,6 @@ from s3_server import s3_server
 
 from dfnas_ray.errors import StorageError
 from dfnas_ray.pipeline import Pipeline
-from dfnas_ray.storage import retries
 from dfnas_ray.storage.location import Location
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
@@ -161,13 +160,7 @@ def test_a_uri_that_cannot_be_used_is_refused(uri, words):
 
 
 def test_a_location_reaches_its_store_from_another_process(server, at_home):
-    import pickle
-
     file = Location.parse(server.uri("bucket/sent")) / "x"
     pickle.loads(pickle.dumps(file)).write_bytes(b"data")
     assert file.read_bytes() == b"data"
-    assert json.loads(json.dumps(str(file))) == "s3://bucket/sent/x"
-
-
-def test_a_patient_wait_is_short_enough_for_a_person():
-    assert retries.RETRY_SECONDS <= 300
+    assert str(file) == "s3://bucket/sent/x"

@@ -77,10 +77,28 @@ def test_a_worker_must_fit_on_one_node(monkeypatch):
     has(monkeypatch, {"CPU": 2.0}, {"CPU": 3.0})
     runtime = RayRuntime(ClusterConfig(address="auto"))
     runtime.check_fits("synthesis", WorkerResources(cpus=3))
-    with pytest.raises(ClusterError, match=r"cluster\.synthesis\.cpus=4, each on one node.*largest has 3 CPUs"):
+    with pytest.raises(ClusterError, match=r"cluster\.synthesis\.cpus=4, each on one node .*largest has 3 CPUs"):
         runtime.check_fits("synthesis", WorkerResources(cpus=4))
     assert runtime.room_for(WorkerResources(cpus=2)) == 2
     assert runtime.room_for(WorkerResources()) == 5
+
+
+@pytest.mark.parametrize(
+    ("placement", "room", "words"),
+    [
+        ("PACK", 5, "each on one node"),
+        ("STRICT_PACK", 3, "all on one node"),
+        ("STRICT_SPREAD", 2, "each on a node of its own"),
+    ],
+)
+def test_a_strict_placement_that_can_never_be_is_refused_not_waited_for(monkeypatch, placement, room, words):
+    has(monkeypatch, {"CPU": 2.0}, {"CPU": 3.0})
+    runtime = RayRuntime(ClusterConfig(address="auto"))
+    resources = WorkerResources(placement=placement)
+    runtime.check_fits("retraining", resources, room)
+    if placement != "PACK":
+        with pytest.raises(ClusterError, match=rf"{words} \(cluster\.retraining\.placement={placement}\)"):
+            runtime.check_fits("retraining", resources, room + 1)
 
 
 def test_memory_and_custom_resources_are_counted(monkeypatch):
