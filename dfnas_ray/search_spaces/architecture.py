@@ -1,0 +1,44 @@
+"""One architecture with the space that it is from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from dfnas_ray.ops.cost import Cost
+from dfnas_ray.search_spaces.base import Genotype, SearchSpace
+from dfnas_ray.seeding import numpy_generator
+
+_DRAWS = 1000
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One architecture and the space that it is from.
+
+    Attributes:
+        config: The space's settings, as JSON.
+    """
+
+    config: dict[str, Any]
+    space: SearchSpace
+    genotype: Genotype
+
+    @property
+    def text(self) -> str:
+        """The genotype in the space's usual notation."""
+        return self.space.encode(self.genotype)
+
+    @property
+    def cost(self) -> Cost:
+        """Parameters and MACs."""
+        return self.space.cost(self.genotype)
+
+    def random_alike(self, seed: int) -> Architecture:
+        """Draw another architecture whose MACs are within 10 % of this one's, or the nearest of many draws."""
+        rng, space, budget = numpy_generator(seed, "baseline", self.text), self.space, self.cost.macs
+        draws = [space.sample(rng) for _ in range(_DRAWS)]
+        others = [draw for draw in draws if draw != self.genotype]
+        alike = [draw for draw in others if abs(space.cost(draw).macs - budget) <= 0.1 * budget]
+        chosen = alike[0] if alike else min(others, key=lambda draw: abs(space.cost(draw).macs - budget))
+        return replace(self, genotype=chosen)

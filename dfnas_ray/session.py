@@ -1,0 +1,106 @@
+"""One command at work on one run directory, and what all stages need there: teacher, spaces, cluster, images."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+
+from dfnas_ray.experiment import ExperimentConfig, dump_experiment
+from dfnas_ray.progress import Listener, Silent
+from dfnas_ray.search_spaces import SearchSpace, make_space
+from dfnas_ray.search_spaces.architecture import Architecture
+from dfnas_ray.storage.location import Location
+from dfnas_ray.storage.run_dir import RunDir
+from dfnas_ray.teachers import Teacher
+
+if TYPE_CHECKING:
+    from dfnas_ray.distributed.runtime import RayRuntime
+    from dfnas_ray.distributed.search_trials import ImagesRef
+
+
+class Session:
+    """One command's work on one experiment's run directory.
+
+    Use it as a context manager: the directory is locked, and Ray is started when a stage first needs it.
+    """
+
+    def __init__(self, config: ExperimentConfig, listener: Listener | None = None, verbose: bool = False):
+        self.config = config
+        self.listener = listener or Silent()
+        self.verbose = verbose
+        self.run_dir = RunDir(config.run_directory)
+        self._runtime: RayRuntime | None = None
+        self._images: ImagesRef | None = None
+
+    @contextmanager
+    def opened(self) -> Iterator[Self]:
+        """Lock the run directory, record the experiment, and leave the cluster at the end."""
+        with self.run_dir.locked():
+            (self.run_dir.location / "experiment.yaml").write_bytes(dump_experiment(self.config).encode())
+            try:
+                yield self
+            finally:
+                if self._runtime is not None:
+                    self._runtime.__exit__(None, None, None)
+
+    @cached_property
+    def teacher(self) -> Teacher:
+        """The frozen teacher; the built-in one is trained the first time."""
+        return self.config.teacher.load(self.teacher_cache)
+
+    @property
+    def teacher_cache(self) -> Location:
+        """Where a teacher that had to be made is kept: another machine that goes on finds the very same."""
+        return self.run_dir.location / "teacher"
+
+    @cached_property
+    def spaces(self) -> list[SearchSpace]:
+        """The search spaces for the teacher's images and classes."""
+        return [space.space(self.teacher.image_shape, self.teacher.num_classes) for space in self.config.search.space]
+
+    @cached_property
+    def max_macs(self) -> int | None:
+        """The limit on MACs as a number; raises if a space has no architecture within it."""
+        limit = self.config.search.macs_limit(self.teacher.cost.macs)
+        for space in self.spaces:
+            space.check_limit(limit)
+        return limit
+
+    @property
+    def runtime(self) -> RayRuntime:
+        """The Ray cluster, started or joined."""
+        if self._runtime is None:
+            from dfnas_ray.distributed.runtime import RayRuntime
+
+            self.listener.say(f"Starting Ray ({self.config.cluster.address}).")
+            self._runtime = RayRuntime(self.config.cluster, self.verbose)
+        self._runtime.ensure()
+        return self._runtime
+
+    def images(self, folder: Location) -> ImagesRef:
+        """The synthetic images in the cluster's object store, read once for all stages."""
+        if self._images is None:
+            from dfnas_ray.distributed.search_trials import load_images
+
+            manifest = (folder / "manifest.json").read_json()
+            self._images = load_images.remote(folder, manifest)
+        return self._images
+
+    def architecture(self, config: dict[str, Any], text: str) -> Architecture:
+        """Return the architecture of a genotype's text in the space of these settings."""
+        space = make_space(config, self.teacher.image_shape, self.teacher.num_classes)
+        return Architecture(config, space, space.decode(text))
+
+    def machine(self) -> dict[str, str | int | float]:
+        """What the stage ran on, for the report."""
+        facts: dict[str, str | int | float] = {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "threads": torch.get_num_threads(),
+        }
+        return {**facts, **(self._runtime.describe() if self._runtime is not None else {})}

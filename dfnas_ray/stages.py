@@ -1,0 +1,226 @@
+"""How each stage is done: a function that works in the stage's folder and returns the stage's summary.
+
+When it is done, and whether it has to be, is decided in pipeline.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from safetensors.torch import load
+
+from dfnas_ray.datasets import ImageDataset
+from dfnas_ray.errors import ShardError
+from dfnas_ray.ops.cost import Cost
+from dfnas_ray.progress import shorten
+from dfnas_ray.search_spaces.architecture import Architecture
+from dfnas_ray.session import Session
+from dfnas_ray.storage.location import Location
+from dfnas_ray.storage.run_dir import StageDir, fingerprint
+from dfnas_ray.storage.shards import decode_shard, load_shards, manifest_entry, shard_name
+from dfnas_ray.synthesis.checks import check_synthesis
+from dfnas_ray.synthesis.quality import measure_quality
+from dfnas_ray.training.evaluation import evaluate_networks
+from dfnas_ray.training.export import export_network
+
+
+def intact_shards(session: Session, stage: StageDir) -> dict[int, dict[str, Any]]:
+    """Return the manifest entries of the shards that are committed and intact; say which are not."""
+    file = stage.location / "manifest.json"
+    expected = {entry["shard"]: entry for entry in file.read_json()["shards"]} if file.exists() else {}
+    kept = {}
+    for shard in range(session.config.synthesis.num_shards):
+        location = stage.location / shard_name(shard)
+        if not location.exists():
+            continue
+        data = location.read_bytes()
+        try:
+            info, images = decode_shard(data, stage.key, str(location))
+        except ShardError as error:
+            session.listener.say(str(error))
+            continue
+        entry = manifest_entry(shard, data, len(images))
+        if info.shard != shard or expected.get(shard, entry) != entry:
+            session.listener.say(f"Shard {location} is not the one that was made. It is replaced.")
+            continue
+        kept[shard] = entry
+    return kept
+
+
+def synthesize(session: Session, stage: StageDir, kept: dict[int, dict[str, Any]]) -> dict[str, Any]:
+    """Make the shards that are not ``kept``, and measure the quality of all.
+
+    Args:
+        kept: Manifest entries of the shards that are there, by number.
+    """
+    config, resources = session.config.synthesis, session.config.cluster.synthesis
+    check_synthesis(session.teacher, config)
+    todo = [shard for shard in range(config.num_shards) if shard not in kept]
+    entries = dict(kept)
+    if kept and todo:
+        session.listener.say(f"synthesis: {len(kept)} of {config.num_shards} shards are there already.")
+    num_actors = 0
+    if todo:
+        from dfnas_ray.distributed.board import ProgressBoard
+        from dfnas_ray.distributed.synthesis_pool import ShardJob, synthesize_shards
+
+        runtime = session.runtime
+        runtime.check_fits("synthesis", resources)
+        num_actors = min(len(todo), resources.actors or runtime.room_for(resources))
+        job = ShardJob(config, session.config.seed, stage.key, session.teacher.fingerprint, stage.location)
+        board = ProgressBoard()
+        total = len(todo) * config.image_steps_per_shard
+        with session.listener.task("Synthesizing", total, "image step") as task, board.shown_on(task):
+            synthesize_shards(
+                session.teacher,
+                job,
+                todo,
+                resources,
+                num_actors,
+                board,
+                on_made=lambda entry: entries.__setitem__(entry["shard"], entry),
+            )
+    manifest: dict[str, Any] = {"key": stage.key, "shards": [entries[shard] for shard in range(config.num_shards)]}
+    (stage.location / "manifest.json").write_json(manifest)
+    images = load_shards(stage.location, manifest)
+    quality = measure_quality(session.teacher, images)
+    (stage.location / "quality.json").write_json(quality)
+    summary: dict[str, Any] = {
+        "images": len(images),
+        "shards": config.num_shards,
+        "made_now": len(todo),
+        "actors": num_actors,
+        "bytes": sum(entry["bytes"] for entry in manifest["shards"]),
+        "quality": quality["overall"],
+        "teacher": {
+            "name": session.teacher.name,
+            "params": session.teacher.cost.params,
+            "macs": session.teacher.cost.macs,
+            "image_shape": session.teacher.image_shape,
+            "num_classes": session.teacher.num_classes,
+        },
+    }
+    return summary
+
+
+def search(session: Session, stage: StageDir, images: Location) -> dict[str, Any]:
+    """Run every trial on the images of a folder, and choose among all finalists by training each one alone."""
+    from dfnas_ray.distributed.board import ProgressBoard
+    from dfnas_ray.distributed.search_trials import SearchJob, compare_architectures, run_trials
+
+    config, resources = session.config.search, session.config.cluster.search
+    session.runtime.check_fits("search", resources, 1 + resources.scoring_workers)
+    job = SearchJob(config, resources, session.config.seed, session.max_macs, stage.location)
+    board = ProgressBoard()
+    total = sum(trial.algorithm.steps_to_show for trial in config.trials)
+    with session.listener.task("Searching", total, "epoch") as task, board.shown_on(task):
+        trials = run_trials(job, session.teacher, session.images(images), board)
+    found = {
+        _name(trial, text): session.architecture(trial["space_config"], text)
+        for trial in trials
+        for text in trial["finalists"]
+    }
+    if len(found) > 1:
+        networks = {name: (architecture.space, architecture.genotype) for name, architecture in found.items()}
+        with session.listener.task("Training each finalist alone", len(found), "architecture") as task:
+            scores = compare_architectures(job, networks, session.teacher, session.images(images), task.advance_to)
+        for trial in trials:
+            _choose_finalist(trial, found, scores)
+    best = max(trials, key=lambda trial: trial.get("score", trial["own_score"]))
+    (stage.location / "trials.json").write_json(trials)
+    left_out = ("history", "space_config")
+    return {
+        **{name: value for name, value in best.items() if name != "history"},
+        "max_macs": session.max_macs,
+        "trials": [{name: trial[name] for name in trial if name not in left_out} for trial in trials],
+    }
+
+
+def _choose_finalist(trial: dict[str, Any], found: dict[str, Architecture], scores: dict[str, float]) -> None:
+    """Make the trial's best finalist its result."""
+    names = [_name(trial, text) for text in trial["finalists"]]
+    trial["finalists"] = [
+        {"genotype": found[name].text, "macs": found[name].cost.macs, "score": scores[name]} for name in names
+    ]
+    best = max(names, key=lambda name: scores[name])
+    cost = found[best].cost
+    trial.update(genotype=found[best].text, macs=cost.macs, params=cost.params, score=scores[best])
+
+
+def _name(trial: dict[str, Any], genotype: str) -> str:
+    """Return a name that two trials share if they found the same architecture in the same space."""
+    return f"{trial['space']} {genotype} {fingerprint(trial['space_config'])[:8]}"
+
+
+def retrain(session: Session, stage: StageDir, architecture: Architecture, images: Location) -> dict[str, Any]:
+    """Train the architecture from scratch on the images of a folder, and export it."""
+    from dfnas_ray.distributed import retraining
+    from dfnas_ray.distributed.board import ProgressBoard
+
+    config, resources = session.config.retraining, session.config.cluster.retraining
+    session.runtime.check_fits("retraining", resources, config.num_workers)
+    job = retraining.RetrainingJob(
+        config,
+        resources,
+        session.config.seed,
+        architecture.space,
+        architecture.genotype,
+        session.config.search.validation_fraction,
+        stage.location,
+    )
+    board = ProgressBoard()
+    what = "Retraining" if stage.stage == "retraining" else "Baseline"
+    with (
+        session.listener.task(f"{what} {shorten(architecture.text, 24)}", config.epochs, "epoch") as task,
+        board.shown_on(task),
+    ):
+        retrained = retraining.retrain(job, session.teacher, session.images(images), board)
+    export_network(retrained.network, session.teacher.image_shape, stage.location)
+    (stage.location / "history.json").write_json(retrained.history)
+    cost = architecture.cost
+    description = {
+        "space": architecture.config,
+        "genotype": architecture.text,
+        "image_shape": session.teacher.image_shape,
+        "num_classes": session.teacher.num_classes,
+        "mean": session.teacher.mean,
+        "std": session.teacher.std,
+    }
+    (stage.location / "network.json").write_json(description)
+    return {
+        "space_config": architecture.config,
+        "genotype": architecture.text,
+        "macs": cost.macs,
+        "params": cost.params,
+        **retrained.history[-1],
+    }
+
+
+def evaluate(session: Session, networks: Mapping[str, Location], dataset: ImageDataset) -> dict[str, Any]:
+    """Measure the teacher and the networks of these folders on real images."""
+    loaded: dict[str, torch.nn.Module] = {"teacher": session.teacher.model}
+    costs: dict[str, tuple[str, Cost]] = {"teacher": (session.teacher.name, session.teacher.cost)}
+    for name, folder in networks.items():
+        description = (folder / "network.json").read_json()
+        architecture = session.architecture(description["space"], description["genotype"])
+        network = architecture.space.build(architecture.genotype)
+        network.load_state_dict(load((folder / "weights.safetensors").read_bytes()))
+        loaded[name] = network
+        costs[name] = (architecture.text, architecture.cost)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with session.listener.task("Evaluating on real images", len(dataset), "image") as task:
+        seen = 0
+
+        def on_images(count: int) -> None:
+            nonlocal seen
+            seen += count
+            task.advance_to(seen)
+
+        accuracy = evaluate_networks(loaded, session.teacher, dataset, device, on_images)
+    rows = {
+        name: {"architecture": text, "accuracy": accuracy[name], "params": cost.params, "macs": cost.macs}
+        for name, (text, cost) in costs.items()
+    }
+    return {"dataset": dataset.description, "images": len(dataset), "networks": rows}
