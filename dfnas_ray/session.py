@@ -83,7 +83,7 @@ class Session:
         return self._runtime
 
     def images(self, folder: Location) -> ImagesRef:
-        """The synthetic images in the cluster's object store, read once for all stages."""
+        """The synthetic images in the cluster's object store, read once from their folder for all stages."""
         if self._images is None:
             from dfnas_ray.distributed.search_trials import load_images
 

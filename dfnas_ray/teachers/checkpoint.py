@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import importlib
 import pickle
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -43,10 +44,15 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        if not _begins_as_torch_file(path):
+            raise TeacherError(
+                f"The checkpoint {path} is neither a torch file nor .safetensors. Set teacher.checkpoint to the weights."
+            ) from error
+        asked = re.search(r"GLOBAL (\S+)", str(error))  # torch's own advice is to load it unsafely: it is not passed on
         raise TeacherError(
-            f"The checkpoint {path} cannot be loaded safely: it holds more than tensors, and loading it would run code "
-            "from the file. Save its state_dict() alone (torch.save(model.state_dict(), ...) or safetensors) where you "
-            f"trust it. ({first_line(error)})"
+            f"The checkpoint {path} cannot be loaded safely: it holds more than tensors"
+            f"{f' ({asked[1]})' if asked else ''}, and loading it would run code from the file. Save its state_dict() alone "
+            "(torch.save(model.state_dict(), ...) or safetensors) where you trust it."
         ) from error
     except Exception as error:  # torch and safetensors raise many kinds for a file that is damaged or of another format
         raise TeacherError(f"The checkpoint {path} cannot be read: {first_line(error)}") from error
@@ -155,6 +161,13 @@ def _refuse_text(path: Path) -> None:
             f"The checkpoint {path} is a web page (HTML), not a checkpoint. Download it again, from the address of the "
             "file itself, or set teacher.checkpoint to another file."
         )
+
+
+def _begins_as_torch_file(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4).startswith(
+            (b"PK\x03\x04", b"\x80")
+        )  # a zip archive, or the bare pickle of before torch 1.6
 
 
 def _is_state_dict(state: Mapping[Any, Any]) -> bool:

@@ -105,9 +105,16 @@ class TouchesAFile:
 @pytest.mark.parametrize("save", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value, protocol=2))])
 def test_a_pickled_object_is_refused_and_its_code_does_not_run(tmp_path, state, save):
     save({"state_dict": state, "extra": TouchesAFile(str(tmp_path / "ran"))}, tmp_path / "x.pt")
-    with pytest.raises(TeacherError, match=r"loaded safely.*would run code"):
+    with pytest.raises(TeacherError, match=r"loaded safely.*would run code") as refused:
         read_state_dict(tmp_path / "x.pt")
     assert not (tmp_path / "ran").exists()
+    assert "weights_only" not in str(refused.value)  # torch advises to switch the safety off
+
+
+def test_a_text_in_place_of_a_checkpoint_is_told_as_what_it_is(tmp_path):
+    (tmp_path / "README.md").write_text("# A title\n\nAnd a paragraph.\n")
+    with pytest.raises(TeacherError, match=r"README\.md is neither a torch file nor \.safetensors"):
+        read_state_dict(tmp_path / "README.md")
 
 
 def test_a_whole_pickled_module_is_refused_with_the_way_out(tmp_path):
