@@ -22,6 +22,8 @@ from PIL import Image
 from dfnas_ray.errors import ShardError, StorageError
 from dfnas_ray.storage.location import Location
 
+Ids = np.ndarray[Any, np.dtype[np.uint64]]
+
 FORMAT = 1
 ROW_GROUP_SIZE = 500
 _METADATA_KEY = b"dfnas"
@@ -64,7 +66,7 @@ class SyntheticImages:
     labels: np.ndarray[Any, np.dtype[np.int64]]
     rounds: np.ndarray[Any, np.dtype[np.int64]]
     logits: np.ndarray[Any, np.dtype[np.float32]]
-    ids: np.ndarray[Any, np.dtype[np.uint64]]
+    ids: Ids
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -78,6 +80,11 @@ class SyntheticImages:
         """Return all rows of ``parts``, in their order."""
         names = vars(parts[0])
         return SyntheticImages(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+
+
+def shard_of(ids: Ids) -> Ids:
+    """Return the number of the shard of each image, from its id; both (N,)."""
+    return ids >> np.uint64(32)
 
 
 def shard_name(shard: int) -> str:
