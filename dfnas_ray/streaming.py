@@ -23,7 +23,7 @@ from dfnas_ray.storage.shards import shard_name
 
 
 def synthesize_and_search(
-    session: Session, stage: StageDir, kept: stages.Entries, *, search: StageDir, begin: Callable[[StageDir], object]
+    session: Session, stage: StageDir, kept: stages.Entries, *, search: StageDir, begin: Callable[[StageDir], float]
 ) -> dict[str, Any]:
     """Make the shards that are not ``kept``, and let the search go as far as it can meanwhile.
 
@@ -32,7 +32,7 @@ def synthesize_and_search(
         stage: Of the synthesis.
         kept: Manifest entries of the shards that are there, by number.
         search: The search's stage, which is not finished.
-        begin: Called with ``search`` when the first shards are there.
+        begin: Called with ``search`` when the first shards are there; returns when that was, on the monotonic clock.
 
     Returns:
         The synthesis stage's summary.
@@ -52,14 +52,19 @@ def synthesize_and_search(
     started = time.monotonic()
     with BackgroundSynthesis(session, stage, kept, num_actors) as synthesis:
         synthesis.wait_for(session.config.search.start_after_shards or 1)
-        begin(search)
+        begun = begin(search)
         folder = ShardFolder(stage.location, stage.key, config.num_shards, config.rows_per_shard)
         stages.search_beside_synthesis(session, search, folder)
         entries = synthesis.result()
-    making = synthesis.ended - started
+    making, beside = synthesis.ended - started, max(0.0, synthesis.ended - begun)
     measured = time.monotonic()
     summary = stages.describe_images(session, stage, entries, len(todo), num_actors)
-    return {**summary, "seconds": round(making + time.monotonic() - measured, 2)}
+    measuring = time.monotonic() - measured
+    return {
+        **summary,
+        "seconds": round(making + measuring, 2),
+        "seconds_beside_search": round(beside + measuring, 2),  # counted by both stages
+    }
 
 
 def actors_beside_trials(session: Session) -> int:
