@@ -89,7 +89,7 @@ def run_trials(job: SearchJob, teacher: Teacher, images: ImagesRef | ShardFolder
             tune_config=tune.TuneConfig(reuse_actors=True),
         ).fit()
     if results.errors:
-        failed = [trial.name for trial in trials if not (job.trial_folder(trial) / "result.json").exists()]
+        failed = [trials[number].name for number, result in zip(todo, results, strict=True) if result.error]
         raise DfnasError(
             f"Search trial(s) {', '.join(failed)} failed {resources.attempts} times: {_last_line(results.errors[0])}. "
             f"Their state is kept in {job.folder}; run the same command again to go on from there."

@@ -159,6 +159,20 @@ def test_a_search_that_fails_stops_the_synthesis(ray_cluster, tiny_experiment, t
     assert slowly.made == [0]
 
 
+def test_a_trial_that_fails_is_named_and_one_that_waits_is_not(ray_cluster, tiny_experiment, tmp_path, slowly):
+    config = tiny_experiment(
+        tmp_path, "search.start_after_shards=1", "cluster.search.attempts=1", "search.algorithm.epochs=1"
+    )
+    slowly.gates[0].set()
+    pipeline = Pipeline(config)
+    folder = pipeline.run_dir.stage("search", pipeline._search_inputs).location
+    (folder / "spos-nasbench_macro-seed-1" / "state.pt").write_bytes(b"no state")
+    with pytest.raises(DfnasError, match="failed 1 times") as raised, pipeline.opened():
+        pipeline.search()
+    assert "Search trial(s) spos-nasbench_macro-seed-1 failed" in str(raised.value)
+    assert (folder / "spos-nasbench_macro-seed-0" / "state.pt").exists()
+
+
 def test_real_actors_and_trials_share_two_cpus(ray_cluster, tiny_experiment, tiny_run, tmp_path, recorder):
     overrides = ["search.start_after_shards=1", "cluster.synthesis.actors=2"]
     with Pipeline(tiny_experiment(tmp_path, *overrides), recorder).opened() as pipeline:
