@@ -10,6 +10,7 @@ from importlib.resources import files
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jinja2 import Environment, StrictUndefined
@@ -97,8 +98,7 @@ def _last_round(shard: Location) -> list[bytes]:
     if not shard.exists():
         return []
     try:
-        with shard.filesystem.open_input_file(shard.path) as source:
-            table = pq.read_table(source, columns=["image", "round"])
+        table = pq.read_table(pa.BufferReader(shard.read_bytes()), columns=["image", "round"])
     except (OSError, ValueError) as error:
         raise ShardError(f"Shard {shard} cannot be read: {error}") from error
     last = table.filter(pc.equal(table["round"], pc.max(table["round"])))

@@ -21,6 +21,7 @@ from PIL import Image
 
 from dfnas_ray.errors import ShardError, StorageError
 from dfnas_ray.storage.location import Location
+from dfnas_ray.storage.retries import with_retries
 
 Ids = np.ndarray[Any, np.dtype[np.uint64]]
 
@@ -161,9 +162,13 @@ def read_info(location: Location) -> ShardInfo:
     Raises:
         ShardError: the file is missing, truncated, or not a shard of this format.
     """
-    try:
+
+    def read() -> ShardInfo:
         with location.filesystem.open_input_file(location.path) as source:
             return _footer_info(pq.ParquetFile(source), str(location))
+
+    try:
+        return with_retries(read, f"read {location}")
     except FileNotFoundError as error:
         raise ShardError(f"Shard {location} is missing. {_REMEDY}") from error
     except _UNREADABLE as error:

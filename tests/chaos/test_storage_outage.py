@@ -23,6 +23,7 @@ BEGINS_WITH = {  # the request after which the store is out of order
     "synthesis": r"PUT .*/synthesis/\w+/shard-\d+\.parquet",
     "search": r"PUT .*/search/\w+/[\w-]+-seed-0/state\.pt",
     "comparison": r"PUT .*/search/\w+/comparison\.json",
+    "report": r"PUT .*/evaluation/\w+/done\.json",
     "retraining": r"(PUT|POST) .*/retraining/\w+/train/.*checkpoint",
 }
 
@@ -74,3 +75,6 @@ def test_a_store_that_fails_at_every_stage_changes_nothing_but_the_log(
     assert set(weather.refused) == set(BEGINS_WITH)
     assert min(weather.refused.values()) > 0, f"an outage that nobody met shows nothing: {weather.refused}"
     assert_undisturbed(everything, tiny_run.folder)
+    ours, theirs = ((root / "report.html").read_text() for root in (everything, tiny_run.folder))
+    assert "Not readable" not in ours
+    assert ours.count("data:image") == theirs.count("data:image")

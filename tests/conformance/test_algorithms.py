@@ -146,3 +146,7 @@ def test_finalists_are_different_architectures_within_the_limit_and_the_best_com
     assert algorithm.finalists(1) == finalists[:1]
     limit = algorithm.problem.max_macs
     assert all(algorithm.space.cost(genotype).macs <= limit for genotype in finalists)
+
+
+def test_an_algorithm_says_whether_it_trains_before_it_compares_candidates(pair, make_search):
+    assert make_search().algorithm.is_training == pair[0].trains_by_epochs
