@@ -1,8 +1,8 @@
 """Search algorithms, with no idea of who runs them.
 
-Add one: a module with a config that has ``kind``, ``batch_size``, ``steps_to_show``, ``unsuitable_spaces`` and
-``algorithm(problem) -> SearchAlgorithm``, and one line in the union of `config`. ``tests/conformance`` picks it up by
-itself.
+Add one: a module with a config that has ``kind``, ``batch_size``, ``steps_to_show``, ``unsuitable_spaces``,
+``cannot_rank`` and ``algorithm(problem) -> SearchAlgorithm``, and one line in the union of `config`.
+``tests/conformance`` picks it up by itself.
 """
 
 from dfnas_ray.algorithms.base import SearchAlgorithm, SearchProblem, SearchState

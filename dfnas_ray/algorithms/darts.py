@@ -79,6 +79,7 @@ class DartsConfig(BaseModel):
     collapse: CollapseConfig = CollapseConfig()
 
     unsuitable_spaces: ClassVar[dict[str, str]] = {}
+    cannot_rank: ClassVar[str] = "its alphas weigh operations, not whole architectures"
 
     @property
     def steps_to_show(self) -> int:

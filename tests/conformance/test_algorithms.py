@@ -146,3 +146,22 @@ def test_finalists_are_different_architectures_within_the_limit_and_the_best_com
     assert algorithm.finalists(1) == finalists[:1]
     limit = algorithm.problem.max_macs
     assert all(algorithm.space.cost(genotype).macs <= limit for genotype in finalists)
+
+
+def test_measurements_and_scores_do_not_depend_on_the_order_of_candidates(make_search):
+    state = make_search()
+    algorithm = state.algorithm
+    if algorithm.config.cannot_rank:
+        with pytest.raises(NotImplementedError):
+            algorithm.scorer()
+        return
+    state.train()
+    scorer = algorithm.scorer()
+    rng = np.random.default_rng(3)
+    candidates = list(dict.fromkeys(algorithm.space.sample(rng) for _ in range(4)))
+    measured = scorer(candidates)
+    assert all(isinstance(value, float) for measurement in measured for value in measurement.values())
+    assert scorer(candidates[::-1]) == measured[::-1]
+    scores = algorithm.rank(measured)
+    assert len(scores) == len(candidates)
+    assert algorithm.rank(measured[::-1]) == pytest.approx(scores[::-1])
