@@ -14,11 +14,14 @@ from dfnas_ray.teachers.base import freeze_teacher
 from dfnas_ray.teachers.digits import DigitsCNN
 from dfnas_ray.training.batches import SyntheticBatches
 from dfnas_ray.training.config import DistillationConfig
+from dfnas_ray.training.student import Student
 
 from .conftest import SMALL, kind_of
 
 EVOLUTION = {"generations": 2, "population": 3, "parents": 2, "mutations": 2, "crossovers": 1}
 SHORT = {
+    "alignment": {"candidates": 3, "initial": 2, "round_size": 1, "steps": 4, "batches": 3, "validation_batches": 1}
+    | {"batch_size": 16, "surrogate": {"trees": 5, "pool": 20}},
     "darts": {"epochs": 2, "batch_size": 16, "collapse": {"eigenvalue": False}},
     "proxyless": {"epochs": 3, "warmup_epochs": 1, "batch_size": 16},
     "random_search": {"candidates": 3, "round_size": 1, "epochs": 1, "batch_size": 16},
@@ -88,8 +91,8 @@ def test_a_search_that_stops_anywhere_ends_like_an_undisturbed_one(make_search):
 def test_a_search_broken_off_within_an_epoch_or_a_round_ends_like_an_undisturbed_one(make_search, monkeypatch):
     undisturbed = make_search()
     undisturbed.run()
-    served, saved = [], io.BytesIO()
-    epoch = SyntheticBatches.epoch
+    served, stepped, saved = [], [], io.BytesIO()
+    epoch, step = SyntheticBatches.epoch, Student.step
 
     def breaking(self, number):
         for batch in epoch(self, number):
@@ -98,11 +101,18 @@ def test_a_search_broken_off_within_an_epoch_or_a_round_ends_like_an_undisturbed
             served.append(number)
             yield batch
 
+    def breaking_step(self, *args, **kwargs):  # for those that draw their batches once
+        if len(stepped) == 6:
+            raise Stop
+        stepped.append(1)
+        return step(self, *args, **kwargs)
+
     def keep(state):
         saved.seek(0)
         torch.save(state.state_dict(), saved)
 
     monkeypatch.setattr(SyntheticBatches, "epoch", breaking)
+    monkeypatch.setattr(Student, "step", breaking_step)
     with pytest.raises(Stop):
         make_search().run(keep)
     monkeypatch.undo()
