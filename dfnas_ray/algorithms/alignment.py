@@ -22,7 +22,8 @@ from dfnas_ray.errors import GenotypeError
 from dfnas_ray.search_spaces.base import Genotype
 from dfnas_ray.seeding import derive_seed, numpy_generator
 
-Criterion = Literal["alignment", "loss", "agreement", "train_loss"]
+Figure = Literal["alignment", "stages", "train_alignment", "loss", "agreement", "train_loss"]
+"""What was measured of a candidate; ``stages`` is every stage's alignment with a rank of its own."""
 
 _MAX_MISSES = 200  # draws in a row that bring nothing new: a small space may hold no more
 
@@ -34,10 +35,10 @@ class AlignmentConfig(AlignmentSettings):
     candidates: int = Field(200, gt=0, description="Architectures measured, all different.")
     initial: int = Field(60, gt=0, description="Of these, how many are drawn at random before the forest proposes.")
     round_size: int = Field(20, gt=0, description="Candidates measured between two checkpoints.")
-    criterion: Criterion | Literal["rank_sum"] = Field(
+    criterion: Figure | Literal["rank_sum"] = Field(
         "rank_sum", description="What ranks candidates: one figure, or the sum of the logarithms of several ranks."
     )
-    rank_sum_of: tuple[Criterion, ...] = Field(
+    rank_sum_of: tuple[Figure, ...] = Field(
         ("alignment", "loss", "train_loss"), min_length=1, description="The figures of criterion: rank_sum."
     )
     surrogate: SurrogateConfig = SurrogateConfig()
@@ -106,18 +107,20 @@ class AlignmentSearch(SearchAlgorithm):
     def rank(self, measurements: Sequence[Measurement]) -> list[float]:
         r"""Return the criterion of each candidate, higher is better; NaN where its training went astray.
 
-        The sum of ranks is that of AZ-NAS (Lee & Ham 2024, arXiv:2403.19232, Eq. 8): :math:`\sum_i \log(rank_i / n)`
-        with n for the best of n candidates, so that a low rank in one figure is not made up for by the others.
+        Several ranks are added up as AZ-NAS does (Lee & Ham 2024, arXiv:2403.19232, Sec. 3): :math:`\sum_i \log(rank_i / n)`
+        with rank n for the best of n candidates, so that a low rank in one figure is not made up for by the others.
         """
-        criterion = self.config.criterion
-        names = self.config.rank_sum_of if criterion == "rank_sum" else (criterion,)
+        if not measurements:
+            return []
+        figures = self.config.rank_sum_of if self.config.criterion == "rank_sum" else (self.config.criterion,)
+        names = [name for figure in figures for name in _names(figure, measurements[0])]
         table = np.array([[_higher_is_better(found, name) for name in names] for found in measurements])
-        if criterion == "rank_sum":
-            valid = np.isfinite(table).all(axis=1)
-            ranks = np.full(table.shape, np.nan)
-            ranks[valid] = rankdata(table[valid], axis=0)
-            table = np.log(ranks / max(1, valid.sum()))
-        return table.sum(axis=1).tolist()
+        if len(names) == 1:
+            return table[:, 0].tolist()
+        valid = np.isfinite(table).all(axis=1)
+        scores = np.full(len(table), np.nan)
+        scores[valid] = np.log(rankdata(table[valid], axis=0) / max(1, valid.sum())).sum(axis=1)
+        return scores.tolist()
 
     def best(self) -> tuple[Genotype, float]:
         """Return the best candidate and its score; the first found wins a tie."""
@@ -178,5 +181,9 @@ class AlignmentSearch(SearchAlgorithm):
         return found
 
 
-def _higher_is_better(measurement: Measurement, name: Criterion) -> float:
+def _names(figure: Figure, measurement: Measurement) -> list[str]:
+    return [name for name in measurement if name.startswith("alignment_")] if figure == "stages" else [figure]
+
+
+def _higher_is_better(measurement: Measurement, name: str) -> float:
     return -measurement[name] if name in ("loss", "train_loss") else measurement[name]

@@ -108,12 +108,14 @@ class AlignmentScorer:
     precision: Precision = "float32"
 
     def __call__(self, genotypes: Sequence[Genotype]) -> list[Measurement]:
-        """Return for each genotype, with validation batches but for the last one:
+        """Return for each genotype, on the validation batches,
 
         - ``alignment``: CKA with the teacher, averaged over pairs of stages, and ``alignment_N`` of the Nth pair;
-        - ``loss``: of the distillation;
-        - ``agreement``: share of images with the teacher's class;
-        - ``train_loss``: of the distillation, averaged over the steps: the area under the curve.
+        - ``loss`` of the distillation, and ``agreement``: share of images with the teacher's class;
+
+        and averaged over the training steps, the area under the curve:
+
+        - ``train_alignment`` and ``train_loss``; 0 without steps.
         """
         return [self._measure(genotype) for genotype in genotypes]
 
@@ -130,7 +132,7 @@ class AlignmentScorer:
         network = self.space.build(genotype).to(device)
         student = Student(network, self.settings.optimizer, self.temperature, self.settings.steps, self.precision)
         candidate = _Candidate(network, self.space.image_shape, self.teacher_sizes, self.settings)
-        losses = [self._step(student, candidate, number) for number in range(self.settings.steps)]
+        steps = [self._step(student, candidate, number) for number in range(self.settings.steps)]
         # Running statistics lag behind after a few steps, so BatchNorm goes on with those of the batch.
         network.train()
         alignments, validations = [], []
@@ -144,14 +146,22 @@ class AlignmentScorer:
             **{f"alignment_{number}": value for number, value in enumerate(by_stage.tolist(), start=1)},
             "loss": sum(result.loss for result in validations) / len(validations),
             "agreement": sum(result.agreement for result in validations) / len(validations),
-            "train_loss": sum(losses) / max(1, len(losses)),
+            "train_alignment": sum(alignment for alignment, _ in steps) / max(1, len(steps)),
+            "train_loss": sum(loss for _, loss in steps) / max(1, len(steps)),
         }
 
-    def _step(self, student: Student, candidate: _Candidate, number: int) -> float:
+    def _step(self, student: Student, candidate: _Candidate, number: int) -> tuple[float, float]:
+        """Take one step and return the mean alignment and the distillation loss before it."""
         batch, grams = self.train[number % len(self.train)]
-        if self.settings.weight == 0:
-            return student.step(batch)
-        return student.step(batch, candidate, lambda: self.settings.weight * (1 - candidate.alignment(grams)).sum())
+        alignment = torch.empty(0)
+
+        def misalignment() -> Tensor:
+            nonlocal alignment
+            alignment = candidate.alignment(grams)
+            return self.settings.weight * (1 - alignment).sum()
+
+        loss = student.step(batch, candidate, misalignment)
+        return alignment.mean().item(), loss
 
 
 class _Candidate:

@@ -81,10 +81,18 @@ def test_an_exhausted_space_ends_the_search(chain, make_problem):
     assert search.best()[0] == chain.cheapest()
 
 
+def measured(alignment, stages, loss, agreement, train_alignment, train_loss):
+    by_stage = {f"alignment_{number}": value for number, value in enumerate(stages, start=1)}
+    return {"alignment": alignment, **by_stage, "loss": loss, "agreement": agreement} | {
+        "train_alignment": train_alignment,
+        "train_loss": train_loss,
+    }
+
+
 MEASURED = [
-    {"alignment": 0.9, "loss": 3.0, "agreement": 0.2, "train_loss": 5.0},
-    {"alignment": 0.5, "loss": 1.0, "agreement": 0.6, "train_loss": 4.0},
-    {"alignment": 0.7, "loss": 2.0, "agreement": 0.4, "train_loss": 6.0},
+    measured(0.9, (0.95, 0.85), loss=3.0, agreement=0.2, train_alignment=0.3, train_loss=5.0),
+    measured(0.5, (0.80, 0.20), loss=1.0, agreement=0.6, train_alignment=0.1, train_loss=4.0),
+    measured(0.7, (0.75, 0.65), loss=2.0, agreement=0.4, train_alignment=0.2, train_loss=6.0),
 ]
 
 
@@ -92,10 +100,13 @@ MEASURED = [
     ("criterion", "expected"),
     [
         ("alignment", [0.9, 0.5, 0.7]),
+        ("train_alignment", [0.3, 0.1, 0.2]),
         ("loss", [-3, -1, -2]),
         ("agreement", [0.2, 0.6, 0.4]),
         ("train_loss", [-5, -4, -6]),
-        # Ranks of alignment 3, 1, 2, of loss 1, 3, 2, of train_loss 2, 3, 1; of three.
+        # Ranks of the first stage 3, 2, 1, of the second 3, 1, 2; of three.
+        ("stages", [math.log(3 * 3 / 9), math.log(2 * 1 / 9), math.log(1 * 2 / 9)]),
+        # Ranks of alignment 3, 1, 2, of loss 1, 3, 2, of train_loss 2, 3, 1.
         ("rank_sum", [math.log(3 * 1 * 2 / 27), math.log(1 * 3 * 3 / 27), math.log(2 * 2 * 1 / 27)]),
     ],
 )
@@ -129,10 +140,12 @@ def test_every_figure_is_measured_and_within_its_range(problem, chain):
     (found,) = scorer([chain.decode("1212")])
     # The teacher has stages of 16, 8 and 4 pixels, these chains of 16, 8 and 4.
     stages = [found[f"alignment_{number}"] for number in (1, 2, 3)]
-    assert set(found) == {"alignment", "alignment_1", "alignment_2", "alignment_3", "loss", "agreement", "train_loss"}
+    assert set(found) == set(MEASURED[0]) | {"alignment_3"}
     assert all(0 < value < 1 for value in stages)
     assert found["alignment"] == pytest.approx(sum(stages) / 3)
     assert found["loss"] > 0
+    assert found["train_loss"] > 0
+    assert 0 < found["train_alignment"] < 1
     assert 0 <= found["agreement"] <= 1
 
 
@@ -144,7 +157,7 @@ def test_a_candidate_that_is_the_teacher_is_fully_aligned(problem, monkeypatch):
     scorer = make_alignment(problem, steps=0).scorer()
     monkeypatch.setattr(type(problem.space), "build", lambda self, genotype: teacher)
     (found,) = scorer([problem.space.cheapest()])
-    expected = {"alignment": 1, "alignment_1": 1, "alignment_2": 1, "loss": 0, "agreement": 1, "train_loss": 0}
+    expected = measured(1, (1, 1), loss=0, agreement=1, train_alignment=0, train_loss=0)
     assert found == pytest.approx(expected, abs=1e-5)
 
 
