@@ -13,6 +13,7 @@ from dfnas_ray.algorithms.evolution import Evolution, EvolutionConfig
 from dfnas_ray.algorithms.proxyless import ProxylessConfig
 from dfnas_ray.algorithms.random_search import RandomSearchConfig
 from dfnas_ray.algorithms.spos import SposConfig
+from dfnas_ray.algorithms.zero_cost import ZeroCostConfig
 
 __all__ = [
     "AlignmentConfig",
@@ -26,4 +27,5 @@ __all__ = [
     "SearchProblem",
     "SearchState",
     "SposConfig",
+    "ZeroCostConfig",
 ]

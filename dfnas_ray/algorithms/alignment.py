@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from itertools import compress
 from typing import Any, ClassVar, Literal, Self
 
-import numpy as np
 from pydantic import Field, model_validator
-from scipy.stats import rankdata
 
 from dfnas_ray.algorithms.alignment_scorer import AlignmentScorer, AlignmentSettings, make_scorer
 from dfnas_ray.algorithms.base import Measurement, SearchAlgorithm, SearchProblem
+from dfnas_ray.algorithms.ranks import add_up_ranks
 from dfnas_ray.algorithms.surrogate import ForestSurrogate, SurrogateConfig
 from dfnas_ray.errors import GenotypeError
 from dfnas_ray.search_spaces.base import Genotype
@@ -105,22 +105,17 @@ class AlignmentSearch(SearchAlgorithm):
         return make_scorer(self.config, self.problem)
 
     def rank(self, measurements: Sequence[Measurement]) -> list[float]:
-        r"""Return the criterion of each candidate, higher is better; NaN where its training went astray.
-
-        Several ranks are added up as AZ-NAS does (Lee & Ham 2024, arXiv:2403.19232, Sec. 3): :math:`\sum_i \log(rank_i / n)`
-        with rank n for the best of n candidates, so that a low rank in one figure is not made up for by the others.
-        """
+        """Return the criterion of each candidate, higher is better; NaN where its training went astray."""
         if not measurements:
             return []
         figures = self.config.rank_sum_of if self.config.criterion == "rank_sum" else (self.config.criterion,)
         names = [name for figure in figures for name in _names(figure, measurements[0])]
-        table = np.array([[_higher_is_better(found, name) for name in names] for found in measurements])
+        valued = [{name: _higher_is_better(found, name) for name in names} for found in measurements]
         if len(names) == 1:
-            return table[:, 0].tolist()
-        valid = np.isfinite(table).all(axis=1)
-        scores = np.full(len(table), np.nan)
-        scores[valid] = np.log(rankdata(table[valid], axis=0) / max(1, valid.sum())).sum(axis=1)
-        return scores.tolist()
+            return [found[names[0]] for found in valued]
+        valid = [all(map(math.isfinite, found.values())) for found in valued]
+        ranked = iter(add_up_ranks(list(compress(valued, valid)), names) if any(valid) else ())
+        return [next(ranked) if is_valid else math.nan for is_valid in valid]
 
     def best(self) -> tuple[Genotype, float]:
         """Return the best candidate and its score; the first found wins a tie."""
