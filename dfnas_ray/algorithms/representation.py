@@ -6,7 +6,7 @@ agree. With :math:`H = I - \frac1B 1 1^T`,
 .. math:: HSIC(K, L) = \frac{1}{(B-1)^2} tr(K H L H), \qquad
           CKA(K, L) = \frac{HSIC(K, L)}{\sqrt{HSIC(K, K) \, HSIC(L, L)}}
 
-Sources: Gretton et al. 2005 (HSIC); Song et al. 2012, JMLR 13, Eq. 5 (its unbiased estimator); Kornblith et al. 2019,
+Sources: Gretton et al. 2005 (HSIC); Song et al. 2012, JMLR 13 (its unbiased estimator); Kornblith et al. 2019,
 arXiv:1905.00414, Sec. 3 (CKA, linear and RBF). Zheng et al. 2022, CVPR, estimate with the normalised HSIC the mutual
 information of representations, by which RMI-NAS ranks architectures.
 Shapes: B images, D features; Gram matrices (..., B, B), for instance one per stage of a network.
@@ -44,7 +44,7 @@ def gram(features: Tensor, kernel: Kernel) -> Tensor:
 def center(grams: Tensor, unbiased: bool = False) -> Tensor:
     """Return H K H; or, ``unbiased``, the U-centred matrix, whose products have HSIC's unbiased estimator as their sum.
 
-    The latter has a diagonal of zeros and needs B > 3 (Székely & Rizzo 2014, arXiv:1310.2926, Sec. 2).
+    The latter has a diagonal of zeros and needs B > 3 (Székely & Rizzo 2014, arXiv:1310.2926).
     """
     size = grams.shape[-1]
     if not unbiased:
