@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
+from dfnas_ray.algorithms.alignment import AlignmentConfig
 from dfnas_ray.algorithms.darts import DartsConfig
 from dfnas_ray.algorithms.proxyless import ProxylessConfig
 from dfnas_ray.algorithms.random_search import RandomSearchConfig
@@ -17,7 +18,8 @@ from dfnas_ray.search_spaces import NASBenchMacroConfig, SearchSpaceConfig
 from dfnas_ray.training.config import DistillationConfig, OptimizerConfig
 
 AlgorithmConfig = Annotated[
-    DartsConfig | ProxylessConfig | RandomSearchConfig | SposConfig | ZeroCostConfig, Field(discriminator="kind")
+    AlignmentConfig | DartsConfig | ProxylessConfig | RandomSearchConfig | SposConfig | ZeroCostConfig,
+    Field(discriminator="kind"),
 ]
 
 ALGORITHM_CONFIGS: dict[str, Any] = {

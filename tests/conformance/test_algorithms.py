@@ -19,6 +19,8 @@ from .conftest import SMALL, kind_of
 
 EVOLUTION = {"generations": 2, "population": 4, "parents": 2, "mutations": 2, "crossovers": 1}
 SHORT = {
+    "alignment": {"candidates": 6, "initial": 2, "round_size": 2, "steps": 1, "batches": 1, "validation_batches": 1}
+    | {"batch_size": 16, "surrogate": {"trees": 5, "pool": 20}},
     "darts": {"epochs": 2, "batch_size": 16, "collapse": {"eigenvalue": False}},
     "proxyless": {"epochs": 3, "warmup_epochs": 1, "batch_size": 16},
     "random_search": {"candidates": 3, "round_size": 1, "epochs": 1, "batch_size": 16},
@@ -101,7 +103,7 @@ def test_a_search_broken_off_within_an_epoch_or_a_round_ends_like_an_undisturbed
             yield batch
 
     def breaking_untrained(self, genotype):
-        if len(built) == 6:  # candidates that are never trained take no more batches
+        if len(built) == 6:  # candidates that are never trained, or all on the same batches, take no more of them
             raise Stop
         built.append(genotype)
         return build(self, genotype)
