@@ -45,6 +45,7 @@ class AlignmentConfig(AlignmentSettings):
 
     unsuitable_spaces: ClassVar[dict[str, str]] = {}
     cannot_rank: ClassVar[str] = ""
+    trains_by_epochs: ClassVar[bool] = False
 
     @model_validator(mode="after")
     def _check(self) -> Self:

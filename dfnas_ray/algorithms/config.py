@@ -90,6 +90,12 @@ class SearchConfig(BaseModel):
     max_macs: Annotated[int | str | None, BeforeValidator(_parse_limit)] = Field(
         "90%", description="Largest MACs of an architecture: a number, a share of the teacher's such as 50%, or null."
     )
+    start_after_shards: int | None = Field(
+        None,
+        gt=0,
+        description="Start when so many shards are there, and take up the others at each epoch as they come; null waits "
+        "for all. The result then depends on when shards arrive.",
+    )
     validation_fraction: float = Field(0.2, gt=0, lt=1, description="Share of the synthetic images for validation.")
     distillation: DistillationConfig = DistillationConfig()
     precision: Precision = Field(
@@ -116,6 +122,12 @@ class SearchConfig(BaseModel):
                     f"the algorithm {algorithm.kind} cannot search the space {space.kind}: {reason}. Take another "
                     "algorithm, such as darts or spos, or another space."
                 )
+        if self.start_after_shards is not None and not any(algorithm.trains_by_epochs for algorithm in self.algorithm):
+            kinds = ", ".join(dict.fromkeys(algorithm.kind for algorithm in self.algorithm))
+            raise ValueError(
+                f"start_after_shards ({self.start_after_shards}) does nothing for {kinds}: candidates are compared on the "
+                "whole set. Set it to null, or take an algorithm that trains first, such as spos."
+            )
         return self
 
     @property

@@ -87,7 +87,11 @@ def synthesize(
             inverter = inverter or Inverter(teacher, config.synthesis, device)
             made = synthesize_shard(inverter, seed, shard, lambda images: clock.check())
             info = ShardInfo(
-                key, shard, config.synthesis.num_shards, teacher.fingerprint, [[asdict(p) for p in c] for c in made.curves]
+                key,
+                shard,
+                config.synthesis.num_shards,
+                teacher.fingerprint,
+                [[asdict(p) for p in c] for c in made.curves],
             )
             Location.parse(file).write_bytes(encode_shard(info, made.images, made.labels, made.rounds, made.logits))
         parts.append(decode_shard(file.read_bytes(), key, str(file))[1])
@@ -95,7 +99,13 @@ def synthesize(
 
 
 def batches_of(
-    config: ExperimentConfig, teacher: Teacher, images: SyntheticImages, size: int, root: int, seed: int, device: torch.device
+    config: ExperimentConfig,
+    teacher: Teacher,
+    images: SyntheticImages,
+    size: int,
+    root: int,
+    seed: int,
+    device: torch.device,
 ) -> tuple[SyntheticBatches, SyntheticBatches]:
     """Return training and validation batches, split as in a run."""
     mask = split_mask(images.ids, config.search.validation_fraction, root)
@@ -121,9 +131,7 @@ def search(state: SearchState, file: Path, clock: Clock) -> None:
     state.run(keep)
 
 
-def compare(
-    finalists: list[str], file: Path, score: Callable[[str], float], clock: Clock
-) -> dict[str, float]:
+def compare(finalists: list[str], file: Path, score: Callable[[str], float], clock: Clock) -> dict[str, float]:
     """Return each finalist's score by training it alone; those that are written already are not trained again."""
     scores: dict[str, float] = json.loads(file.read_text()) if file.exists() else {}
     for text in finalists:
@@ -164,9 +172,7 @@ def run(
             space, train, validation, config.search.distillation, chosen.optimizer, chosen.epochs, selection_seed,
             config.search.precision,
         )  # fmt: skip
-        scores = compare(
-            finalists, own / "finalists.json", lambda text: scorer([space.decode(text)])[0][SCORE], clock
-        )
+        scores = compare(finalists, own / "finalists.json", lambda text: scorer([space.decode(text)])[0][SCORE], clock)
     best = max(finalists, key=lambda text: scores[text])
     result = {"own_best": finalists[0], "best": best, "finalists": scores}
     (own / "result.json").write_text(json.dumps(result))
@@ -207,7 +213,9 @@ def main() -> int:
     print("| algorithm | seed | cell | accuracy | the search's own best |\n|---|---|---|---|---|")
     for name, results in found.items():
         for root, result in zip(arguments.seeds, results, strict=True):
-            print(f"| {name} | {root} | {result['best']} | {truth[result['best']]:.2f} | {truth[result['own_best']]:.2f} |")
+            print(
+                f"| {name} | {root} | {result['best']} | {truth[result['best']]:.2f} | {truth[result['own_best']]:.2f} |"
+            )
         values = [truth[result["best"]] for result in results]
         spread = statistics.stdev(values) if len(values) > 1 else 0.0
         print(f"{name}: {statistics.mean(values):.2f} +- {spread:.2f}; best of the table {max(truth.values()):.2f}")

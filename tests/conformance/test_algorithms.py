@@ -176,3 +176,7 @@ def test_measurements_and_scores_do_not_depend_on_the_order_of_candidates(make_s
     scores = algorithm.rank(measured)
     assert len(scores) == len(candidates)
     assert algorithm.rank(measured[::-1]) == pytest.approx(scores[::-1])
+
+
+def test_an_algorithm_says_whether_it_trains_before_it_compares_candidates(pair, make_search):
+    assert make_search().algorithm.is_training == pair[0].trains_by_epochs
