@@ -1,10 +1,11 @@
 """Search algorithms, with no idea of who runs them.
 
-Add one: a module with a config that has ``kind``, ``batch_size``, ``steps_to_show``, ``unsuitable_spaces`` and
-``algorithm(problem) -> SearchAlgorithm``, and one line in the union of `config`. ``tests/conformance`` picks it up by
-itself.
+Add one: a module with a config that has ``kind``, ``batch_size``, ``steps_to_show``, ``unsuitable_spaces``,
+``cannot_rank`` and ``algorithm(problem) -> SearchAlgorithm``, and one line in the union of `config`.
+``tests/conformance`` picks it up by itself.
 """
 
+from dfnas_ray.algorithms.alignment import AlignmentConfig
 from dfnas_ray.algorithms.base import SearchAlgorithm, SearchProblem, SearchState
 from dfnas_ray.algorithms.config import SearchConfig
 from dfnas_ray.algorithms.darts import DartsConfig
@@ -12,8 +13,10 @@ from dfnas_ray.algorithms.evolution import Evolution, EvolutionConfig
 from dfnas_ray.algorithms.proxyless import ProxylessConfig
 from dfnas_ray.algorithms.random_search import RandomSearchConfig
 from dfnas_ray.algorithms.spos import SposConfig
+from dfnas_ray.algorithms.zero_cost import ZeroCostConfig
 
 __all__ = [
+    "AlignmentConfig",
     "DartsConfig",
     "Evolution",
     "EvolutionConfig",
@@ -24,4 +27,5 @@ __all__ = [
     "SearchProblem",
     "SearchState",
     "SposConfig",
+    "ZeroCostConfig",
 ]

@@ -1,7 +1,8 @@
 """The contract of a search algorithm, and the loop that runs any of them.
 
-An algorithm may train (`train_epoch`, while `is_training`), and then propose candidates (`ask`) and learn their scores
-(`tell`) until it is finished. A gradient search only trains, a random search only proposes, a one-shot search does both.
+An algorithm may train (`train_epoch`, while `is_training`), and then propose candidates (`ask`) and learn what was
+measured of them (`tell`) until it is finished. A gradient search only trains, a random search only proposes, a one-shot
+search does both. An algorithm that measures single candidates can also put any given architectures in order (`rank`).
 """
 
 from __future__ import annotations
@@ -19,8 +20,14 @@ from dfnas_ray.search_spaces.base import Genotype, SearchSpace
 from dfnas_ray.training.batches import SyntheticBatches
 from dfnas_ray.training.config import DistillationConfig
 
-ScoreCandidates = Callable[[Sequence[Genotype]], list[float]]
-"""Returns one score per candidate, in their order; higher is better."""
+Measurement = dict[str, float]
+"""What was measured of one candidate, by name; what it is worth may depend on those of others (`SearchAlgorithm.rank`)."""
+
+MeasureCandidates = Callable[[Sequence[Genotype]], list[Measurement]]
+"""Returns one measurement per candidate, in their order."""
+
+SCORE = "score"
+"""The only figure of algorithms that measure a single one; higher is better."""
 
 
 def _leave(parameters: Iterable[nn.Parameter]) -> None:
@@ -54,10 +61,13 @@ class SearchProblem:
 
 
 class Scorer(Protocol):
-    """A `ScoreCandidates` that can be sent to another process and placed on a device there."""
+    """A `MeasureCandidates` that can be sent to another process and placed on a device there.
 
-    def __call__(self, genotypes: Sequence[Genotype]) -> list[float]:
-        """Return one score per candidate."""
+    What it measures of a candidate must not depend on the others, nor on the order in which they come.
+    """
+
+    def __call__(self, genotypes: Sequence[Genotype]) -> list[Measurement]:
+        """Return one measurement per candidate."""
         ...
 
     def to(self, device: torch.device) -> None:
@@ -93,16 +103,24 @@ class SearchAlgorithm(ABC):
         return True
 
     def ask(self) -> list[Genotype]:
-        """Return candidates to score."""
+        """Return candidates to measure."""
         raise NotImplementedError
 
-    def tell(self, scores: Sequence[float]) -> None:
-        """Take the scores of the candidates of the last `ask`."""
+    def tell(self, measurements: Sequence[Measurement]) -> list[float]:
+        """Take what was measured of the candidates of the last `ask`, and return their scores as they stand now."""
         raise NotImplementedError
 
     def scorer(self) -> Scorer:
-        """Return what scores candidates with what was trained; a copy that can work in another process."""
+        """Return what measures candidates with what was trained; a copy that can work in another process."""
         raise NotImplementedError
+
+    def rank(self, measurements: Sequence[Measurement]) -> list[float]:
+        """Return one score per measurement, higher is better; NaN where a candidate could not be measured.
+
+        By default each is scored by itself. Algorithms that compare candidates with each other, such as those that add
+        up ranks, look at all of them.
+        """
+        return [measurement[SCORE] for measurement in measurements]
 
     @abstractmethod
     def best(self) -> tuple[Genotype, float]:
@@ -135,35 +153,38 @@ class SearchState:
     def run(
         self,
         on_progress: Callable[[SearchState], None] = lambda state: None,
-        score_with: Callable[[Scorer], ScoreCandidates] = lambda scorer: scorer,
+        measure_with: Callable[[Scorer], MeasureCandidates] = lambda scorer: scorer,
     ) -> None:
         """Run to the end.
 
         Args:
             on_progress: Called after each epoch and each round of candidates: the place for a checkpoint.
-            score_with: Given the trained scorer, returns the function to call; it may spread candidates over machines.
+            measure_with: Given the trained scorer, returns the function to call; it may spread candidates over machines.
         """
+        self.train(on_progress)
         algorithm = self.algorithm
-        while algorithm.is_training:
-            metrics = algorithm.train_epoch()
-            self.history.append({"phase": "training", "number": algorithm.epochs_done, **metrics})
-            on_progress(self)
-        score = score_with(algorithm.scorer()) if not algorithm.is_finished else None
+        measure = measure_with(algorithm.scorer()) if not algorithm.is_finished else None
         while not algorithm.is_finished:
-            assert score is not None
+            assert measure is not None
             candidates = algorithm.ask()
-            scores = score(candidates)
-            algorithm.tell(scores)
+            scores = algorithm.tell(measure(candidates))
             number = 1 + sum(entry["phase"] == "sampling" for entry in self.history)
             self.history.append(
                 {
                     "phase": "sampling",
                     "number": number,
                     "best": algorithm.best()[1],
-                    "scores": list(scores),
+                    "scores": scores,
                     "genotypes": [algorithm.space.encode(candidate) for candidate in candidates],
                 }
             )
+            on_progress(self)
+
+    def train(self, on_progress: Callable[[SearchState], None] = lambda state: None) -> None:
+        """Train to the last epoch: from then on candidates can be measured."""
+        while self.algorithm.is_training:
+            metrics = self.algorithm.train_epoch()
+            self.history.append({"phase": "training", "number": self.algorithm.epochs_done, **metrics})
             on_progress(self)
 
     def state_dict(self) -> dict[str, Any]:

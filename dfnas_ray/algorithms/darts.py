@@ -80,6 +80,7 @@ class DartsConfig(BaseModel):
 
     trains_by_epochs: ClassVar[bool] = True
     unsuitable_spaces: ClassVar[dict[str, str]] = {}
+    cannot_rank: ClassVar[str] = "its alphas weigh operations, not whole architectures"
 
     @property
     def steps_to_show(self) -> int:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from dfnas_ray.algorithms.base import SCORE, Measurement
 from dfnas_ray.ops.mixed import Choice
 from dfnas_ray.ops.precision import Precision, autocast, autocast_dtype
 from dfnas_ray.search_spaces.base import Genotype, SearchSpace, Supernet
@@ -63,9 +64,9 @@ class OneShotScorer:
     temperature: float
     precision: Precision = "float32"
 
-    def __call__(self, genotypes: Sequence[Genotype]) -> list[float]:
-        """Return one score per genotype; higher is better."""
-        return [self._score(genotype) for genotype in genotypes]
+    def __call__(self, genotypes: Sequence[Genotype]) -> list[Measurement]:
+        """Return the fitness of each genotype; higher is better."""
+        return [{SCORE: self._score(genotype)} for genotype in genotypes]
 
     def to(self, device: torch.device) -> None:
         """Move supernet and images to a device."""

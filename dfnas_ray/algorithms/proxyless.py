@@ -81,6 +81,7 @@ class ProxylessConfig(BaseModel):
     reinforce_decay: float = Field(0.9, ge=0, lt=1, description="Of the moving average that rewards are compared with.")
     cost: CostTermConfig = MacsTermConfig()
 
+    cannot_rank: ClassVar[str] = "its alphas weigh operations, not whole architectures"
     trains_by_epochs: ClassVar[bool] = True
     unsuitable_spaces: ClassVar[dict[str, str]] = {
         "darts": "a DARTS cell keeps two of several edges per node, a choice that path gates, one per edge, do not make",

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from dfnas_ray.algorithms.base import SearchAlgorithm, SearchProblem
+from dfnas_ray.algorithms.base import Measurement, SearchAlgorithm, SearchProblem
 from dfnas_ray.algorithms.stand_alone import StandAloneScorer
 from dfnas_ray.errors import GenotypeError
 from dfnas_ray.search_spaces.base import Genotype
@@ -36,6 +36,7 @@ class RandomSearchConfig(BaseModel):
 
     trains_by_epochs: ClassVar[bool] = False
     unsuitable_spaces: ClassVar[dict[str, str]] = {}
+    cannot_rank: ClassVar[str] = ""
 
     @property
     def steps_to_show(self) -> int:
@@ -74,12 +75,14 @@ class RandomSearch(SearchAlgorithm):
                 self._asked.append(genotype)
         return list(self._asked)
 
-    def tell(self, scores: Sequence[float]) -> None:
+    def tell(self, measurements: Sequence[Measurement]) -> list[float]:
         """Take the round's scores; NaN is worst."""
         self._is_exhausted = not self._asked
+        scores = self.rank(measurements)
         for genotype, score in zip(self._asked, scores, strict=True):
             self.scores[genotype] = -math.inf if math.isnan(score) else score
         self._asked = []
+        return scores
 
     def scorer(self) -> StandAloneScorer:
         """Return a scorer that trains each candidate alone."""

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-from dfnas_ray.algorithms.base import SearchAlgorithm, SearchProblem
+from dfnas_ray.algorithms.base import Measurement, SearchAlgorithm, SearchProblem
 from dfnas_ray.algorithms.evolution import Evolution, EvolutionConfig
 from dfnas_ray.algorithms.one_shot import Fitness, OneShotScorer
 from dfnas_ray.search_spaces.base import Genotype
@@ -39,6 +39,7 @@ class SposConfig(BaseModel):
 
     trains_by_epochs: ClassVar[bool] = True
     unsuitable_spaces: ClassVar[dict[str, str]] = {}
+    cannot_rank: ClassVar[str] = ""
 
     @property
     def steps_to_show(self) -> int:
@@ -88,9 +89,11 @@ class Spos(SearchAlgorithm):
         """Return the next generation."""
         return self.evolution.ask()
 
-    def tell(self, scores: Sequence[float]) -> None:
+    def tell(self, measurements: Sequence[Measurement]) -> list[float]:
         """Take the generation's scores."""
+        scores = self.rank(measurements)
         self.evolution.tell(scores)
+        return scores
 
     def scorer(self) -> OneShotScorer:
         """Return a scorer with a copy of the supernet as it is now."""

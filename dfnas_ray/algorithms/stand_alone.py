@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from dfnas_ray.algorithms.base import SCORE, Measurement
 from dfnas_ray.ops.precision import Precision
 from dfnas_ray.search_spaces.base import Genotype, SearchSpace
 from dfnas_ray.seeding import derive_seed, seed_everything
@@ -37,9 +38,9 @@ class StandAloneScorer:
     seed: int
     precision: Precision = "float32"
 
-    def __call__(self, genotypes: Sequence[Genotype]) -> list[float]:
+    def __call__(self, genotypes: Sequence[Genotype]) -> list[Measurement]:
         """Return minus the distillation loss on the validation images; higher is better."""
-        return [self._score(genotype) for genotype in genotypes]
+        return [{SCORE: self._score(genotype)} for genotype in genotypes]
 
     def to(self, device: torch.device) -> None:
         """Move the images to a device."""

@@ -24,7 +24,7 @@ from ray import tune
 from ray.util.placement_group import get_current_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from dfnas_ray.algorithms.base import ScoreCandidates, Scorer, SearchProblem, SearchState
+from dfnas_ray.algorithms.base import SCORE, MeasureCandidates, Measurement, Scorer, SearchProblem, SearchState
 from dfnas_ray.algorithms.config import SearchConfig, Trial
 from dfnas_ray.algorithms.stand_alone import StandAloneScorer
 from dfnas_ray.distributed.board import ProgressBoard
@@ -159,7 +159,7 @@ def _train_alone(
         seed,
         job.config.precision,
     )
-    return scorer([genotype])[0]
+    return scorer([genotype])[0][SCORE]
 
 
 def _trial(
@@ -297,7 +297,7 @@ _scorers: dict[str, Scorer] = {}  # of this worker process: the last one that it
 
 
 @ray.remote
-def _score(scorer: list[ray.ObjectRef[Scorer]], genotypes: list[Genotype], threads: int) -> list[float]:
+def _score(scorer: list[ray.ObjectRef[Scorer]], genotypes: list[Genotype], threads: int) -> list[Measurement]:
     device = worker_device(threads)
     key = scorer[0].hex()
     if key not in _scorers:
@@ -307,15 +307,15 @@ def _score(scorer: list[ray.ObjectRef[Scorer]], genotypes: list[Genotype], threa
     return _scorers[key](genotypes)
 
 
-def _spread(scorer: Scorer, resources: SearchResources, device: torch.device) -> ScoreCandidates:
-    """Return a function that scores candidates with Ray tasks, wherever the trial has a place."""
+def _spread(scorer: Scorer, resources: SearchResources, device: torch.device) -> MeasureCandidates:
+    """Return a function that measures candidates with Ray tasks, wherever the trial has a place."""
     if resources.scoring_workers == 0 and resources.gpus:
         return scorer  # the trial holds its GPU, which no task could share
     scorer.to(torch.device("cpu"))
     shared = ray.put(scorer)
     group = get_current_placement_group()
 
-    def submit(worker: int, genotypes: list[Genotype]) -> ray.ObjectRef[list[float]]:
+    def submit(worker: int, genotypes: list[Genotype]) -> ray.ObjectRef[list[Measurement]]:
         own = resources.scoring_workers == 0  # the trial waits meanwhile: what it holds is free
         strategy = PlacementGroupSchedulingStrategy(group, 0 if own else 1 + worker) if group else "DEFAULT"
         task = _score.options(
@@ -325,16 +325,16 @@ def _spread(scorer: Scorer, resources: SearchResources, device: torch.device) ->
         )
         return task.remote([shared], genotypes, resources.cpus)
 
-    def score(genotypes: Sequence[Genotype]) -> list[float]:
+    def measure(genotypes: Sequence[Genotype]) -> list[Measurement]:
         workers = max(1, resources.scoring_workers)
         parts = [list(genotypes[worker::workers]) for worker in range(workers)]
-        scores = ray.get([submit(worker, part) for worker, part in enumerate(parts)])
-        ordered: list[float] = [0.0] * len(genotypes)
-        for worker, part in enumerate(scores):
+        measured = ray.get([submit(worker, part) for worker, part in enumerate(parts)])
+        ordered: list[Measurement] = [{}] * len(genotypes)
+        for worker, part in enumerate(measured):
             ordered[worker::workers] = part
         return ordered
 
-    return score
+    return measure
 
 
 def _last_line(error: BaseException) -> str:

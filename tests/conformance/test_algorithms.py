@@ -17,11 +17,14 @@ from dfnas_ray.training.config import DistillationConfig
 
 from .conftest import SMALL, kind_of
 
-EVOLUTION = {"generations": 2, "population": 3, "parents": 2, "mutations": 2, "crossovers": 1}
+EVOLUTION = {"generations": 2, "population": 4, "parents": 2, "mutations": 2, "crossovers": 1}
 SHORT = {
+    "alignment": {"candidates": 6, "initial": 2, "round_size": 2, "steps": 1, "batches": 1, "validation_batches": 1}
+    | {"batch_size": 16, "surrogate": {"trees": 5, "pool": 20}},
     "darts": {"epochs": 2, "batch_size": 16, "collapse": {"eigenvalue": False}},
     "proxyless": {"epochs": 3, "warmup_epochs": 1, "batch_size": 16},
     "random_search": {"candidates": 3, "round_size": 1, "epochs": 1, "batch_size": 16},
+    "zero_cost": {"proxies": ("synflow", "zico", "az_nas"), "batch_size": 8, "evolution": EVOLUTION},
     "spos": {"epochs": 2, "batch_size": 16, "calibration_batches": 2, "evolution": EVOLUTION},
 }
 
@@ -88,8 +91,9 @@ def test_a_search_that_stops_anywhere_ends_like_an_undisturbed_one(make_search):
 def test_a_search_broken_off_within_an_epoch_or_a_round_ends_like_an_undisturbed_one(make_search, monkeypatch):
     undisturbed = make_search()
     undisturbed.run()
-    served, saved = [], io.BytesIO()
-    epoch = SyntheticBatches.epoch
+    served, built, saved = [], [], io.BytesIO()
+    space = type(undisturbed.algorithm.space)
+    epoch, build = SyntheticBatches.epoch, space.build
 
     def breaking(self, number):
         for batch in epoch(self, number):
@@ -98,11 +102,18 @@ def test_a_search_broken_off_within_an_epoch_or_a_round_ends_like_an_undisturbed
             served.append(number)
             yield batch
 
+    def breaking_untrained(self, genotype):
+        if len(built) == 6:  # candidates that are never trained, or all on the same batches, take no more of them
+            raise Stop
+        built.append(genotype)
+        return build(self, genotype)
+
     def keep(state):
         saved.seek(0)
         torch.save(state.state_dict(), saved)
 
     monkeypatch.setattr(SyntheticBatches, "epoch", breaking)
+    monkeypatch.setattr(space, "build", breaking_untrained)
     with pytest.raises(Stop):
         make_search().run(keep)
     monkeypatch.undo()
@@ -146,6 +157,25 @@ def test_finalists_are_different_architectures_within_the_limit_and_the_best_com
     assert algorithm.finalists(1) == finalists[:1]
     limit = algorithm.problem.max_macs
     assert all(algorithm.space.cost(genotype).macs <= limit for genotype in finalists)
+
+
+def test_measurements_and_scores_do_not_depend_on_the_order_of_candidates(make_search):
+    state = make_search()
+    algorithm = state.algorithm
+    if algorithm.config.cannot_rank:
+        with pytest.raises(NotImplementedError):
+            algorithm.scorer()
+        return
+    state.train()
+    scorer = algorithm.scorer()
+    rng = np.random.default_rng(3)
+    candidates = list(dict.fromkeys(algorithm.space.sample(rng) for _ in range(4)))
+    measured = scorer(candidates)
+    assert all(isinstance(value, float) for measurement in measured for value in measurement.values())
+    assert scorer(candidates[::-1]) == measured[::-1]
+    scores = algorithm.rank(measured)
+    assert len(scores) == len(candidates)
+    assert algorithm.rank(measured[::-1]) == pytest.approx(scores[::-1])
 
 
 def test_an_algorithm_says_whether_it_trains_before_it_compares_candidates(pair, make_search):

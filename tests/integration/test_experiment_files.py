@@ -77,7 +77,7 @@ def test_an_experiment_takes_two_steps(file, weights, tmp_path):
             if search.is_training:
                 assert np.isfinite(search.train_epoch()["loss"])
             else:
-                assert np.isfinite(search.scorer()(search.ask()[:1])[0])
+                assert np.isfinite(search.rank(search.scorer()(search.ask()[:1]))[0])
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)

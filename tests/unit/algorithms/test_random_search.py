@@ -18,7 +18,7 @@ def test_candidates_are_new_within_the_limit_and_as_many_as_asked(chain, make_pr
     while not search.is_finished:
         asked.append(search.ask())
         assert search.ask() == asked[-1]
-        search.tell([float(sum(genotype)) for genotype in asked[-1]])
+        search.tell([{"score": float(sum(genotype))} for genotype in asked[-1]])
     flat = [genotype for round_ in asked for genotype in round_]
     assert [len(round_) for round_ in asked] == [4, 2]
     assert len(set(flat)) == 6
@@ -30,7 +30,7 @@ def test_an_exhausted_space_ends_the_search(chain, make_problem):
     limit = chain.cost(chain.cheapest()).macs
     search = make_random(make_problem(chain, max_macs=limit), candidates=50)
     while not search.is_finished:
-        search.tell([0.0] * len(search.ask()))
+        search.tell([{"score": 0.0}] * len(search.ask()))
     assert 1 <= len(search.scores) < 50
 
 
