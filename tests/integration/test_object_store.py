@@ -10,6 +10,7 @@ import sys
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from pyarrow import fs
@@ -17,7 +18,9 @@ from s3_server import s3_server
 
 from dfnas_ray.errors import StorageError
 from dfnas_ray.pipeline import Pipeline
+from dfnas_ray.report.samples import read_curves
 from dfnas_ray.storage.location import Location
+from dfnas_ray.storage.shards import ShardInfo, encode_shard, manifest_entry, shard_name
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
@@ -122,6 +125,23 @@ def test_a_store_that_is_out_of_order_for_a_while_is_waited_for(server, at_home,
     assert server.refused > before
     assert "trying again for up to 120 s" in caplog.text
     assert file.read_json() == {"kept": 2}
+
+
+def test_a_report_waits_for_shards_that_cannot_be_read_for_a_while(server, at_home):
+    folder = Location.parse(server.uri("bucket/shards"))
+    data = encode_shard(
+        ShardInfo("k", 0, 1, "t", [[{"step": 0, "losses": {"total": 1.0}}]]),
+        np.zeros((4, 1, 8, 8), np.uint8), np.arange(4), np.zeros(4, int), np.zeros((4, 5)),
+    )  # fmt: skip
+    (folder / shard_name(0)).write_bytes(data)
+    manifest = {"shards": [manifest_entry(0, data, 4)]}
+    server.mode = "overloaded"
+    before = server.refused
+    threading.Timer(8.0, lambda: setattr(server, "mode", "works")).start()
+    facts = read_curves(folder, manifest)
+    assert server.refused > before
+    assert facts.problems == []
+    assert facts.curves == {0: [(0, {"total": 1.0})]}
 
 
 def test_a_bucket_that_may_not_be_written_is_one_error(server, at_home):
