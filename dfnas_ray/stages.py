@@ -69,7 +69,7 @@ def synthesize(session: Session, stage: StageDir, kept: dict[int, dict[str, Any]
         runtime = session.runtime
         runtime.check_fits("synthesis", resources)
         num_actors = min(len(todo), resources.actors or runtime.room_for(resources))
-        job = ShardJob(config, session.config.seed, stage.key, session.teacher.fingerprint, stage.location)
+        job = ShardJob(config, stage.inputs["seed"], stage.key, session.teacher.fingerprint, stage.location)
         board = ProgressBoard()
         total = len(todo) * config.image_steps_per_shard
         with session.listener.task("Synthesizing", total, "image step") as task, board.shown_on(task):

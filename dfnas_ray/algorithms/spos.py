@@ -8,13 +8,13 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from dfnas_ray.algorithms.base import Measurement, SearchAlgorithm, SearchProblem
+from dfnas_ray.algorithms.base import BaseAlgorithmConfig, Measurement, SearchAlgorithm, SearchProblem
 from dfnas_ray.algorithms.evolution import Evolution, EvolutionConfig
 from dfnas_ray.algorithms.one_shot import Fitness, OneShotScorer
 from dfnas_ray.search_spaces.base import Genotype
@@ -23,10 +23,8 @@ from dfnas_ray.training.config import OptimizerConfig
 from dfnas_ray.training.student import Student
 
 
-class SposConfig(BaseModel):
+class SposConfig(BaseAlgorithmConfig):
     """Single-path one-shot search."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["spos"] = "spos"
     epochs: int = Field(120, gt=0, description="Passes of supernet training over the synthetic training images.")
@@ -36,9 +34,6 @@ class SposConfig(BaseModel):
     calibration_batches: int = Field(8, gt=0, description="Batches from which BatchNorm statistics are re-estimated.")
     fitness: Fitness = Field("distillation_loss", description="What evolution maximises (the loss, its negative).")
     evolution: EvolutionConfig = EvolutionConfig()
-
-    unsuitable_spaces: ClassVar[dict[str, str]] = {}
-    cannot_rank: ClassVar[str] = ""
 
     @property
     def steps_to_show(self) -> int:

@@ -81,7 +81,7 @@ def run_trials(job: SearchJob, teacher: Teacher, images: ImagesRef, board: Progr
     if results.errors:
         failed = [trial.name for trial in trials if not (job.trial_folder(trial) / "result.json").exists()]
         raise DfnasError(
-            f"Search trial(s) {', '.join(failed)} failed {resources.attempts} times: {_last_line(results.errors[0])}. "
+            f"Search trial(s) {', '.join(failed)} failed {resources.attempts} times: {last_line(results.errors[0])}. "
             f"Their state is kept in {job.folder}; run the same command again to go on from there."
         )
     return [(job.trial_folder(trial) / "result.json").read_json() for trial in trials]
@@ -133,7 +133,7 @@ def _train_alone(
 ) -> float:
     device, settings = worker_device(job.resources.cpus), job.config.selection
     seed = derive_seed(job.seed, "selection")
-    train, validation = _batches(job, ray.get(teacher[0]), ray.get(images[0]), settings.batch_size, seed, device)
+    train, validation = make_batches(job, ray.get(teacher[0]), ray.get(images[0]), settings.batch_size, seed, device)
     scorer = StandAloneScorer(
         space,
         train,
@@ -156,18 +156,13 @@ def _trial(
         tune.report({"finished": True})
         return
     device = worker_device(job.resources.cpus)
-    state = _make_state(job, trial, teacher, ray.get(images[0]), device)
-    if (folder / "state.pt").exists():
-        state.load_state_dict(torch.load(BytesIO((folder / "state.pt").read_bytes()), weights_only=True))
-    where = "after {phase} {number}".format(**state.history[-1]) if state.history else "from its beginning"
-    board.start(f"Search trial {trial.name}", where)
+    state = make_state(job, trial, teacher, ray.get(images[0]), device)
+    board.start(f"Search trial {trial.name}", restore(state, folder))
     write = board.writer(trial.name)
     steps = trial.algorithm.steps_to_show
 
     def on_progress(state: SearchState) -> None:
-        buffer = BytesIO()
-        torch.save(state.state_dict(), buffer)
-        (folder / "state.pt").write_bytes(buffer.getbuffer())
+        save(state, folder)
         latest = state.history[-1]
         figure = f"loss {latest['loss']:.3f}" if latest["phase"] == "training" else f"best {latest['best']:.3f}"
         write(min(len(state.history), steps), f"{trial.name}: {latest['phase']} {latest['number']}, {figure}")
@@ -194,19 +189,35 @@ def _trial(
     (folder / "result.json").write_json(result)
 
 
-def _make_state(
+def make_state(
     job: SearchJob, trial: Trial, teacher: Teacher, images: SyntheticImages, device: torch.device
 ) -> SearchState:
+    """Return a trial at its beginning, everything seeded."""
     config = job.config
     seed = derive_seed(job.seed, "search", trial.seed)
     seed_everything(seed)
-    train, validation = _batches(job, teacher, images, trial.algorithm.batch_size, seed, device)
+    train, validation = make_batches(job, teacher, images, trial.algorithm.batch_size, seed, device)
     space = trial.space.space(teacher.image_shape, teacher.num_classes)
     problem = SearchProblem(space, train, validation, config.distillation, job.max_macs, seed, config.precision)
     return SearchState(trial.algorithm.algorithm(problem))
 
 
-def _batches(
+def save(state: SearchState, folder: Location) -> None:
+    """Write a search's state into its folder."""
+    buffer = BytesIO()
+    torch.save(state.state_dict(), buffer)
+    (folder / "state.pt").write_bytes(buffer.getbuffer())
+
+
+def restore(state: SearchState, folder: Location) -> str:
+    """Go on where `save` was called last, if it ever was, and say where that is."""
+    file = folder / "state.pt"
+    if file.exists():
+        state.load_state_dict(torch.load(BytesIO(file.read_bytes()), weights_only=True))
+    return "after {phase} {number}".format(**state.history[-1]) if state.history else "from its beginning"
+
+
+def make_batches(
     job: SearchJob, teacher: Teacher, images: SyntheticImages, batch_size: int, seed: int, device: torch.device
 ) -> tuple[SyntheticBatches, SyntheticBatches]:
     """Return training and validation batches; the split is the same for all trials."""
@@ -225,11 +236,16 @@ _scorers: dict[str, Scorer] = {}  # of this worker process: the last one that it
 
 @ray.remote
 def _score(scorer: list[ray.ObjectRef[Scorer]], genotypes: list[Genotype], threads: int) -> list[Measurement]:
+    return measure_here(scorer[0], genotypes, threads)
+
+
+def measure_here(scorer: ray.ObjectRef[Scorer], genotypes: list[Genotype], threads: int) -> list[Measurement]:
+    """Measure candidates in this worker, which keeps the scorer for its next task."""
     device = worker_device(threads)
-    key = scorer[0].hex()
+    key = scorer.hex()
     if key not in _scorers:
         _scorers.clear()
-        _scorers[key] = ray.get(scorer[0])
+        _scorers[key] = ray.get(scorer)
         _scorers[key].to(device)
     return _scorers[key](genotypes)
 
@@ -264,6 +280,7 @@ def _spread(scorer: Scorer, resources: SearchResources, device: torch.device) ->
     return measure
 
 
-def _last_line(error: BaseException) -> str:
+def last_line(error: BaseException) -> str:
+    """Return what an error that went through Ray says in the end."""
     lines = str(error).strip().splitlines()
     return lines[-1] if lines else type(error).__name__
