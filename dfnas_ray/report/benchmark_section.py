@@ -51,7 +51,8 @@ def write_figure(folder: Location) -> Location:
     variables = re.search(r":root \{.*?\}", style, re.DOTALL)  # the light colours, which come first
     assert variables is not None
     file = folder / "benchmark.svg"
-    file.write_bytes(picture.replace(">", f"><style>{variables[0]}</style>", 1).encode())
+    head = f' xmlns:xlink="http://www.w3.org/1999/xlink"><style>{variables[0]}</style>'
+    file.write_bytes(picture.replace(">", head, 1).encode())
     return file
 
 
