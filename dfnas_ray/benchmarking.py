@@ -98,7 +98,7 @@ def plan(config: ExperimentConfig) -> Plan:
     space = config.search.space[0]
     table = read_table(benchmark, space.space(*space.native_input))
     if benchmark.real is not None and "real" in benchmark.sources:
-        benchmark.real.open()  # finds the files; no image is read
+        benchmark.real.open("benchmark.real")  # finds the files; no image is read
     return Plan(benchmark, table, table.sample(benchmark, config.seed))
 
 
@@ -246,7 +246,9 @@ def _rank(pipeline: Pipeline, planned: Plan) -> list[tuple[Contender, Array, flo
             return ranking.synthetic_set(folders[seed])
         if source == "real":
             assert planned.config.real is not None
-            canvases = real_canvases(planned.config.real.open(), pipeline.teacher.image_shape, size, seed)
+            canvases = real_canvases(
+                planned.config.real.open("benchmark.real"), pipeline.teacher.image_shape, size, seed
+            )
             return ranking.labelled_set(teacher, canvases, size)
         return ranking.noise_set(teacher, size, seed)  # also where images do not matter, but have to be there
 

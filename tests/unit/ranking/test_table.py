@@ -38,9 +38,10 @@ def test_genotypes_that_look_like_numbers_stay_text(read):
 def test_csv_and_parquet_of_the_same_content_are_the_same_table(read, tmp_path):
     file = tmp_path / "table.parquet"
     pq.write_table(pa.table({"arch": ["00", "01"], "accuracy": [91.5, 92]}), file)
-    assert read_table(BenchmarkConfig(table=str(file)), CHAIN).fingerprint == read(
-        "arch,accuracy\n00,91.5\n01,92\n"
-    ).fingerprint
+    assert (
+        read_table(BenchmarkConfig(table=str(file)), CHAIN).fingerprint
+        == read("arch,accuracy\n00,91.5\n01,92\n").fingerprint
+    )
     assert read("arch,accuracy\n00,91.5\n01,92.1\n").fingerprint != read("arch,accuracy\n00,91.5\n01,92\n").fingerprint
 
 
