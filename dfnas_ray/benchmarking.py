@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +21,7 @@ from dfnas_ray.ranking.statistics import LEVEL, Agreement, Estimate, draw_resamp
 from dfnas_ray.ranking.table import BenchmarkTable, read_table
 from dfnas_ray.search_spaces.base import SearchSpace
 from dfnas_ray.storage.location import Location
-from dfnas_ray.storage.run_dir import StageDir
+from dfnas_ray.storage.run_dir import StageDir, fingerprint
 from dfnas_ray.synthesis.checks import check_synthesis
 
 if TYPE_CHECKING:
@@ -68,6 +68,14 @@ class Contender:
         if self.source is None:
             return self.label
         return f"{self.label} on {self.source}" + ("" if is_data_free(self.source) else " (not data-free)")
+
+
+class Scored(NamedTuple):
+    """A contender's scores (S, N), and the seconds of work that one architecture took; None for a baseline."""
+
+    contender: Contender
+    scores: Array
+    seconds: float | None
 
 
 def plan(config: ExperimentConfig) -> Plan:
@@ -133,51 +141,52 @@ def _contenders(config: ExperimentConfig, planned: Plan) -> list[Contender]:
 # What it depends on
 
 
-def _search_settings(config: ExperimentConfig) -> dict[str, Any]:
-    """Return the settings of search that change what is measured."""
-    return config.search.model_dump(mode="json", include={"validation_fraction", "distillation", "precision"})
+def _common_inputs(pipeline: Pipeline) -> dict[str, Any]:
+    """Return what all measurements depend on."""
+    config = pipeline.config
+    size = SetSize.of(config.synthesis, pipeline.teacher.image_shape)
+    return {
+        "teacher": pipeline.teacher.fingerprint,
+        "images": {"number": size.images, "canvas": size.canvas},
+        "space": config.search.space[0].model_dump(mode="json"),
+        "max_macs": pipeline.max_macs,
+        "search": config.search.model_dump(mode="json", include={"validation_fraction", "distillation", "precision"}),
+        "threads": config.cluster.search.cpus,
+    }
 
 
 def _inputs(pipeline: Pipeline, planned: Plan) -> dict[str, Any]:
     config = pipeline.config
-    return {
-        "upstream": {"synthesis": pipeline.synthesis_stage().key},
+    inputs = {
+        **_common_inputs(pipeline),
         "seed": config.seed,
         "table": planned.table.fingerprint,
         "benchmark": planned.config.model_dump(mode="json", exclude={"table", "chunk_size"}),
-        "space": config.search.space[0].model_dump(mode="json"),
         "algorithms": [algorithm.model_dump(mode="json") for algorithm in config.search.algorithm],
-        "max_macs": pipeline.max_macs,
-        "search": _search_settings(config),
-        "threads": config.cluster.search.cpus,
     }
+    if "synthetic" in planned.config.sources:
+        inputs["upstream"] = {"synthesis": pipeline.synthesis_stage().key}
+    return inputs
 
 
 def _ranking_stage(pipeline: Pipeline, planned: Plan, contender: Contender, seed: int) -> StageDir:
     """Return where the measurements of one contender with one root seed are kept.
 
-    They do not depend on the table, nor on the other architectures: another benchmark can use them again.
+    They depend neither on the table nor on each other: another benchmark can use them again.
     """
-    config = pipeline.config
-    size = SetSize.of(config.synthesis, pipeline.teacher.image_shape)
-    images: dict[str, Any] = {"source": contender.source, "images": size.images, "canvas": size.canvas}
+    inputs = {
+        **_common_inputs(pipeline),
+        "seed": seed,
+        "source": contender.source,
+        "algorithm": contender.algorithm.model_dump(mode="json"),
+    }
     if contender.source == "synthetic":
-        images["synthesis"] = pipeline.synthesis_stage(seed).key
+        inputs["upstream"] = {"synthesis": pipeline.synthesis_stage(seed).key}
     elif contender.source == "real":
         assert planned.config.real is not None
-        images["dataset"] = planned.config.real.model_dump(mode="json")
-    inputs = {
-        "teacher": pipeline.teacher.fingerprint,
-        "images": images,
-        "seed": seed,
-        "space": config.search.space[0].model_dump(mode="json"),
-        "algorithm": contender.algorithm.model_dump(mode="json"),
-        "max_macs": pipeline.max_macs,
-        "search": _search_settings(config),
-        "threads": config.cluster.search.cpus,
-    }
+        inputs["real"] = planned.config.real.model_dump(mode="json")
     if contender.algorithm.measures_population:
-        inputs["population"] = planned.sample.fingerprint
+        inputs["population"] = fingerprint(planned.sample.architectures)
     return pipeline.run_dir.stage("ranking", inputs)
 
 
@@ -187,23 +196,19 @@ def _ranking_stage(pipeline: Pipeline, planned: Plan, contender: Contender, seed
 def _benchmark(pipeline: Pipeline, stage: StageDir, planned: Plan) -> dict[str, Any]:
     config, sample, space = pipeline.config, planned.sample, pipeline.spaces[0]
     costs = [space.cost(genotype) for genotype in sample.architectures]
-    scored: list[tuple[Contender, Array, float | None]] = [
-        (Contender(BASELINE), np.array([[cost.params for cost in costs]], dtype=np.float64), None),
-        (Contender("macs"), np.array([[cost.macs for cost in costs]], dtype=np.float64), None),
+    scored = [
+        Scored(Contender(BASELINE), np.array([[cost.params for cost in costs]], dtype=np.float64), None),
+        Scored(Contender("macs"), np.array([[cost.macs for cost in costs]], dtype=np.float64), None),
         *_rank(pipeline, planned),
     ]
     resamples = draw_resamples(len(sample), config.seed)
     agreements: list[Agreement] = []
     with pipeline.listener.task("Comparing with the table", len(scored), "ranking") as task:
-        for _, scores, _ in scored:
-            agreements.append(
-                measure_agreement(scores, sample.accuracies, resamples, agreements[0] if agreements else None)
-            )
+        for one in scored:
+            baseline = agreements[0] if agreements else None
+            agreements.append(measure_agreement(one.scores, sample.accuracies, resamples, baseline))
             task.advance_to(len(agreements))
-    rows = [
-        _describe(contender, agreement, seconds)
-        for (contender, _, seconds), agreement in zip(scored, agreements, strict=True)
-    ]
+    rows = [_describe(one, agreement) for one, agreement in zip(scored, agreements, strict=True)]
     best = max((row for row in rows if row["data_free"]), key=lambda row: row["tau"]["mean"])
     best["best"] = True
     summary = {
@@ -224,69 +229,76 @@ def _benchmark(pipeline: Pipeline, stage: StageDir, planned: Plan) -> dict[str, 
     return {**summary, "rankings": len(rows), "best": best["title"], "tau": best["tau"]["mean"]}
 
 
-def _rank(pipeline: Pipeline, planned: Plan) -> list[tuple[Contender, Array, float | None]]:
-    """Return each contender's scores (S, N), and the seconds of work that one architecture took."""
+def _rank(pipeline: Pipeline, planned: Plan) -> list[Scored]:
+    """Measure what is missing, and return each contender's scores."""
     from dfnas_ray.distributed import ranking
     from dfnas_ray.distributed.board import ProgressBoard
     from dfnas_ray.distributed.search_trials import SearchJob
 
     config, resources = pipeline.config, pipeline.config.cluster.search
     seeds, contenders = planned.config.seeds, _contenders(config, planned)
-    folders = (
-        {seed: pipeline.synthesize(seed).location for seed in seeds} if "synthetic" in planned.config.sources else {}
-    )
+    if "synthetic" in planned.config.sources:
+        for seed in seeds:
+            pipeline.synthesize(seed)
     pipeline.runtime.check_fits("search", resources)
     teacher = ranking.share(pipeline.teacher)
-    size = SetSize.of(config.synthesis, pipeline.teacher.image_shape)
-    sources: dict[str, tuple[Source | None, int]] = {}
+    image_set = _image_sets(pipeline, planned, teacher)
 
-    @cache
-    def image_set(source: Source | None, seed: int) -> Any:
-        if source == "synthetic":
-            return ranking.synthetic_set(folders[seed])
-        if source == "real":
-            assert planned.config.real is not None
-            canvases = real_canvases(
-                planned.config.real.open("benchmark.real"), pipeline.teacher.image_shape, size, seed
-            )
-            return ranking.labelled_set(teacher, canvases, size)
-        return ranking.noise_set(teacher, size, seed)  # also where images do not matter, but have to be there
-
-    rankings: list[Ranking] = []
+    sets: dict[Ranking, tuple[Source | None, int]] = {}
     for contender in contenders:
         for seed in seeds:
             folder = _ranking_stage(pipeline, planned, contender, seed)
             folder.begin()
             name = f"{contender.title}, seed {seed}"
-            sources[name] = (contender.source, seed)
             job = SearchJob(config.search, resources, seed, pipeline.max_macs, folder.location)
-            rankings.append(
-                ranking.Ranking(name, job, Trial(name, contender.algorithm, config.search.space[0], _TRIAL_SEED))
-            )
+            trial = Trial(name, contender.algorithm, config.search.space[0], _TRIAL_SEED)
+            sets[ranking.Ranking(name, job, trial)] = (contender.source, seed)
 
     def images_of(one: Ranking) -> Any:
-        return image_set(*sources[one.name])
+        return image_set(*sets[one])
 
     space = pipeline.spaces[0]
     architectures = {space.encode(genotype): genotype for genotype in planned.sample.architectures}
-    missing = ranking.num_missing(rankings, list(architectures))
+    rankings = {one: ranking.Recorded.read(one) for one in sets}
+    missing = sum(len(recorded.missing(architectures)) for recorded in rankings.values())
     total = len(rankings) * len(architectures)
     if 0 < missing < total:
         pipeline.listener.say(f"benchmark: {total - missing:,} of {total:,} measurements are there already.")
     if missing:
-        board = ProgressBoard()
-        workers = pipeline.runtime.room_for(resources)
+        board, workers = ProgressBoard(), pipeline.runtime.room_for(resources)
         with pipeline.listener.task("Measuring", missing, "architecture") as task, board.shown_on(task):
             ranking.measure_all(rankings, architectures, planned.config.chunk_size, workers, teacher, images_of, board)
     scores = ranking.scores_of(rankings, list(architectures), teacher, images_of)
-    found: list[tuple[Contender, Array, float | None]] = []
+    scored = []
     for number, contender in enumerate(contenders):
         own = scores[number * len(seeds) : (number + 1) * len(seeds)]
-        found.append((contender, np.array([s for s, _ in own]), float(np.mean([seconds for _, seconds in own]))))
-    return found
+        seconds = float(np.mean([one.seconds for one in own]))
+        scored.append(Scored(contender, np.array([one.scores for one in own]), seconds))
+    return scored
 
 
-def _describe(contender: Contender, agreement: Agreement, seconds: float | None) -> dict[str, Any]:
+def _image_sets(pipeline: Pipeline, planned: Plan, teacher: Any) -> Callable[[Source | None, int], Any]:
+    """Return a function that puts the images of a source and a root seed into the object store, each once."""
+    from dfnas_ray.distributed import ranking
+
+    image_shape = pipeline.teacher.image_shape
+    size = SetSize.of(pipeline.config.synthesis, image_shape)
+
+    @cache
+    def image_set(source: Source | None, seed: int) -> Any:
+        if source == "synthetic":
+            return ranking.synthetic_set(pipeline.synthesis_stage(seed).location)
+        if source == "real":
+            assert planned.config.real is not None
+            dataset = planned.config.real.open("benchmark.real")
+            return ranking.labelled_set(teacher, real_canvases(dataset, image_shape, size, seed), size)
+        return ranking.noise_set(teacher, size, seed)  # also where images do not matter, but have to be there
+
+    return image_set
+
+
+def _describe(scored: Scored, agreement: Agreement) -> dict[str, Any]:
+    contender = scored.contender
     return {
         "title": contender.title,
         "ranking": contender.label,
@@ -297,7 +309,7 @@ def _describe(contender: Contender, agreement: Agreement, seconds: float | None)
         "rho": _numbers(agreement.rho),
         **{f"regret_{top}": _numbers(estimate) for top, estimate in agreement.regret.items()},
         "tau_gain": None if agreement.tau_gain is None else _numbers(agreement.tau_gain),
-        "seconds_per_architecture": seconds,
+        "seconds_per_architecture": scored.seconds,
     }
 
 
@@ -310,7 +322,7 @@ def _write_scores(
     sample: BenchmarkTable,
     space: SearchSpace,
     seeds: Sequence[int],
-    scored: Sequence[tuple[Contender, Array, float | None]],
+    scored: Sequence[Scored],
 ) -> None:
     """Write architecture, accuracy, and the score of each ranking with each seed, one column each."""
     columns: dict[str, Any] = {

@@ -50,26 +50,32 @@ def _show(outcome: Outcome) -> None:
     result = (outcome.location / "benchmark.json").read_json()
     seeds = len(result["seeds"])
     title = f"{result['architectures']:,} architectures of {result['space']}, {seeds} seed{'s' if seeds > 1 else ''}"
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     regrets = [name for name in result["rankings"][0] if name.startswith("regret_")]
-    for heading in ("ranking by", "images"):
-        table.add_column(heading, overflow="fold")
-    for heading in ("tau (95 %)", "rho", *(name.replace("_", "@") for name in regrets), "s/architecture"):
-        table.add_column(heading, justify="right")
+    table.add_column("ranking by", no_wrap=True)
+    table.add_column("images")
+    for heading in (
+        "tau",
+        "95 %",
+        "rho",
+        "regret" + ", ".join(name.replace("regret_", "@") for name in regrets),
+        "s/arch",
+    ):
+        table.add_column(heading, justify="right", no_wrap=True)
     for row in sorted(result["rankings"], key=lambda row: -row["tau"]["mean"]):
-        seconds = row["seconds_per_architecture"]
+        tau, seconds = row["tau"], row["seconds_per_architecture"]
         table.add_row(
-            row["ranking"] + (" ← best" if row["best"] else ""),
+            row["ranking"] + (" ★" if row["best"] else ""),
             _images(row),
-            f"{row['tau']['mean']:.3f} ({row['tau']['low']:.3f} … {row['tau']['high']:.3f})",
+            f"{tau['mean']:.3f}",
+            f"{tau['low']:.2f} … {tau['high']:.2f}",
             f"{row['rho']['mean']:.3f}",
-            *(f"{row[name]['mean']:.2f}" for name in regrets),
+            ", ".join(f"{row[name]['mean']:.2f}" for name in regrets),
             "" if seconds is None else f"{seconds:.2g}",
             style="bold" if row["best"] else "",
         )
     out.print(table)
-    if any(not row["data_free"] for row in result["rankings"]):
-        out.print("Rankings on real images are for comparison: they are not data-free, and the best is chosen without.")
+    out.print("★ the best of those that need no real images")
     for heading, name in (("Figures", "benchmark.json"), ("Scores", "scores.parquet"), ("Plot", "benchmark.svg")):
         out.print(Text(f"{heading}: {outcome.location / name}"), soft_wrap=True)
 

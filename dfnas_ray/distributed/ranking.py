@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -41,7 +41,7 @@ from dfnas_ray.storage.shards import SyntheticImages
 from dfnas_ray.teachers.base import Teacher
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Ranking:
     """One algorithm on one set of images, with one root seed.
 
@@ -58,31 +58,46 @@ class Ranking:
 
 @dataclass
 class Recorded:
-    """What a ranking's folder holds.
+    """What is recorded in a ranking's folder.
 
     Attributes:
+        folder: The ranking's.
         measurements: By the text of the architecture.
-        seconds: That workers spent on training and on measurements.
+        seconds: That workers spent on them.
         num_files: Chunks.
     """
 
+    folder: Location
     measurements: dict[str, Measurement] = field(default_factory=dict)
     seconds: float = 0.0
     num_files: int = 0
 
     @classmethod
-    def read(cls, folder: Location) -> Recorded:
+    def read(cls, ranking: Ranking) -> Recorded:
         """Read everything that is there."""
-        recorded = cls()
-        for name in folder.file_names():
+        recorded = cls(ranking.job.folder)
+        for name in recorded.folder.file_names():
             if name.startswith("measured-"):
-                recorded.add((folder / name).read_json())
-        if (folder / "training.json").exists():
-            recorded.seconds += (folder / "training.json").read_json()["seconds"]
+                recorded._take((recorded.folder / name).read_json())
         return recorded
 
-    def add(self, chunk: dict[str, Any]) -> None:
-        """Take one chunk."""
+    def add(self, texts: Sequence[str], measurements: Sequence[Measurement], seconds: float) -> None:
+        """Write one chunk."""
+        chunk = {"seconds": round(seconds, 3), "measurements": dict(zip(texts, measurements, strict=True))}
+        (self.folder / f"measured-{self.num_files:05d}.json").write_json(chunk)
+        self._take(chunk)
+
+    def missing(self, texts: Iterable[str]) -> list[str]:
+        """Return those that were not measured yet."""
+        return [text for text in texts if text not in self.measurements]
+
+    @property
+    def training_seconds(self) -> float:
+        """What was spent before the first candidate could be measured."""
+        file = self.folder / "training.json"
+        return file.read_json()["seconds"] if file.exists() else 0.0
+
+    def _take(self, chunk: dict[str, Any]) -> None:
         self.measurements.update(chunk["measurements"])
         self.seconds += chunk["seconds"]
         self.num_files += 1
@@ -134,7 +149,7 @@ POPULATION_MEASURES: dict[str, MeasurePopulation] = {}
 
 
 def measure_all(
-    rankings: Sequence[Ranking],
+    rankings: Mapping[Ranking, Recorded],
     architectures: Mapping[str, Genotype],
     chunk_size: int,
     num_workers: int,
@@ -145,7 +160,7 @@ def measure_all(
     """Measure what is missing, for every ranking.
 
     Args:
-        rankings: Each begun in its folder.
+        rankings: With what is recorded of each.
         architectures: By their texts.
         chunk_size: Architectures of one task.
         num_workers: For how many at once the cluster has room.
@@ -169,7 +184,7 @@ class _Queue:
 
     def __init__(
         self,
-        rankings: Sequence[Ranking],
+        rankings: Mapping[Ranking, Recorded],
         architectures: Mapping[str, Genotype],
         chunk_size: int,
         teacher: ray.ObjectRef[Teacher],
@@ -178,12 +193,9 @@ class _Queue:
     ):
         self.architectures, self.chunk_size = architectures, chunk_size
         self.teacher, self.images_of, self.board = teacher, images_of, board
-        self.recorded = {ranking.name: Recorded.read(ranking.job.folder) for ranking in rankings}
-        self.missing = {
-            name: [text for text in architectures if text not in recorded.measurements]
-            for name, recorded in self.recorded.items()
-        }
-        self.waiting = deque(ranking for ranking in rankings if self.missing[ranking.name])
+        self.recorded = rankings
+        self.missing = {ranking: recorded.missing(architectures) for ranking, recorded in rankings.items()}
+        self.waiting = deque(ranking for ranking, texts in self.missing.items() if texts)
         self.chunks: deque[tuple[Ranking, ray.ObjectRef[Scorer], list[str]]] = deque()
         self.preparing: dict[ray.ObjectRef[None], tuple[Ranking, ray.ObjectRef[Scorer]]] = {}
         self.measuring: dict[ray.ObjectRef[Any], tuple[Ranking, list[str]]] = {}
@@ -199,7 +211,7 @@ class _Queue:
             if task in self.preparing:
                 ranking, scorer = self.preparing.pop(task)
                 _get(task, ranking)
-                texts = self.missing[ranking.name]
+                texts = self.missing[ranking]
                 starts = range(0, len(texts), self.chunk_size)
                 self.chunks += [(ranking, scorer, texts[start : start + self.chunk_size]) for start in starts]
             else:
@@ -218,7 +230,7 @@ class _Queue:
         ranking = self.waiting.popleft()
         images = self.images_of(ranking)
         if ranking.trial.algorithm.measures_population:
-            texts, started = self.missing[ranking.name], time.monotonic()
+            texts, started = self.missing[ranking], time.monotonic()
             measure = POPULATION_MEASURES[ranking.trial.algorithm.kind]
             measurements = measure(ranking, self.genotypes(texts), self.teacher, images)
             self.record(ranking, texts, measurements, time.monotonic() - started)
@@ -230,39 +242,29 @@ class _Queue:
         return [self.architectures[text] for text in texts]
 
     def record(self, ranking: Ranking, texts: list[str], measurements: list[Measurement], seconds: float) -> None:
-        """Write a chunk into the ranking's folder."""
-        recorded = self.recorded[ranking.name]
-        chunk = {"seconds": round(seconds, 3), "measurements": dict(zip(texts, measurements, strict=True))}
-        (ranking.job.folder / f"measured-{recorded.num_files:05d}.json").write_json(chunk)
-        recorded.add(chunk)
+        """Keep what was measured, and tell it."""
+        self.recorded[ranking].add(texts, measurements, seconds)
         self.num_measured += len(texts)
         self.write(self.num_measured, ranking.name)
 
 
-def num_missing(rankings: Sequence[Ranking], architectures: Sequence[str]) -> int:
-    """Return how many measurements are to be made."""
-    recorded = [Recorded.read(ranking.job.folder).measurements for ranking in rankings]
-    return sum(text not in known for known in recorded for text in architectures)
-
-
 def scores_of(
-    rankings: Sequence[Ranking],
+    rankings: Mapping[Ranking, Recorded],
     architectures: Sequence[str],
     teacher: ray.ObjectRef[Teacher],
     images_of: Callable[[Ranking], ImagesRef],
 ) -> list[Scores]:
     """Let each algorithm rank what was measured of the architectures."""
-    recorded = [Recorded.read(ranking.job.folder) for ranking in rankings]
     tasks = [
         _rank.options(**_options(ranking)).remote(
-            ranking, teacher, images_of(ranking), [known.measurements[text] for text in architectures]
+            ranking, teacher, images_of(ranking), [recorded.measurements[text] for text in architectures]
         )
-        for ranking, known in zip(rankings, recorded, strict=True)
+        for ranking, recorded in rankings.items()
     ]
     # More may have been measured for another sample of architectures: the time of training is shared by all.
     return [
-        Scores(_get(task, ranking), known.seconds / len(known.measurements))
-        for ranking, known, task in zip(rankings, recorded, tasks, strict=True)
+        Scores(_get(task, ranking), (recorded.training_seconds + recorded.seconds) / len(recorded.measurements))
+        for task, (ranking, recorded) in zip(tasks, rankings.items(), strict=True)
     ]
 
 
@@ -273,9 +275,7 @@ def _prepare(ranking: Ranking, teacher: Teacher, images: SyntheticImages, board:
     if state.algorithm.is_training:
         board.start(f"Training {ranking.name}", where)
     folder, write = ranking.job.folder, board.writer("training")
-    file = folder / "training.json"
-    before = file.read_json()["seconds"] if file.exists() else 0.0
-    started = time.monotonic()
+    file, before, started = folder / "training.json", Recorded(folder).training_seconds, time.monotonic()
 
     def on_progress(state: SearchState) -> None:
         file.write_json({"seconds": round(before + time.monotonic() - started, 3)})

@@ -19,8 +19,7 @@ from dfnas_ray.storage.location import Location
 
 _COLOURS = {"synthetic": series(0), "noise": series(1), "real": series(3), None: MUTED}
 _MAX_DOTS = 3_000
-_ROW, _FRAME = 0.235, 0.72  # inches: a bar with its distance, title and axis together
-_WIDTH, _LABELS = 5.9, 0.4  # inches; share of it that names take
+_WIDTH, _ROW, _FRAME, _LETTER = 5.9, 0.235, 0.72, 0.063  # inches: a bar with its distance; title and axis; of a name
 
 Row = Mapping[str, Any]
 
@@ -46,7 +45,8 @@ def write_figure(folder: Location) -> Location:
     """Write ``benchmark.svg``, the section's figures as a file of its own, into a finished benchmark's folder."""
     result = (folder / "benchmark.json").read_json()
     titles = ("Agreement with true accuracies", "The best ranking")
-    picture = stack(list(zip(titles, _pictures(folder, result), strict=True)))
+    pictures = [re.sub(r'(width|height)="([\d.]+)pt"', r'\1="\2"', svg) for svg in _pictures(folder, result)]
+    picture = stack(list(zip(titles, pictures, strict=True)))
     style = (resources.files("dfnas_ray.report") / "style.css").read_text(encoding="utf-8")
     variables = re.search(r":root \{.*?\}", style, re.DOTALL)  # the light colours, which come first
     assert variables is not None
@@ -67,7 +67,8 @@ def _pictures(folder: Location, result: Row) -> list[str]:
 def _tau_panel(rows: Sequence[Row]) -> str:
     """Draw tau with its interval as a bar per ranking; dashed, that of the number of parameters."""
     height = _FRAME + _ROW * len(rows)
-    place = (_LABELS, 0.44 / height, 0.985 - _LABELS, 1 - _FRAME / height)
+    left = min(0.6, (0.12 + _LETTER * max(len(row["title"]) for row in rows)) / _WIDTH)
+    place = (left, 0.44 / height, 0.985 - left, 1 - _FRAME / height)
     with panel("benchmark-tau", "Kendall's tau, mean over seeds", "tau", (_WIDTH, height), place) as (axes, finish):
         for position, row in enumerate(rows):
             tau = row["tau"]

@@ -69,11 +69,11 @@ def test_rankings_stand_in_the_order_of_merit_with_the_best_of_those_without_dat
     add_benchmark(run, *ROWS)
     page, section = section_of(run)
     assert re.findall(r'<tr class="(\w*)"><th scope="row">(\w+)</th><td>([^<]*)</td>', section) == [
-        ("", "spos", "real (not data-free)"),
+        ("", "spos", "real, not data-free"),
         ("main", "spos", "synthetic"),
         ("", "parameters", "–"),
     ]
-    assert "0.550 – 0.650" in section
+    assert "0.55 … 0.65" in section
     assert "rows 0 to 39 of the table's 50" in " ".join(section.split())
     assert "No real image has been read" not in page
     assert "Search</strong>: not finished yet" in page
