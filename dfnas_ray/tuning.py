@@ -109,7 +109,7 @@ def _sweep(pipeline: Pipeline, stage: StageDir, config: SweepConfig) -> dict[str
     if 0 < todo < config.num_trials:
         pipeline.listener.say(f"sweep: {config.num_trials - todo} of {config.num_trials} trials are finished already.")
     board = ProgressBoard()
-    total = todo * job.steps(config.synthesis(experiment.synthesis, {}, fixed=True))
+    total = todo * job.steps_of_a_trial
     with pipeline.listener.task("Sweeping", total, "image step") as task, board.shown_on(task):
         run_sweep(job, judge, board)
     with opened_study(job) as (storage, _):

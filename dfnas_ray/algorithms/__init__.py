@@ -12,6 +12,7 @@ from dfnas_ray.algorithms.evolution import Evolution, EvolutionConfig
 from dfnas_ray.algorithms.proxyless import ProxylessConfig
 from dfnas_ray.algorithms.random_search import RandomSearchConfig
 from dfnas_ray.algorithms.spos import SposConfig
+from dfnas_ray.algorithms.zero_cost import ZeroCostConfig
 
 __all__ = [
     "BaseAlgorithmConfig",
@@ -25,4 +26,5 @@ __all__ = [
     "SearchProblem",
     "SearchState",
     "SposConfig",
+    "ZeroCostConfig",
 ]

@@ -12,12 +12,13 @@ from dfnas_ray.algorithms.darts import DartsConfig
 from dfnas_ray.algorithms.proxyless import ProxylessConfig
 from dfnas_ray.algorithms.random_search import RandomSearchConfig
 from dfnas_ray.algorithms.spos import SposConfig
+from dfnas_ray.algorithms.zero_cost import ZeroCostConfig
 from dfnas_ray.ops.precision import Precision
 from dfnas_ray.search_spaces import NASBenchMacroConfig, SearchSpaceConfig
 from dfnas_ray.training.config import DistillationConfig, OptimizerConfig
 
 AlgorithmConfig = Annotated[
-    DartsConfig | ProxylessConfig | RandomSearchConfig | SposConfig, Field(discriminator="kind")
+    DartsConfig | ProxylessConfig | RandomSearchConfig | SposConfig | ZeroCostConfig, Field(discriminator="kind")
 ]
 
 ALGORITHM_CONFIGS: dict[str, Any] = {
@@ -62,7 +63,7 @@ class Trial(NamedTuple):
     """
 
     name: str
-    algorithm: DartsConfig | ProxylessConfig | RandomSearchConfig | SposConfig
+    algorithm: AlgorithmConfig
     space: SearchSpaceConfig
     seed: int
 

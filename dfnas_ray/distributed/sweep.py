@@ -62,9 +62,15 @@ class SweepJob:
         """Return where one trial keeps its shards and its result."""
         return self.folder / f"trial-{number:05d}"
 
-    def steps(self, config: SynthesisConfig) -> int:
+    @staticmethod
+    def steps(config: SynthesisConfig) -> int:
         """Return image steps of one trial, to show progress by."""
         return config.image_steps_per_shard * config.num_shards
+
+    @property
+    def steps_of_a_trial(self) -> int:
+        """Image steps of a trial with the experiment's own settings, for which every trial counts."""
+        return self.steps(self.sweep.synthesis(self.synthesis, {}, fixed=True))
 
 
 @contextmanager
@@ -210,7 +216,7 @@ def _trial(config: dict[str, Any], job: SweepJob, judge: list[ray.ObjectRef[Judg
     write = board.writer(f"trial {number}")
     started = time.monotonic()
     parameters: dict[str, Parameter] = {path: config[path] for path in job.sweep.settings}
-    total = job.steps(job.synthesis)  # of an average trial
+    total = job.steps_of_a_trial
     try:
         settings = job.sweep.synthesis(job.synthesis, parameters, fixed=True)
         check_synthesis(shared.teacher, settings)

@@ -61,13 +61,14 @@ class FactorizedReduce(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
+        self.relu = nn.ReLU()
         self.first = nn.Conv2d(in_channels, out_channels // 2, 1, stride=2, bias=False)
         self.second = nn.Conv2d(in_channels, out_channels - out_channels // 2, 1, stride=2, bias=False)
         self.bn = nn.BatchNorm2d(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C_in, H, W) to (B, C_out, ceil(H / 2), ceil(W / 2))."""
-        x = F.relu(x)
+        x = self.relu(x)
         height, width = x.shape[-2:]
         shifted = F.pad(x[..., 1:, 1:], (0, width % 2, 0, height % 2))  # an odd size would lose its last row
         return self.bn(torch.cat((self.first(x), self.second(shifted)), dim=1))

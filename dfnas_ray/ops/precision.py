@@ -44,7 +44,7 @@ class DepthwiseConv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C, H / stride, W / stride)."""
-        if input.device.type == "cpu" and torch.is_grad_enabled():
+        if input.device.type == "cpu" and torch.is_grad_enabled() and torch.is_autocast_enabled("cpu"):
             with torch.autocast("cpu", enabled=False):
                 return super().forward(input.float())
         return super().forward(input)

@@ -166,6 +166,14 @@ class SearchSpace(ABC):
         """Return the graph of each kind of cell; empty for a space without cells."""
         return {}
 
+    def blocks(self, network: nn.Module) -> list[nn.Module]:
+        """Return the primary blocks of a network that `build` made, from input to output, each the next one's input.
+
+        They are what feature statistics are taken of: the stem and every cell or choice block, but not the head.
+        """
+        assert isinstance(network, nn.Sequential)
+        return list(network)[:-1]
+
     def build_with_auxiliary(self, genotype: Genotype) -> nn.Module:
         """Return the network with an auxiliary classifier: in training mode it returns (logits, auxiliary logits).
 

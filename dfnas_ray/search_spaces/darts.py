@@ -86,6 +86,11 @@ class Darts(SearchSpace):
         """Return the stand-alone network. Its drop-path (`torchvision.ops.StochasticDepth`) is off."""
         return DartsNetwork(self, genotype)
 
+    def blocks(self, network: nn.Module) -> list[nn.Module]:
+        """Return the stem's last module and the cells; each cell also receives the one before the last."""
+        assert isinstance(network, DartsNetwork)
+        return [network.stem[-1], *network.cells]
+
     def build_with_auxiliary(self, genotype: Genotype) -> nn.Module:
         """Return the stand-alone network; in training mode it returns (logits, auxiliary logits)."""
         network = DartsNetwork(self, genotype)

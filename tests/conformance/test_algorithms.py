@@ -17,11 +17,12 @@ from dfnas_ray.training.config import DistillationConfig
 
 from .conftest import SMALL, kind_of
 
-EVOLUTION = {"generations": 2, "population": 3, "parents": 2, "mutations": 2, "crossovers": 1}
+EVOLUTION = {"generations": 2, "population": 4, "parents": 2, "mutations": 2, "crossovers": 1}
 SHORT = {
     "darts": {"epochs": 2, "batch_size": 16, "collapse": {"eigenvalue": False}},
     "proxyless": {"epochs": 3, "warmup_epochs": 1, "batch_size": 16},
     "random_search": {"candidates": 3, "round_size": 1, "epochs": 1, "batch_size": 16},
+    "zero_cost": {"proxies": ("synflow", "zico", "az_nas"), "batch_size": 8, "evolution": EVOLUTION},
     "spos": {"epochs": 2, "batch_size": 16, "calibration_batches": 2, "evolution": EVOLUTION},
 }
 
@@ -88,8 +89,9 @@ def test_a_search_that_stops_anywhere_ends_like_an_undisturbed_one(make_search):
 def test_a_search_broken_off_within_an_epoch_or_a_round_ends_like_an_undisturbed_one(make_search, monkeypatch):
     undisturbed = make_search()
     undisturbed.run()
-    served, saved = [], io.BytesIO()
-    epoch = SyntheticBatches.epoch
+    served, built, saved = [], [], io.BytesIO()
+    space = type(undisturbed.algorithm.space)
+    epoch, build = SyntheticBatches.epoch, space.build
 
     def breaking(self, number):
         for batch in epoch(self, number):
@@ -98,11 +100,18 @@ def test_a_search_broken_off_within_an_epoch_or_a_round_ends_like_an_undisturbed
             served.append(number)
             yield batch
 
+    def breaking_untrained(self, genotype):
+        if len(built) == 6:  # candidates that are never trained take no more batches
+            raise Stop
+        built.append(genotype)
+        return build(self, genotype)
+
     def keep(state):
         saved.seek(0)
         torch.save(state.state_dict(), saved)
 
     monkeypatch.setattr(SyntheticBatches, "epoch", breaking)
+    monkeypatch.setattr(space, "build", breaking_untrained)
     with pytest.raises(Stop):
         make_search().run(keep)
     monkeypatch.undo()

@@ -1,0 +1,116 @@
+r"""AZ-NAS: expressivity, progressivity and trainability of an untrained network, from one pass forward and back.
+
+Source: Lee & Ham 2024, arXiv:2403.19232, Sec. 3.1; its fourth proxy, complexity, is the number of MACs. Written from the
+formulas. Shapes: block l puts out features (B, c_l, h_l, w_l).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dfnas_ray.algorithms.zero_cost.candidate import Candidate
+
+EXPRESSIVITY, PROGRESSIVITY, TRAINABILITY = "expressivity", "progressivity", "trainability"
+_TINY = 1e-12
+
+
+def az_nas(candidate: Candidate) -> dict[str, float]:
+    """Return expressivity, progressivity and trainability on the first batch's images."""
+    features = block_outputs(candidate.network, candidate.blocks, candidate.batches[0].images)
+    return {**_entropy_figures(features), TRAINABILITY: trainability(features, candidate.generator)}
+
+
+@torch.no_grad()
+def entropies(candidate: Candidate) -> dict[str, float]:
+    r"""Return what a pass forward tells, with :math:`s_l` the entropy of block l's features (`feature_entropy`).
+
+    - expressivity: :math:`\sum_l s_l`;
+    - progressivity: :math:`\min_{l \ge 2} (s_l - s_{l-1})`.
+    """
+    return _entropy_figures(block_outputs(candidate.network, candidate.blocks, candidate.batches[0].images))
+
+
+def trainability(features: Sequence[Tensor], generator: torch.Generator) -> float:
+    r"""Return the mean over blocks of :math:`2 - \sigma_l - 1 / \sigma_l`, at most 0.
+
+    :math:`\sigma_l` is the largest singular value of the block's Jacobian (`jacobian_norm`): 1 keeps a gradient's size.
+    """
+    norms = [jacobian_norm(before, after, generator) for before, after in pairwise(features)]
+    return sum(2 - norm - 1 / norm if norm > 0 else -math.inf for norm in norms) / len(norms)
+
+
+def _entropy_figures(features: Sequence[Tensor]) -> dict[str, float]:
+    values = [feature_entropy(feature.detach()) for feature in features]
+    return {EXPRESSIVITY: sum(values), PROGRESSIVITY: min(after - before for before, after in pairwise(values))}
+
+
+def block_outputs(network: nn.Module, blocks: Sequence[nn.Module], images: Tensor) -> list[Tensor]:
+    """Return each block's output (B, c_l, h_l, w_l), with its graph."""
+    outputs: list[Tensor] = []
+
+    def keep(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+        outputs.append(output)
+
+    handles = [block.register_forward_hook(keep) for block in blocks]
+    try:
+        network(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return outputs
+
+
+@torch.no_grad()
+def feature_entropy(features: Tensor) -> float:
+    r"""Return the entropy :math:`-\sum_i \tilde\lambda_i \log \tilde\lambda_i` of the principal components.
+
+    :math:`\tilde\lambda` are the eigenvalues of the channels' covariance over images and pixels, scaled to a sum of 1.
+
+    Args:
+        features: (B, c, h, w).
+
+    Returns:
+        In nats: 0 where all features lie on a line or do not vary, log c where they fill all directions alike.
+    """
+    samples = features.transpose(0, 1).flatten(1).double()
+    eigenvalues = torch.linalg.eigvalsh(torch.cov(samples, correction=0)).clamp_min(0)
+    shares = eigenvalues / eigenvalues.sum().clamp_min(_TINY)
+    return float(-(shares * shares.clamp_min(_TINY).log()).sum())
+
+
+def jacobian_norm(before: Tensor, after: Tensor, generator: torch.Generator) -> float:
+    r"""Estimate the spectral norm of a block's Jacobian between channels.
+
+    With random signs v (Rademacher) at the output and :math:`g = J^T v` at the input, :math:`E[g v^T]` over images and
+    pixels is the Jacobian's part at one and the same pixel. Where the block halves the size, all pixels of the input
+    that belong to one of the output count as channels.
+
+    Args:
+        before: The block's input (B, c, h, w), part of the graph of ``after``.
+        after: Its output (B, c', h', w').
+        generator: Of the signs, on the CPU.
+
+    Returns:
+        0 where nothing passes from input to output.
+    """
+    if not (before.requires_grad and after.requires_grad):  # a block is cut off from its input
+        return 0.0
+    signs = (torch.randint(0, 2, after.shape, generator=generator) * 2 - 1).to(after)
+    gradient: Tensor | None = torch.autograd.grad(after, before, signs, retain_graph=True, allow_unused=True)[0]
+    if gradient is None:
+        return 0.0
+    stride = -(-before.shape[-1] // after.shape[-1])
+    if stride > 1:
+        missing = [after.shape[dim] * stride - gradient.shape[dim] for dim in (-1, -2)]
+        gradient = F.pixel_unshuffle(F.pad(gradient, (0, missing[0], 0, missing[1])), stride)
+    positions = signs.numel() // signs.shape[1]
+    outgoing = signs.transpose(0, 1).flatten(1)
+    incoming = gradient.transpose(0, 1).flatten(1)
+    return float(torch.linalg.matrix_norm(incoming @ outgoing.T / positions, ord=2))

@@ -1,0 +1,61 @@
+"""What a training-free proxy looks at: one candidate network before its first step, and a few batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from dfnas_ray.ops.cost import Cost
+from dfnas_ray.training.batches import Batch
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A candidate as every proxy receives it; proxies leave the network's parameters as they are.
+
+    Attributes:
+        network: Freshly initialised, in training mode.
+        blocks: Its primary blocks, from input to output (`SearchSpace.blocks`).
+        cost: Parameters and MACs.
+        batches: Images (B, C, H, W) and the teacher's logits on them; the same for every candidate.
+        image_shape: (C, H, W).
+        generator: Of random numbers that a proxy needs; on the CPU, because devices draw differently.
+    """
+
+    network: nn.Module
+    blocks: Sequence[nn.Module]
+    cost: Cost
+    batches: Sequence[Batch]
+    image_shape: tuple[int, int, int]
+    generator: torch.Generator
+
+
+def initialize(network: nn.Module) -> None:
+    """Draw all weights anew: He et al. 2015 (arXiv:1502.01852), normal, by fan-in; BatchNorms become the identity."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.BatchNorm2d):
+            module.reset_parameters()
+
+
+def weighted_layers(network: nn.Module) -> list[nn.Conv2d | nn.Linear]:
+    """Return convolutions and linear layers, in the order in which they were made."""
+    return [module for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+
+
+@contextmanager
+def evaluation_mode(network: nn.Module) -> Iterator[None]:
+    """Switch BatchNorm to its running statistics while the block runs."""
+    was_training = network.training
+    network.eval()
+    try:
+        yield
+    finally:
+        network.train(was_training)

@@ -1,0 +1,190 @@
+"""Search with training-free scores: evolution over candidates that are never trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from dfnas_ray.algorithms.base import Measurement, SearchAlgorithm, SearchProblem
+from dfnas_ray.algorithms.evolution import Evolution, EvolutionConfig
+from dfnas_ray.algorithms.zero_cost.candidate import Candidate, initialize
+from dfnas_ray.algorithms.zero_cost.proxies import PROXIES, ProxyName, add_up_ranks
+from dfnas_ray.search_spaces.base import Genotype, SearchSpace
+from dfnas_ray.seeding import derive_seed, seed_everything
+from dfnas_ray.training.batches import Batch
+
+
+class ZeroCostConfig(BaseModel):
+    """Candidates scored without training, by one proxy or by the sum of several proxies' ranks."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["zero_cost"] = "zero_cost"
+    proxies: tuple[ProxyName, ...] = Field(
+        ("az_nas",), min_length=1, description="What scores a candidate; of several, the ranks are added up."
+    )
+    batch_size: int = Field(64, gt=1, description="Images per batch.")
+    batches: int = Field(
+        2, gt=1, description="Batches: ZiCo compares gradients of all; other proxies look at the first."
+    )
+    repeats: int = Field(1, gt=0, description="Initialisations over which each figure is averaged.")
+    evolution: EvolutionConfig = EvolutionConfig()
+
+    unsuitable_spaces: ClassVar[dict[str, str]] = {}
+    cannot_rank: ClassVar[str] = ""
+
+    @model_validator(mode="after")
+    def _check(self) -> ZeroCostConfig:
+        if len(set(self.proxies)) < len(self.proxies):
+            raise ValueError(f"proxies {list(self.proxies)} must be different from each other.")
+        return self
+
+    @property
+    def label(self) -> str:
+        """Names the algorithm beside others of its kind."""
+        return "+".join(self.proxies)
+
+    @property
+    def needs_images(self) -> bool:
+        """Whether a score depends on the images."""
+        return any(PROXIES[name].needs_images for name in self.proxies)
+
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """Everything that is measured, each once."""
+        return tuple(dict.fromkeys(figure for name in self.proxies for figure in PROXIES[name].figures))
+
+    @property
+    def steps_to_show(self) -> int:
+        """Generations: how long a progress bar is."""
+        return self.evolution.generations
+
+    def algorithm(self, problem: SearchProblem) -> ZeroCost:
+        """Return the algorithm, ready to run."""
+        return ZeroCost(self, problem)
+
+
+@dataclass
+class ZeroCostScorer:
+    """Measures untrained networks.
+
+    Attributes:
+        space: Whose architectures are measured.
+        proxies: By which proxies.
+        batches: The same images for every candidate, with the teacher's logits.
+        seed: Of the initial weights.
+        repeats: Initialisations over which each figure is averaged.
+    """
+
+    space: SearchSpace
+    proxies: tuple[ProxyName, ...]
+    batches: list[Batch]
+    seed: int
+    repeats: int = 1
+
+    def __call__(self, genotypes: Sequence[Genotype]) -> list[Measurement]:
+        """Return each genotype's figures."""
+        return [self._measure(genotype) for genotype in genotypes]
+
+    def to(self, device: torch.device) -> None:
+        """Move the images to a device."""
+        self.batches = [Batch(*(tensor.to(device) for tensor in batch)) for batch in self.batches]
+
+    def _measure(self, genotype: Genotype) -> Measurement:
+        measured = [self._measure_once(genotype, repeat) for repeat in range(self.repeats)]
+        return {name: sum(one[name] for one in measured) / self.repeats for name in measured[0]}
+
+    def _measure_once(self, genotype: Genotype, repeat: int) -> Measurement:
+        seed = derive_seed(self.seed, "zero-cost", self.space.encode(genotype), repeat)
+        seed_everything(seed)
+        network = self.space.build(genotype)
+        initialize(network)  # on the CPU: devices draw differently
+        network = network.to(self.batches[0].images.device).to(memory_format=torch.channels_last).train()
+        candidate = Candidate(
+            network,
+            self.space.blocks(network),
+            self.space.cost(genotype),
+            self.batches,
+            self.space.image_shape,
+            torch.Generator().manual_seed(seed),
+        )
+        figures: Measurement = {}
+        for name in self.proxies:
+            figures.update(PROXIES[name].measure(candidate))
+        return figures
+
+
+class ZeroCost(SearchAlgorithm):
+    """Evolution whose candidates are scored without training.
+
+    With several figures a score is relative to all candidates measured so far: it is computed anew for all of them after
+    each generation.
+    """
+
+    def __init__(self, config: ZeroCostConfig, problem: SearchProblem):
+        self.config, self.problem, self.space = config, problem, problem.space
+        self.evolution = Evolution(self.space, config.evolution, problem.max_macs, problem.seed)
+        self.measured: dict[Genotype, Measurement] = {}
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the last generation was scored."""
+        return self.evolution.is_finished
+
+    def ask(self) -> list[Genotype]:
+        """Return the next generation."""
+        return self.evolution.ask()
+
+    def tell(self, measurements: Sequence[Measurement]) -> list[float]:
+        """Take the generation's figures, and score all candidates anew."""
+        candidates = self.evolution.ask()
+        self.measured.update(zip(candidates, measurements, strict=True))
+        scores = self._scores()
+        told = [scores[candidate] for candidate in candidates]
+        self.evolution.tell(told)
+        self.evolution.scores.update(scores)
+        return told
+
+    def rank(self, measurements: Sequence[Measurement]) -> list[float]:
+        """Return a single figure as it is, or the sum of the logarithms of ranks by several."""
+        figures = self.config.figures
+        if len(figures) == 1:
+            return [measurement[figures[0]] for measurement in measurements]
+        return add_up_ranks(measurements, figures)
+
+    def scorer(self) -> ZeroCostScorer:
+        """Return a scorer with batches of its own; what it measures does not change from one generation to the next."""
+        batches: list[Batch] = []
+        epoch = 0
+        while len(batches) < self.config.batches:
+            batches += list(self.problem.train.epoch(epoch))[: self.config.batches - len(batches)]
+            epoch += 1
+        return ZeroCostScorer(self.space, self.config.proxies, batches, self.problem.seed, self.config.repeats)
+
+    def best(self) -> tuple[Genotype, float]:
+        """Return the best genotype within the limit and its score."""
+        genotype = self.evolution.best()
+        return genotype, self.evolution.scores[genotype]
+
+    def finalists(self, count: int) -> list[Genotype]:
+        """Return the genotypes of the highest scores."""
+        return self.evolution.ranked()[:count]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return numbers and text only."""
+        return {
+            "evolution": self.evolution.state_dict(),
+            "measured": [[self.space.encode(genotype), figures] for genotype, figures in self.measured.items()],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on exactly where ``state_dict`` was called."""
+        self.evolution.load_state_dict(state["evolution"])
+        self.measured = {self.space.decode(text): dict(figures) for text, figures in state["measured"]}
+
+    def _scores(self) -> dict[Genotype, float]:
+        return dict(zip(self.measured, self.rank(list(self.measured.values())), strict=True))
