@@ -100,7 +100,7 @@ def make_shards(
     check_synthesis(session.teacher, config)
     if kept:
         session.listener.say(f"synthesis: {len(kept)} of {config.num_shards} shards are there already.")
-    job = ShardJob(config, session.config.seed, stage.key, session.teacher.fingerprint, stage.location)
+    job = ShardJob(config, stage.inputs["seed"], stage.key, session.teacher.fingerprint, stage.location)
     board = ProgressBoard()
     total = len(todo) * config.image_steps_per_shard
     with session.listener.task("Synthesizing", total, "image step") as task, board.shown_on(task):

@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from dfnas_ray.algorithms.base import Measurement, SearchAlgorithm, SearchProblem
+from dfnas_ray.algorithms.base import BaseAlgorithmConfig, Measurement, SearchAlgorithm, SearchProblem
 from dfnas_ray.algorithms.stand_alone import StandAloneScorer
 from dfnas_ray.errors import GenotypeError
 from dfnas_ray.search_spaces.base import Genotype
@@ -22,10 +22,8 @@ from dfnas_ray.training.config import OptimizerConfig
 _MAX_TRIES = 200  # draws per new candidate: a small space may hold no more
 
 
-class RandomSearchConfig(BaseModel):
+class RandomSearchConfig(BaseAlgorithmConfig):
     """Architectures drawn uniformly within the limit, each trained alone."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["random_search"] = "random_search"
     candidates: int = Field(20, gt=0, description="Architectures drawn, all different.")
@@ -33,10 +31,6 @@ class RandomSearchConfig(BaseModel):
     epochs: int = Field(5, gt=0, description="Passes over the synthetic training images for each candidate.")
     batch_size: int = Field(128, gt=0, description="Images per step.")
     optimizer: OptimizerConfig = OptimizerConfig()
-
-    trains_by_epochs: ClassVar[bool] = False
-    unsuitable_spaces: ClassVar[dict[str, str]] = {}
-    cannot_rank: ClassVar[str] = ""
 
     @property
     def steps_to_show(self) -> int:

@@ -91,7 +91,7 @@ def run_trials(job: SearchJob, teacher: Teacher, images: ImagesRef | ShardFolder
     if results.errors:
         failed = [trials[number].name for number, result in zip(todo, results, strict=True) if result.error]
         raise DfnasError(
-            f"Search trial(s) {', '.join(failed)} failed {resources.attempts} times: {_last_line(results.errors[0])}. "
+            f"Search trial(s) {', '.join(failed)} failed {resources.attempts} times: {last_line(results.errors[0])}. "
             f"Their state is kept in {job.folder}; run the same command again to go on from there."
         )
 
@@ -186,10 +186,7 @@ def _search(
     source = images if isinstance(images, ShardFolder) else WholeSet(ray.get(images))
     growing = GrowingSet(source, folder / "shards.json") if job.config.start_after_shards is not None else None
     state, batches = _make_state(job, trial, teacher, source, growing, device)
-    if (folder / "state.pt").exists():
-        state.load_state_dict(torch.load(BytesIO((folder / "state.pt").read_bytes()), weights_only=True))
-    where = "after {phase} {number}".format(**state.history[-1]) if state.history else "from its beginning"
-    board.start(f"Search trial {trial.name}", where)
+    board.start(f"Search trial {trial.name}", restore(state, folder))
     write = board.writer(trial.name)
     steps = trial.algorithm.steps_to_show
     if growing is not None:
@@ -198,9 +195,7 @@ def _search(
     def on_progress(state: SearchState) -> None:
         if growing is not None and state.history[-1]["phase"] == "training":
             state.history[-1]["images"] = len(batches.train.ids)
-        buffer = BytesIO()
-        torch.save(state.state_dict(), buffer)
-        (folder / "state.pt").write_bytes(buffer.getbuffer())
+        save(state, folder)
         latest = state.history[-1]
         figure = f"loss {latest['loss']:.3f}" if latest["phase"] == "training" else f"best {latest['best']:.3f}"
         write(min(len(state.history), steps), f"{trial.name}: {latest['phase']} {latest['number']}, {figure}")
@@ -247,6 +242,13 @@ def _take_up(state: SearchState, growing: GrowingSet, batches: SplitBatches) -> 
         batches.take(growing.load(shards))
 
 
+def make_state(
+    job: SearchJob, trial: Trial, teacher: Teacher, images: SyntheticImages, device: torch.device
+) -> SearchState:
+    """Return a search at its beginning, everything seeded, on a finished set of images."""
+    return _make_state(job, trial, teacher, WholeSet(images), None, device)[0]
+
+
 def _make_state(
     job: SearchJob,
     trial: Trial,
@@ -266,6 +268,21 @@ def _make_state(
         space, batches.train, batches.validation, config.distillation, job.max_macs, seed, config.precision
     )
     return SearchState(trial.algorithm.algorithm(problem)), batches
+
+
+def save(state: SearchState, folder: Location) -> None:
+    """Write a search's state into its folder."""
+    buffer = BytesIO()
+    torch.save(state.state_dict(), buffer)
+    (folder / "state.pt").write_bytes(buffer.getbuffer())
+
+
+def restore(state: SearchState, folder: Location) -> str:
+    """Go on where `save` was called last, if it ever was, and say where that is."""
+    file = folder / "state.pt"
+    if file.exists():
+        state.load_state_dict(torch.load(BytesIO(file.read_bytes()), weights_only=True))
+    return "after {phase} {number}".format(**state.history[-1]) if state.history else "from its beginning"
 
 
 def _batches(
@@ -298,11 +315,16 @@ _scorers: dict[str, Scorer] = {}  # of this worker process: the last one that it
 
 @ray.remote
 def _score(scorer: list[ray.ObjectRef[Scorer]], genotypes: list[Genotype], threads: int) -> list[Measurement]:
+    return measure_here(scorer[0], genotypes, threads)
+
+
+def measure_here(scorer: ray.ObjectRef[Scorer], genotypes: list[Genotype], threads: int) -> list[Measurement]:
+    """Measure candidates in this worker, which keeps the scorer for its next task."""
     device = worker_device(threads)
-    key = scorer[0].hex()
+    key = scorer.hex()
     if key not in _scorers:
         _scorers.clear()
-        _scorers[key] = ray.get(scorer[0])
+        _scorers[key] = ray.get(scorer)
         _scorers[key].to(device)
     return _scorers[key](genotypes)
 
@@ -337,6 +359,7 @@ def _spread(scorer: Scorer, resources: SearchResources, device: torch.device) ->
     return measure
 
 
-def _last_line(error: BaseException) -> str:
+def last_line(error: BaseException) -> str:
+    """Return what an error that went through Ray says in the end."""
     lines = str(error).strip().splitlines()
     return lines[-1] if lines else type(error).__name__
