@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from dfnas_ray.distributed.ranking import Ranking
 
 STAGE = "benchmark"
-BASELINE = "parameters"
+BASELINES = ("parameters", "macs")
 _TRIAL_SEED = 0  # with the root seed of the experiment, an algorithm trains as in the search's first trial
 
 Array = np.ndarray[Any, Any]
@@ -130,7 +130,7 @@ def benchmark(pipeline: Pipeline) -> Outcome:
 
 def _contenders(config: ExperimentConfig, planned: Plan) -> list[Contender]:
     """Return every algorithm on every source that it is sensitive to."""
-    labels = distinct([algorithm.label for algorithm in config.search.algorithm])
+    labels = distinct([*BASELINES, *(algorithm.label for algorithm in config.search.algorithm)])[len(BASELINES) :]
     return [
         Contender(label, source, algorithm)
         for label, algorithm in zip(labels, config.search.algorithm, strict=True)
@@ -195,10 +195,9 @@ def _ranking_stage(pipeline: Pipeline, planned: Plan, contender: Contender, seed
 
 def _benchmark(pipeline: Pipeline, stage: StageDir, planned: Plan) -> dict[str, Any]:
     config, sample, space = pipeline.config, planned.sample, pipeline.spaces[0]
-    costs = [space.cost(genotype) for genotype in sample.architectures]
+    costs = np.array([space.cost(genotype) for genotype in sample.architectures], dtype=np.float64)  # (N, 2)
     scored = [
-        Scored(Contender(BASELINE), np.array([[cost.params for cost in costs]], dtype=np.float64), None),
-        Scored(Contender("macs"), np.array([[cost.macs for cost in costs]], dtype=np.float64), None),
+        *(Scored(Contender(name), costs[None, :, column], None) for column, name in enumerate(BASELINES)),
         *_rank(pipeline, planned),
     ]
     resamples = draw_resamples(len(sample), config.seed)

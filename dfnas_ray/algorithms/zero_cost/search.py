@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from dfnas_ray.algorithms.base import Measurement, SearchAlgorithm, SearchProblem
+from dfnas_ray.algorithms.base import BaseAlgorithmConfig, Measurement, SearchAlgorithm, SearchProblem
 from dfnas_ray.algorithms.evolution import Evolution, EvolutionConfig
 from dfnas_ray.algorithms.zero_cost.candidate import Candidate, initialize
 from dfnas_ray.algorithms.zero_cost.proxies import PROXIES, ProxyName, add_up_ranks
@@ -18,10 +18,8 @@ from dfnas_ray.seeding import derive_seed, seed_everything
 from dfnas_ray.training.batches import Batch
 
 
-class ZeroCostConfig(BaseModel):
+class ZeroCostConfig(BaseAlgorithmConfig):
     """Candidates scored without training, by one proxy or by the sum of several proxies' ranks."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["zero_cost"] = "zero_cost"
     proxies: tuple[ProxyName, ...] = Field(
@@ -33,9 +31,6 @@ class ZeroCostConfig(BaseModel):
     )
     repeats: int = Field(1, gt=0, description="Initialisations over which each figure is averaged.")
     evolution: EvolutionConfig = EvolutionConfig()
-
-    unsuitable_spaces: ClassVar[dict[str, str]] = {}
-    cannot_rank: ClassVar[str] = ""
 
     @model_validator(mode="after")
     def _check(self) -> ZeroCostConfig:
