@@ -128,12 +128,17 @@ def benchmark(pipeline: Pipeline) -> Outcome:
     return outcome
 
 
+def _algorithms(config: ExperimentConfig) -> dict[str, Any]:
+    """Return the settings of the algorithms by labels that are different, from the baselines' names, too."""
+    labels = distinct([*BASELINES, *(algorithm.label for algorithm in config.search.algorithm)])
+    return dict(zip(labels[len(BASELINES) :], config.search.algorithm, strict=True))
+
+
 def _contenders(config: ExperimentConfig, planned: Plan) -> list[Contender]:
     """Return every algorithm on every source that it is sensitive to."""
-    labels = distinct([*BASELINES, *(algorithm.label for algorithm in config.search.algorithm)])[len(BASELINES) :]
     return [
         Contender(label, source, algorithm)
-        for label, algorithm in zip(labels, config.search.algorithm, strict=True)
+        for label, algorithm in _algorithms(config).items()
         for source in (planned.config.sources if algorithm.needs_images else (None,))
     ]
 
@@ -162,7 +167,7 @@ def _inputs(pipeline: Pipeline, planned: Plan) -> dict[str, Any]:
         "seed": config.seed,
         "table": planned.table.fingerprint,
         "benchmark": planned.config.model_dump(mode="json", exclude={"table", "chunk_size"}),
-        "algorithms": [algorithm.model_dump(mode="json") for algorithm in config.search.algorithm],
+        "algorithms": {label: algorithm.model_dump(mode="json") for label, algorithm in _algorithms(config).items()},
     }
     if "synthetic" in planned.config.sources:
         inputs["upstream"] = {"synthesis": pipeline.synthesis_stage().key}
