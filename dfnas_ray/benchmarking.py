@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from dfnas_ray.distributed.ranking import Ranking
 
 STAGE = "benchmark"
-BASELINE = "parameters"
+BASELINES = ("parameters", "macs")
 _TRIAL_SEED = 0  # with the root seed of the experiment, an algorithm trains as in the search's first trial
 
 Array = np.ndarray[Any, Any]
@@ -128,12 +128,17 @@ def benchmark(pipeline: Pipeline) -> Outcome:
     return outcome
 
 
+def _algorithms(config: ExperimentConfig) -> dict[str, Any]:
+    """Return the settings of the algorithms by labels that are different, from the baselines' names, too."""
+    labels = distinct([*BASELINES, *(algorithm.label for algorithm in config.search.algorithm)])
+    return dict(zip(labels[len(BASELINES) :], config.search.algorithm, strict=True))
+
+
 def _contenders(config: ExperimentConfig, planned: Plan) -> list[Contender]:
     """Return every algorithm on every source that it is sensitive to."""
-    labels = distinct([algorithm.label for algorithm in config.search.algorithm])
     return [
         Contender(label, source, algorithm)
-        for label, algorithm in zip(labels, config.search.algorithm, strict=True)
+        for label, algorithm in _algorithms(config).items()
         for source in (planned.config.sources if algorithm.needs_images else (None,))
     ]
 
@@ -162,7 +167,7 @@ def _inputs(pipeline: Pipeline, planned: Plan) -> dict[str, Any]:
         "seed": config.seed,
         "table": planned.table.fingerprint,
         "benchmark": planned.config.model_dump(mode="json", exclude={"table", "chunk_size"}),
-        "algorithms": [algorithm.model_dump(mode="json") for algorithm in config.search.algorithm],
+        "algorithms": {label: algorithm.model_dump(mode="json") for label, algorithm in _algorithms(config).items()},
     }
     if "synthetic" in planned.config.sources:
         inputs["upstream"] = {"synthesis": pipeline.synthesis_stage().key}
@@ -195,10 +200,9 @@ def _ranking_stage(pipeline: Pipeline, planned: Plan, contender: Contender, seed
 
 def _benchmark(pipeline: Pipeline, stage: StageDir, planned: Plan) -> dict[str, Any]:
     config, sample, space = pipeline.config, planned.sample, pipeline.spaces[0]
-    costs = [space.cost(genotype) for genotype in sample.architectures]
+    costs = np.array([space.cost(genotype) for genotype in sample.architectures], dtype=np.float64)  # (N, 2)
     scored = [
-        Scored(Contender(BASELINE), np.array([[cost.params for cost in costs]], dtype=np.float64), None),
-        Scored(Contender("macs"), np.array([[cost.macs for cost in costs]], dtype=np.float64), None),
+        *(Scored(Contender(name), costs[None, :, column], None) for column, name in enumerate(BASELINES)),
         *_rank(pipeline, planned),
     ]
     resamples = draw_resamples(len(sample), config.seed)

@@ -17,7 +17,7 @@ from dfnas_ray.report.drawing import stack
 from dfnas_ray.report.figures import INK, MUTED, limits, outlier_floor, panel, scatter, series
 from dfnas_ray.storage.location import Location
 
-_COLOURS = {"synthetic": series(0), "noise": series(1), "real": series(3), None: MUTED}
+_COLOURS = {"synthetic": series(0), "noise": series(1), "real": series(3), None: series(2)}
 _MAX_DOTS = 3_000
 _WIDTH, _ROW, _FRAME, _LETTER = 5.9, 0.235, 0.72, 0.063  # inches: a bar with its distance; title and axis; of a name
 
@@ -64,6 +64,11 @@ def _pictures(folder: Location, result: Row) -> list[str]:
     return [_tau_panel(_by_merit(result["rankings"])), _rank_panel(folder, result)]
 
 
+def _colour(row: Row) -> str:
+    is_baseline = row["seconds_per_architecture"] is None  # nothing had to be measured
+    return MUTED if is_baseline else _COLOURS[row["images"]]
+
+
 def _tau_panel(rows: Sequence[Row]) -> str:
     """Draw tau with its interval as a bar per ranking; dashed, that of the number of parameters."""
     height = _FRAME + _ROW * len(rows)
@@ -72,7 +77,7 @@ def _tau_panel(rows: Sequence[Row]) -> str:
     with panel("benchmark-tau", "Kendall's tau, mean over seeds", "tau", (_WIDTH, height), place) as (axes, finish):
         for position, row in enumerate(rows):
             tau = row["tau"]
-            colour = _COLOURS[row["images"]]
+            colour = _colour(row)
             axes.barh(position, tau["mean"], height=0.62, color=colour, alpha=0.75, linewidth=0)
             axes.plot([tau["low"], tau["high"]], [position, position], color=INK, linewidth=1.3, solid_capstyle="butt")
         baseline = next(row["tau"]["mean"] for row in rows if row["ranking"] == "parameters")
@@ -101,5 +106,5 @@ def _rank_panel(folder: Location, result: Row) -> str:
     title = f"True accuracy, ranked by {best['title']}"
     with panel("benchmark-rank", title, x_label) as (axes, finish):
         low = outlier_floor(accuracy)
-        limits(axes, scatter(axes, places[shown], accuracy[shown], _COLOURS[best["images"]], low))
+        limits(axes, scatter(axes, places[shown], accuracy[shown], _colour(best), low))
         return finish()

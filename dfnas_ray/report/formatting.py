@@ -37,8 +37,8 @@ def percent(value: float | None, decimals: int = 1) -> str:
     return _NO_VALUE if value is None or not math.isfinite(value) else f"{value:.{decimals}%}".replace("%", "\u202f%")
 
 
-def correlation(value: float, decimals: int = 3) -> str:
-    """Return a number between -1 and 1: 0.578."""
+def fixed(value: float, decimals: int = 3) -> str:
+    """Return a number with so many decimals, for columns whose values are compared: 0.578."""
     return _minus(f"{value:.{decimals}f}")
 
 

@@ -91,7 +91,7 @@ def render(artefacts: Artefacts) -> str:
     environment.filters.update(
         {
             name: getattr(formatting, name)
-            for name in ("count", "quantity", "number", "percent", "correlation", "duration", "size", "moment", "brief")
+            for name in ("count", "quantity", "number", "percent", "fixed", "duration", "size", "moment", "brief")
         }
     )
     template = environment.from_string((folder / "report.html.j2").read_text(encoding="utf-8"))

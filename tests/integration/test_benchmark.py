@@ -70,29 +70,32 @@ def measured(tmp_path):
 
 
 def test_a_benchmark_from_the_table_to_the_report(ray_cluster, experiment, tmp_path):
-    config = experiment(sources=["synthetic", "noise", "real"], real={"kind": "digits"}, architectures=8)
+    proxies = [{"kind": "zero_cost", "proxies": [name], "batch_size": 16} for name in ("naswot", "synflow")]
+    config = experiment(proxies, sources=["synthetic", "noise", "real"], real={"kind": "digits"}, architectures=8)
     outcome = run(config)
     rows, result = result_of(outcome)
     sources = ("synthetic", "noise", "real (not data-free)")
-    assert set(rows) == {"parameters", "macs", *(f"random_search on {source}" for source in sources)}
+    assert set(rows) == {"parameters", "macs", "synflow", *(f"naswot on {source}" for source in sources)}
+    assert rows["synflow"]["images"] is None, "it asks for none, so the source cannot matter"
+    assert len(rows["synflow"]["tau"]["per_seed"]) == 2
     assert all(rows["parameters"]["tau"][name] == pytest.approx(1) for name in ("mean", "low", "high"))
     assert rows["parameters"]["best"]
     assert rows["parameters"]["regret_1"]["mean"] == 0
-    assert [title for title, row in rows.items() if not row["data_free"]] == ["random_search on real (not data-free)"]
+    assert [title for title, row in rows.items() if not row["data_free"]] == ["naswot on real (not data-free)"]
     assert result["architectures"] == 8
-    assert rows["random_search on noise"]["seconds_per_architecture"] > 0
+    assert rows["naswot on noise"]["seconds_per_architecture"] > 0
 
     scores = pq.read_table(outcome.location.path + "/scores.parquet")
     assert scores.num_rows == 8
-    first, second = (scores[f"random_search on synthetic, seed {seed}"].to_numpy() for seed in (0, 1))
+    first, second = (scores[f"naswot on synthetic, seed {seed}"].to_numpy() for seed in (0, 1))
     assert np.isfinite(first).all()
     assert not np.array_equal(first, second), "a seed stands for other images and weights"
-    assert not np.array_equal(first, scores["random_search on noise, seed 0"].to_numpy())
+    assert not np.array_equal(first, scores["naswot on noise, seed 0"].to_numpy())
     assert len(list((tmp_path / "run" / "synthesis").iterdir())) == 2, "a set of images for each root seed"
 
     page = (tmp_path / "run" / "report.html").read_text()
     assert 'id="benchmark"' in page
-    assert "random_search on real (not data-free)" in page
+    assert "naswot on real (not data-free)" in page
     assert "No real image has been read" not in page
     ElementTree.fromstring((outcome.location / "benchmark.svg").read_bytes())
 
