@@ -45,9 +45,8 @@ def synthesize_and_search(
     todo = stages.missing_shards(session, kept)
     if not todo:
         return stages.synthesize(session, stage, kept)
-    for shard in todo:  # a damaged one must not be taken for one that is made
-        if (file := stage.location / shard_name(shard)).exists():
-            file.delete_file()
+    for name in {shard_name(shard) for shard in todo} & set(stage.location.file_names()):
+        (stage.location / name).delete_file()  # a damaged one must not be taken for one that is made
     num_actors = min(len(todo), actors_beside_trials(session))
     started = time.monotonic()
     with BackgroundSynthesis(session, stage, kept, num_actors) as synthesis:
