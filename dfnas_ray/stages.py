@@ -107,6 +107,7 @@ def synthesize(session: Session, stage: StageDir, kept: dict[int, dict[str, Any]
 
 def search(session: Session, stage: StageDir, images: Location) -> dict[str, Any]:
     """Run every trial on the images of a folder, and choose among all finalists by training each one alone."""
+    from dfnas_ray.distributed import multi_fidelity
     from dfnas_ray.distributed.board import ProgressBoard
     from dfnas_ray.distributed.search_trials import SearchJob, compare_architectures, run_trials
 
@@ -116,7 +117,9 @@ def search(session: Session, stage: StageDir, images: Location) -> dict[str, Any
     board = ProgressBoard()
     total = sum(trial.algorithm.steps_to_show for trial in config.trials)
     with session.listener.task("Searching", total, "epoch") as task, board.shown_on(task):
-        trials = run_trials(job, session.teacher, session.images(images), board)
+        run_trials(job, session.teacher, session.images(images), board)
+        multi_fidelity.run_searches(job, session.teacher, session.images(images), board)
+    trials = job.results()
     found = {
         _name(trial, text): session.architecture(trial["space_config"], text)
         for trial in trials

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
 from dfnas_ray.algorithms.darts import DartsConfig
+from dfnas_ray.algorithms.multi_fidelity import MultiFidelityConfig
 from dfnas_ray.algorithms.proxyless import ProxylessConfig
 from dfnas_ray.algorithms.random_search import RandomSearchConfig
 from dfnas_ray.algorithms.spos import SposConfig
@@ -17,7 +18,8 @@ from dfnas_ray.search_spaces import NASBenchMacroConfig, SearchSpaceConfig
 from dfnas_ray.training.config import DistillationConfig, OptimizerConfig
 
 AlgorithmConfig = Annotated[
-    DartsConfig | ProxylessConfig | RandomSearchConfig | SposConfig | ZeroCostConfig, Field(discriminator="kind")
+    DartsConfig | MultiFidelityConfig | ProxylessConfig | RandomSearchConfig | SposConfig | ZeroCostConfig,
+    Field(discriminator="kind"),
 ]
 
 ALGORITHM_CONFIGS: dict[str, Any] = {

@@ -6,7 +6,6 @@ later command starts again, goes on from there: nothing has to be unpickled, and
 
 from __future__ import annotations
 
-import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,10 +20,12 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from dfnas_ray.algorithms.base import SCORE, MeasureCandidates, Measurement, Scorer, SearchProblem, SearchState
 from dfnas_ray.algorithms.config import SearchConfig, Trial
+from dfnas_ray.algorithms.multi_fidelity import MultiFidelityConfig
 from dfnas_ray.algorithms.stand_alone import StandAloneScorer
 from dfnas_ray.distributed.board import ProgressBoard
 from dfnas_ray.distributed.config import SearchResources
 from dfnas_ray.distributed.runtime import worker_device
+from dfnas_ray.distributed.tune_runs import fit, last_line
 from dfnas_ray.errors import DfnasError
 from dfnas_ray.search_spaces.base import Genotype, SearchSpace
 from dfnas_ray.seeding import derive_seed, seed_everything
@@ -50,6 +51,14 @@ class SearchJob:
         """Return where one trial keeps its state and its result."""
         return self.folder / trial.name
 
+    def result_file(self, trial: Trial) -> Location:
+        """Return where a trial's result is, once the trial is over."""
+        return self.trial_folder(trial) / "result.json"
+
+    def results(self) -> list[dict[str, Any]]:
+        """Return what all trials found, in the order of `SearchConfig.trials`."""
+        return [self.result_file(trial).read_json() for trial in self.config.trials]
+
 
 @ray.remote(num_cpus=0)
 def load_images(folder: Location, manifest: dict[str, Any]) -> SyntheticImages:
@@ -57,34 +66,33 @@ def load_images(folder: Location, manifest: dict[str, Any]) -> SyntheticImages:
     return load_shards(folder, manifest)
 
 
-def run_trials(job: SearchJob, teacher: Teacher, images: ImagesRef, board: ProgressBoard) -> list[dict[str, Any]]:
-    """Run every trial and return their results, in the order of `SearchConfig.trials`.
+def run_trials(job: SearchJob, teacher: Teacher, images: ImagesRef, board: ProgressBoard) -> None:
+    """Run every trial that is one Tune trial; its result is then in its folder.
+
+    `multi_fidelity.run_searches` runs the others, each a Tune experiment.
 
     Raises:
         DfnasError: a trial failed for good; says which, and how to go on.
     """
     resources, trials = job.resources, job.config.trials
+    numbers = [n for n, trial in enumerate(trials) if not isinstance(trial.algorithm, MultiFidelityConfig)]
+    if not numbers:
+        return
     places = tune.PlacementGroupFactory([resources.bundle()] * (1 + resources.scoring_workers), resources.placement)
     trainable = tune.with_parameters(_trial, job=job, teacher=teacher, images=[images], board=board)
-    with tempfile.TemporaryDirectory(prefix="dfnas-tune-") as scratch:  # what Tune writes is not needed again
-        results = tune.Tuner(
-            tune.with_resources(trainable, places),
-            param_space={"trial": tune.grid_search(list(range(len(trials))))},
-            run_config=tune.RunConfig(
-                name="search",
-                storage_path=scratch,
-                verbose=0,
-                failure_config=tune.FailureConfig(max_failures=resources.attempts - 1),
-            ),
-            tune_config=tune.TuneConfig(reuse_actors=True),
-        ).fit()
+    results = fit(
+        tune.with_resources(trainable, places),
+        "search",
+        tune.TuneConfig(reuse_actors=True),
+        resources.attempts,
+        param_space={"trial": tune.grid_search(numbers)},
+    )
     if results.errors:
-        failed = [trial.name for trial in trials if not (job.trial_folder(trial) / "result.json").exists()]
+        failed = [trials[n].name for n in numbers if not job.result_file(trials[n]).exists()]
         raise DfnasError(
-            f"Search trial(s) {', '.join(failed)} failed {resources.attempts} times: {_last_line(results.errors[0])}. "
+            f"Search trial(s) {', '.join(failed)} failed {resources.attempts} times: {last_line(results.errors[0])}. "
             f"Their state is kept in {job.folder}; run the same command again to go on from there."
         )
-    return [(job.trial_folder(trial) / "result.json").read_json() for trial in trials]
 
 
 def compare_architectures(
@@ -133,7 +141,7 @@ def _train_alone(
 ) -> float:
     device, settings = worker_device(job.resources.cpus), job.config.selection
     seed = derive_seed(job.seed, "selection")
-    train, validation = _batches(job, ray.get(teacher[0]), ray.get(images[0]), settings.batch_size, seed, device)
+    train, validation = make_batches(job, ray.get(teacher[0]), ray.get(images[0]), settings.batch_size, seed, device)
     scorer = StandAloneScorer(
         space,
         train,
@@ -152,7 +160,7 @@ def _trial(
 ) -> None:
     trial = job.config.trials[config["trial"]]
     folder = job.trial_folder(trial)
-    if (folder / "result.json").exists():
+    if job.result_file(trial).exists():
         tune.report({"finished": True})
         return
     device = worker_device(job.resources.cpus)
@@ -175,10 +183,24 @@ def _trial(
 
     state.run(on_progress, lambda scorer: _spread(scorer, job.resources, device))
     write(steps, f"{trial.name}: finished")  # it may have stopped early
-    space = state.algorithm.space
     genotype, score = state.algorithm.best()
+    finalists = state.algorithm.finalists(job.config.selection.finalists)
+    job.result_file(trial).write_json(
+        describe_result(trial, state.algorithm.space, genotype, score, finalists, state.history)
+    )
+
+
+def describe_result(
+    trial: Trial,
+    space: SearchSpace,
+    genotype: Genotype,
+    own_score: float,
+    finalists: Sequence[Genotype],
+    history: list[dict[str, Any]],
+) -> dict[str, Any]:
+    """Return what a trial found, as it is written to its folder."""
     cost = space.cost(genotype)
-    result = {
+    return {
         "trial": trial.name,
         "algorithm": trial.algorithm.kind,
         "space": trial.space.kind,
@@ -187,11 +209,10 @@ def _trial(
         "genotype": space.encode(genotype),
         "macs": cost.macs,
         "params": cost.params,
-        "own_score": score,
-        "finalists": [space.encode(finalist) for finalist in state.algorithm.finalists(job.config.selection.finalists)],
-        "history": state.history,
+        "own_score": own_score,
+        "finalists": [space.encode(finalist) for finalist in finalists],
+        "history": history,
     }
-    (folder / "result.json").write_json(result)
 
 
 def _make_state(
@@ -200,13 +221,13 @@ def _make_state(
     config = job.config
     seed = derive_seed(job.seed, "search", trial.seed)
     seed_everything(seed)
-    train, validation = _batches(job, teacher, images, trial.algorithm.batch_size, seed, device)
+    train, validation = make_batches(job, teacher, images, trial.algorithm.batch_size, seed, device)
     space = trial.space.space(teacher.image_shape, teacher.num_classes)
     problem = SearchProblem(space, train, validation, config.distillation, job.max_macs, seed, config.precision)
     return SearchState(trial.algorithm.algorithm(problem))
 
 
-def _batches(
+def make_batches(
     job: SearchJob, teacher: Teacher, images: SyntheticImages, batch_size: int, seed: int, device: torch.device
 ) -> tuple[SyntheticBatches, SyntheticBatches]:
     """Return training and validation batches; the split is the same for all trials."""
@@ -262,8 +283,3 @@ def _spread(scorer: Scorer, resources: SearchResources, device: torch.device) ->
         return ordered
 
     return measure
-
-
-def _last_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[-1] if lines else type(error).__name__

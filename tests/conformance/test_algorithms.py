@@ -20,6 +20,7 @@ from .conftest import SMALL, kind_of
 EVOLUTION = {"generations": 2, "population": 4, "parents": 2, "mutations": 2, "crossovers": 1}
 SHORT = {
     "darts": {"epochs": 2, "batch_size": 16, "collapse": {"eigenvalue": False}},
+    "multi_fidelity": {"candidates": 3, "max_epochs": 2, "reduction_factor": 2, "batch_size": 16},
     "proxyless": {"epochs": 3, "warmup_epochs": 1, "batch_size": 16},
     "random_search": {"candidates": 3, "round_size": 1, "epochs": 1, "batch_size": 16},
     "zero_cost": {"proxies": ("synflow", "zico", "az_nas"), "batch_size": 8, "evolution": EVOLUTION},
