@@ -63,6 +63,7 @@ class MultiFidelityConfig(BaseModel):
 
     unsuitable_spaces: ClassVar[dict[str, str]] = {}
     cannot_rank: ClassVar[str] = ""
+    measures_population: ClassVar[bool] = True  # how far a candidate comes depends on the others
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -59,7 +59,7 @@ class ArchitectureSearch(StudySearch):
             f"{n}": CategoricalDistribution(range(k)) for n, k in enumerate(space.num_choices)
         }
         super().__init__(
-            space=self._suggest, metric=SCORE, mode="max", sampler=sampler, study_name=_STUDY, storage=storage
+            space=dict(self.distributions), metric=SCORE, mode="max", sampler=sampler, study_name=_STUDY, storage=storage
         )
         self._study = optuna.load_study(study_name=_STUDY, storage=storage)
         for candidate in population.candidates:
@@ -105,10 +105,6 @@ class ArchitectureSearch(StudySearch):
             self.on_trial_result(trial_id, result)  # Tune keeps the one before a stop from the searcher
             result = None
         super().on_trial_complete(self._proposals[trial_id], result, error)
-
-    def _suggest(self, trial: optuna.Trial) -> None:
-        for name, options in zip(self.distributions, self.architectures.num_choices, strict=True):
-            trial.suggest_categorical(name, range(options))
 
     def _enqueue(self, genotype: Genotype) -> None:
         self._study.enqueue_trial(self._parameters(genotype))

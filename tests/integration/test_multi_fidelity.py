@@ -8,15 +8,18 @@ import math
 import numpy as np
 import pytest
 import ray
+import torch
 
 from dfnas_ray.algorithms.config import Trial
 from dfnas_ray.algorithms.multi_fidelity import MultiFidelityConfig
+from dfnas_ray.algorithms.stand_alone import CandidateTraining
 from dfnas_ray.distributed import multi_fidelity
 from dfnas_ray.distributed.board import ProgressBoard
-from dfnas_ray.distributed.search_trials import SearchJob
+from dfnas_ray.distributed.search_trials import SearchJob, make_batches
+from dfnas_ray.experiment import make_experiment
 from dfnas_ray.pipeline import Pipeline
 from dfnas_ray.search_spaces import NASBenchMacroConfig
-from dfnas_ray.seeding import fixed_threads
+from dfnas_ray.seeding import derive_seed, fixed_threads
 from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.shards import SyntheticImages
 
@@ -43,6 +46,22 @@ def population(ray_cluster, tiny_experiment, tmp_path):
     images = ray.put(data)
     space = NASBenchMacroConfig(**SPACE)
 
+    def training(text, algorithm):
+        job = SearchJob(config.search, config.cluster.search, 0, None, Location.parse(tmp_path))
+        seed = derive_seed(0, "search", 0)
+        batches = make_batches(job, teacher, data, algorithm.batch_size, seed, torch.device("cpu"))
+        built = space.space(teacher.image_shape, teacher.num_classes)
+        return CandidateTraining(
+            built,
+            built.decode(text),
+            *batches,
+            config.search.distillation,
+            algorithm.optimizer,
+            algorithm.rungs,
+            seed,
+            "auto",
+        )
+
     def measure(texts, folder="population", **settings):
         algorithm = MultiFidelityConfig(**{**SEARCH, **settings})
         job = SearchJob(config.search, config.cluster.search, 0, None, Location.parse(tmp_path / folder))
@@ -52,6 +71,7 @@ def population(ray_cluster, tiny_experiment, tmp_path):
         measured = multi_fidelity.measure_population(job, trial, genotypes, teacher, images, ProgressBoard())
         return algorithm, measured, tmp_path / folder / "trial"
 
+    measure.training = training
     return measure
 
 
@@ -75,24 +95,32 @@ def test_weak_candidates_are_stopped_and_their_networks_deleted(population):
     assert {file: file.stat().st_mtime_ns for file in folder.iterdir()} == before, "nothing is done again"
 
 
-def test_a_candidate_that_broke_off_goes_on_and_scores_as_if_undisturbed(population):
-    texts = ["0000", "2222"]
-    _, undisturbed, folder = population(texts, "undisturbed", min_epochs=2, max_epochs=4)
-    _, _, first = population(texts, "broken", min_epochs=1, max_epochs=2)
-    file = first / "candidate-00001.json"
-    # What a killed command leaves: one candidate at its first rung, its network beside it.
-    results = json.loads((folder / "candidate-00001.json").read_text())["results"]
-    assert math.isfinite(results[0]["loss"])
-    other = folder.parent.parent / "resumed" / "trial"
-    other.mkdir(parents=True)
-    (other / "candidate-00000.json").write_text((folder / "candidate-00000.json").read_text())
-    left = json.loads((folder / "candidate-00001.json").read_text())
-    (other / "candidate-00001.json").write_text(
-        json.dumps({**left, "results": left["results"][:1], "is_stopped": False})
+def test_a_candidate_that_broke_off_goes_on_from_its_last_epoch(population, tmp_path):
+    config, undisturbed, folder = population(["0000", "2222"], min_epochs=2)
+    assert undisturbed[0]["epochs"] == config.max_epochs or undisturbed[1]["epochs"] == config.max_epochs
+    left = tmp_path / "left" / "trial"
+    left.mkdir(parents=True)
+    # What a killed command leaves: one candidate that is over, and one in its second epoch before the first rung.
+    over = json.loads((folder / "candidate-00000.json").read_text())
+    (left / "candidate-00000.json").write_text(json.dumps(over))
+    begun = {"number": 1, "genotype": "2222", "results": [], "is_stopped": False}
+    (left / "candidate-00001.json").write_text(json.dumps(begun))
+    training = population.training("2222", config)
+    with fixed_threads(1):
+        training.train_epoch()
+    torch.save(training.state_dict(), left / "candidate-00001.pt")
+    _, resumed, _ = population(["0000", "2222"], "left", min_epochs=2)
+    first = [json.loads((f / "candidate-00001.json").read_text())["results"][0] for f in (folder, left)]
+    assert first[0] == first[1], "as if it had never stopped"
+    assert resumed[0] == undisturbed[0]
+
+    for weights in training.network.parameters():
+        weights.data.fill_(math.nan)
+    torch.save(training.state_dict(), left / "candidate-00001.pt")
+    (left / "candidate-00001.json").write_text(json.dumps(begun))
+    assert math.isnan(population(["0000", "2222"], "left", min_epochs=2)[1][1]["score"]), (
+        "the state is what it goes on from"
     )
-    _, resumed, _ = population(texts, "resumed", min_epochs=2, max_epochs=4)
-    assert resumed == undisturbed
-    assert file.exists()
 
 
 def test_a_diverging_candidate_is_reported_and_ranks_nowhere(population):
@@ -102,16 +130,15 @@ def test_a_diverging_candidate_is_reported_and_ranks_nowhere(population):
 
 
 @pytest.mark.parametrize("settings", [{"proposals": "tpe"}, {"scheduler": "hyperband"}], ids=["tpe", "hyperband"])
-def test_a_search_beside_another_ends_in_the_same_records(ray_cluster, tiny_values, tiny_run, tmp_path, settings):
-    from dfnas_ray.experiment import make_experiment
-
+def test_a_search_beside_another_ends_in_the_same_records(ray_cluster, tiny_values, tmp_path, settings):
     values = tiny_values()
     spos = values["search"]["algorithm"]
     values["search"]["algorithm"] = [{**SEARCH, **settings, "candidates": 6}, spos]
     values["search"] |= {"seeds": [0], "max_macs": 100_000}
     config = make_experiment({**values, "run_dir": str(tmp_path)})
     with Pipeline(config).opened() as pipeline:
-        outcome = pipeline.run("search")["search"]
+        pipeline.synthesize()
+        outcome = pipeline.search()
     trials = json.loads(next(tmp_path.glob("search/*/trials.json")).read_text())
     assert [trial["algorithm"] for trial in trials] == ["multi_fidelity", "spos"]
     mine = trials[0]
