@@ -34,6 +34,45 @@ if TYPE_CHECKING:
 EPOCHS = "epochs"
 
 
+class RungResult(TypedDict):
+    """What a candidate showed at a rung; NaN twice if its training diverged on the way there."""
+
+    epochs: int
+    loss: float
+    agreement: float
+
+
+@dataclass
+class Candidate:
+    """An architecture and what is known of it.
+
+    Attributes:
+        number: In the order of proposal.
+        genotype: In the space's notation.
+        results: One per rung, ascending.
+        is_stopped: Whether a scheduler stopped it before the highest rung.
+    """
+
+    number: int
+    genotype: str
+    results: list[RungResult] = field(default_factory=list)
+    is_stopped: bool = False
+
+    @property
+    def epochs(self) -> int:
+        """The rung reached, in epochs."""
+        return self.results[-1]["epochs"] if self.results else 0
+
+    @property
+    def is_diverged(self) -> bool:
+        """Whether its training ended in NaN."""
+        return bool(self.results) and math.isnan(self.results[-1]["loss"])
+
+    def add(self, epochs: int, validation: Validation) -> None:
+        """Note what it showed at a rung."""
+        self.results.append({"epochs": epochs, "loss": validation.loss, "agreement": validation.agreement})
+
+
 class MultiFidelityConfig(BaseModel):
     """Candidates trained alone, each a Ray Tune trial; ASHA or HyperBand stops the weak ones early."""
 
@@ -95,6 +134,19 @@ class MultiFidelityConfig(BaseModel):
         """Return the candidates that ``proposals: random`` means: the same for one seed, fewer in a small space."""
         return draw_new(space, numpy_generator(seed, "multi-fidelity"), max_macs, self.candidates)
 
+    def is_open(self, candidate: Candidate) -> bool:
+        """Whether there is something left to train."""
+        return not (candidate.is_stopped or candidate.is_diverged or candidate.epochs >= self.max_epochs)
+
+    def score(self, result: RungResult) -> float:
+        """Return a result's score, higher is better."""
+        return score_of(Validation(result["loss"], result["agreement"]), self.metric)
+
+    def measurement(self, candidate: Candidate) -> Measurement:
+        """Return the epochs reached and the score there, as `rank` takes them."""
+        score = self.score(candidate.results[-1]) if candidate.results else math.nan
+        return {EPOCHS: float(candidate.epochs), SCORE: score}
+
     def rank(self, measurements: Sequence[Measurement]) -> list[float]:
         """Return one score per measurement: how many others it is ahead of, by the epochs reached and then by the score.
 
@@ -111,45 +163,6 @@ class MultiFidelityConfig(BaseModel):
         return SuccessiveHalving(self, problem)
 
 
-class RungResult(TypedDict):
-    """What a candidate showed at a rung; NaN twice if its training diverged on the way there."""
-
-    epochs: int
-    loss: float
-    agreement: float
-
-
-@dataclass
-class Candidate:
-    """An architecture and what is known of it.
-
-    Attributes:
-        number: In the order of proposal.
-        genotype: In the space's notation.
-        results: One per rung, ascending.
-        is_stopped: Whether a scheduler stopped it before the highest rung.
-    """
-
-    number: int
-    genotype: str
-    results: list[RungResult] = field(default_factory=list)
-    is_stopped: bool = False
-
-    @property
-    def epochs(self) -> int:
-        """The rung reached, in epochs."""
-        return self.results[-1]["epochs"] if self.results else 0
-
-    @property
-    def is_diverged(self) -> bool:
-        """Whether its training ended in NaN."""
-        return bool(self.results) and math.isnan(self.results[-1]["loss"])
-
-    def add(self, epochs: int, validation: Validation) -> None:
-        """Note what it showed at a rung."""
-        self.results.append({"epochs": epochs, "loss": validation.loss, "agreement": validation.agreement})
-
-
 class Population:
     """All candidates of one search, in order.
 
@@ -162,23 +175,10 @@ class Population:
         self.config = config
         self.candidates = sorted(candidates, key=lambda candidate: candidate.number)
 
-    def is_open(self, candidate: Candidate) -> bool:
-        """Whether there is something left to train."""
-        return not (candidate.is_stopped or candidate.is_diverged or candidate.epochs >= self.config.max_epochs)
-
-    def score(self, result: RungResult) -> float:
-        """Return a result's score, higher is better."""
-        return score_of(Validation(result["loss"], result["agreement"]), self.config.metric)
-
-    def measurement(self, candidate: Candidate) -> Measurement:
-        """Return the epochs reached and the score there, as `MultiFidelityConfig.rank` takes them."""
-        score = self.score(candidate.results[-1]) if candidate.results else math.nan
-        return {EPOCHS: float(candidate.epochs), SCORE: score}
-
     def ranked(self, candidates: Sequence[Candidate] | None = None) -> list[Candidate]:
         """Return those (by default all) that did not diverge, best first."""
         several = self.candidates if candidates is None else candidates
-        ranks = self.config.rank([self.measurement(candidate) for candidate in several])
+        ranks = self.config.rank([self.config.measurement(candidate) for candidate in several])
         order = [(-rank, candidate.genotype, candidate) for rank, candidate in zip(ranks, several, strict=True)]
         return [candidate for rank, _, candidate in sorted(order, key=lambda item: item[:2]) if not math.isnan(rank)]
 
@@ -194,13 +194,15 @@ class Population:
                 f"None of {len(self.candidates)} candidates of multi_fidelity has a score: their trainings diverged, or have "
                 f"not begun. If they diverged, lower search.algorithm.optimizer.lr ({self.config.optimizer.lr:g})."
             )
-        return ranked[0], self.measurement(ranked[0])[SCORE]
+        return ranked[0], self.config.measurement(ranked[0])[SCORE]
 
     def history(self) -> list[dict[str, Any]]:
         """Return one entry per rung: who reached it, with which scores."""
         entries: list[dict[str, Any]] = []
         for number, epochs in enumerate(self.config.rungs, start=1):
-            there = [(c.genotype, self.score(r)) for c in self.candidates for r in c.results if r["epochs"] == epochs]
+            there = [
+                (c.genotype, self.config.score(r)) for c in self.candidates for r in c.results if r["epochs"] == epochs
+            ]
             if there:
                 scores = [score for _, score in there]
                 best = max((score for score in scores if not math.isnan(score)), default=math.nan)

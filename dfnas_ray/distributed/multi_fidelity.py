@@ -87,7 +87,7 @@ def measure_population(
     """
     space = _space(trial, teacher)
     population = _Experiment(job, trial, space).finish(list(dict.fromkeys(genotypes)), teacher, images, board)
-    measured = {candidate.genotype: population.measurement(candidate) for candidate in population.candidates}
+    measured = {candidate.genotype: population.config.measurement(candidate) for candidate in population.candidates}
     return [measured[space.encode(genotype)] for genotype in genotypes]
 
 
@@ -106,7 +106,7 @@ class _Experiment:
         """Train what is not finished, and return all; without ``given`` candidates, Optuna proposes them."""
         job, config, resources = self.job, self.config, self.job.resources
         population = Population(config, self.files.candidates())
-        over = [candidate for candidate in population.candidates if not population.is_open(candidate)]
+        over = [candidate for candidate in population.candidates if not config.is_open(candidate)]
         search_alg = param_space = None
         if given is None:
             search_alg = ArchitectureSearch(population, self.space, job.max_macs, self.seed)
@@ -156,7 +156,7 @@ class _Experiment:
                     f"{self.files.results(number)} holds {candidate.genotype}, where {text} should be. Delete "
                     f"{self.files.folder} and run again."
                 )
-            if candidate is None or population.is_open(candidate):
+            if candidate is None or self.config.is_open(candidate):
                 waiting.append({"number": number, "genotype": text})
         return waiting
 
@@ -179,7 +179,7 @@ class _Experiment:
             told = SimpleNamespace(trial_id=f"before-{candidate.number}")
             scheduler.on_trial_add(None, told)
             for result in candidate.results:
-                score = population.score(result)
+                score = config.score(result)
                 scheduler.on_trial_result(None, told, {_BUDGET: _budget(config, result["epochs"]), SCORE: score})
         return scheduler
 
@@ -236,15 +236,15 @@ class _CandidateTrial(tune.Trainable):  # type: ignore[misc]
         return True
 
     def step(self) -> dict[str, Any]:
-        candidate, population = self.candidate, Population(self.settings, [self.candidate])
-        if population.is_open(candidate):  # else its process was lost after its last result, before Tune saw it
-            epochs = next(rung for rung in self.settings.rungs if rung > candidate.epochs)
+        candidate, config = self.candidate, self.settings
+        if config.is_open(candidate):  # else its process was lost after its last result, before Tune saw it
+            epochs = next(rung for rung in config.rungs if rung > candidate.epochs)
             candidate.add(epochs, self.training.train_to(epochs, self._keep))
             self.files.write(candidate)
         return {
-            **population.measurement(candidate),
-            _BUDGET: _budget(self.settings, candidate.epochs),
-            "done": not population.is_open(candidate),
+            **config.measurement(candidate),
+            _BUDGET: _budget(config, candidate.epochs),
+            "done": not config.is_open(candidate),
         }
 
     def _take_up(self, proposed: dict[str, Any]) -> None:
@@ -287,7 +287,7 @@ class _Closing(tune.Callback):  # type: ignore[misc]
         candidate = self.files.read(number)
         if candidate is None:
             return
-        if Population(self.config, [candidate]).is_open(candidate):
+        if self.config.is_open(candidate):
             candidate.is_stopped = True
             self.files.write(candidate)
         self.files.state(number).delete_file()

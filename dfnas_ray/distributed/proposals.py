@@ -48,7 +48,9 @@ class ArchitectureSearch(StudySearch):
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.population, self.architectures, self.max_macs = population, space, max_macs
         self.numbers = {candidate.genotype: candidate.number for candidate in population.candidates}
-        self._under_way = {candidate.genotype for candidate in population.candidates if population.is_open(candidate)}
+        self._under_way = {
+            candidate.genotype for candidate in population.candidates if population.config.is_open(candidate)
+        }
         self._proposals: dict[str, str] = {}  # Tune's trial: its proposal here
         self._rng = numpy_generator(seed, "proposals", len(self.numbers))
         self._drawn: set[str] = set()
@@ -59,7 +61,12 @@ class ArchitectureSearch(StudySearch):
             f"{n}": CategoricalDistribution(range(k)) for n, k in enumerate(space.num_choices)
         }
         super().__init__(
-            space=dict(self.distributions), metric=SCORE, mode="max", sampler=sampler, study_name=_STUDY, storage=storage
+            space=dict(self.distributions),
+            metric=SCORE,
+            mode="max",
+            sampler=sampler,
+            study_name=_STUDY,
+            storage=storage,
         )
         self._study = optuna.load_study(study_name=_STUDY, storage=storage)
         for candidate in population.candidates:
@@ -113,7 +120,7 @@ class ArchitectureSearch(StudySearch):
         return dict(zip(self.distributions, genotype, strict=True))
 
     def _frozen(self, candidate: Candidate) -> FrozenTrial:
-        scores = {result["epochs"]: self.population.score(result) for result in candidate.results}
+        scores = {result["epochs"]: self.population.config.score(result) for result in candidate.results}
         values = {epochs: score for epochs, score in scores.items() if not math.isnan(score)}
         final = values.get(self.population.config.max_epochs)
         return optuna.trial.create_trial(

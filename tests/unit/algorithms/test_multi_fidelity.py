@@ -68,7 +68,7 @@ def test_the_order_is_by_rung_then_score_then_text():
     population = Population(config, [diverged, near_bad, far, tied, near_good])
     assert [c.genotype for c in population.ranked()] == ["z", "a", "b", "c"]
     assert population.best() == (far, -4)
-    ranks = config.rank([population.measurement(c) for c in population.candidates])
+    ranks = config.rank([config.measurement(c) for c in population.candidates])
     assert ranks[:4] == [3, 1, 0, 1]
     assert math.isnan(ranks[4])
 
@@ -145,7 +145,7 @@ def test_halving_trains_the_better_half_farther(chain, make_problem):
     reached = sorted((c.epochs for c in population.candidates), reverse=True)
     assert reached == [4, 4, 2, 2, 1, 1, 1, 1]
     assert algorithm.epochs_done == algorithm.num_epochs == 8 + 4 + 2
-    first = {c.number: population.score(c.results[0]) for c in population.candidates}
+    first = {c.number: population.config.score(c.results[0]) for c in population.candidates}
     promoted = {c.number for c in population.candidates if c.epochs > 1}
     assert min(first[n] for n in promoted) >= max(first[n] for n in first.keys() - promoted)
     assert algorithm._trainings == {}, "no network is kept at the end"
