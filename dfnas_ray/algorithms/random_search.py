@@ -100,17 +100,7 @@ class RandomSearch(SearchAlgorithm):
 
     def scorer(self) -> StandAloneScorer:
         """Return a scorer that trains each candidate alone."""
-        config, problem = self.config, self.problem
-        return StandAloneScorer(
-            self.space,
-            problem.train,
-            problem.validation,
-            problem.distillation,
-            config.optimizer,
-            config.epochs,
-            problem.seed,
-            problem.precision,
-        )
+        return StandAloneScorer.of(self.problem, self.config.optimizer, self.config.epochs)
 
     def best(self) -> tuple[Genotype, float]:
         """Return the best candidate and its score; the first found wins a tie."""

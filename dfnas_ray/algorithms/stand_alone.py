@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 
-from dfnas_ray.algorithms.base import SCORE, Measurement
+from dfnas_ray.algorithms.base import SCORE, Measurement, SearchProblem
 from dfnas_ray.ops.precision import Precision
 from dfnas_ray.search_spaces.base import Genotype, SearchSpace
 from dfnas_ray.seeding import derive_seed, seed_everything
@@ -129,6 +129,29 @@ class StandAloneScorer:
     precision: Precision = "float32"
     restarts: Sequence[int] = ()
     metric: Metric = "loss"
+
+    @classmethod
+    def of(
+        cls,
+        problem: SearchProblem,
+        optimizer: OptimizerConfig,
+        epochs: int,
+        restarts: Sequence[int] = (),
+        metric: Metric = "loss",
+    ) -> Self:
+        """Return the scorer of a search's own images, seed and precision."""
+        return cls(
+            problem.space,
+            problem.train,
+            problem.validation,
+            problem.distillation,
+            optimizer,
+            epochs,
+            problem.seed,
+            problem.precision,
+            restarts,
+            metric,
+        )
 
     def __call__(self, genotypes: Sequence[Genotype]) -> list[Measurement]:
         """Return each candidate's score on the validation images; higher is better, NaN where the training diverges."""

@@ -63,19 +63,8 @@ class SuccessiveHalving(SearchAlgorithm):
 
     def scorer(self) -> StandAloneScorer:
         """Return a scorer that trains each candidate to the highest rung."""
-        config, problem = self.config, self.problem
-        return StandAloneScorer(
-            self.space,
-            problem.train,
-            problem.validation,
-            problem.distillation,
-            config.optimizer,
-            config.max_epochs,
-            problem.seed,
-            problem.precision,
-            config.rungs[:-1],
-            config.metric,
-        )
+        config = self.config
+        return StandAloneScorer.of(self.problem, config.optimizer, config.max_epochs, config.rungs[:-1], config.metric)
 
     def best(self) -> tuple[Genotype, float]:
         """Return the best candidate of the highest rung reached, and its score there."""

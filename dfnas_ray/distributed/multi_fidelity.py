@@ -9,6 +9,7 @@ anything goes on; a candidate whose stop was decided, but not noted when the com
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from io import BytesIO
@@ -163,9 +164,8 @@ class _Experiment:
     def _scheduler(self, population: Population) -> AsyncHyperBandScheduler:
         """Return the scheduler, which knows already what candidates that are over or under way have shown."""
         config, rungs = self.config, self.config.rungs
-        np.random.seed(
-            derive_seed(self.seed, "brackets") % 2**32
-        )  # Tune deals candidates to brackets with numpy's global
+        warnings.filterwarnings("ignore", message="All-NaN slice encountered")  # all diverged: said at the end
+        np.random.seed(derive_seed(self.seed, "brackets") % 2**32)  # with numpy's global state Tune deals out brackets
         scheduler = AsyncHyperBandScheduler(
             time_attr=_BUDGET,
             metric=SCORE,
