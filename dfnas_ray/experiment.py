@@ -61,6 +61,12 @@ class ExperimentConfig(BaseModel):
                     raise ValueError(
                         f"retraining.{setting} ({value}) does nothing for networks of {space.kind}. Set it to 0."
                     )
+        start, shards = self.search.start_after_shards, self.synthesis.num_shards
+        if start is not None and start > shards:
+            raise ValueError(
+                f"search.start_after_shards ({start}) is more than synthesis.num_shards ({shards}): the search would never "
+                f"start. Set it to {shards} or less, or to null to wait for all."
+            )
         return self
 
     @property
@@ -117,6 +123,8 @@ def _validate(values: Mapping[str, Any]) -> ExperimentConfig:
 def _check_sweep(values: Mapping[str, Any], sweep: SweepConfig) -> None:
     """Try the ends of every range, one at a time: a wrong path or value is found before the first trial."""
     base = {name: value for name, value in values.items() if name != "sweep"}
+    if isinstance(base.get("search"), Mapping):  # trials, which search nothing, may have fewer shards
+        base["search"] = {name: value for name, value in base["search"].items() if name != "start_after_shards"}
     for path, value in sweep.fixed.items():
         base = set_dotted(base, path, value, f"sweep.fixed.{path}")
     _try(base, "sweep.fixed")

@@ -20,6 +20,7 @@ from dfnas_ray.search_spaces.architecture import Architecture
 from dfnas_ray.session import Session
 from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.run_dir import StageDir
+from dfnas_ray.streaming import synthesize_and_search
 from dfnas_ray.synthesis.checks import check_synthesis
 
 
@@ -46,6 +47,7 @@ class Pipeline(Session):
     def __init__(self, config: ExperimentConfig, listener: Listener | None = None, verbose: bool = False):
         super().__init__(config, listener, verbose)
         self._outcomes: dict[str, Outcome] = {}  # of this command, by stage
+        self._begun: dict[str, float] = {}  # by the stages' keys, when this command began them
 
     # The stages
 
@@ -58,6 +60,9 @@ class Pipeline(Session):
 
     def synthesize(self) -> Outcome:
         """Make the synthetic images: Parquet shards, a manifest and their quality."""
+        return self._synthesize(stages.synthesize)
+
+    def _synthesize(self, work: Callable[[Session, StageDir, stages.Entries], dict[str, Any]]) -> Outcome:
         if "synthesis" in self._outcomes:
             return self._outcomes["synthesis"]
         stage = self.run_dir.stage("synthesis", self._synthesis_inputs)
@@ -67,13 +72,16 @@ class Pipeline(Session):
             missing = [shard for shard in range(config.num_shards) if shard not in kept]
             self.listener.say(f"Shards {missing} are missing or damaged and are made again.")
             stage.reopen()
-        return self.finish(stage, lambda: stages.synthesize(self, stage, kept))
+        return self.finish(stage, lambda: work(self, stage, kept))
 
     def search(self) -> Outcome:
         """Find an architecture on the synthetic images."""
         _ = self.max_macs  # an impossible limit is found before images are made
-        synthesis = self.synthesize()
         stage = self.run_dir.stage("search", self._search_inputs)
+        if self.config.search.start_after_shards is None or stage.is_done:
+            synthesis = self.synthesize()
+        else:
+            synthesis = self._synthesize(partial(synthesize_and_search, search=stage, begin=self.begin))
         return self.finish(stage, lambda: stages.search(self, stage, synthesis.location))
 
     def retrain(self, genotype: str | None = None) -> dict[str, Outcome]:
@@ -115,7 +123,8 @@ class Pipeline(Session):
     def run(self) -> dict[str, Outcome]:
         """Go the whole way; without an evaluation dataset, as far as retraining."""
         self.check()
-        outcomes = {"synthesis": self.synthesize(), "search": self.search(), **self.retrain()}
+        search = self.search()  # it may begin before all images are made
+        outcomes = {"synthesis": self.synthesize(), "search": search, **self.retrain()}
         if self.config.evaluation.dataset is not None:
             outcomes["evaluation"] = self.evaluate()
         self.report()
@@ -140,9 +149,14 @@ class Pipeline(Session):
         return {
             "upstream": {"synthesis": self._synthesis_key},
             "seed": self.config.seed,
-            "search": self.config.search.model_dump(mode="json"),
+            "search": self._search_settings,
             "threads": self.config.cluster.search.cpus,
         }
+
+    @property
+    def _search_settings(self) -> dict[str, Any]:
+        waits = self.config.search.start_after_shards is None  # as every search did before there was a choice
+        return self.config.search.model_dump(mode="json", exclude={"start_after_shards"} if waits else None)
 
     def _retraining_inputs(self, architecture: Architecture) -> dict[str, Any]:
         return {
@@ -164,6 +178,17 @@ class Pipeline(Session):
         if stage.is_done:
             self.run_dir.set_latest(stage)
             return self._remember(stage, reused=True)
+        started = self.begin(stage)
+        summary = work()
+        # A stage that went on beside another one knows better how long it took.
+        timed = {"seconds": round(time.monotonic() - started, 2), **summary}
+        stage.finish({**timed, "finished_at": time.time(), "machine": self.machine()})
+        return self._remember(stage, reused=False)
+
+    def begin(self, stage: StageDir) -> float:
+        """Record that work on a stage begins, and say why, unless this command began it; return when that was."""
+        if stage.key in self._begun:
+            return self._begun[stage.key]
         changes = stage.changes()
         if stage.is_started:
             self.listener.say(f"{stage.stage}: goes on where an earlier command stopped.")
@@ -171,11 +196,8 @@ class Pipeline(Session):
             self.listener.say(f"{stage.stage}: again, because {'; '.join(changes[:3])}{' ...' if changes[3:] else ''}")
         stage.begin()
         self.run_dir.set_latest(stage)
-        started = time.monotonic()
-        summary = work()
-        seconds = round(time.monotonic() - started, 2)
-        stage.finish({**summary, "seconds": seconds, "finished_at": time.time(), "machine": self.machine()})
-        return self._remember(stage, reused=False)
+        self._begun[stage.key] = time.monotonic()
+        return self._begun[stage.key]
 
     def _remember(self, stage: StageDir, reused: bool) -> Outcome:
         outcome = Outcome(stage.stage, stage.location, stage.summary(), reused)

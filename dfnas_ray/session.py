@@ -19,8 +19,8 @@ from dfnas_ray.storage.run_dir import RunDir
 from dfnas_ray.teachers import Teacher
 
 if TYPE_CHECKING:
+    from dfnas_ray.distributed.images import ImagesRef
     from dfnas_ray.distributed.runtime import RayRuntime
-    from dfnas_ray.distributed.search_trials import ImagesRef
 
 
 class Session:
@@ -85,7 +85,7 @@ class Session:
     def images(self, folder: Location) -> ImagesRef:
         """The synthetic images in the cluster's object store, read once from their folder for all stages."""
         if self._images is None:
-            from dfnas_ray.distributed.search_trials import load_images
+            from dfnas_ray.distributed.images import load_images
 
             manifest = (folder / "manifest.json").read_json()
             self._images = load_images.remote(folder, manifest)

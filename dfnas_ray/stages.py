@@ -5,8 +5,8 @@ When it is done, and whether it has to be, is decided in pipeline.py.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from safetensors.torch import load
@@ -17,16 +17,24 @@ from dfnas_ray.ops.cost import Cost
 from dfnas_ray.progress import shorten
 from dfnas_ray.search_spaces.architecture import Architecture
 from dfnas_ray.session import Session
+from dfnas_ray.storage.arrivals import ShardFolder
 from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.run_dir import StageDir, fingerprint
-from dfnas_ray.storage.shards import decode_shard, load_shards, manifest_entry, shard_name
+from dfnas_ray.storage.shards import decode_shard, manifest_entry, shard_name
 from dfnas_ray.synthesis.checks import check_synthesis
-from dfnas_ray.synthesis.quality import measure_quality
 from dfnas_ray.training.evaluation import evaluate_networks
 from dfnas_ray.training.export import export_network
 
+if TYPE_CHECKING:
+    from dfnas_ray.distributed.images import ImagesRef
+    from dfnas_ray.distributed.search_trials import SearchJob
 
-def intact_shards(session: Session, stage: StageDir) -> dict[int, dict[str, Any]]:
+
+Entries: TypeAlias = dict[int, dict[str, Any]]
+"""Lines of the manifest, by the number of the shard."""
+
+
+def intact_shards(session: Session, stage: StageDir) -> Entries:
     """Return the manifest entries of the shards that are committed and intact; say which are not."""
     file = stage.location / "manifest.json"
     expected = {entry["shard"]: entry for entry in file.read_json()["shards"]} if file.exists() else {}
@@ -49,48 +57,90 @@ def intact_shards(session: Session, stage: StageDir) -> dict[int, dict[str, Any]
     return kept
 
 
-def synthesize(session: Session, stage: StageDir, kept: dict[int, dict[str, Any]]) -> dict[str, Any]:
+def synthesize(session: Session, stage: StageDir, kept: Entries) -> dict[str, Any]:
     """Make the shards that are not ``kept``, and measure the quality of all.
 
     Args:
+        session: The command.
+        stage: Where the shards go.
         kept: Manifest entries of the shards that are there, by number.
     """
-    config, resources = session.config.synthesis, session.config.cluster.synthesis
-    check_synthesis(session.teacher, config)
-    todo = [shard for shard in range(config.num_shards) if shard not in kept]
-    entries = dict(kept)
-    if kept and todo:
-        session.listener.say(f"synthesis: {len(kept)} of {config.num_shards} shards are there already.")
-    num_actors = 0
+    resources, todo = session.config.cluster.synthesis, missing_shards(session, kept)
+    entries, num_actors = dict(kept), 0
     if todo:
-        from dfnas_ray.distributed.board import ProgressBoard
-        from dfnas_ray.distributed.synthesis_pool import ShardJob, synthesize_shards
+        session.runtime.check_fits("synthesis", resources)
+        num_actors = min(len(todo), resources.actors or session.runtime.room_for(resources))
+        make_shards(session, stage, kept, num_actors, lambda entry: entries.__setitem__(entry["shard"], entry))
+    return describe_images(session, stage, entries, len(todo), num_actors)
 
-        runtime = session.runtime
-        runtime.check_fits("synthesis", resources)
-        num_actors = min(len(todo), resources.actors or runtime.room_for(resources))
-        job = ShardJob(config, session.config.seed, stage.key, session.teacher.fingerprint, stage.location)
-        board = ProgressBoard()
-        total = len(todo) * config.image_steps_per_shard
-        with session.listener.task("Synthesizing", total, "image step") as task, board.shown_on(task):
-            synthesize_shards(
-                session.teacher,
-                job,
-                todo,
-                resources,
-                num_actors,
-                board,
-                on_made=lambda entry: entries.__setitem__(entry["shard"], entry),
-            )
+
+def missing_shards(session: Session, kept: Entries) -> list[int]:
+    """Return the numbers of the shards that are still to be made."""
+    return [shard for shard in range(session.config.synthesis.num_shards) if shard not in kept]
+
+
+def make_shards(
+    session: Session,
+    stage: StageDir,
+    kept: Entries,
+    num_actors: int,
+    on_made: Callable[[dict[str, Any]], None],
+    on_started: Callable[[], None] = lambda: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> None:
+    """Make the shards that are not ``kept``; the callbacks are those of `run_pool`.
+
+    Raises:
+        SynthesisError: some shards cannot be made; names them. The others are committed.
+    """
+    from dfnas_ray.distributed.board import ProgressBoard
+    from dfnas_ray.distributed.synthesis_pool import ShardJob, synthesize_shards
+
+    config, todo = session.config.synthesis, missing_shards(session, kept)
+    check_synthesis(session.teacher, config)
+    if kept:
+        session.listener.say(f"synthesis: {len(kept)} of {config.num_shards} shards are there already.")
+    job = ShardJob(config, session.config.seed, stage.key, session.teacher.fingerprint, stage.location)
+    board = ProgressBoard()
+    total = len(todo) * config.image_steps_per_shard
+    with session.listener.task("Synthesizing", total, "image step") as task, board.shown_on(task):
+        synthesize_shards(
+            session.teacher,
+            job,
+            todo,
+            session.config.cluster.synthesis,
+            num_actors,
+            board,
+            on_made,
+            on_started,
+            should_stop,
+        )
+
+
+def describe_images(
+    session: Session, stage: StageDir, entries: Entries, made_now: int, num_actors: int
+) -> dict[str, Any]:
+    """Write the finished set's manifest, measure its quality on the cluster, and return the stage's summary.
+
+    Args:
+        session: The command.
+        stage: Where the shards are.
+        entries: Manifest entries of all shards, by number.
+        made_now: How many of them this command made.
+        num_actors: By so many actors.
+    """
+    from dfnas_ray.distributed.images import measure_images
+
+    config, resources = session.config.synthesis, session.config.cluster.synthesis
+    session.runtime.check_fits("synthesis", resources)
     manifest: dict[str, Any] = {"key": stage.key, "shards": [entries[shard] for shard in range(config.num_shards)]}
     (stage.location / "manifest.json").write_json(manifest)
-    images = load_shards(stage.location, manifest)
-    quality = measure_quality(session.teacher, images)
+    quality = measure_images(session.teacher, session.images(stage.location), resources)
     (stage.location / "quality.json").write_json(quality)
     summary: dict[str, Any] = {
-        "images": len(images),
+        "images": sum(entry["rows"] for entry in manifest["shards"]),
         "shards": config.num_shards,
-        "made_now": len(todo),
+        "made_now": made_now,
         "actors": num_actors,
         "bytes": sum(entry["bytes"] for entry in manifest["shards"]),
         "quality": quality["overall"],
@@ -107,19 +157,12 @@ def synthesize(session: Session, stage: StageDir, kept: dict[int, dict[str, Any]
 
 def search(session: Session, stage: StageDir, images: Location) -> dict[str, Any]:
     """Run every trial on the images of a folder, and choose among all finalists by training each one alone."""
-    from dfnas_ray.distributed import multi_fidelity
-    from dfnas_ray.distributed.board import ProgressBoard
-    from dfnas_ray.distributed.search_trials import SearchJob, compare_architectures, run_trials
+    from dfnas_ray.distributed.search_trials import compare_architectures, read_results
 
-    config, resources = session.config.search, session.config.cluster.search
+    resources = session.config.cluster.search
     session.runtime.check_fits("search", resources, 1 + resources.scoring_workers)
-    job = SearchJob(config, resources, session.config.seed, session.max_macs, stage.location)
-    board = ProgressBoard()
-    total = sum(trial.algorithm.steps_to_show for trial in config.trials)
-    with session.listener.task("Searching", total, "epoch") as task, board.shown_on(task):
-        run_trials(job, session.teacher, session.images(images), board)
-        multi_fidelity.run_searches(job, session.teacher, session.images(images), board)
-    trials = job.results()
+    job = _run_trials(session, stage, session.images(images))
+    trials = read_results(job)
     found = {
         _name(trial, text): session.architecture(trial["space_config"], text)
         for trial in trials
@@ -133,12 +176,33 @@ def search(session: Session, stage: StageDir, images: Location) -> dict[str, Any
             _choose_finalist(trial, found, scores)
     best = max(trials, key=lambda trial: trial.get("score", trial["own_score"]))
     (stage.location / "trials.json").write_json(trials)
-    left_out = ("history", "space_config")
+    left_out = ("history", "space_config", "arrivals")
     return {
-        **{name: value for name, value in best.items() if name != "history"},
+        **{name: value for name, value in best.items() if name not in ("history", "arrivals")},
         "max_macs": session.max_macs,
         "trials": [{name: trial[name] for name in trial if name not in left_out} for trial in trials],
     }
+
+
+def search_beside_synthesis(session: Session, stage: StageDir, images: ShardFolder) -> None:
+    """Let every trial go as far as it can while its images are being made; `search` goes on from there."""
+    _run_trials(session, stage, images)
+
+
+def _run_trials(session: Session, stage: StageDir, images: ImagesRef | ShardFolder) -> SearchJob:
+    from dfnas_ray.distributed import multi_fidelity
+    from dfnas_ray.distributed.board import ProgressBoard
+    from dfnas_ray.distributed.search_trials import SearchJob, run_trials
+
+    config = session.config.search
+    job = SearchJob(config, session.config.cluster.search, session.config.seed, session.max_macs, stage.location)
+    board = ProgressBoard()
+    total = sum(trial.algorithm.steps_to_show for trial in config.trials)
+    with session.listener.task("Searching", total, "epoch") as task, board.shown_on(task):
+        run_trials(job, session.teacher, images, board)
+        if not isinstance(images, ShardFolder):
+            multi_fidelity.run_searches(job, session.teacher, images, board)
+    return job
 
 
 def _choose_finalist(trial: dict[str, Any], found: dict[str, Architecture], scores: dict[str, float]) -> None:

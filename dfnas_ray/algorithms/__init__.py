@@ -5,6 +5,7 @@ Add one: a module with a config that has ``kind``, ``batch_size``, ``steps_to_sh
 ``tests/conformance`` picks it up by itself.
 """
 
+from dfnas_ray.algorithms.alignment import AlignmentConfig
 from dfnas_ray.algorithms.base import SearchAlgorithm, SearchProblem, SearchState
 from dfnas_ray.algorithms.config import SearchConfig
 from dfnas_ray.algorithms.darts import DartsConfig
@@ -16,6 +17,7 @@ from dfnas_ray.algorithms.spos import SposConfig
 from dfnas_ray.algorithms.zero_cost import ZeroCostConfig
 
 __all__ = [
+    "AlignmentConfig",
     "DartsConfig",
     "Evolution",
     "EvolutionConfig",

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
+from dfnas_ray.algorithms.alignment import AlignmentConfig
 from dfnas_ray.algorithms.darts import DartsConfig
 from dfnas_ray.algorithms.multi_fidelity import MultiFidelityConfig
 from dfnas_ray.algorithms.proxyless import ProxylessConfig
@@ -18,7 +19,13 @@ from dfnas_ray.search_spaces import NASBenchMacroConfig, SearchSpaceConfig
 from dfnas_ray.training.config import DistillationConfig, OptimizerConfig
 
 AlgorithmConfig = Annotated[
-    DartsConfig | MultiFidelityConfig | ProxylessConfig | RandomSearchConfig | SposConfig | ZeroCostConfig,
+    AlignmentConfig
+    | DartsConfig
+    | MultiFidelityConfig
+    | ProxylessConfig
+    | RandomSearchConfig
+    | SposConfig
+    | ZeroCostConfig,
     Field(discriminator="kind"),
 ]
 
@@ -90,6 +97,12 @@ class SearchConfig(BaseModel):
     max_macs: Annotated[int | str | None, BeforeValidator(_parse_limit)] = Field(
         "90%", description="Largest MACs of an architecture: a number, a share of the teacher's such as 50%, or null."
     )
+    start_after_shards: int | None = Field(
+        None,
+        gt=0,
+        description="Start when so many shards are there, and take up the others at each epoch as they come; null waits "
+        "for all. The result then depends on when shards arrive.",
+    )
     validation_fraction: float = Field(0.2, gt=0, lt=1, description="Share of the synthetic images for validation.")
     distillation: DistillationConfig = DistillationConfig()
     precision: Precision = Field(
@@ -116,6 +129,12 @@ class SearchConfig(BaseModel):
                     f"the algorithm {algorithm.kind} cannot search the space {space.kind}: {reason}. Take another "
                     "algorithm, such as darts or spos, or another space."
                 )
+        if self.start_after_shards is not None and not any(algorithm.trains_by_epochs for algorithm in self.algorithm):
+            kinds = ", ".join(dict.fromkeys(algorithm.kind for algorithm in self.algorithm))
+            raise ValueError(
+                f"start_after_shards ({self.start_after_shards}) does nothing for {kinds}: candidates are compared on the "
+                "whole set. Set it to null, or take an algorithm that trains first, such as spos."
+            )
         return self
 
     @property

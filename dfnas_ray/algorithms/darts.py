@@ -78,6 +78,7 @@ class DartsConfig(BaseModel):
     beta_weight: float = Field(50.0, gt=0, description="Weight that beta-decay grows to, linearly from 0.")
     collapse: CollapseConfig = CollapseConfig()
 
+    trains_by_epochs: ClassVar[bool] = True
     unsuitable_spaces: ClassVar[dict[str, str]] = {}
     cannot_rank: ClassVar[str] = "its alphas weigh operations, not whole architectures"
 

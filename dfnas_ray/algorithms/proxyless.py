@@ -82,6 +82,7 @@ class ProxylessConfig(BaseModel):
     cost: CostTermConfig = MacsTermConfig()
 
     cannot_rank: ClassVar[str] = "its alphas weigh operations, not whole architectures"
+    trains_by_epochs: ClassVar[bool] = True
     unsuitable_spaces: ClassVar[dict[str, str]] = {
         "darts": "a DARTS cell keeps two of several edges per node, a choice that path gates, one per edge, do not make",
     }

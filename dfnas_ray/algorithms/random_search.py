@@ -53,6 +53,7 @@ class RandomSearchConfig(BaseModel):
     batch_size: int = Field(128, gt=0, description="Images per step.")
     optimizer: OptimizerConfig = OptimizerConfig()
 
+    trains_by_epochs: ClassVar[bool] = False
     unsuitable_spaces: ClassVar[dict[str, str]] = {}
     cannot_rank: ClassVar[str] = ""
 

@@ -37,6 +37,7 @@ class SposConfig(BaseModel):
     fitness: Fitness = Field("distillation_loss", description="What evolution maximises (the loss, its negative).")
     evolution: EvolutionConfig = EvolutionConfig()
 
+    trains_by_epochs: ClassVar[bool] = True
     unsuitable_spaces: ClassVar[dict[str, str]] = {}
     cannot_rank: ClassVar[str] = ""
 

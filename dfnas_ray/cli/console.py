@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -49,7 +50,12 @@ class _Bar:
 
 
 class Terminal:
-    """A `dfnas_ray.progress.Listener` that writes to stderr with rich."""
+    """A `dfnas_ray.progress.Listener` that writes to stderr with rich. Bars may overlap, in several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._progress: Progress | None = None  # while a bar is shown
+        self._shown = 0
 
     def say(self, message: str) -> None:
         """Print one line."""
@@ -58,6 +64,30 @@ class Terminal:
     @contextmanager
     def task(self, description: str, total: float, unit: str) -> Iterator[_Bar]:
         """Show a bar with rate, elapsed and remaining time."""
+        progress = self._open()
+        try:
+            task = progress.add_task(description, total=total, unit=unit, note="")
+            yield _Bar(progress, task)
+            progress.update(task, completed=total, note="")
+        finally:
+            self._close()
+
+    def _open(self) -> Progress:
+        with self._lock:
+            if self._progress is None:
+                self._progress = self._make()
+                self._progress.start()
+            self._shown += 1
+            return self._progress
+
+    def _close(self) -> None:
+        with self._lock:
+            self._shown -= 1
+            if self._shown == 0 and self._progress is not None:
+                self._progress.stop()
+                self._progress = None
+
+    def _make(self) -> Progress:
         columns = (
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -69,7 +99,4 @@ class Terminal:
             TextColumn("left"),
             TextColumn("[dim]{task.fields[note]}"),
         )
-        with Progress(*columns, console=err) as progress:
-            task = progress.add_task(description, total=total, unit=unit, note="")
-            yield _Bar(progress, task)
-            progress.update(task, completed=total, note="")
+        return Progress(*columns, console=err)

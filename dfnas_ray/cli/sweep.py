@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from rich.text import Text
 
 from dfnas_ray.cli.console import Terminal, out
 from dfnas_ray.cli.options import Address, ExperimentFile, Overrides, RunDirectory, Verbose, read
+from dfnas_ray.sweeps.objectives import OBJECTIVES
 
 if TYPE_CHECKING:
     from dfnas_ray.pipeline import Outcome
 
-_ROWS = 10
+_ROWS = 5
+_ROWS_OF_FRONT = 10
 
 
 def sweep(
@@ -40,15 +43,12 @@ def sweep(
 def _show(outcome: Outcome) -> None:
     summary = outcome.summary
     trials = (outcome.location / "trials.json").read_json()
-    front = summary["pareto_front"]
-    finished = [trial for trial in trials if trial["values"] is not None]
-    order = sorted(finished, key=lambda trial: front.index(trial["number"]) if trial["number"] in front else len(front))
     states = ", ".join(f"{count} {state}" for state, count in summary["trials"].items())
     table = Table(title=f"The best of {len(trials)} trials ({states})", title_justify="left")
     paths = list(summary["best"]["settings"])
     for heading in ("trial", *summary["objectives"], *(path.removeprefix("synthesis.") for path in paths)):
         table.add_column(heading, justify="right", overflow="fold")
-    for trial in order[: max(len(front), 1)][:_ROWS]:
+    for trial in best_trials(trials, summary):
         table.add_row(
             str(trial["number"]),
             *(f"{value:.4g}" for value in trial["values"]),
@@ -63,6 +63,15 @@ def _show(outcome: Outcome) -> None:
     ):
         out.print(Text(f"{title}: {outcome.location / name}"), soft_wrap=True)
     out.print(Text(f"Next: dfnas run {outcome.location / 'best.yaml'}"), soft_wrap=True)
+
+
+def best_trials(trials: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the trials to show, the best first: a few by a single objective, the Pareto front of several."""
+    finished = {trial["number"]: trial for trial in trials if trial["values"] is not None}
+    if len(summary["objectives"]) > 1:
+        return [finished[number] for number in summary["pareto_front"]][:_ROWS_OF_FRONT]
+    sign = -1 if OBJECTIVES[summary["objectives"][0]].direction == "maximize" else 1
+    return sorted(finished.values(), key=lambda trial: (sign * trial["values"][0], trial["number"]))[:_ROWS]
 
 
 def _text(value: object) -> str:

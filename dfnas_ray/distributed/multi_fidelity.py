@@ -27,13 +27,15 @@ from dfnas_ray.algorithms.config import Trial
 from dfnas_ray.algorithms.multi_fidelity import Candidate, MultiFidelityConfig, Population
 from dfnas_ray.algorithms.stand_alone import CandidateTraining
 from dfnas_ray.distributed.board import ProgressBoard
+from dfnas_ray.distributed.images import ImagesRef
 from dfnas_ray.distributed.proposals import ArchitectureSearch
 from dfnas_ray.distributed.runtime import cluster_room, worker_device
-from dfnas_ray.distributed.search_trials import ImagesRef, SearchJob, describe_result, make_batches
+from dfnas_ray.distributed.search_trials import SearchJob, describe_result, make_batches
 from dfnas_ray.distributed.tune_runs import fit, last_line
 from dfnas_ray.errors import DfnasError, StorageError
 from dfnas_ray.search_spaces.base import Genotype, SearchSpace
 from dfnas_ray.seeding import derive_seed
+from dfnas_ray.storage.arrivals import WholeSet
 from dfnas_ray.storage.location import Location
 from dfnas_ray.teachers.base import Teacher
 
@@ -226,8 +228,9 @@ class _CandidateTrial(tune.Trainable):  # type: ignore[misc]
         self.files = _Files(job.trial_folder(trial))
         self.space = _space(trial, teacher)
         self.seed = derive_seed(job.seed, "search", trial.seed)
+        whole = WholeSet(ray.get(images[0]))
         self.batches = make_batches(
-            job, teacher, ray.get(images[0]), trial.algorithm.batch_size, self.seed, self.device
+            job, teacher, whole.images, whole, trial.algorithm.batch_size, self.seed, self.device
         )
         self._take_up(config["candidate"])
 
@@ -254,7 +257,8 @@ class _CandidateTrial(tune.Trainable):  # type: ignore[misc]
         self.training = CandidateTraining(
             self.space,
             self.space.decode(text),
-            *self.batches,
+            self.batches.train,
+            self.batches.validation,
             self.job.config.distillation,
             self.settings.optimizer,
             self.settings.rungs,

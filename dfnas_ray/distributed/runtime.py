@@ -153,6 +153,56 @@ class RayRuntime:
         """Return how many workers of this size the cluster holds, or may grow to hold; at least one."""
         return max(1, self._room(resources))
 
+    def room_beside(self, resources: WorkerResources, others: WorkerResources, num_others: int) -> int:
+        """Return how many workers of this size have room while ``num_others`` workers of another size are at work."""
+        bundle, taken = resources.bundle(), others.bundle()
+        nodes: list[dict[str, float]] = [dict(node["Resources"]) for node in _nodes()]
+        for _ in range(num_others):
+            # Each other worker goes where it costs the fewest places: one without a GPU to a node without GPUs.
+            choices = [(node, _without(node, taken)) for node in nodes if _how_many(node, taken)]
+            if not choices:
+                nodes = []
+                break
+            node, left = min(choices, key=lambda choice: _how_many(choice[0], bundle) - _how_many(choice[1], bundle))
+            node.update(left)
+        room = sum(_how_many(node, bundle) for node in nodes)
+        if self._autoscales:
+            known = {kind: amount for kind, amount in bundle.items() if kind in ("CPU", "GPU")}
+            left = _without(self._capacity(), {kind: amount * num_others for kind, amount in taken.items()})
+            room = max(room, _how_many(left, known))
+        return room
+
+    def check_beside(
+        self, stage: str, resources: WorkerResources, other: str, others: WorkerResources, num_others: int, why: str
+    ) -> None:
+        """Make sure that one worker has room while the workers of another stage are at work.
+
+        Args:
+            stage: The worker's.
+            resources: The worker's.
+            other: The other stage.
+            others: What each of its workers holds.
+            num_others: Their number.
+            why: The setting that asks for both at once, with its value and what else it could be.
+
+        Raises:
+            ClusterError: it has not; says what each asks for.
+        """
+        if self.room_beside(resources, others, num_others):
+            return
+        asked = [
+            f"{number} {name} worker(s) with "
+            + ", ".join(f"cluster.{name}.{each.setting(k)}={_amount(k, v)}" for k, v in each.bundle().items())
+            for name, each, number in ((stage, resources, 1), (other, others, num_others))
+        ]
+        total = self._capacity()
+        kinds = dict.fromkeys([*resources.bundle(), *others.bundle()])
+        has = ", ".join(_shown(kind, total.get(kind, 0.0)) for kind in kinds)
+        raise ClusterError(
+            f"There is no room for {asked[0]} beside {asked[1]}: the cluster has {has}. Lower what they ask for (a fraction "
+            f"of a GPU can be shared), or change {why}."
+        )
+
     def _room(self, resources: WorkerResources) -> int:
         bundle = resources.bundle()
         per_node = [_how_many(node["Resources"], bundle) for node in _nodes()]
@@ -189,7 +239,11 @@ def _nodes() -> list[dict[str, Any]]:
 
 
 def _how_many(available: Mapping[str, float], bundle: Mapping[str, float]) -> int:
-    return min(int(available.get(kind, 0.0) / amount + 1e-9) for kind, amount in bundle.items())
+    return max(0, min(int(available.get(kind, 0.0) / amount + 1e-9) for kind, amount in bundle.items()))
+
+
+def _without(available: Mapping[str, float], bundle: Mapping[str, float]) -> dict[str, float]:
+    return {kind: amount - bundle.get(kind, 0.0) for kind, amount in available.items()}
 
 
 def cluster_room(resources: WorkerResources) -> int:

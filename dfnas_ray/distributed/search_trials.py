@@ -2,6 +2,10 @@
 
 A trial keeps its state in the stage's folder after every epoch and generation. A trial that Tune starts again, or that a
 later command starts again, goes on from there: nothing has to be unpickled, and no snapshot can lag behind.
+
+Where images are still being made (`search.start_after_shards`), a trial takes up new shards between two epochs. It never
+waits for one: a trial that needs the whole set, to compare candidates on it, leaves its place to others and is started
+again when the set is finished.
 """
 
 from __future__ import annotations
@@ -10,8 +14,9 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Any, TypeAlias
+from typing import Any
 
+import numpy as np
 import ray
 import torch
 from ray import tune
@@ -24,17 +29,17 @@ from dfnas_ray.algorithms.multi_fidelity import MultiFidelityConfig
 from dfnas_ray.algorithms.stand_alone import StandAloneScorer
 from dfnas_ray.distributed.board import ProgressBoard
 from dfnas_ray.distributed.config import SearchResources
+from dfnas_ray.distributed.images import ImagesRef
 from dfnas_ray.distributed.runtime import worker_device
 from dfnas_ray.distributed.tune_runs import fit, last_line
 from dfnas_ray.errors import DfnasError
 from dfnas_ray.search_spaces.base import Genotype, SearchSpace
 from dfnas_ray.seeding import derive_seed, seed_everything
+from dfnas_ray.storage.arrivals import GrowingSet, ShardFolder, ShardsMissing, ShardSource, WholeSet
 from dfnas_ray.storage.location import Location
-from dfnas_ray.storage.shards import SyntheticImages, load_shards
+from dfnas_ray.storage.shards import SyntheticImages, shard_of
 from dfnas_ray.teachers.base import Teacher
-from dfnas_ray.training.batches import SyntheticBatches, split_mask
-
-ImagesRef: TypeAlias = "ray.ObjectRef[SyntheticImages]"
+from dfnas_ray.training.batches import SplitBatches
 
 
 @dataclass(frozen=True)
@@ -55,28 +60,25 @@ class SearchJob:
         """Return where a trial's result is, once the trial is over."""
         return self.trial_folder(trial) / "result.json"
 
-    def results(self) -> list[dict[str, Any]]:
-        """Return what all trials found, in the order of `SearchConfig.trials`."""
-        return [self.result_file(trial).read_json() for trial in self.config.trials]
 
+def run_trials(job: SearchJob, teacher: Teacher, images: ImagesRef | ShardFolder, board: ProgressBoard) -> None:
+    """Run every trial that has no result yet and is one Tune trial; `multi_fidelity.run_searches` runs the others.
 
-@ray.remote(num_cpus=0)
-def load_images(folder: Location, manifest: dict[str, Any]) -> SyntheticImages:
-    """Read the shards on some node into the object store, once for all trials and workers."""
-    return load_shards(folder, manifest)
-
-
-def run_trials(job: SearchJob, teacher: Teacher, images: ImagesRef, board: ProgressBoard) -> None:
-    """Run every trial that is one Tune trial; its result is then in its folder.
-
-    `multi_fidelity.run_searches` runs the others, each a Tune experiment.
+    Args:
+        job: What they have in common.
+        teacher: Labels the images.
+        images: The finished set; or the folder of one that is being made, and then some trials may end without a result.
+        board: Is told how far they are.
 
     Raises:
         DfnasError: a trial failed for good; says which, and how to go on.
     """
     resources, trials = job.resources, job.config.trials
-    numbers = [n for n, trial in enumerate(trials) if not isinstance(trial.algorithm, MultiFidelityConfig)]
-    if not numbers:
+    todo = [number for number, trial in enumerate(trials) if not job.result_file(trial).exists()]
+    todo = [number for number in todo if not isinstance(trials[number].algorithm, MultiFidelityConfig)]
+    if isinstance(images, ShardFolder):
+        todo = [number for number in todo if trials[number].algorithm.trains_by_epochs]
+    if not todo:
         return
     places = tune.PlacementGroupFactory([resources.bundle()] * (1 + resources.scoring_workers), resources.placement)
     trainable = tune.with_parameters(_trial, job=job, teacher=teacher, images=[images], board=board)
@@ -85,14 +87,19 @@ def run_trials(job: SearchJob, teacher: Teacher, images: ImagesRef, board: Progr
         "search",
         tune.TuneConfig(reuse_actors=True),
         resources.attempts,
-        param_space={"trial": tune.grid_search(numbers)},
+        param_space={"trial": tune.grid_search(todo)},
     )
     if results.errors:
-        failed = [trials[n].name for n in numbers if not job.result_file(trials[n]).exists()]
+        failed = [trials[number].name for number, result in zip(todo, results, strict=True) if result.error]
         raise DfnasError(
             f"Search trial(s) {', '.join(failed)} failed {resources.attempts} times: {last_line(results.errors[0])}. "
             f"Their state is kept in {job.folder}; run the same command again to go on from there."
         )
+
+
+def read_results(job: SearchJob) -> list[dict[str, Any]]:
+    """Return the results of all trials, which are finished, in the order of `SearchConfig.trials`."""
+    return [job.result_file(trial).read_json() for trial in job.config.trials]
 
 
 def compare_architectures(
@@ -141,11 +148,12 @@ def _train_alone(
 ) -> float:
     device, settings = worker_device(job.resources.cpus), job.config.selection
     seed = derive_seed(job.seed, "selection")
-    train, validation = make_batches(job, ray.get(teacher[0]), ray.get(images[0]), settings.batch_size, seed, device)
+    whole = WholeSet(ray.get(images[0]))
+    batches = make_batches(job, ray.get(teacher[0]), whole.images, whole, settings.batch_size, seed, device)
     scorer = StandAloneScorer(
         space,
-        train,
-        validation,
+        batches.train,
+        batches.validation,
         job.config.distillation,
         settings.optimizer,
         settings.epochs,
@@ -156,23 +164,41 @@ def _train_alone(
 
 
 def _trial(
-    config: dict[str, Any], job: SearchJob, teacher: Teacher, images: list[ImagesRef], board: ProgressBoard
+    config: dict[str, Any],
+    job: SearchJob,
+    teacher: Teacher,
+    images: list[ImagesRef | ShardFolder],
+    board: ProgressBoard,
 ) -> None:
-    trial = job.config.trials[config["trial"]]
+    try:
+        _search(job.config.trials[config["trial"]], job, teacher, images[0], board)
+    except ShardsMissing:
+        tune.report({"paused": True})  # its state is kept; it is started again when all shards are there
+
+
+def _search(
+    trial: Trial, job: SearchJob, teacher: Teacher, images: ImagesRef | ShardFolder, board: ProgressBoard
+) -> None:
     folder = job.trial_folder(trial)
     if job.result_file(trial).exists():
         tune.report({"finished": True})
         return
     device = worker_device(job.resources.cpus)
-    state = _make_state(job, trial, teacher, ray.get(images[0]), device)
+    source = images if isinstance(images, ShardFolder) else WholeSet(ray.get(images))
+    growing = GrowingSet(source, folder / "shards.json") if job.config.start_after_shards is not None else None
+    state, batches = _make_state(job, trial, teacher, source, growing, device)
     if (folder / "state.pt").exists():
         state.load_state_dict(torch.load(BytesIO((folder / "state.pt").read_bytes()), weights_only=True))
     where = "after {phase} {number}".format(**state.history[-1]) if state.history else "from its beginning"
     board.start(f"Search trial {trial.name}", where)
     write = board.writer(trial.name)
     steps = trial.algorithm.steps_to_show
+    if growing is not None:
+        _take_up(state, growing, batches)
 
     def on_progress(state: SearchState) -> None:
+        if growing is not None and state.history[-1]["phase"] == "training":
+            state.history[-1]["images"] = len(batches.train.ids)
         buffer = BytesIO()
         torch.save(state.state_dict(), buffer)
         (folder / "state.pt").write_bytes(buffer.getbuffer())
@@ -180,14 +206,15 @@ def _trial(
         figure = f"loss {latest['loss']:.3f}" if latest["phase"] == "training" else f"best {latest['best']:.3f}"
         write(min(len(state.history), steps), f"{trial.name}: {latest['phase']} {latest['number']}, {figure}")
         tune.report({name: value for name, value in latest.items() if isinstance(value, int | float)})
+        if growing is not None:
+            _take_up(state, growing, batches)
 
     state.run(on_progress, lambda scorer: _spread(scorer, job.resources, device))
     write(steps, f"{trial.name}: finished")  # it may have stopped early
     genotype, score = state.algorithm.best()
     finalists = state.algorithm.finalists(job.config.selection.finalists)
-    job.result_file(trial).write_json(
-        describe_result(trial, state.algorithm.space, genotype, score, finalists, state.history)
-    )
+    result = describe_result(trial, state.algorithm.space, genotype, score, finalists, state.history)
+    job.result_file(trial).write_json({**result, **({} if growing is None else {"arrivals": growing.arrivals})})
 
 
 def describe_result(
@@ -215,30 +242,67 @@ def describe_result(
     }
 
 
+def _take_up(state: SearchState, growing: GrowingSet, batches: SplitBatches) -> None:
+    """Serve the images that come next: those of the next epoch, or all, on which candidates are compared.
+
+    Raises:
+        ShardsMissing: the trial cannot go on yet.
+    """
+    algorithm = state.algorithm
+    if algorithm.is_training:
+        shards = growing.of_epoch(algorithm.epochs_done)
+    elif not algorithm.is_finished:
+        shards = growing.whole()
+    else:
+        return
+    if shards != [int(shard) for shard in np.unique(shard_of(batches.ids))]:
+        batches.take(growing.load(shards))
+
+
 def _make_state(
-    job: SearchJob, trial: Trial, teacher: Teacher, images: SyntheticImages, device: torch.device
-) -> SearchState:
+    job: SearchJob,
+    trial: Trial,
+    teacher: Teacher,
+    source: ShardSource,
+    growing: GrowingSet | None,
+    device: torch.device,
+) -> tuple[SearchState, SplitBatches]:
+    """Return a search at its beginning, with the batches that it learns from."""
     config = job.config
     seed = derive_seed(job.seed, "search", trial.seed)
     seed_everything(seed)
-    train, validation = make_batches(job, teacher, images, trial.algorithm.batch_size, seed, device)
+    images = source.load(source.present()) if growing is None else growing.load(growing.of_epoch(0))
+    batches = make_batches(job, teacher, images, source, trial.algorithm.batch_size, seed, device)
     space = trial.space.space(teacher.image_shape, teacher.num_classes)
-    problem = SearchProblem(space, train, validation, config.distillation, job.max_macs, seed, config.precision)
-    return SearchState(trial.algorithm.algorithm(problem))
+    problem = SearchProblem(
+        space, batches.train, batches.validation, config.distillation, job.max_macs, seed, config.precision
+    )
+    return SearchState(trial.algorithm.algorithm(problem)), batches
 
 
 def make_batches(
-    job: SearchJob, teacher: Teacher, images: SyntheticImages, batch_size: int, seed: int, device: torch.device
-) -> tuple[SyntheticBatches, SyntheticBatches]:
-    """Return training and validation batches; the split is the same for all trials."""
+    job: SearchJob,
+    teacher: Teacher,
+    images: SyntheticImages,
+    source: ShardSource,
+    batch_size: int,
+    seed: int,
+    device: torch.device,
+) -> SplitBatches:
+    """Return training and validation batches of the images that are there; the split is the same for all trials."""
     warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # shared memory is read only
     config = job.config
-    mask = split_mask(images.ids, config.validation_fraction, job.seed)
-    train, validation = (
-        SyntheticBatches(images.select(side), teacher, config.distillation, batch_size, seed, device)
-        for side in (~mask, mask)
+    return SplitBatches(
+        images,
+        teacher,
+        config.distillation,
+        batch_size,
+        seed,
+        device,
+        config.validation_fraction,
+        job.seed,
+        source.ids,
     )
-    return train, validation
 
 
 _scorers: dict[str, Scorer] = {}  # of this worker process: the last one that it was given

@@ -30,6 +30,7 @@ from dfnas_ray.teachers.base import Teacher
 logger = logging.getLogger(__name__)
 
 _MAX_REPLACEMENTS_PER_ACTOR = 5
+_STOP_SECONDS = 2.0  # between two looks at whether the pool is to stop
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,8 @@ def run_pool(
     num_actors: int,
     attempts: int,
     on_made: Callable[[dict[str, Any]], None],
+    on_started: Callable[[], None] = lambda: None,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> dict[int, str]:
     """Have actors make all ``shards``; return the reason for each shard that could not be made.
 
@@ -95,6 +98,8 @@ def run_pool(
         num_actors: At work at once.
         attempts: Per shard. An error that the user has to mend is final at once.
         on_made: Called with each shard's manifest entry as soon as the shard is committed.
+        on_started: Called whenever an actor has got its place and is ready.
+        should_stop: Asked every few seconds; the pool ends early when it returns True.
 
     Raises:
         ClusterError: actors keep dying.
@@ -141,7 +146,9 @@ def run_pool(
         while running or queue:
             if not starting and len(running) < min(num_actors, len(queue) + len(running)):
                 start()
-            finished, _ = ray.wait([*starting, *running], num_returns=1)
+            finished, _ = ray.wait([*starting, *running], num_returns=1, timeout=_STOP_SECONDS)
+            if should_stop():
+                break
             for call in finished:
                 if call in starting:
                     actor = starting.pop(call)
@@ -150,6 +157,7 @@ def run_pool(
                     except RayError as error:
                         replace(_reason(error))
                     else:
+                        on_started()
                         give_work(actor)
                     continue
                 actor, shard, attempt = running.pop(call)
@@ -182,8 +190,12 @@ def synthesize_shards(
     num_actors: int,
     board: ProgressBoard,
     on_made: Callable[[dict[str, Any]], None],
+    on_started: Callable[[], None] = lambda: None,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> None:
     """Make the given shards on ``num_actors`` Ray actors; the teacher goes into the object store once.
+
+    The callbacks are those of `run_pool`.
 
     Raises:
         SynthesisError: some shards cannot be made; names them. The others are committed.
@@ -200,6 +212,8 @@ def synthesize_shards(
         num_actors,
         resources.attempts,
         on_made,
+        on_started,
+        should_stop,
     )
     if failed:
         listed = "; ".join(f"shard {shard}: {reason}" for shard, reason in sorted(failed.items())[:3])

@@ -111,6 +111,7 @@ METRIC_TITLES = {
     "eigenvalue": "Dominant eigenvalue in alpha",
     "expected_macs": "Expected MACs",
     "expected_latency": "Expected latency, s",
+    "images": "Training images that were there",
 }
 
 

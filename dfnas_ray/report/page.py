@@ -184,8 +184,9 @@ def _other_tiles(artefacts: Artefacts, comparison: Comparison | None) -> list[di
     seconds = [stage.get("seconds") for stage in artefacts.stages.values() if stage.get("seconds") is not None]
     if seconds:
         stages = formatting.plural(len(seconds), "stage")
+        twice = _seconds_twice(artefacts)
         tiles.append(
-            {"label": "Wall time", "value": formatting.duration(sum(seconds)), "note": f"{stages}", "role": ""}
+            {"label": "Wall time", "value": formatting.duration(sum(seconds) - twice), "note": f"{stages}", "role": ""}
         )
     return tiles
 
@@ -287,9 +288,15 @@ def _cost(artefacts: Artefacts) -> dict[str, Any]:
     machines = [(_STAGE_TITLES[name], stage.get("machine")) for name, stage in artefacts.stages.items()]
     return {
         "rows": rows,
-        "total": total,
+        "total": total - _seconds_twice(artefacts),
         "machines": [(title, _machine(facts)) for title, facts in machines if isinstance(facts, dict)],
     }
+
+
+def _seconds_twice(artefacts: Artefacts) -> float:
+    """Return how long synthesis and search went on side by side: both count it."""
+    both = artefacts["synthesis"].finished and artefacts["search"].finished
+    return artefacts["synthesis"].get("seconds_beside_search", 0.0) if both else 0.0
 
 
 def _detail(artefacts: Artefacts, name: str) -> str:
@@ -305,6 +312,8 @@ def _detail(artefacts: Artefacts, name: str) -> str:
             parts.append(f"the time of the last {formatting.plural(made_now, 'shard')}; the others were there already")
         elif stage.get("images") and stage.get("seconds"):
             parts.append(f"{formatting.number(stage.get('images') / stage.get('seconds'))} images/s")
+        if stage.get("seconds_beside_search"):
+            parts.append(f"{formatting.duration(stage.get('seconds_beside_search'))} of it beside the search")
     elif name == "search":
         trials = stage.get("trials") or []
         parts.append(f"{formatting.plural(len(trials), 'trial')}")

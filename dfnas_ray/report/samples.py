@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import base64
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from io import BytesIO
 from typing import Any, TypeVar
 
@@ -19,6 +20,7 @@ from PIL import Image
 
 from dfnas_ray.errors import DfnasError
 from dfnas_ray.storage.location import Location
+from dfnas_ray.storage.retries import with_retries
 from dfnas_ray.storage.shards import read_info
 
 MAX_CLASSES = 12
@@ -227,26 +229,36 @@ _UNREADABLE = (DfnasError, OSError, pa.ArrowException, KeyError, TypeError, Valu
 _Place = tuple[str, int, int]  # file, row group, row in it
 
 
-def _opened(location: Location) -> pq.ParquetFile:
-    return pq.ParquetFile(location.filesystem.open_input_file(location.path))
+def _read(location: Location, reading: Callable[[pq.ParquetFile], _T]) -> _T:
+    """Return what ``reading`` does with an open shard; a storage that is out of order is waited for."""
+
+    def attempt() -> _T:
+        with pq.ParquetFile(location.filesystem.open_input_file(location.path)) as file:
+            return reading(file)
+
+    return with_retries(attempt, f"read {location}")
 
 
 def _index_rows(folder: Location, shards: Sequence[dict[str, Any]]) -> tuple[dict[tuple[int, int], list[_Place]], int]:
     """Return where the images of each (class, round) are, from two small columns, and the number of classes."""
     index: dict[tuple[int, int], list[_Place]] = defaultdict(list)
     num_classes = 0
+
+    def small_columns(file: pq.ParquetFile) -> tuple[int, list[pa.Table]]:
+        groups = range(file.num_row_groups)
+        size: int = file.schema_arrow.field("logits").type.list_size
+        return size, [file.read_row_group(group, columns=["label", "round"]) for group in groups]
+
     for entry in shards:
         try:
-            with _opened(folder / entry["file"]) as file:
-                num_classes = file.schema_arrow.field("logits").type.list_size
-                for group in range(file.num_row_groups):
-                    table = file.read_row_group(group, columns=["label", "round"])
-                    labels, rounds = table["label"].to_pylist(), table["round"].to_pylist()
-                    for row, cell in enumerate(zip(labels, rounds, strict=True)):
-                        if len(index[cell]) < MAX_IMAGES_PER_ROW:
-                            index[cell].append((entry["file"], group, row))
+            num_classes, tables = _read(folder / entry["file"], small_columns)
         except _UNREADABLE:
             continue  # the loss curves' reader names it
+        for group, table in enumerate(tables):
+            labels, rounds = table["label"].to_pylist(), table["round"].to_pylist()
+            for row, cell in enumerate(zip(labels, rounds, strict=True)):
+                if len(index[cell]) < MAX_IMAGES_PER_ROW:
+                    index[cell].append((entry["file"], group, row))
     return dict(index), num_classes
 
 
@@ -258,8 +270,7 @@ def _read_rows(folder: Location, wanted: dict[tuple[int, int], list[_Place]]) ->
     found: dict[tuple[int, int], list[Sample]] = defaultdict(list)
     for (file_name, group), rows in list(by_group.items())[:_MAX_ROW_GROUPS]:
         try:
-            with _opened(folder / file_name) as file:
-                table = file.read_row_group(group, columns=["image", "logits"])
+            table = _read(folder / file_name, partial(_images_of, group))
         except _UNREADABLE:
             continue
         for (label, round_index), row in rows:
@@ -268,6 +279,10 @@ def _read_rows(folder: Location, wanted: dict[tuple[int, int], list[_Place]]) ->
             shifted = np.exp(logits - logits.max())
             found[label, round_index].append(Sample(label, round_index, png, shifted / shifted.sum()))
     return dict(found)
+
+
+def _images_of(group: int, file: pq.ParquetFile) -> pa.Table:
+    return file.read_row_group(group, columns=["image", "logits"])
 
 
 def _examples(samples: list[Sample]) -> list[Sample]:

@@ -5,26 +5,20 @@ It reads only the sweep's folder, so it can be written again anywhere.
 
 from __future__ import annotations
 
-import base64
-import warnings
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
-from io import BytesIO
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
-import optuna
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jinja2 import Environment, StrictUndefined
-from matplotlib import pyplot as plt
-from optuna.trial import TrialState
 
 from dfnas_ray.errors import ShardError
 from dfnas_ray.report import formatting
 from dfnas_ray.report.samples import Strip, make_strip
+from dfnas_ray.report.sweep_figures import sweep_figures
 from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.shards import shard_name
 from dfnas_ray.sweeps.config import SweepConfig
@@ -32,7 +26,6 @@ from dfnas_ray.sweeps.objectives import OBJECTIVES
 from dfnas_ray.sweeps.study import PREFIX, study_from
 
 _IMAGES = 20
-_ENOUGH_FOR_IMPORTANCE = 4
 
 
 def write_sweep_report(folder: Location, name: str) -> Location:
@@ -58,7 +51,7 @@ def render_sweep(folder: Location, name: str) -> str:
         objectives=[(objective, OBJECTIVES[objective]) for objective in config.objectives],
         trials=finished,
         others=[trial for trial in trials if trial["values"] is None],
-        figures=_figures(study_from(trials, config), config),
+        figures=sweep_figures(study_from(trials, config), config),
         grids=_grids(folder, finished),
         text=_text,
         style=_source("style.css"),
@@ -105,73 +98,12 @@ def _last_round(shard: Location) -> list[bytes]:
     if not shard.exists():
         return []
     try:
-        with shard.filesystem.open_input_file(shard.path) as source:
-            table = pq.read_table(source, columns=["image", "round"])
+        table = pq.read_table(pa.BufferReader(shard.read_bytes()), columns=["image", "round"])
     except (OSError, ValueError) as error:
         raise ShardError(f"Shard {shard} cannot be read: {error}") from error
     last = table.filter(pc.equal(table["round"], pc.max(table["round"])))
     rows = np.linspace(0, len(last) - 1, min(_IMAGES, len(last))).round().astype(int)
     return [last["image"][int(row)].as_py()["bytes"] for row in rows]
-
-
-def _figures(study: optuna.Study, config: SweepConfig) -> list[tuple[str, str, str]]:
-    """Return title, explanation and data URI of every figure that so many trials allow."""
-    from optuna.visualization import matplotlib as plots
-
-    drawings: list[tuple[str, str, Callable[[], Any]]] = []
-    complete = [trial for trial in study.trials if trial.state is TrialState.COMPLETE]
-    for index, objective in enumerate(config.objectives):
-        target = partial(_value, index) if len(config.objectives) > 1 else None
-        shown: Any = {"target": target, "target_name": objective}
-        drawings += [
-            (
-                f"History of {objective}",
-                "Each point is a trial, in the order in which they were proposed.",
-                partial(plots.plot_optimization_history, study, **shown),
-            ),
-            (
-                f"{objective} along each coefficient",
-                "Darker points came later.",
-                partial(plots.plot_slice, study, **shown),
-            ),
-            (
-                f"{objective}: parallel coordinates",
-                "One line per trial, from its settings to its figure.",
-                partial(plots.plot_parallel_coordinate, study, **shown),
-            ),
-        ]
-        if len(complete) >= _ENOUGH_FOR_IMPORTANCE and len({trial.values[index] for trial in complete}) > 1:
-            evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
-            drawings.append(
-                (
-                    f"What decides {objective}",
-                    "Share of the variance that each coefficient explains (fANOVA).",
-                    partial(plots.plot_param_importances, study, **{**shown, "evaluator": evaluator}),
-                )
-            )
-    if len(config.objectives) in (2, 3):
-        note = "No trial beats those in red in every objective."
-        drawings.append(("Pareto front", note, partial(plots.plot_pareto_front, study)))
-    figures = []
-    with mpl.rc_context({"font.size": 9, "figure.figsize": (8, 4.2)}), warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        for title, note, draw in drawings:
-            draw()
-            figures.append((title, note, _png()))
-    return figures
-
-
-def _value(index: int, trial: optuna.trial.FrozenTrial) -> float:
-    value: float = trial.values[index]
-    return value
-
-
-def _png() -> str:
-    buffer = BytesIO()
-    figure = plt.gcf()
-    figure.savefig(buffer, format="png", dpi=130, bbox_inches="tight")
-    plt.close("all")
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def _text(value: object) -> str:

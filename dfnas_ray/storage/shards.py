@@ -21,6 +21,9 @@ from PIL import Image
 
 from dfnas_ray.errors import ShardError, StorageError
 from dfnas_ray.storage.location import Location
+from dfnas_ray.storage.retries import with_retries
+
+Ids = np.ndarray[Any, np.dtype[np.uint64]]
 
 FORMAT = 1
 ROW_GROUP_SIZE = 500
@@ -64,7 +67,7 @@ class SyntheticImages:
     labels: np.ndarray[Any, np.dtype[np.int64]]
     rounds: np.ndarray[Any, np.dtype[np.int64]]
     logits: np.ndarray[Any, np.dtype[np.float32]]
-    ids: np.ndarray[Any, np.dtype[np.uint64]]
+    ids: Ids
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -78,6 +81,11 @@ class SyntheticImages:
         """Return all rows of ``parts``, in their order."""
         names = vars(parts[0])
         return SyntheticImages(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+
+
+def shard_of(ids: Ids) -> Ids:
+    """Return the number of the shard of each image, from its id; both (N,)."""
+    return ids >> np.uint64(32)
 
 
 def shard_name(shard: int) -> str:
@@ -154,9 +162,13 @@ def read_info(location: Location) -> ShardInfo:
     Raises:
         ShardError: the file is missing, truncated, or not a shard of this format.
     """
-    try:
+
+    def read() -> ShardInfo:
         with location.filesystem.open_input_file(location.path) as source:
             return _footer_info(pq.ParquetFile(source), str(location))
+
+    try:
+        return with_retries(read, f"read {location}")
     except FileNotFoundError as error:
         raise ShardError(f"Shard {location} is missing. {_REMEDY}") from error
     except _UNREADABLE as error:

@@ -66,9 +66,14 @@ class SynthesisConfig(BaseModel):
         return self
 
     @property
+    def rows_per_shard(self) -> int:
+        """Images that a shard keeps."""
+        return self.images_per_shard * (self.rounds if self.keep == "all" else 1)
+
+    @property
     def images_in_total(self) -> int:
         """Rows of the finished set."""
-        return self.num_shards * self.images_per_shard * (self.rounds if self.keep == "all" else 1)
+        return self.num_shards * self.rows_per_shard
 
     @property
     def image_steps_per_shard(self) -> int:

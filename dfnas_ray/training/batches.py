@@ -1,13 +1,18 @@
 """Batches of synthetic images on the device.
 
 The whole set is kept as one uint8 tensor on the device and indexed there; what a batch holds depends on the seed, the
-epoch and its number only, so training that resumes at an epoch goes on as if it had never stopped.
+epoch, its number and the images that are there only, so training that resumes at an epoch goes on as if it had never
+stopped.
+
+A set may still be growing. An epoch then takes as many steps as on the finished set, over the images that are there as
+often as need be: learning rates fall as they should, and with all images there nothing is different.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +21,7 @@ from torch import Tensor
 
 from dfnas_ray.errors import ConfigError
 from dfnas_ray.seeding import derive_seed, torch_generator
-from dfnas_ray.storage.shards import SyntheticImages
+from dfnas_ray.storage.shards import Ids, SyntheticImages
 from dfnas_ray.synthesis.regions import center_crop, crop, draw_region
 from dfnas_ray.teachers.base import Teacher
 from dfnas_ray.training.config import AugmentationConfig, DistillationConfig
@@ -29,9 +34,7 @@ class Batch(NamedTuple):
     teacher_logits: Tensor
 
 
-def split_mask(
-    ids: np.ndarray[Any, np.dtype[np.uint64]], fraction: float, seed: int, name: str = "validation-split"
-) -> np.ndarray[Any, Any]:
+def split_mask(ids: Ids, fraction: float, seed: int, name: str = "validation-split") -> np.ndarray[Any, Any]:
     """Say which images are on the smaller side of a split, as a mask (N,).
 
     An image's side depends on its own id, the seed and the split's name alone: it never changes sides when more shards
@@ -60,6 +63,7 @@ class SyntheticBatches:
         device: Where the set is kept.
         rank: This worker's number among ``world_size``; together they see every image once an epoch.
         world_size: Number of workers.
+        planned_ids: The ids (N,) of the finished set, if ``data`` is a part of it that will grow.
     """
 
     def __init__(
@@ -72,18 +76,29 @@ class SyntheticBatches:
         device: torch.device,
         rank: int = 0,
         world_size: int = 1,
+        planned_ids: Ids | None = None,
     ):
         self.teacher, self.config, self.seed, self.device = teacher, config, seed, device
         self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
         self.input_size = teacher.image_shape[1:]
         self.ids = data.ids
+        self.planned_ids = data.ids if planned_ids is None else planned_ids
         self.images = torch.from_numpy(data.images).to(device)
         self.logits = torch.from_numpy(data.logits).to(device)
         self.model = copy.deepcopy(teacher.model).to(device).to(memory_format=torch.channels_last)
+        self._parts: list[_Part] = []
 
     def __len__(self) -> int:
-        """Batches per epoch. A last, smaller batch is left out, unless it is the only one."""
-        return max(1, len(self.images) // (self.batch_size * self.world_size))
+        """Batches per epoch, of the finished set. A last, smaller batch is left out, unless it is the only one."""
+        return max(1, len(self.planned_ids) // (self.batch_size * self.world_size))
+
+    def take(self, data: SyntheticImages) -> None:
+        """Serve these images from now on, a larger part of the planned set; parts that `split` gave follow."""
+        self.ids = data.ids
+        self.images = torch.from_numpy(data.images).to(self.device)
+        self.logits = torch.from_numpy(data.logits).to(self.device)
+        for part in self._parts:
+            part.fill(self)
 
     def to(self, device: torch.device) -> None:
         """Move the set and the teacher to a device."""
@@ -97,26 +112,39 @@ class SyntheticBatches:
         Raises:
             ConfigError: a part would be empty.
         """
-        mask = torch.from_numpy(split_mask(self.ids, fraction, self.seed, name))
+        mask = split_mask(self.ids, fraction, self.seed, name)
         if not 0 < int(mask.sum()) < len(mask):
             raise ConfigError(
                 f"search: {len(mask)} synthetic training images are too few to be split for {name}. Make more with "
-                "synthesis.num_shards or synthesis.images_per_shard."
+                "synthesis.num_shards or synthesis.images_per_shard"
+                + ("." if self.is_complete else ", or start with more: search.start_after_shards.")
             )
-        parts = []
-        for side in (~mask, mask):
+        planned = split_mask(self.planned_ids, fraction, self.seed, name)
+        for larger in (True, False):
             part = copy.copy(self)
-            part.ids = self.ids[side.numpy()]
-            part.images, part.logits = self.images[side.to(self.device)], self.logits[side.to(self.device)]
-            parts.append(part)
-        return parts[0], parts[1]
+            part.planned_ids, part._parts = self.planned_ids[planned != larger], []
+            self._parts.append(_Part(part, fraction, name, larger))
+            self._parts[-1].fill(self)
+        return self._parts[-2].batches, self._parts[-1].batches
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all images of the planned set are there."""
+        return len(self.ids) == len(self.planned_ids)
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """Yield the training batches of epoch ``number``, shuffled and varied."""
+        if not len(self.images):
+            raise ConfigError(
+                "search: the first shards hold no image for training. Make larger ones with synthesis.images_per_shard, or "
+                "start with more: search.start_after_shards."
+            )
         generator = torch_generator(self.seed, "epoch", number)
-        order = torch.randperm(len(self.images), generator=generator)
-        variation = self.config.variation
         total = self.batch_size * self.world_size
+        order = torch.randperm(len(self.images), generator=generator)
+        while len(order) < min(len(self) * total, len(self.planned_ids)):  # the set is still growing
+            order = torch.cat([order, torch.randperm(len(self.images), generator=generator)])
+        variation = self.config.variation
         for start in range(0, len(self) * total, total):
             mine = order[start : start + total][self.rank :: self.world_size].to(self.device)
             if variation is None:
@@ -152,6 +180,76 @@ class SyntheticBatches:
     def _ask_teacher(self, images: Tensor) -> Tensor:
         logits: Tensor = self.model(images)
         return logits
+
+
+@dataclass
+class _Part:
+    """One side of a split, which follows its whole when that grows."""
+
+    batches: SyntheticBatches
+    fraction: float
+    name: str
+    is_larger: bool
+
+    def fill(self, whole: SyntheticBatches) -> None:
+        side = split_mask(whole.ids, self.fraction, whole.seed, self.name) != self.is_larger
+        rows = torch.from_numpy(side).to(whole.device)
+        self.batches.ids = whole.ids[side]
+        self.batches.images, self.batches.logits = whole.images[rows], whole.logits[rows]
+        for part in self.batches._parts:
+            part.fill(self.batches)
+
+
+class SplitBatches:
+    """Training and validation batches of one set, which may be growing: every image keeps its side.
+
+    Args:
+        data: The images that are there.
+        teacher: As for `SyntheticBatches`, like all that follows.
+        config: Likewise.
+        batch_size: Likewise.
+        seed: Likewise.
+        device: Likewise.
+        fraction: Share of the images for validation.
+        split_seed: Decides with an image's id on which side it is.
+        planned_ids: The ids (N,) of the finished set; by default those of ``data``.
+    """
+
+    def __init__(
+        self,
+        data: SyntheticImages,
+        teacher: Teacher,
+        config: DistillationConfig,
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+        fraction: float,
+        split_seed: int,
+        planned_ids: Ids | None = None,
+    ):
+        self._fraction, self._seed = fraction, split_seed
+        planned = data.ids if planned_ids is None else planned_ids
+        mask, planned_mask = self._mask(data.ids), self._mask(planned)
+        self.train, self.validation = (
+            SyntheticBatches(
+                data.select(side), teacher, config, batch_size, seed, device, planned_ids=planned[planned_side]
+            )
+            for side, planned_side in ((~mask, ~planned_mask), (mask, planned_mask))
+        )
+
+    def take(self, data: SyntheticImages) -> None:
+        """Serve these images from now on, a larger part of the planned set."""
+        mask = self._mask(data.ids)
+        self.train.take(data.select(~mask))
+        self.validation.take(data.select(mask))
+
+    @property
+    def ids(self) -> Ids:
+        """The ids (N,) of the images that are there, training ones first."""
+        return np.concatenate([self.train.ids, self.validation.ids])
+
+    def _mask(self, ids: Ids) -> np.ndarray[Any, Any]:
+        return split_mask(ids, self._fraction, self._seed)
 
 
 def _channels_last(images: Tensor) -> Tensor:

@@ -80,14 +80,25 @@ class Student:
         self.parameters = list(model.parameters())
         self.optimizer, self.schedule = make_optimizer(self.parameters, config, total_steps, restarts)
 
-    def step(self, batch: Batch, forward: Callable[[Tensor], Tensor] | None = None) -> float:
-        """Take one optimiser step and return the loss; ``forward`` replaces the model's own for a supernet's path."""
+    def step(
+        self,
+        batch: Batch,
+        forward: Callable[[Tensor], Tensor] | None = None,
+        extra_loss: Callable[[], Tensor] | None = None,
+    ) -> float:
+        """Take one optimiser step and return the distillation loss.
+
+        Args:
+            batch: Images and the teacher's logits.
+            forward: Replaces the model's own, for a supernet's path.
+            extra_loss: Called after the forward pass; what it returns is learned from as well.
+        """
         self.model.train()
         with autocast(self.device, self.dtype):
             output = (forward or self.model)(batch.images)
         loss = self._loss(output, batch.teacher_logits)
         self.optimizer.zero_grad()
-        loss.backward()
+        (loss if extra_loss is None else loss + extra_loss()).backward()
         if self.average_gradients is not None:
             self.average_gradients(self.parameters)
         nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)

@@ -19,6 +19,8 @@ from .conftest import SMALL, kind_of
 
 EVOLUTION = {"generations": 2, "population": 4, "parents": 2, "mutations": 2, "crossovers": 1}
 SHORT = {
+    "alignment": {"candidates": 6, "initial": 2, "round_size": 2, "steps": 1, "batches": 1, "validation_batches": 1}
+    | {"batch_size": 16, "surrogate": {"trees": 5, "pool": 20}},
     "darts": {"epochs": 2, "batch_size": 16, "collapse": {"eigenvalue": False}},
     "multi_fidelity": {"candidates": 3, "max_epochs": 2, "reduction_factor": 2, "batch_size": 16},
     "proxyless": {"epochs": 3, "warmup_epochs": 1, "batch_size": 16},
@@ -102,7 +104,7 @@ def test_a_search_broken_off_within_an_epoch_or_a_round_ends_like_an_undisturbed
             yield batch
 
     def breaking_untrained(self, genotype):
-        if len(built) == 6:  # candidates that are never trained take no more batches
+        if len(built) == 6:  # candidates that are never trained, or all on the same batches, take no more of them
             raise Stop
         built.append(genotype)
         return build(self, genotype)
@@ -175,3 +177,7 @@ def test_measurements_and_scores_do_not_depend_on_the_order_of_candidates(make_s
     scores = algorithm.rank(measured)
     assert len(scores) == len(candidates)
     assert algorithm.rank(measured[::-1]) == pytest.approx(scores[::-1])
+
+
+def test_an_algorithm_says_whether_it_trains_before_it_compares_candidates(pair, make_search):
+    assert make_search().algorithm.is_training == pair[0].trains_by_epochs

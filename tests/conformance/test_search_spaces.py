@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dfnas_ray.algorithms.feature_stages import find_stages
 from dfnas_ray.errors import GenotypeError
 from dfnas_ray.ops.cost import Cost, measure_cost
 from dfnas_ray.ops.mixed import MixedOperation, Mixture
@@ -207,3 +210,11 @@ def test_the_graph_of_a_cell_names_its_operations(space):
     for position, edges in enumerate(space.cells(genotype).values()):
         assert edges, position
         assert all(not edge.operation or edge.operation in space.option_names(0) for edge in edges)
+
+
+def test_all_networks_have_the_same_stages_whatever_was_chosen(space):
+    rng = np.random.default_rng(0)
+    sizes = [[stage.size for stage in find_stages(space.build(space.sample(rng)), space.image_shape)] for _ in range(5)]
+    assert all(found == sizes[0] for found in sizes)
+    assert len(sizes[0]) >= 2
+    assert all(height > smaller for (height, _), (smaller, _) in itertools.pairwise(sizes[0]))

@@ -81,6 +81,15 @@ def checkpoint_teacher(monkeypatch, tmp_path):
         ("synthesis.rounds=0", ["synthesis.rounds (0)", "greater than 0"]),
         ("synthesis.flip_probability=1.5", ["synthesis.flip_probability (1.5)", "less than or equal to 1"]),
         ("synthesis.batch_size=13", ["images_per_shard (20)", "batch_size (13)", "Next multiple: 26"]),
+        (
+            "search.start_after_shards=4",
+            ["search.start_after_shards (4)", "synthesis.num_shards (3)", "Set it to 3 or less, or to null"],
+        ),
+        ("search.start_after_shards=0", ["search.start_after_shards (0)", "greater than 0"]),
+        (
+            "search={start_after_shards: 1, algorithm: {kind: random_search}}",
+            ["start_after_shards (1)", "does nothing for random_search", "null"],
+        ),
         ("search.max_macs=half", ["search.max_macs", "'half'", "50%"]),
         ("teacher={kind: digit}", ["teacher.kind ('digit')", "'digits'", "'checkpoint'", "'torchvision'"]),
         ("evaluation.dataset={kind: photos}", ["evaluation.dataset.kind ('photos')", "'image_folder'"]),

@@ -20,6 +20,7 @@ from dfnas_ray.experiment import make_experiment
 from dfnas_ray.pipeline import Pipeline
 from dfnas_ray.search_spaces import NASBenchMacroConfig
 from dfnas_ray.seeding import derive_seed, fixed_threads
+from dfnas_ray.storage.arrivals import WholeSet
 from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.shards import SyntheticImages
 
@@ -49,12 +50,14 @@ def population(ray_cluster, tiny_experiment, tmp_path):
     def training(text, algorithm):
         job = SearchJob(config.search, config.cluster.search, 0, None, Location.parse(tmp_path))
         seed = derive_seed(0, "search", 0)
-        batches = make_batches(job, teacher, data, algorithm.batch_size, seed, torch.device("cpu"))
+        whole = WholeSet(data)
+        batches = make_batches(job, teacher, data, whole, algorithm.batch_size, seed, torch.device("cpu"))
         built = space.space(teacher.image_shape, teacher.num_classes)
         return CandidateTraining(
             built,
             built.decode(text),
-            *batches,
+            batches.train,
+            batches.validation,
             config.search.distillation,
             algorithm.optimizer,
             algorithm.rungs,

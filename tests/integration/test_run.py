@@ -15,6 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from dfnas_ray.pipeline import Pipeline
+from dfnas_ray.storage.shards import SyntheticImages
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
 
@@ -126,6 +127,24 @@ def test_one_actor_and_two_actors_give_the_same_bytes_and_the_same_genotype(tiny
     assert shard_bytes(where(synthesis)) == shard_bytes(where(tiny_run.outcomes["synthesis"]))
     assert search.location.name == tiny_run.outcomes["search"].location.name  # actors are no input of a result
     assert search.summary["trials"] == tiny_run.outcomes["search"].summary["trials"]
+
+
+def test_the_driver_measures_the_images_without_holding_them(one_actor_run, tiny_experiment, tmp_path, monkeypatch):
+    source, synthesis, _ = one_actor_run
+    run_dir = shutil.copytree(source, tmp_path / "run")
+    folder = run_dir / "synthesis" / synthesis.location.name
+    before = json.loads((folder / "quality.json").read_text())
+    for name in ("done.json", "quality.json"):
+        (folder / name).unlink()
+
+    def refuse(parts):
+        raise AssertionError("the whole set is in the driver")
+
+    monkeypatch.setattr(SyntheticImages, "concatenate", refuse)  # of this process alone: workers import their own
+    with Pipeline(tiny_experiment(run_dir)).opened() as pipeline:
+        outcome = pipeline.synthesize()
+    assert (outcome.summary["images"], outcome.summary["made_now"]) == (120, 0)
+    assert json.loads((folder / "quality.json").read_text()) == before
 
 
 def test_a_truncated_shard_is_named_and_replaced_by_the_same_bytes(one_actor_run, tiny_experiment, recorder, tmp_path):

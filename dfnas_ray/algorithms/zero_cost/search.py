@@ -11,8 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dfnas_ray.algorithms.base import Measurement, SearchAlgorithm, SearchProblem
 from dfnas_ray.algorithms.evolution import Evolution, EvolutionConfig
+from dfnas_ray.algorithms.ranks import add_up_ranks
 from dfnas_ray.algorithms.zero_cost.candidate import Candidate, initialize
-from dfnas_ray.algorithms.zero_cost.proxies import PROXIES, ProxyName, add_up_ranks
+from dfnas_ray.algorithms.zero_cost.proxies import PROXIES, ProxyName
 from dfnas_ray.search_spaces.base import Genotype, SearchSpace
 from dfnas_ray.seeding import derive_seed, seed_everything
 from dfnas_ray.training.batches import Batch
@@ -36,6 +37,7 @@ class ZeroCostConfig(BaseModel):
 
     unsuitable_spaces: ClassVar[dict[str, str]] = {}
     cannot_rank: ClassVar[str] = ""
+    trains_by_epochs: ClassVar[bool] = False
 
     @model_validator(mode="after")
     def _check(self) -> ZeroCostConfig:

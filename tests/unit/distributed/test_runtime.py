@@ -114,6 +114,43 @@ def test_memory_and_custom_resources_are_counted(monkeypatch):
         runtime.check_fits("search", WorkerResources(memory="64GB"))
 
 
+# two stages at once
+
+
+@pytest.mark.parametrize(
+    ("nodes", "synthesis", "trial", "trials", "room"),
+    [
+        ([{"CPU": 2.0}], {}, {}, 1, 1),
+        ([{"CPU": 2.0}], {}, {}, 2, 0),
+        ([{"CPU": 2.0}], {}, {"cpus": 2}, 1, 0),
+        ([{"CPU": 2.0}], {}, {"cpus": 3}, 1, 0),  # the trial itself has no room
+        ([{"CPU": 8.0, "GPU": 1.0}, {"CPU": 8.0}], {"gpus": 0.25}, {"cpus": 4}, 2, 4),  # trials keep off the GPU's node
+        ([{"CPU": 8.0, "GPU": 1.0}], {"gpus": 0.25}, {"gpus": 0.5}, 1, 2),
+        ([{"CPU": 3.0}, {"CPU": 3.0}], {"cpus": 2}, {"cpus": 1}, 2, 2),
+    ],
+)
+def test_room_beside_workers_of_another_stage(monkeypatch, nodes, synthesis, trial, trials, room):
+    has(monkeypatch, *nodes)
+    runtime = RayRuntime(ClusterConfig())
+    assert runtime.room_beside(WorkerResources(**synthesis), WorkerResources(**trial), trials) == room
+
+
+def test_stages_that_cannot_work_side_by_side_are_refused_with_what_each_asks_for(monkeypatch):
+    has(monkeypatch, {"CPU": 4.0, "GPU": 1.0})
+    runtime, one = RayRuntime(ClusterConfig()), WorkerResources(gpus=1)
+    runtime.check_beside("synthesis", WorkerResources(gpus=0.5), "search", WorkerResources(gpus=0.5), 1, "x")
+    with pytest.raises(ClusterError) as refused:
+        runtime.check_beside("synthesis", one, "search", one, 1, "search.start_after_shards (2) to null")
+    for words in ("cluster.synthesis.gpus=1", "cluster.search.gpus=1", "has 4 CPUs, 1 GPUs", "(2) to null", "fraction"):
+        assert words in str(refused.value)
+
+
+def test_an_autoscaling_cluster_has_room_for_both_stages_in_what_it_may_grow_to(monkeypatch):
+    has(monkeypatch, {"CPU": 2.0})
+    runtime = RayRuntime(ClusterConfig(address="auto", max_cpus=10, max_gpus=4))
+    assert runtime.room_beside(WorkerResources(gpus=1), WorkerResources(gpus=0.5), 2) == 3
+
+
 def test_amounts_reach_ray_under_its_own_names():
     resources = WorkerResources(cpus=2, gpus=0.5, memory="1GB", custom={"spot": 1})
     assert resources.bundle() == {"CPU": 2.0, "GPU": 0.5, "memory": 1e9, "spot": 1.0}

@@ -164,6 +164,16 @@ def test_settings_changed_since_are_pointed_out(run, add):
     assert "now has other settings" in page_of(run)
 
 
+def test_time_that_two_stages_share_is_counted_once(run, add, space):
+    synthesis = add.synthesis(run, seconds_beside_search=10.0)
+    add.search(run, synthesis, space)
+    page = page_of(run)
+    assert "Wall time" in page
+    assert ">32 s<" in page, "12 + 30 - 10"
+    assert ">42 s<" not in page
+    assert "10 s of it beside the search" in page
+
+
 def test_a_damaged_shard_is_named_and_the_others_are_shown(run, add):
     stage = add.synthesis(run)
     (stage.location / "shard-00000.parquet").write_bytes(b"no shard")

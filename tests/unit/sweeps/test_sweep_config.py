@@ -21,6 +21,12 @@ def test_a_trial_has_its_own_settings_and_those_fixed_to_save_time():
     assert (run.regularizers.bn_statistics.weight, run.num_shards) == (3.5, config.synthesis.num_shards)
 
 
+def test_trials_may_have_fewer_shards_than_a_search_starts_with():
+    values = {"teacher": "digits", "synthesis": {"num_shards": 4}, "search": {"start_after_shards": 2}}
+    sweep = {"settings": {WEIGHT: {"log_uniform": [0.01, 100]}}, "fixed": {"synthesis.num_shards": 1}}
+    assert make_experiment({**values, "sweep": sweep}).search.start_after_shards == 2
+
+
 def test_settings_that_do_not_go_together_are_an_error_of_that_trial():
     config = experiment(settings={"synthesis.batch_size": {"choice": [50, 100]}}, fixed={})
     with pytest.raises(ConfigError, match=r"do not go together.*Next multiple"):

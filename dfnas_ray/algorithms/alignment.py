@@ -1,0 +1,185 @@
+"""Teacher alignment: candidates trained for a few steps, judged by how they follow the teacher, proposed by a forest.
+
+In the spirit of Zheng et al. 2022, CVPR (RMI-NAS): an architecture that soon represents images as a good network does is
+itself a good one. There one real batch shows it; here synthetic batches do.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from itertools import compress
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from dfnas_ray.algorithms.alignment_scorer import AlignmentScorer, AlignmentSettings, make_scorer
+from dfnas_ray.algorithms.base import Measurement, SearchAlgorithm, SearchProblem
+from dfnas_ray.algorithms.ranks import add_up_ranks
+from dfnas_ray.algorithms.surrogate import ForestSurrogate, SurrogateConfig
+from dfnas_ray.errors import GenotypeError
+from dfnas_ray.search_spaces.base import Genotype
+from dfnas_ray.seeding import derive_seed, numpy_generator
+
+Figure = Literal["alignment", "stages", "train_alignment", "loss", "agreement", "train_loss"]
+"""What was measured of a candidate; ``stages`` is every stage's alignment with a rank of its own."""
+
+_MAX_MISSES = 200  # draws in a row that bring nothing new: a small space may hold no more
+
+
+class AlignmentConfig(AlignmentSettings):
+    """Candidates judged by how well they follow the teacher after very short training."""
+
+    kind: Literal["alignment"] = "alignment"
+    candidates: int = Field(200, gt=0, description="Architectures measured, all different.")
+    initial: int = Field(60, gt=0, description="Of these, how many are drawn at random before the forest proposes.")
+    round_size: int = Field(20, gt=0, description="Candidates measured between two checkpoints.")
+    criterion: Figure | Literal["rank_sum"] = Field(
+        "rank_sum", description="What ranks candidates: one figure, or the sum of the logarithms of several ranks."
+    )
+    rank_sum_of: tuple[Figure, ...] = Field(
+        ("alignment", "loss", "train_loss"), min_length=1, description="The figures of criterion: rank_sum."
+    )
+    surrogate: SurrogateConfig = SurrogateConfig()
+
+    unsuitable_spaces: ClassVar[dict[str, str]] = {}
+    cannot_rank: ClassVar[str] = ""
+    trains_by_epochs: ClassVar[bool] = False
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.initial > self.candidates:
+            raise ValueError(
+                f"initial ({self.initial}) is more than all candidates ({self.candidates}). Lower it, or raise candidates."
+            )
+        return self
+
+    @property
+    def steps_to_show(self) -> int:
+        """Rounds: how long a progress bar is."""
+        later = self.candidates - self.initial
+        return -(-self.initial // self.round_size) + -(-later // self.round_size)
+
+    def algorithm(self, problem: SearchProblem) -> AlignmentSearch:
+        """Return the algorithm, ready to run."""
+        return AlignmentSearch(self, problem)
+
+
+class AlignmentSearch(SearchAlgorithm):
+    """Measures random candidates, then mostly those that a forest, grown on all measured so far, expects to be best.
+
+    Never one twice, nor one above the limit.
+    """
+
+    def __init__(self, config: AlignmentConfig, problem: SearchProblem):
+        problem.space.check_limit(problem.max_macs)
+        self.config, self.problem, self.space = config, problem, problem.space
+        self.rng = numpy_generator(problem.seed, "alignment")
+        self.measurements: dict[Genotype, Measurement] = {}
+        self._asked: list[Genotype] = []
+        self._is_exhausted = False
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all candidates were measured, or no new one can be found."""
+        return len(self.measurements) >= self.config.candidates or self._is_exhausted
+
+    def ask(self) -> list[Genotype]:
+        """Return the next round; asked again before `tell`, the same one."""
+        if not self._asked and not self.is_finished:
+            measured, config = len(self.measurements), self.config
+            end = config.initial if measured < config.initial else config.candidates
+            count = min(config.round_size, end - measured)
+            self._asked = self._draw(count) if measured < config.initial else self._propose(count)
+        return list(self._asked)
+
+    def tell(self, measurements: Sequence[Measurement]) -> list[float]:
+        """Take the round's measurements, and return its scores among all candidates so far."""
+        self._is_exhausted = not self._asked
+        self.measurements |= zip(self._asked, measurements, strict=True)
+        self._asked = []
+        return self.rank(list(self.measurements.values()))[len(self.measurements) - len(measurements) :]
+
+    def scorer(self) -> AlignmentScorer:
+        """Return a scorer that trains each candidate for a few steps beside the teacher."""
+        return make_scorer(self.config, self.problem)
+
+    def rank(self, measurements: Sequence[Measurement]) -> list[float]:
+        """Return the criterion of each candidate, higher is better; NaN where its training went astray."""
+        if not measurements:
+            return []
+        figures = self.config.rank_sum_of if self.config.criterion == "rank_sum" else (self.config.criterion,)
+        names = [name for figure in figures for name in _names(figure, measurements[0])]
+        valued = [{name: _higher_is_better(found, name) for name in names} for found in measurements]
+        if len(names) == 1:
+            return [found[names[0]] for found in valued]
+        valid = [all(map(math.isfinite, found.values())) for found in valued]
+        ranked = iter(add_up_ranks(list(compress(valued, valid)), names) if any(valid) else ())
+        return [next(ranked) if is_valid else math.nan for is_valid in valid]
+
+    def best(self) -> tuple[Genotype, float]:
+        """Return the best candidate and its score; the first found wins a tie."""
+        if not self.measurements:
+            raise GenotypeError("No candidate has been measured yet.")
+        return next(iter(self._ranked().items()))
+
+    def finalists(self, count: int) -> list[Genotype]:
+        """Return the candidates of the highest scores."""
+        return list(self._ranked())[:count]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return numbers and text only."""
+        return {
+            "measurements": [[self.space.encode(genotype), found] for genotype, found in self.measurements.items()],
+            "asked": [self.space.encode(genotype) for genotype in self._asked],
+            "is_exhausted": self._is_exhausted,
+            "rng": json.dumps(self.rng.bit_generator.state),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on exactly where ``state_dict`` was called."""
+        self.measurements = {self.space.decode(text): found for text, found in state["measurements"]}
+        self._asked = [self.space.decode(text) for text in state["asked"]]
+        self._is_exhausted = state["is_exhausted"]
+        self.rng.bit_generator.state = json.loads(state["rng"])
+
+    def _ranked(self) -> dict[Genotype, float]:
+        """Return all measured candidates and their scores, the best first; NaN counts as worst."""
+        scores = self.rank(list(self.measurements.values()))
+        valued = [-math.inf if math.isnan(score) else score for score in scores]
+        pairs = zip(self.measurements, valued, strict=True)
+        return dict(sorted(pairs, key=lambda pair: -pair[1]))
+
+    def _propose(self, count: int) -> list[Genotype]:
+        """Return a round of which a share is random, and the rest what the forest expects to be best."""
+        settings = self.config.surrogate
+        forest = ForestSurrogate(
+            self.space.num_choices, settings, derive_seed(self.problem.seed, "forest", len(self.measurements))
+        )
+        forest.fit(list(self.measurements), self.rank(list(self.measurements.values())))
+        promising = forest.propose(self._draw(settings.pool), count - round(settings.exploration * count))
+        return promising + self._draw(count - len(promising), promising)
+
+    def _draw(self, count: int, taken: Sequence[Genotype] = ()) -> list[Genotype]:
+        """Return up to ``count`` new candidates, drawn uniformly; fewer where the space is nearly exhausted."""
+        known = {*self.measurements, *taken}
+        found: list[Genotype] = []
+        misses = 0
+        while len(found) < count and misses < _MAX_MISSES:
+            genotype = self.space.sample_within(self.rng, self.problem.max_macs)
+            if genotype in known:
+                misses += 1
+                continue
+            known.add(genotype)
+            found.append(genotype)
+            misses = 0
+        return found
+
+
+def _names(figure: Figure, measurement: Measurement) -> list[str]:
+    return [name for name in measurement if name.startswith("alignment_")] if figure == "stages" else [figure]
+
+
+def _higher_is_better(measurement: Measurement, name: str) -> float:
+    return -measurement[name] if name in ("loss", "train_loss") else measurement[name]

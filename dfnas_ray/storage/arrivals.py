@@ -1,0 +1,173 @@
+"""Sets of images that are still being made: what is there, and what each epoch of a training was given.
+
+A shard is complete or absent, so whoever lists the folder knows what there is: nobody has to be asked, and no process
+that could be lost keeps the books.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from dfnas_ray.storage.location import Location
+from dfnas_ray.storage.shards import Ids, SyntheticImages, decode_shard, shard_name, shard_of
+
+
+class ShardsMissing(Exception):  # noqa: N818 - no error: the shards will come
+    """Shards that are needed now are not there yet."""
+
+
+class ShardSource(Protocol):
+    """Where the shards of a set come from."""
+
+    @property
+    def ids(self) -> Ids:
+        """The ids (N,) of all images of the finished set, in order, whether they are there or not."""
+        ...
+
+    def present(self) -> list[int]:
+        """Numbers of the shards that are there, in order."""
+        ...
+
+    def load(self, shards: Collection[int]) -> SyntheticImages:
+        """Return the images of these shards, which are there, in order."""
+        ...
+
+
+@dataclass(frozen=True)
+class ShardFolder:
+    """The folder of a set that is being made. It can be sent to another process.
+
+    A damaged shard must have been removed from it before: only a finished set has a manifest to compare with.
+
+    Attributes:
+        folder: Where shards appear.
+        key: Of the synthesis stage.
+        num_shards: Of the finished set.
+        rows: Images of each shard.
+    """
+
+    folder: Location
+    key: str
+    num_shards: int
+    rows: int
+
+    @property
+    def ids(self) -> Ids:
+        """See `ShardSource`."""
+        shards, rows = np.arange(self.num_shards, dtype=np.uint64), np.arange(self.rows, dtype=np.uint64)
+        return ((shards[:, None] << np.uint64(32)) + rows).reshape(-1).astype(np.uint64)
+
+    def present(self) -> list[int]:
+        """See `ShardSource`."""
+        found = (re.fullmatch(r"shard-(\d{5,})\.parquet", name) for name in self.folder.file_names())
+        return sorted(int(match[1]) for match in found if match and int(match[1]) < self.num_shards)
+
+    def load(self, shards: Collection[int]) -> SyntheticImages:
+        """See `ShardSource`.
+
+        Raises:
+            ShardError: a shard is truncated or belongs to other settings.
+        """
+        files = [self.folder / shard_name(shard) for shard in sorted(shards)]
+        return SyntheticImages.concatenate([decode_shard(file.read_bytes(), self.key, str(file))[1] for file in files])
+
+
+@dataclass(frozen=True)
+class WholeSet:
+    """A finished set in memory."""
+
+    images: SyntheticImages
+
+    @property
+    def ids(self) -> Ids:
+        """See `ShardSource`."""
+        return self.images.ids
+
+    def present(self) -> list[int]:
+        """See `ShardSource`."""
+        return [int(shard) for shard in np.unique(shard_of(self.images.ids))]
+
+    def load(self, shards: Collection[int]) -> SyntheticImages:
+        """See `ShardSource`."""
+        if set(shards) >= set(self.present()):
+            return self.images
+        return self.images.select(np.isin(shard_of(self.images.ids), np.array(sorted(shards), np.uint64)))
+
+
+class GrowingSet:
+    """What a training sees of a set that is still being made, epoch by epoch.
+
+    Which shards an epoch is given is written down before it begins. An epoch that breaks off, on whatever machine it
+    is done again, is done on the same images.
+
+    Args:
+        source: Of the shards.
+        record: A JSON file: for each epoch, the numbers of the shards that are new to it.
+    """
+
+    def __init__(self, source: ShardSource, record: Location):
+        self.source, self._record = source, record
+        self.arrivals: list[list[int]] = record.read_json() if record.exists() else []
+        self._total = len(np.unique(shard_of(source.ids)))
+        self._loaded: list[int] = []
+        self._images: SyntheticImages | None = None
+
+    def of_epoch(self, epoch: int) -> list[int]:
+        """Return the shards of an epoch: those that it was given before, or else all that are there now.
+
+        Args:
+            epoch: From 0; the epochs before it were asked for.
+
+        Raises:
+            ShardsMissing: there is none.
+        """
+        known = self._known(epoch)
+        if len(self.arrivals) <= epoch and len(known) < self._total:
+            new = sorted(set(self.source.present()) - set(known))
+            if not known and not new:
+                raise ShardsMissing
+            self.arrivals.append(new)
+            self._record.write_json(self.arrivals)
+            known = self._known(epoch)
+        return known
+
+    def whole(self) -> list[int]:
+        """Return all shards.
+
+        Raises:
+            ShardsMissing: some are not there yet.
+        """
+        present = self.source.present()
+        if len(present) < self._total:
+            raise ShardsMissing
+        return present
+
+    def load(self, shards: list[int]) -> SyntheticImages:
+        """Return the images of these shards, in order; those that were loaded before are not read again.
+
+        Raises:
+            ShardsMissing: one is not there: it was lost since it was seen, and is being made again.
+        """
+        if self._images is None or not set(self._loaded) <= set(shards):
+            self._loaded, self._images = [], None
+        new = sorted(set(shards) - set(self._loaded))
+        if new:
+            if not set(new) <= set(self.source.present()):
+                raise ShardsMissing
+            parts = [self.source.load(new)] if self._images is None else [self._images, self.source.load(new)]
+            images = SyntheticImages.concatenate(parts) if len(parts) > 1 else parts[0]
+            self._images = images.select(np.argsort(images.ids)) if len(parts) > 1 else images
+            self._loaded = sorted(shards)
+        assert self._images is not None
+        images = self._images
+        if len(shards) == self._total:
+            self._images = None  # nothing will be added: whoever has taken them keeps them
+        return images
+
+    def _known(self, epoch: int) -> list[int]:
+        return sorted(shard for new in self.arrivals[: epoch + 1] for shard in new)

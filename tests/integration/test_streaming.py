@@ -1,0 +1,195 @@
+"""A search that starts while its images are being made, on a real Ray cluster."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from itertools import chain
+from pathlib import Path
+
+import pytest
+import torch
+
+from dfnas_ray import stages
+from dfnas_ray.errors import ClusterError, DfnasError, SynthesisError
+from dfnas_ray.pipeline import Pipeline
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
+
+EPOCHS = "search.algorithm.epochs=3"
+
+
+class Slowly:
+    """Synthesis elsewhere: finished shards are copied, each when it is called for."""
+
+    def __init__(self, source: Path):
+        self.source, self.gates = source, [threading.Event() for _ in range(3)]
+        self.fails: set[int] = set()
+        self.made: list[int] = []
+
+    def __call__(self, session, stage, kept, num_actors, on_made, on_started, should_stop):
+        manifest = json.loads((self.source / "manifest.json").read_text())
+        on_started()
+        for entry in manifest["shards"]:
+            if entry["shard"] in {*kept, *self.fails}:
+                continue
+            while not self.gates[entry["shard"]].wait(0.05):
+                if should_stop():
+                    return
+            (stage.location / entry["file"]).write_bytes((self.source / entry["file"]).read_bytes())
+            self.made.append(entry["shard"])
+            on_made(entry)
+        if self.fails:
+            raise SynthesisError(f"{len(self.fails)} of 3 shards could not be made (shard {min(self.fails)}: NaN)")
+
+
+@pytest.fixture
+def slowly(tiny_run, monkeypatch):
+    made = Slowly(Path(tiny_run.outcomes["synthesis"].location.path))
+    monkeypatch.setattr(stages, "make_shards", made)
+    return made
+
+
+def open_when(gate: threading.Event, folder: Path, pattern: str) -> None:
+    """Let a shard come as soon as an artefact is there."""
+
+    def watch() -> None:
+        while not list(folder.glob(pattern)) and not gate.wait(0.02):
+            pass
+        gate.set()
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def results(folder: Path) -> list[dict]:
+    return json.loads(next(folder.glob("search/*/trials.json")).read_text())
+
+
+def test_a_search_starts_with_the_first_shards_and_compares_on_all(
+    ray_cluster, tiny_experiment, tiny_run, tmp_path, slowly
+):
+    slowly.gates[0].set()
+    open_when(slowly.gates[1], tmp_path, "search/*/*-seed-0/state.pt")  # the second shard comes after an epoch
+    open_when(slowly.gates[2], tmp_path, "search/*/*-seed-1/state.pt")
+    with Pipeline(tiny_experiment(tmp_path, EPOCHS, "search.start_after_shards=1")).opened() as pipeline:
+        search, synthesis = pipeline.search(), pipeline.synthesize()
+        pipeline.report()
+    trials = results(tmp_path)
+    for trial in trials:
+        assert sorted(chain(*trial["arrivals"])) in ([0], [0, 1], [0, 1, 2])
+        assert next(entry["images"] for entry in trial["history"]) > 0
+        assert len([entry for entry in trial["history"] if entry["phase"] == "sampling"]) == 2
+    first = next(trial for trial in trials if trial["seed"] == 0)
+    assert first["arrivals"][0] == [0]
+    assert first["score"] is not None, "finalists are compared"
+    summary = synthesis.summary
+    assert summary["made_now"] == 3
+    assert summary["quality"] == pytest.approx(tiny_run.outcomes["synthesis"].summary["quality"])
+    assert search.summary["finished_at"] > summary["finished_at"]
+    assert "arrivals" not in search.summary["trials"][0]
+    assert (tmp_path / "report.html").exists()
+    with Pipeline(pipeline.config).opened() as again:
+        assert again.search().reused
+        assert again.synthesize().reused
+
+
+def test_with_all_shards_there_the_result_is_that_of_a_search_that_waited(
+    ray_cluster, tiny_experiment, tiny_run, tmp_path, recorder
+):
+    shutil.copytree(tiny_run.folder / "synthesis", tmp_path / "synthesis")
+    shutil.copytree(tiny_run.folder / "teacher", tmp_path / "teacher")
+    with Pipeline(tiny_experiment(tmp_path, "search.start_after_shards=2"), recorder).opened() as pipeline:
+        search = pipeline.search()
+    assert search.location.name != tiny_run.outcomes["search"].location.name
+    ours, theirs = results(tmp_path), results(tiny_run.folder)
+    for our, their in zip(ours, theirs, strict=True):
+        assert our.pop("arrivals") == [[0, 1, 2]]
+        for entry in our["history"]:
+            assert entry.pop("images", 96) > 60
+        assert our == their
+
+
+def test_shards_that_cannot_be_made_end_in_an_error_and_the_next_command_goes_on(
+    ray_cluster, tiny_experiment, tmp_path, slowly, recorder
+):
+    config = tiny_experiment(tmp_path, EPOCHS, "search.start_after_shards=1", "search.seeds=[0]")
+    slowly.fails = {2}
+    for gate in slowly.gates:
+        gate.set()
+    with pytest.raises(SynthesisError, match="shard 2"), Pipeline(config).opened() as pipeline:
+        pipeline.search()
+    (state,) = tmp_path.glob("search/*/*-seed-0/state.pt")
+    before = json.loads((state.parent / "shards.json").read_text())
+    assert sorted(chain(*before)) == [0, 1]
+    assert not list(tmp_path.glob("search/*/*-seed-0/result.json")), "it waits for the whole set, in nobody's place"
+    kept = torch.load(state, weights_only=True)
+    assert [entry["phase"] for entry in kept["history"]] == ["training"] * 3
+
+    slowly.fails, slowly.made = set(), []
+    with Pipeline(config, recorder).opened() as pipeline:
+        search = pipeline.search()
+    assert slowly.made == [2]
+    (trial,) = results(tmp_path)
+    assert trial["arrivals"] == before
+    assert trial["history"][:3] == kept["history"]
+    assert search.summary["genotype"] == trial["genotype"]
+    assert "search: goes on where an earlier command stopped." in recorder.said
+
+
+def test_nothing_starts_when_too_few_shards_can_be_made(ray_cluster, tiny_experiment, tmp_path, slowly):
+    slowly.fails = {1, 2}
+    for gate in slowly.gates:
+        gate.set()
+    config = tiny_experiment(tmp_path, "search.start_after_shards=2")
+    with pytest.raises(SynthesisError, match="shard 1"), Pipeline(config).opened() as pipeline:
+        pipeline.search()
+    assert not (tmp_path / "search").exists()
+
+
+def test_a_search_that_fails_stops_the_synthesis(ray_cluster, tiny_experiment, tmp_path, slowly, monkeypatch):
+    def fail(*arguments):
+        raise DfnasError("a trial failed")
+
+    monkeypatch.setattr(stages, "search_beside_synthesis", fail)
+    slowly.gates[0].set()
+    config = tiny_experiment(tmp_path, "search.start_after_shards=1")
+    with pytest.raises(DfnasError, match="a trial failed"), Pipeline(config).opened() as pipeline:
+        pipeline.search()
+    assert slowly.made == [0]
+
+
+def test_a_trial_that_fails_is_named_and_one_that_waits_is_not(ray_cluster, tiny_experiment, tmp_path, slowly):
+    config = tiny_experiment(
+        tmp_path, "search.start_after_shards=1", "cluster.search.attempts=1", "search.algorithm.epochs=1"
+    )
+    slowly.gates[0].set()
+    pipeline = Pipeline(config)
+    folder = pipeline.run_dir.stage("search", pipeline._search_inputs).location
+    (folder / "spos-nasbench_macro-seed-1" / "state.pt").write_bytes(b"no state")
+    with pytest.raises(DfnasError, match="failed 1 times") as raised, pipeline.opened():
+        pipeline.search()
+    assert "Search trial(s) spos-nasbench_macro-seed-1 failed" in str(raised.value)
+    assert (folder / "spos-nasbench_macro-seed-0" / "state.pt").exists()
+
+
+def test_real_actors_and_trials_share_two_cpus(ray_cluster, tiny_experiment, tiny_run, tmp_path, recorder):
+    overrides = ["search.start_after_shards=1", "cluster.synthesis.actors=2"]
+    with Pipeline(tiny_experiment(tmp_path, *overrides), recorder).opened() as pipeline:
+        pipeline.search()
+        synthesis = pipeline.synthesize()
+    assert synthesis.summary["actors"] == 1
+    assert any("1 of 2 synthesis actors" in message for message in recorder.said)
+    ours, theirs = (
+        {path.name: path.read_bytes() for path in root.glob("synthesis/*/shard-*.parquet")}
+        for root in (tmp_path, tiny_run.folder)
+    )
+    assert ours == theirs
+    assert all(len(trial["history"]) == 4 for trial in results(tmp_path))
+
+
+def test_a_cluster_without_room_for_both_is_refused(ray_cluster, tiny_experiment, tmp_path):
+    overrides = ["search.start_after_shards=1", "cluster.search.cpus=2"]
+    words = r"1 synthesis worker.*cluster\.search\.cpus=2.*has 2 CPUs.*search\.start_after_shards \(1\) to null"
+    with pytest.raises(ClusterError, match=words), Pipeline(tiny_experiment(tmp_path, *overrides)).opened() as pipeline:
+        pipeline.search()
