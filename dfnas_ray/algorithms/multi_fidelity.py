@@ -102,7 +102,7 @@ class MultiFidelityConfig(BaseModel):
 
     unsuitable_spaces: ClassVar[dict[str, str]] = {}
     cannot_rank: ClassVar[str] = ""
-    trains_by_epochs: ClassVar[bool] = False
+    trains_by_epochs: ClassVar[bool] = False  # candidates are compared, on the whole set
     measures_population: ClassVar[bool] = True  # how far a candidate comes depends on the others
 
     @model_validator(mode="after")
