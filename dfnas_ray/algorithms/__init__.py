@@ -10,6 +10,7 @@ from dfnas_ray.algorithms.base import BaseAlgorithmConfig, SearchAlgorithm, Sear
 from dfnas_ray.algorithms.config import SearchConfig
 from dfnas_ray.algorithms.darts import DartsConfig
 from dfnas_ray.algorithms.evolution import Evolution, EvolutionConfig
+from dfnas_ray.algorithms.multi_fidelity import MultiFidelityConfig
 from dfnas_ray.algorithms.proxyless import ProxylessConfig
 from dfnas_ray.algorithms.random_search import RandomSearchConfig
 from dfnas_ray.algorithms.spos import SposConfig
@@ -21,6 +22,7 @@ __all__ = [
     "DartsConfig",
     "Evolution",
     "EvolutionConfig",
+    "MultiFidelityConfig",
     "ProxylessConfig",
     "RandomSearchConfig",
     "SearchAlgorithm",

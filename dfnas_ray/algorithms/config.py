@@ -10,6 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 
 from dfnas_ray.algorithms.alignment import AlignmentConfig
 from dfnas_ray.algorithms.darts import DartsConfig
+from dfnas_ray.algorithms.multi_fidelity import MultiFidelityConfig
 from dfnas_ray.algorithms.proxyless import ProxylessConfig
 from dfnas_ray.algorithms.random_search import RandomSearchConfig
 from dfnas_ray.algorithms.spos import SposConfig
@@ -19,7 +20,13 @@ from dfnas_ray.search_spaces import NASBenchMacroConfig, SearchSpaceConfig
 from dfnas_ray.training.config import DistillationConfig, OptimizerConfig
 
 AlgorithmConfig = Annotated[
-    AlignmentConfig | DartsConfig | ProxylessConfig | RandomSearchConfig | SposConfig | ZeroCostConfig,
+    AlignmentConfig
+    | DartsConfig
+    | MultiFidelityConfig
+    | ProxylessConfig
+    | RandomSearchConfig
+    | SposConfig
+    | ZeroCostConfig,
     Field(discriminator="kind"),
 ]
 

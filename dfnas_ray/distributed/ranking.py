@@ -23,15 +23,16 @@ from dfnas_ray.algorithms.base import Measurement, Scorer, SearchState
 from dfnas_ray.algorithms.config import Trial
 from dfnas_ray.distributed.board import ProgressBoard
 from dfnas_ray.distributed.images import ImagesRef, load_images
+from dfnas_ray.distributed.multi_fidelity import measure_population
 from dfnas_ray.distributed.runtime import worker_device
 from dfnas_ray.distributed.search_trials import (
     SearchJob,
-    last_line,
     make_state,
     measure_here,
     restore,
     save,
 )
+from dfnas_ray.distributed.tune_runs import last_line
 from dfnas_ray.errors import DfnasError
 from dfnas_ray.ranking.sources import Canvases, SetSize, labelled, noise_canvases
 from dfnas_ray.search_spaces.base import Genotype
@@ -141,12 +142,6 @@ def _label(teacher: Teacher, canvases: Canvases, size: SetSize) -> SyntheticImag
     return labelled(teacher, canvases, size)
 
 
-MeasurePopulation = Callable[[Ranking, Sequence[Genotype], ray.ObjectRef[Teacher], ImagesRef], list[Measurement]]
-
-POPULATION_MEASURES: dict[str, MeasurePopulation] = {}
-"""By kind, what measures all candidates of an algorithm together, because they compete (`measures_population`)."""
-
-
 def measure_all(
     rankings: Mapping[Ranking, Recorded],
     architectures: Mapping[str, Genotype],
@@ -206,6 +201,8 @@ class _Queue:
         while self.waiting or self.chunks or self.preparing or self.measuring:
             while (self.chunks or self.waiting) and len(self.preparing) + len(self.measuring) < in_flight:
                 self.submit()
+            if not (self.preparing or self.measuring):
+                continue  # the last one was a population
             (task,), _ = ray.wait([*self.preparing, *self.measuring], num_returns=1)
             if task in self.preparing:
                 ranking, scorer = self.preparing.pop(task)
@@ -230,8 +227,10 @@ class _Queue:
         images = self.images_of(ranking)
         if ranking.trial.algorithm.measures_population:
             texts, started = self.missing[ranking], time.monotonic()
-            measure = POPULATION_MEASURES[ranking.trial.algorithm.kind]
-            measurements = measure(ranking, self.genotypes(texts), self.teacher, images)
+            trial = ranking.trial._replace(name="population")
+            measurements = measure_population(
+                ranking.job, trial, self.genotypes(texts), ray.get(self.teacher), images, self.board
+            )
             self.record(ranking, texts, measurements, time.monotonic() - started)
             return
         scorer, prepared = _prepare.options(**_options(ranking)).remote(ranking, self.teacher, images, self.board)
@@ -299,8 +298,10 @@ def _measure(
 
 @ray.remote
 def _rank(ranking: Ranking, teacher: Teacher, images: SyntheticImages, measurements: list[Measurement]) -> list[float]:
-    state, _ = _restored(ranking, teacher, images)
-    return state.algorithm.rank(measurements)
+    config = ranking.trial.algorithm
+    if config.measures_population:
+        return config.rank(measurements)
+    return _restored(ranking, teacher, images)[0].algorithm.rank(measurements)
 
 
 def _restored(ranking: Ranking, teacher: Teacher, images: SyntheticImages) -> tuple[SearchState, str]:
