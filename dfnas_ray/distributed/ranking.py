@@ -21,6 +21,7 @@ from ray.exceptions import RayError
 
 from dfnas_ray.algorithms.base import Measurement, Scorer, SearchState
 from dfnas_ray.algorithms.config import Trial
+from dfnas_ray.algorithms.multi_fidelity import MultiFidelityConfig
 from dfnas_ray.distributed.board import ProgressBoard
 from dfnas_ray.distributed.images import ImagesRef, load_images
 from dfnas_ray.distributed.multi_fidelity import measure_population
@@ -298,9 +299,8 @@ def _measure(
 
 @ray.remote
 def _rank(ranking: Ranking, teacher: Teacher, images: SyntheticImages, measurements: list[Measurement]) -> list[float]:
-    config = ranking.trial.algorithm
-    if config.measures_population:
-        return config.rank(measurements)
+    if isinstance(ranking.trial.algorithm, MultiFidelityConfig):
+        return ranking.trial.algorithm.rank(measurements)
     return _restored(ranking, teacher, images)[0].algorithm.rank(measurements)
 
 
