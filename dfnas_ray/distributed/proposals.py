@@ -53,7 +53,6 @@ class ArchitectureSearch(StudySearch):
         }
         self._proposals: dict[str, str] = {}  # Tune's trial: its proposal here
         self._rng = numpy_generator(seed, "proposals", len(self.numbers))
-        self._drawn: set[str] = set()
         config, storage = population.config, InMemoryStorage()
         startup = num_startup_trials(config.candidates)
         sampler = tpe_sampler(derive_seed(seed, "tpe", len(self.numbers)), startup)
