@@ -140,6 +140,28 @@ def test_what_was_measured_is_used_again_by_a_larger_benchmark(ray_cluster, expe
         assert len(texts) == len(set(texts))
 
 
+def test_a_population_is_measured_together_and_ranked_by_how_far_it_came(ray_cluster, experiment, tmp_path):
+    halving = {
+        "kind": "multi_fidelity",
+        "batch_size": 16,
+        "min_epochs": 1,
+        "max_epochs": 4,
+        "reduction_factor": 4,
+        "concurrency": 1,
+    }
+    outcome = run(experiment(halving, sources=["noise"], seeds=[0], architectures=8))
+    (folder,) = (tmp_path / "run" / "ranking").iterdir()
+    (file,) = folder.glob("measured-*.json")
+    measurements = json.loads(file.read_text())["measurements"]
+    assert len(measurements) == 8
+    epochs = {text: measurement["epochs"] for text, measurement in measurements.items()}
+    assert set(epochs.values()) == {1.0, 4.0}, "some were stopped early"
+    scores = pq.read_table(outcome.location.path + "/scores.parquet")
+    (column,) = [name for name in scores.column_names if name.startswith("multi_fidelity")]
+    ranked = dict(zip(scores["architecture"].to_pylist(), scores[column].to_pylist(), strict=True))
+    assert min(ranked[t] for t in epochs if epochs[t] == 4) > max(ranked[t] for t in epochs if epochs[t] == 1)
+
+
 def test_a_ranking_that_fails_is_named_with_what_to_do(ray_cluster, experiment, tmp_path):
     run(experiment(SPOS, sources=["noise"], seeds=[0], architectures=3))
     (state,) = (tmp_path / "run" / "ranking").glob("*/state.pt")
