@@ -16,6 +16,7 @@ from dfnas_ray.datasets import DatasetConfig
 from dfnas_ray.distributed.config import ClusterConfig
 from dfnas_ray.dotted import set_dotted
 from dfnas_ray.errors import ConfigError
+from dfnas_ray.ranking.config import BenchmarkConfig
 from dfnas_ray.search_spaces import SpaceConfig
 from dfnas_ray.sweeps.config import SweepConfig
 from dfnas_ray.synthesis.config import SynthesisConfig
@@ -47,6 +48,9 @@ class ExperimentConfig(BaseModel):
     retraining: RetrainingConfig = RetrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     sweep: SweepConfig | None = Field(None, description="Tuning of synthesis settings; read by `dfnas sweep` alone.")
+    benchmark: BenchmarkConfig | None = Field(
+        None, description="Rankings against true accuracies; read by `dfnas benchmark` alone."
+    )
     cluster: ClusterConfig = ClusterConfig()
 
     @model_validator(mode="after")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 from dfnas_ray import stages
@@ -58,21 +58,28 @@ class Pipeline(Session):
         if self.config.evaluation.dataset is not None:
             self.config.evaluation.dataset.open()  # finds the files; no image is read
 
-    def synthesize(self) -> Outcome:
-        """Make the synthetic images: Parquet shards, a manifest and their quality."""
-        return self._synthesize(stages.synthesize)
+    def synthesize(self, seed: int | None = None) -> Outcome:
+        """Make the synthetic images: Parquet shards, a manifest and their quality.
 
-    def _synthesize(self, work: Callable[[Session, StageDir, stages.Entries], dict[str, Any]]) -> Outcome:
-        if "synthesis" in self._outcomes:
+        Args:
+            seed: Another root seed than the experiment's; such a set is not the one that reports show.
+        """
+        return self._synthesize(stages.synthesize, seed)
+
+    def _synthesize(
+        self, work: Callable[[Session, StageDir, stages.Entries], dict[str, Any]], seed: int | None = None
+    ) -> Outcome:
+        is_own = seed is None or seed == self.config.seed
+        if is_own and "synthesis" in self._outcomes:
             return self._outcomes["synthesis"]
-        stage = self.run_dir.stage("synthesis", self._synthesis_inputs)
+        stage = self.synthesis_stage(seed)
         config = self.config.synthesis
         kept = stages.intact_shards(self, stage)
         if stage.is_done and len(kept) < config.num_shards:
             missing = [shard for shard in range(config.num_shards) if shard not in kept]
             self.listener.say(f"Shards {missing} are missing or damaged and are made again.")
             stage.reopen()
-        return self.finish(stage, lambda: work(self, stage, kept))
+        return self.finish(stage, lambda: work(self, stage, kept), is_own)
 
     def search(self) -> Outcome:
         """Find an architecture on the synthetic images."""
@@ -132,22 +139,19 @@ class Pipeline(Session):
 
     # What each stage depends on
 
-    @cached_property
-    def _synthesis_inputs(self) -> dict[str, Any]:
-        return {
+    def synthesis_stage(self, seed: int | None = None) -> StageDir:
+        """Return the folder of the images of a root seed, by default the experiment's."""
+        inputs = {
             "teacher": self.teacher.fingerprint,
-            "seed": self.config.seed,
+            "seed": self.config.seed if seed is None else seed,
             "synthesis": self.config.synthesis.model_dump(mode="json"),
         }
-
-    @property
-    def _synthesis_key(self) -> str:
-        return self.run_dir.stage("synthesis", self._synthesis_inputs).key
+        return self.run_dir.stage("synthesis", inputs)
 
     @property
     def _search_inputs(self) -> dict[str, Any]:
         return {
-            "upstream": {"synthesis": self._synthesis_key},
+            "upstream": {"synthesis": self.synthesis_stage().key},
             "seed": self.config.seed,
             "search": self._search_settings,
             "threads": self.config.cluster.search.cpus,
@@ -160,7 +164,7 @@ class Pipeline(Session):
 
     def _retraining_inputs(self, architecture: Architecture) -> dict[str, Any]:
         return {
-            "upstream": {"synthesis": self._synthesis_key},
+            "upstream": {"synthesis": self.synthesis_stage().key},
             "seed": self.config.seed,
             "space": architecture.config,
             "genotype": architecture.text,
@@ -171,37 +175,45 @@ class Pipeline(Session):
 
     # Doing a stage, unless it is done
 
-    def finish(self, stage: StageDir, work: Callable[[], dict[str, Any]]) -> Outcome:
-        """Return a stage's outcome, after doing its work unless that is done."""
-        if stage.stage in self._outcomes and self._outcomes[stage.stage].location == stage.location:
+    def finish(self, stage: StageDir, work: Callable[[], dict[str, Any]], is_own: bool = True) -> Outcome:
+        """Return a stage's outcome, after doing its work unless that is done.
+
+        Args:
+            stage: The stage.
+            work: Returns its summary.
+            is_own: Whether it belongs to the experiment as it is, and so is what reports show.
+        """
+        if is_own and stage.stage in self._outcomes and self._outcomes[stage.stage].location == stage.location:
             return self._outcomes[stage.stage]
         if stage.is_done:
-            self.run_dir.set_latest(stage)
-            return self._remember(stage, reused=True)
-        started = self.begin(stage)
+            return self._remember(stage, True, is_own)
+        started = self.begin(stage, is_own)
         summary = work()
         # A stage that went on beside another one knows better how long it took.
         timed = {"seconds": round(time.monotonic() - started, 2), **summary}
         stage.finish({**timed, "finished_at": time.time(), "machine": self.machine()})
-        return self._remember(stage, reused=False)
+        return self._remember(stage, False, is_own)
 
-    def begin(self, stage: StageDir) -> float:
+    def begin(self, stage: StageDir, is_own: bool = True) -> float:
         """Record that work on a stage begins, and say why, unless this command began it; return when that was."""
         if stage.key in self._begun:
             return self._begun[stage.key]
-        changes = stage.changes()
+        changes = stage.changes() if is_own else []
         if stage.is_started:
             self.listener.say(f"{stage.stage}: goes on where an earlier command stopped.")
         elif changes:
             self.listener.say(f"{stage.stage}: again, because {'; '.join(changes[:3])}{' ...' if changes[3:] else ''}")
         stage.begin()
-        self.run_dir.set_latest(stage)
+        if is_own:
+            self.run_dir.set_latest(stage)
         self._begun[stage.key] = time.monotonic()
         return self._begun[stage.key]
 
-    def _remember(self, stage: StageDir, reused: bool) -> Outcome:
+    def _remember(self, stage: StageDir, reused: bool, is_own: bool) -> Outcome:
         outcome = Outcome(stage.stage, stage.location, stage.summary(), reused)
-        self._outcomes[stage.stage] = outcome
+        if is_own:
+            self.run_dir.set_latest(stage)
+            self._outcomes[stage.stage] = outcome
         return outcome
 
     # Architectures

@@ -35,7 +35,7 @@ class Session:
         self.verbose = verbose
         self.run_dir = RunDir(config.run_directory)
         self._runtime: RayRuntime | None = None
-        self._images: ImagesRef | None = None
+        self._images: dict[str, ImagesRef] = {}
 
     @contextmanager
     def opened(self) -> Iterator[Self]:
@@ -84,12 +84,12 @@ class Session:
 
     def images(self, folder: Location) -> ImagesRef:
         """The synthetic images in the cluster's object store, read once from their folder for all stages."""
-        if self._images is None:
+        if str(folder) not in self._images:
             from dfnas_ray.distributed.images import load_images
 
             manifest = (folder / "manifest.json").read_json()
-            self._images = load_images.remote(folder, manifest)
-        return self._images
+            self._images[str(folder)] = load_images.remote(folder, manifest)
+        return self._images[str(folder)]
 
     def architecture(self, config: dict[str, Any], text: str) -> Architecture:
         """Return the architecture of a genotype's text in the space of these settings."""

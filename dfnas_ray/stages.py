@@ -100,7 +100,7 @@ def make_shards(
     check_synthesis(session.teacher, config)
     if kept:
         session.listener.say(f"synthesis: {len(kept)} of {config.num_shards} shards are there already.")
-    job = ShardJob(config, session.config.seed, stage.key, session.teacher.fingerprint, stage.location)
+    job = ShardJob(config, stage.inputs["seed"], stage.key, session.teacher.fingerprint, stage.location)
     board = ProgressBoard()
     total = len(todo) * config.image_steps_per_shard
     with session.listener.task("Synthesizing", total, "image step") as task, board.shown_on(task):
@@ -190,6 +190,7 @@ def search_beside_synthesis(session: Session, stage: StageDir, images: ShardFold
 
 
 def _run_trials(session: Session, stage: StageDir, images: ImagesRef | ShardFolder) -> SearchJob:
+    from dfnas_ray.distributed import multi_fidelity
     from dfnas_ray.distributed.board import ProgressBoard
     from dfnas_ray.distributed.search_trials import SearchJob, run_trials
 
@@ -199,6 +200,8 @@ def _run_trials(session: Session, stage: StageDir, images: ImagesRef | ShardFold
     total = sum(trial.algorithm.steps_to_show for trial in config.trials)
     with session.listener.task("Searching", total, "epoch") as task, board.shown_on(task):
         run_trials(job, session.teacher, images, board)
+        if not isinstance(images, ShardFolder):
+            multi_fidelity.run_searches(job, session.teacher, images, board)
     return job
 
 

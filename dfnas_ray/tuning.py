@@ -138,7 +138,7 @@ def _judge(pipeline: Pipeline, stage: StageDir, config: SweepConfig) -> Judge:
         Examination(torch.empty(0), torch.empty(0)),
         experiment.seed,
         verifier,
-        config.labelled.open() if config.labelled is not None else None,
+        config.labelled.open("sweep.labelled") if config.labelled is not None else None,
     )
     if not judge.needs_student:
         return judge

@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Sequence
 from itertools import compress
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -42,10 +42,6 @@ class AlignmentConfig(AlignmentSettings):
         ("alignment", "loss", "train_loss"), min_length=1, description="The figures of criterion: rank_sum."
     )
     surrogate: SurrogateConfig = SurrogateConfig()
-
-    unsuitable_spaces: ClassVar[dict[str, str]] = {}
-    cannot_rank: ClassVar[str] = ""
-    trains_by_epochs: ClassVar[bool] = False
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -17,10 +17,10 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
-from dfnas_ray.algorithms.base import Measurement, SearchProblem
+from dfnas_ray.algorithms.base import BaseAlgorithmConfig, Measurement, SearchProblem
 from dfnas_ray.algorithms.feature_stages import (
     FeatureStage,
     Size,
@@ -38,10 +38,8 @@ from dfnas_ray.training.config import OptimizerConfig
 from dfnas_ray.training.student import Student, validate
 
 
-class AlignmentSettings(BaseModel):
+class AlignmentSettings(BaseAlgorithmConfig):
     """How one candidate is trained and measured."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     steps: int = Field(30, ge=0, description="Optimiser steps of each candidate; 0 measures untrained networks.")
     batches: int = Field(

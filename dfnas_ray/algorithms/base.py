@@ -10,9 +10,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
+from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 from dfnas_ray.ops.precision import Precision
@@ -73,6 +74,35 @@ class Scorer(Protocol):
     def to(self, device: torch.device) -> None:
         """Move everything to a device."""
         ...
+
+
+class BaseAlgorithmConfig(BaseModel):
+    """What the settings of all algorithms have in common, beside ``kind`` and ``batch_size``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    unsuitable_spaces: ClassVar[dict[str, str]] = {}
+    """Kinds of spaces that it cannot search, each with the reason."""
+
+    trains_by_epochs: ClassVar[bool] = False
+    """Whether it learns from the images epoch by epoch before candidates are compared."""
+
+    cannot_rank: ClassVar[str] = ""
+    """Why it cannot put given architectures in order; empty if it can."""
+
+    measures_population: ClassVar[bool] = False
+    """Whether candidates compete while they are measured, so that what is measured of one depends on the others."""
+
+    @property
+    def label(self) -> str:
+        """What results call it; variants of one kind may tell themselves apart here."""
+        kind: str = type(self).model_fields["kind"].default
+        return kind
+
+    @property
+    def needs_images(self) -> bool:
+        """Whether what it measures depends on the images."""
+        return True
 
 
 class SearchAlgorithm(ABC):

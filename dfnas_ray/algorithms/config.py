@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, NamedTuple, Self, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
 from dfnas_ray.algorithms.alignment import AlignmentConfig
 from dfnas_ray.algorithms.darts import DartsConfig
+from dfnas_ray.algorithms.multi_fidelity import MultiFidelityConfig
 from dfnas_ray.algorithms.proxyless import ProxylessConfig
 from dfnas_ray.algorithms.random_search import RandomSearchConfig
 from dfnas_ray.algorithms.spos import SposConfig
@@ -18,7 +20,13 @@ from dfnas_ray.search_spaces import NASBenchMacroConfig, SearchSpaceConfig
 from dfnas_ray.training.config import DistillationConfig, OptimizerConfig
 
 AlgorithmConfig = Annotated[
-    AlignmentConfig | DartsConfig | ProxylessConfig | RandomSearchConfig | SposConfig | ZeroCostConfig,
+    AlignmentConfig
+    | DartsConfig
+    | MultiFidelityConfig
+    | ProxylessConfig
+    | RandomSearchConfig
+    | SposConfig
+    | ZeroCostConfig,
     Field(discriminator="kind"),
 ]
 
@@ -43,6 +51,14 @@ def _one_or_more(value: object) -> object:
 def _one_or_list(values: tuple[BaseModel, ...]) -> Any:
     dumped = [value.model_dump(mode="json") for value in values]
     return dumped[0] if len(dumped) == 1 else dumped
+
+
+def distinct(labels: Sequence[str]) -> list[str]:
+    """Number the labels that occur more than once: a, b, a become a-1, b, a-2."""
+    return [
+        f"{label}-{labels[: n + 1].count(label)}" if labels.count(label) > 1 else label
+        for n, label in enumerate(labels)
+    ]
 
 
 _FEW = (BeforeValidator(_one_or_more), PlainSerializer(_one_or_list))
@@ -140,14 +156,10 @@ class SearchConfig(BaseModel):
     @property
     def trials(self) -> list[Trial]:
         """Every pair with every seed."""
-        labels = [f"{algorithm.kind}-{space.kind}" for algorithm, space in self.pairs]
-        numbered = [
-            f"{label}-{labels[: n + 1].count(label)}" if labels.count(label) > 1 else label
-            for n, label in enumerate(labels)
-        ]
+        labels = distinct([f"{algorithm.label}-{space.kind}" for algorithm, space in self.pairs])
         return [
             Trial(f"{label}-seed-{seed}", algorithm, space, seed)
-            for label, (algorithm, space) in zip(numbered, self.pairs, strict=True)
+            for label, (algorithm, space) in zip(labels, self.pairs, strict=True)
             for seed in self.seeds
         ]
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from dfnas_ray.algorithms.architecture_parameters import ArchitectureParameters, likely_architectures
-from dfnas_ray.algorithms.base import SearchAlgorithm, SearchProblem
+from dfnas_ray.algorithms.base import BaseAlgorithmConfig, SearchAlgorithm, SearchProblem
 from dfnas_ray.algorithms.unrolled import dominant_eigenvalue, unrolled_alpha_gradient
 from dfnas_ray.ops.precision import autocast
 from dfnas_ray.search_spaces.base import Genotype
@@ -55,10 +55,8 @@ class CollapseConfig(BaseModel):
     )
 
 
-class DartsConfig(BaseModel):
+class DartsConfig(BaseAlgorithmConfig):
     """Differentiable search; the defaults are the paper's."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["darts"] = "darts"
     order: Literal["first", "second"] = Field(
@@ -79,7 +77,6 @@ class DartsConfig(BaseModel):
     collapse: CollapseConfig = CollapseConfig()
 
     trains_by_epochs: ClassVar[bool] = True
-    unsuitable_spaces: ClassVar[dict[str, str]] = {}
     cannot_rank: ClassVar[str] = "its alphas weigh operations, not whole architectures"
 
     @property

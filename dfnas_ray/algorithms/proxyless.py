@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from dfnas_ray.algorithms.architecture_parameters import ArchitectureParameters, likely_architectures
-from dfnas_ray.algorithms.base import SearchAlgorithm, SearchProblem
+from dfnas_ray.algorithms.base import BaseAlgorithmConfig, SearchAlgorithm, SearchProblem
 from dfnas_ray.ops.mixed import Mixture
 from dfnas_ray.ops.precision import autocast
 from dfnas_ray.search_spaces.base import Genotype, SearchSpace
@@ -59,10 +59,8 @@ class LatencyTermConfig(BaseModel):
 CostTermConfig = Annotated[MacsTermConfig | LatencyTermConfig, Field(discriminator="kind")]
 
 
-class ProxylessConfig(BaseModel):
+class ProxylessConfig(BaseAlgorithmConfig):
     """Search over sampled paths."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["proxyless"] = "proxyless"
     update: Literal["gradient", "reinforce"] = Field(

@@ -7,25 +7,42 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from collections.abc import Collection, Sequence
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+import numpy as np
+from pydantic import Field
 
-from dfnas_ray.algorithms.base import Measurement, SearchAlgorithm, SearchProblem
+from dfnas_ray.algorithms.base import BaseAlgorithmConfig, Measurement, SearchAlgorithm, SearchProblem
 from dfnas_ray.algorithms.stand_alone import StandAloneScorer
 from dfnas_ray.errors import GenotypeError
-from dfnas_ray.search_spaces.base import Genotype
+from dfnas_ray.search_spaces.base import Genotype, SearchSpace
 from dfnas_ray.seeding import numpy_generator
 from dfnas_ray.training.config import OptimizerConfig
 
 _MAX_TRIES = 200  # draws per new candidate: a small space may hold no more
 
 
-class RandomSearchConfig(BaseModel):
-    """Architectures drawn uniformly within the limit, each trained alone."""
+def draw_new(
+    space: SearchSpace, rng: np.random.Generator, max_macs: int | None, count: int, known: Collection[Genotype] = ()
+) -> list[Genotype]:
+    """Draw ``count`` different architectures uniformly within the limit, none of them ``known``.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    Returns:
+        Fewer, perhaps none, where almost all architectures within the limit are known.
+    """
+    drawn: dict[Genotype, None] = {}
+    for _ in range(_MAX_TRIES * count):
+        if len(drawn) >= count:
+            break
+        genotype = space.sample_within(rng, max_macs)
+        if genotype not in known:
+            drawn[genotype] = None
+    return list(drawn)
+
+
+class RandomSearchConfig(BaseAlgorithmConfig):
+    """Architectures drawn uniformly within the limit, each trained alone."""
 
     kind: Literal["random_search"] = "random_search"
     candidates: int = Field(20, gt=0, description="Architectures drawn, all different.")
@@ -33,10 +50,6 @@ class RandomSearchConfig(BaseModel):
     epochs: int = Field(5, gt=0, description="Passes over the synthetic training images for each candidate.")
     batch_size: int = Field(128, gt=0, description="Images per step.")
     optimizer: OptimizerConfig = OptimizerConfig()
-
-    trains_by_epochs: ClassVar[bool] = False
-    unsuitable_spaces: ClassVar[dict[str, str]] = {}
-    cannot_rank: ClassVar[str] = ""
 
     @property
     def steps_to_show(self) -> int:
@@ -67,12 +80,8 @@ class RandomSearch(SearchAlgorithm):
     def ask(self) -> list[Genotype]:
         """Return the next round; asked again before `tell`, the same one."""
         count = min(self.config.round_size, self.config.candidates - len(self.scores))
-        for _ in range(_MAX_TRIES * count):
-            if len(self._asked) >= count:
-                break
-            genotype = self.space.sample_within(self.rng, self.problem.max_macs)
-            if genotype not in self.scores and genotype not in self._asked:
-                self._asked.append(genotype)
+        missing = count - len(self._asked)
+        self._asked += draw_new(self.space, self.rng, self.problem.max_macs, missing, {*self.scores, *self._asked})
         return list(self._asked)
 
     def tell(self, measurements: Sequence[Measurement]) -> list[float]:
@@ -86,17 +95,7 @@ class RandomSearch(SearchAlgorithm):
 
     def scorer(self) -> StandAloneScorer:
         """Return a scorer that trains each candidate alone."""
-        config, problem = self.config, self.problem
-        return StandAloneScorer(
-            self.space,
-            problem.train,
-            problem.validation,
-            problem.distillation,
-            config.optimizer,
-            config.epochs,
-            problem.seed,
-            problem.precision,
-        )
+        return StandAloneScorer.of(self.problem, self.config.optimizer, self.config.epochs)
 
     def best(self) -> tuple[Genotype, float]:
         """Return the best candidate and its score; the first found wins a tie."""

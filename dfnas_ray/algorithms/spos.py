@@ -12,9 +12,9 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from dfnas_ray.algorithms.base import Measurement, SearchAlgorithm, SearchProblem
+from dfnas_ray.algorithms.base import BaseAlgorithmConfig, Measurement, SearchAlgorithm, SearchProblem
 from dfnas_ray.algorithms.evolution import Evolution, EvolutionConfig
 from dfnas_ray.algorithms.one_shot import Fitness, OneShotScorer
 from dfnas_ray.search_spaces.base import Genotype
@@ -23,10 +23,8 @@ from dfnas_ray.training.config import OptimizerConfig
 from dfnas_ray.training.student import Student
 
 
-class SposConfig(BaseModel):
+class SposConfig(BaseAlgorithmConfig):
     """Single-path one-shot search."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["spos"] = "spos"
     epochs: int = Field(120, gt=0, description="Passes of supernet training over the synthetic training images.")
@@ -38,8 +36,6 @@ class SposConfig(BaseModel):
     evolution: EvolutionConfig = EvolutionConfig()
 
     trains_by_epochs: ClassVar[bool] = True
-    unsuitable_spaces: ClassVar[dict[str, str]] = {}
-    cannot_rank: ClassVar[str] = ""
 
     @property
     def steps_to_show(self) -> int:

@@ -10,6 +10,7 @@ import typer
 from rich.text import Text
 
 from dfnas_ray.cli import (
+    benchmark,
     config,
     evaluate,
     jobs,
@@ -37,7 +38,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for module in (run, synthesize, search, retrain, evaluate, report, sweep, submit):
+for module in (run, synthesize, search, retrain, evaluate, report, sweep, benchmark, submit):
     app.command()(getattr(module, module.__name__.rsplit(".", 1)[-1]))
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(space.app, name="space")

@@ -27,6 +27,7 @@ class Command(StrEnum):
     retrain = "retrain"
     evaluate = "evaluate"
     sweep = "sweep"
+    benchmark = "benchmark"
 
 
 def submit(

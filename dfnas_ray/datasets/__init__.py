@@ -1,4 +1,7 @@
-"""Labelled real images, for evaluation alone. Synthesis, search and retraining never import from here."""
+"""Labelled real images, for evaluation and comparison. Synthesis, search and retraining never import from here.
+
+A dataset's settings have ``open(setting)``; the argument is what errors call it.
+"""
 
 from typing import Annotated
 

@@ -13,6 +13,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from dfnas_ray.errors import DatasetError
 
+EVALUATION = "evaluation.dataset"
+"""The setting that names the labelled images of the evaluation: what errors call a dataset by default."""
+
 CROP_FRACTION = 0.875  # 224 of 256: the usual evaluation crop
 
 

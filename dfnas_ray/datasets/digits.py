@@ -16,7 +16,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from dfnas_ray.datasets.base import ImageDataset
+from dfnas_ray.datasets.base import EVALUATION, ImageDataset
 
 IMAGE_SHAPE = (1, 16, 16)
 NUM_CLASSES = 10
@@ -71,6 +71,6 @@ class DigitsConfig(BaseModel):
 
     kind: Literal["digits"] = "digits"
 
-    def open(self) -> ImageDataset:
+    def open(self, setting: str = EVALUATION) -> ImageDataset:
         """Return the 540 test images, which the built-in teacher has not seen."""
         return _Digits()

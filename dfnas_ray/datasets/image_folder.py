@@ -8,21 +8,21 @@ from typing import Literal
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
-from dfnas_ray.datasets.base import ImageDataset
+from dfnas_ray.datasets.base import EVALUATION, ImageDataset
 from dfnas_ray.errors import DatasetError
 
 _LAYOUT = "It must be a folder with one sub-folder of images per class."
 
 
 class _Folder:
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, setting: str):
         from torchvision.datasets import ImageFolder
 
         self.description = f"image folder {path}"
         try:
             self.samples: list[tuple[str, int]] = ImageFolder(str(path)).samples
         except OSError as error:
-            raise DatasetError(f"evaluation.dataset.path ({path}) cannot be used: {error} {_LAYOUT}") from error
+            raise DatasetError(f"{setting}.path ({path}) cannot be used: {error} {_LAYOUT}") from error
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -41,10 +41,10 @@ class ImageFolderConfig(BaseModel):
     kind: Literal["image_folder"]
     path: Path = Field(description="The folder that holds one sub-folder per class.")
 
-    def open(self) -> ImageDataset:
+    def open(self, setting: str = EVALUATION) -> ImageDataset:
         """List the files; images are decoded when they are asked for."""
         path = self.path.expanduser()
         if not path.is_dir():
             problem = "is a file, not a folder" if path.exists() else "does not exist"
-            raise DatasetError(f"evaluation.dataset.path ({path}) {problem}. {_LAYOUT}")
-        return _Folder(path)
+            raise DatasetError(f"{setting}.path ({path}) {problem}. {_LAYOUT}")
+        return _Folder(path, setting)

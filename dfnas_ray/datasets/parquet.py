@@ -14,7 +14,7 @@ import pyarrow.dataset
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
-from dfnas_ray.datasets.base import ImageDataset
+from dfnas_ray.datasets.base import EVALUATION, ImageDataset
 from dfnas_ray.errors import DatasetError
 
 _LAYOUT = (
@@ -23,9 +23,9 @@ _LAYOUT = (
 
 
 class _Parquet:
-    def __init__(self, path: str, dataset: pyarrow.dataset.Dataset):
+    def __init__(self, path: str, dataset: pyarrow.dataset.Dataset, setting: str):
         self.description = f"Parquet dataset {path}"
-        self.dataset = dataset
+        self.dataset, self.setting = dataset, setting
         self.num_rows: int = dataset.count_rows()
 
     @cached_property
@@ -34,7 +34,7 @@ class _Parquet:
         try:
             table = self.dataset.to_table(columns=["image", "label"])
         except (OSError, pa.ArrowException) as error:
-            raise DatasetError(f"evaluation.dataset: {self.description} cannot be read: {error}. {_LAYOUT}") from error
+            raise DatasetError(f"{self.setting}: {self.description} cannot be read: {error}. {_LAYOUT}") from error
         # Chunked on purpose: a combined binary column would overflow its 32-bit offsets beyond 2 GiB.
         return pc.struct_field(table["image"], "bytes"), table["label"].to_numpy()
 
@@ -54,13 +54,13 @@ class ParquetConfig(BaseModel):
     kind: Literal["parquet"]
     path: str = Field(description="File or folder, local or s3://, gs://; columns image{bytes, path} and label.")
 
-    def open(self) -> ImageDataset:
+    def open(self, setting: str = EVALUATION) -> ImageDataset:
         """Check the columns; images are read when the first one is asked for, and decoded one by one."""
-        where = f"evaluation.dataset.path ({self.path})"
+        where = f"{setting}.path ({self.path})"
         try:
             path = self.path if "://" in self.path else str(Path(self.path).expanduser())
             dataset = pa.dataset.dataset(path, format="parquet")
-            opened = _Parquet(self.path, dataset)
+            opened = _Parquet(self.path, dataset, setting)
         except FileNotFoundError as error:
             raise DatasetError(f"{where} does not exist. {_LAYOUT}") from error
         except (OSError, pa.ArrowException) as error:

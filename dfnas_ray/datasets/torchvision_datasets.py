@@ -9,7 +9,7 @@ from typing import Any, Literal
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
-from dfnas_ray.datasets.base import ImageDataset
+from dfnas_ray.datasets.base import EVALUATION, ImageDataset
 from dfnas_ray.errors import DatasetError
 
 
@@ -37,24 +37,24 @@ class TorchvisionDatasetConfig(BaseModel):
         default_factory=dict, description="Further arguments, e.g. {train: false, download: true} or {split: val}."
     )
 
-    def open(self) -> ImageDataset:
+    def open(self, setting: str = EVALUATION) -> ImageDataset:
         """Construct the dataset; with ``download: true`` among the arguments, torchvision fetches it first."""
         import torchvision.datasets
 
         if self.name.startswith("_") or self.name not in torchvision.datasets.__all__:
             near = difflib.get_close_matches(self.name, torchvision.datasets.__all__, n=1)
             advice = f"Did you mean {near[0]}?" if near else "Its names are e.g. CIFAR10, ImageNet, Flowers102."
-            raise DatasetError(f"evaluation.dataset.name ({self.name}) is not in torchvision.datasets. {advice}")
+            raise DatasetError(f"{setting}.name ({self.name}) is not in torchvision.datasets. {advice}")
         try:
             dataset = getattr(torchvision.datasets, self.name)(root=str(self.root.expanduser()), **self.arguments)
         except (TypeError, ValueError) as error:  # an argument that it does not know, or a value such as split: vall
             raise DatasetError(
-                f"evaluation.dataset.arguments ({self.arguments}) do not fit torchvision's {self.name}: {error} "
+                f"{setting}.arguments ({self.arguments}) do not fit torchvision's {self.name}: {error} "
                 f"They must be arguments of torchvision.datasets.{self.name}."
             ) from error
         except (OSError, RuntimeError) as error:
             raise DatasetError(
-                f"torchvision's {self.name} cannot be opened at evaluation.dataset.root ({self.root}): {error} "
-                "Put its files there, or set evaluation.dataset.arguments.download=true on a machine with network access."
+                f"torchvision's {self.name} cannot be opened at {setting}.root ({self.root}): {error} "
+                f"Put its files there, or set {setting}.arguments.download=true on a machine with network access."
             ) from error
         return _Torchvision(dataset, f"torchvision dataset {self.name}")

@@ -246,6 +246,12 @@ def _without(available: Mapping[str, float], bundle: Mapping[str, float]) -> dic
     return {kind: amount - bundle.get(kind, 0.0) for kind, amount in available.items()}
 
 
+def cluster_room(resources: WorkerResources) -> int:
+    """Return how many workers of this size the cluster holds now; at least one."""
+    bundle = resources.bundle()
+    return max(1, sum(_how_many(node["Resources"], bundle) for node in _nodes()))
+
+
 def _amount(kind: str, amount: float) -> str:
     return ByteSize(amount).human_readable() if kind == "memory" else f"{amount:g}"
 

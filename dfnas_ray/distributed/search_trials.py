@@ -10,7 +10,6 @@ again when the set is finished.
 
 from __future__ import annotations
 
-import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,11 +25,13 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from dfnas_ray.algorithms.base import SCORE, MeasureCandidates, Measurement, Scorer, SearchProblem, SearchState
 from dfnas_ray.algorithms.config import SearchConfig, Trial
+from dfnas_ray.algorithms.multi_fidelity import MultiFidelityConfig
 from dfnas_ray.algorithms.stand_alone import StandAloneScorer
 from dfnas_ray.distributed.board import ProgressBoard
 from dfnas_ray.distributed.config import SearchResources
 from dfnas_ray.distributed.images import ImagesRef
 from dfnas_ray.distributed.runtime import worker_device
+from dfnas_ray.distributed.tune_runs import fit, last_line
 from dfnas_ray.errors import DfnasError
 from dfnas_ray.search_spaces.base import Genotype, SearchSpace
 from dfnas_ray.seeding import derive_seed, seed_everything
@@ -55,9 +56,13 @@ class SearchJob:
         """Return where one trial keeps its state and its result."""
         return self.folder / trial.name
 
+    def result_file(self, trial: Trial) -> Location:
+        """Return where a trial's result is, once the trial is over."""
+        return self.trial_folder(trial) / "result.json"
+
 
 def run_trials(job: SearchJob, teacher: Teacher, images: ImagesRef | ShardFolder, board: ProgressBoard) -> None:
-    """Run every trial that has no result yet.
+    """Run every trial that has no result yet and is one Tune trial; `multi_fidelity.run_searches` runs the others.
 
     Args:
         job: What they have in common.
@@ -69,36 +74,32 @@ def run_trials(job: SearchJob, teacher: Teacher, images: ImagesRef | ShardFolder
         DfnasError: a trial failed for good; says which, and how to go on.
     """
     resources, trials = job.resources, job.config.trials
-    todo = [number for number, trial in enumerate(trials) if not (job.trial_folder(trial) / "result.json").exists()]
+    todo = [number for number, trial in enumerate(trials) if not job.result_file(trial).exists()]
+    todo = [number for number in todo if not isinstance(trials[number].algorithm, MultiFidelityConfig)]
     if isinstance(images, ShardFolder):
         todo = [number for number in todo if trials[number].algorithm.trains_by_epochs]
     if not todo:
         return
     places = tune.PlacementGroupFactory([resources.bundle()] * (1 + resources.scoring_workers), resources.placement)
     trainable = tune.with_parameters(_trial, job=job, teacher=teacher, images=[images], board=board)
-    with tempfile.TemporaryDirectory(prefix="dfnas-tune-") as scratch:  # what Tune writes is not needed again
-        results = tune.Tuner(
-            tune.with_resources(trainable, places),
-            param_space={"trial": tune.grid_search(todo)},
-            run_config=tune.RunConfig(
-                name="search",
-                storage_path=scratch,
-                verbose=0,
-                failure_config=tune.FailureConfig(max_failures=resources.attempts - 1),
-            ),
-            tune_config=tune.TuneConfig(reuse_actors=True),
-        ).fit()
+    results = fit(
+        tune.with_resources(trainable, places),
+        "search",
+        tune.TuneConfig(reuse_actors=True),
+        resources.attempts,
+        param_space={"trial": tune.grid_search(todo)},
+    )
     if results.errors:
         failed = [trials[number].name for number, result in zip(todo, results, strict=True) if result.error]
         raise DfnasError(
-            f"Search trial(s) {', '.join(failed)} failed {resources.attempts} times: {_last_line(results.errors[0])}. "
+            f"Search trial(s) {', '.join(failed)} failed {resources.attempts} times: {last_line(results.errors[0])}. "
             f"Their state is kept in {job.folder}; run the same command again to go on from there."
         )
 
 
 def read_results(job: SearchJob) -> list[dict[str, Any]]:
     """Return the results of all trials, which are finished, in the order of `SearchConfig.trials`."""
-    return [(job.trial_folder(trial) / "result.json").read_json() for trial in job.config.trials]
+    return [job.result_file(trial).read_json() for trial in job.config.trials]
 
 
 def compare_architectures(
@@ -148,7 +149,7 @@ def _train_alone(
     device, settings = worker_device(job.resources.cpus), job.config.selection
     seed = derive_seed(job.seed, "selection")
     whole = WholeSet(ray.get(images[0]))
-    batches = _batches(job, ray.get(teacher[0]), whole.images, whole, settings.batch_size, seed, device)
+    batches = make_batches(job, ray.get(teacher[0]), whole.images, whole, settings.batch_size, seed, device)
     scorer = StandAloneScorer(
         space,
         batches.train,
@@ -179,17 +180,14 @@ def _search(
     trial: Trial, job: SearchJob, teacher: Teacher, images: ImagesRef | ShardFolder, board: ProgressBoard
 ) -> None:
     folder = job.trial_folder(trial)
-    if (folder / "result.json").exists():
+    if job.result_file(trial).exists():
         tune.report({"finished": True})
         return
     device = worker_device(job.resources.cpus)
     source = images if isinstance(images, ShardFolder) else WholeSet(ray.get(images))
     growing = GrowingSet(source, folder / "shards.json") if job.config.start_after_shards is not None else None
     state, batches = _make_state(job, trial, teacher, source, growing, device)
-    if (folder / "state.pt").exists():
-        state.load_state_dict(torch.load(BytesIO((folder / "state.pt").read_bytes()), weights_only=True))
-    where = "after {phase} {number}".format(**state.history[-1]) if state.history else "from its beginning"
-    board.start(f"Search trial {trial.name}", where)
+    board.start(f"Search trial {trial.name}", restore(state, folder))
     write = board.writer(trial.name)
     steps = trial.algorithm.steps_to_show
     if growing is not None:
@@ -198,9 +196,7 @@ def _search(
     def on_progress(state: SearchState) -> None:
         if growing is not None and state.history[-1]["phase"] == "training":
             state.history[-1]["images"] = len(batches.train.ids)
-        buffer = BytesIO()
-        torch.save(state.state_dict(), buffer)
-        (folder / "state.pt").write_bytes(buffer.getbuffer())
+        save(state, folder)
         latest = state.history[-1]
         figure = f"loss {latest['loss']:.3f}" if latest["phase"] == "training" else f"best {latest['best']:.3f}"
         write(min(len(state.history), steps), f"{trial.name}: {latest['phase']} {latest['number']}, {figure}")
@@ -210,10 +206,23 @@ def _search(
 
     state.run(on_progress, lambda scorer: _spread(scorer, job.resources, device))
     write(steps, f"{trial.name}: finished")  # it may have stopped early
-    space = state.algorithm.space
     genotype, score = state.algorithm.best()
+    finalists = state.algorithm.finalists(job.config.selection.finalists)
+    result = describe_result(trial, state.algorithm.space, genotype, score, finalists, state.history)
+    job.result_file(trial).write_json({**result, **({} if growing is None else {"arrivals": growing.arrivals})})
+
+
+def describe_result(
+    trial: Trial,
+    space: SearchSpace,
+    genotype: Genotype,
+    own_score: float,
+    finalists: Sequence[Genotype],
+    history: list[dict[str, Any]],
+) -> dict[str, Any]:
+    """Return what a trial found, as it is written to its folder."""
     cost = space.cost(genotype)
-    result = {
+    return {
         "trial": trial.name,
         "algorithm": trial.algorithm.kind,
         "space": trial.space.kind,
@@ -222,12 +231,10 @@ def _search(
         "genotype": space.encode(genotype),
         "macs": cost.macs,
         "params": cost.params,
-        "own_score": score,
-        "finalists": [space.encode(finalist) for finalist in state.algorithm.finalists(job.config.selection.finalists)],
-        "history": state.history,
-        **({} if growing is None else {"arrivals": growing.arrivals}),
+        "own_score": own_score,
+        "finalists": [space.encode(finalist) for finalist in finalists],
+        "history": history,
     }
-    (folder / "result.json").write_json(result)
 
 
 def _take_up(state: SearchState, growing: GrowingSet, batches: SplitBatches) -> None:
@@ -247,6 +254,13 @@ def _take_up(state: SearchState, growing: GrowingSet, batches: SplitBatches) -> 
         batches.take(growing.load(shards))
 
 
+def make_state(
+    job: SearchJob, trial: Trial, teacher: Teacher, images: SyntheticImages, device: torch.device
+) -> SearchState:
+    """Return a search at its beginning, everything seeded, on a finished set of images."""
+    return _make_state(job, trial, teacher, WholeSet(images), None, device)[0]
+
+
 def _make_state(
     job: SearchJob,
     trial: Trial,
@@ -260,7 +274,7 @@ def _make_state(
     seed = derive_seed(job.seed, "search", trial.seed)
     seed_everything(seed)
     images = source.load(source.present()) if growing is None else growing.load(growing.of_epoch(0))
-    batches = _batches(job, teacher, images, source, trial.algorithm.batch_size, seed, device)
+    batches = make_batches(job, teacher, images, source, trial.algorithm.batch_size, seed, device)
     space = trial.space.space(teacher.image_shape, teacher.num_classes)
     problem = SearchProblem(
         space, batches.train, batches.validation, config.distillation, job.max_macs, seed, config.precision
@@ -268,7 +282,22 @@ def _make_state(
     return SearchState(trial.algorithm.algorithm(problem)), batches
 
 
-def _batches(
+def save(state: SearchState, folder: Location) -> None:
+    """Write a search's state into its folder."""
+    buffer = BytesIO()
+    torch.save(state.state_dict(), buffer)
+    (folder / "state.pt").write_bytes(buffer.getbuffer())
+
+
+def restore(state: SearchState, folder: Location) -> str:
+    """Go on where `save` was called last, if it ever was, and say where that is."""
+    file = folder / "state.pt"
+    if file.exists():
+        state.load_state_dict(torch.load(BytesIO(file.read_bytes()), weights_only=True))
+    return "after {phase} {number}".format(**state.history[-1]) if state.history else "from its beginning"
+
+
+def make_batches(
     job: SearchJob,
     teacher: Teacher,
     images: SyntheticImages,
@@ -298,11 +327,16 @@ _scorers: dict[str, Scorer] = {}  # of this worker process: the last one that it
 
 @ray.remote
 def _score(scorer: list[ray.ObjectRef[Scorer]], genotypes: list[Genotype], threads: int) -> list[Measurement]:
+    return measure_here(scorer[0], genotypes, threads)
+
+
+def measure_here(scorer: ray.ObjectRef[Scorer], genotypes: list[Genotype], threads: int) -> list[Measurement]:
+    """Measure candidates in this worker, which keeps the scorer for its next task."""
     device = worker_device(threads)
-    key = scorer[0].hex()
+    key = scorer.hex()
     if key not in _scorers:
         _scorers.clear()
-        _scorers[key] = ray.get(scorer[0])
+        _scorers[key] = ray.get(scorer)
         _scorers[key].to(device)
     return _scorers[key](genotypes)
 
@@ -335,8 +369,3 @@ def _spread(scorer: Scorer, resources: SearchResources, device: torch.device) ->
         return ordered
 
     return measure
-
-
-def _last_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[-1] if lines else type(error).__name__

@@ -22,12 +22,12 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
-from ray.tune.search.optuna import OptunaSearch
 
 from dfnas_ray.distributed.board import ProgressBoard
 from dfnas_ray.distributed.config import SynthesisResources
 from dfnas_ray.distributed.runtime import worker_device
 from dfnas_ray.distributed.synthesis_pool import ShardJob, make_shard
+from dfnas_ray.distributed.tune_runs import StudySearch, fit, last_line, num_startup_trials, tpe_sampler
 from dfnas_ray.errors import DfnasError, ShardError
 from dfnas_ray.seeding import derive_seed
 from dfnas_ray.storage.location import Location
@@ -142,28 +142,23 @@ def run_sweep(job: SweepJob, judge: Judge, board: ProgressBoard) -> None:
             return
         trainable = tune.with_parameters(_trial, job=job, judge=[ray.put(judge)], board=board)
         searcher = _Search(job, storage, keep)
-        with tempfile.TemporaryDirectory(prefix="dfnas-tune-") as scratch:  # what Tune writes is not needed again
-            results = tune.Tuner(
-                tune.with_resources(trainable, tune.PlacementGroupFactory([resources.bundle()])),
-                run_config=tune.RunConfig(
-                    name="sweep",
-                    storage_path=scratch,
-                    verbose=0,
-                    failure_config=tune.FailureConfig(max_failures=resources.attempts - 1),
-                ),
-                # Neither metric nor mode: with several objectives they would make Tune forget all but one.
-                tune_config=tune.TuneConfig(
-                    search_alg=searcher,
-                    scheduler=_scheduler(job),
-                    num_samples=todo,
-                    max_concurrent_trials=sweep.concurrency,
-                    reuse_actors=True,
-                ),
-            ).fit()
+        results = fit(
+            tune.with_resources(trainable, tune.PlacementGroupFactory([resources.bundle()])),
+            "sweep",
+            # Neither metric nor mode: with several objectives they would make Tune forget all but one.
+            tune.TuneConfig(
+                search_alg=searcher,
+                scheduler=_scheduler(job),
+                num_samples=todo,
+                max_concurrent_trials=sweep.concurrency,
+                reuse_actors=True,
+            ),
+            resources.attempts,
+        )
         if results.errors:
             raise DfnasError(
                 f"{len(results.errors)} of the sweep's trials failed {resources.attempts} times, the first with: "
-                f"{str(results.errors[0]).strip().splitlines()[-1]}. What is finished is kept in {job.folder}; run the "
+                f"{last_line(results.errors[0])}. What is finished is kept in {job.folder}; run the "
                 "same command again to go on."
             )
 
@@ -247,7 +242,7 @@ def _trial(config: dict[str, Any], job: SweepJob, judge: list[ray.ObjectRef[Judg
     write(total, f"trial {number}")
 
 
-class _Search(OptunaSearch):  # type: ignore[misc]
+class _Search(StudySearch):
     """Tune's searcher, with each trial's number among its settings and its end told to the study as what it is."""
 
     def __init__(self, job: SweepJob, storage: RDBStorage, keep: Callable[[], None]):
@@ -282,10 +277,6 @@ class _Search(OptunaSearch):  # type: ignore[misc]
         if not result.get("failed"):
             super().on_trial_result(trial_id, result)
 
-    def save(self, checkpoint_path: str) -> None:
-        """Leave the searcher out of Tune's own snapshot: the study on disk is its state, and never lags behind."""
-        Path(checkpoint_path).write_text("{}\n", encoding="utf-8")
-
     def _remember(self, result: Mapping[str, Any]) -> None:
         study_id = self.study_storage.get_study_id_from_name(_STUDY)
         trial_id = self.study_storage.get_trial_id_from_study_id_trial_number(study_id, result["number"])
@@ -315,12 +306,10 @@ def _propose(sweep: SweepConfig, trial: optuna.Trial) -> dict[str, Any]:
 
 def _sampler(sweep: SweepConfig, seed: int) -> optuna.samplers.BaseSampler:
     seed %= 2**32
-    startup = min(10, max(4, sweep.num_trials // 3))
+    startup = num_startup_trials(sweep.num_trials)
     match sweep.sampler:
         case "tpe":
-            return optuna.samplers.TPESampler(
-                seed=seed, n_startup_trials=startup, multivariate=True, constant_liar=True
-            )
+            return tpe_sampler(seed, startup)
         case "nsga2":
             return optuna.samplers.NSGAIISampler(seed=seed, population_size=max(4, sweep.num_trials // 4))
         case "cmaes":

@@ -11,7 +11,7 @@ from dfnas_ray.errors import StorageError
 from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.run_dir import RunDir
 
-STAGES = ("synthesis", "search", "retraining", "baseline", "evaluation")
+STAGES = ("synthesis", "search", "retraining", "baseline", "evaluation", "benchmark")
 Status = Literal["finished", "missing", "outdated", "off"]
 
 
@@ -127,7 +127,7 @@ def _is_wanted(name: str, config: dict[str, Any]) -> bool:
         return bool(_section(config, "retraining").get("baseline", True))
     if name == "evaluation":
         return _section(config, "evaluation").get("dataset") is not None
-    return True
+    return name != "benchmark"  # a command of its own: nothing is missing without it
 
 
 def _belongs(name: str, inputs: dict[str, Any], latest: dict[str, str], before: dict[str, Stage]) -> bool:

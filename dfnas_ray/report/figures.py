@@ -24,8 +24,8 @@ from dfnas_ray.report.samples import Curve
 
 _WIDTH, _HEIGHT = 3.75, 2.45  # inches of a panel
 _AXES = (0.125, 0.18, 0.865, 0.68)  # left, bottom, width, height, as shares of it
-_INK, _MUTED, _GRID = "#010101", "#020202", "#030303"  # placeholders: each becomes a CSS variable
-_VARIABLES = {_INK: "var(--ink)", _MUTED: "var(--muted)", _GRID: "var(--grid)"}
+INK, MUTED, _GRID = "#010101", "#020202", "#030303"  # placeholders: each becomes a CSS variable
+_VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", _GRID: "var(--grid)"}
 _SERIES = tuple(f"#0{index}0000" for index in range(1, 9))
 _VARIABLES.update({colour: f"var(--series-{index})" for index, colour in enumerate(_SERIES, start=1)})
 _RAMP = ("#4a7bd0", "#8a6fc4", "#c0649d", "#d8685f", "#cf8a2e")  # first to last round, mid-tones on light and dark
@@ -35,9 +35,9 @@ _SETTINGS = {
     "font.family": "DejaVu Sans",  # ships with matplotlib; the page's own font replaces it and is not wider
     "font.size": 8.5,
     "text.parse_math": False,
-    "text.color": _INK,
-    "axes.labelcolor": _MUTED,
-    "axes.edgecolor": _MUTED,
+    "text.color": INK,
+    "axes.labelcolor": MUTED,
+    "axes.edgecolor": MUTED,
     "axes.linewidth": 0.7,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -46,8 +46,8 @@ _SETTINGS = {
     "axes.unicode_minus": True,
     "grid.color": _GRID,
     "grid.linewidth": 0.7,
-    "xtick.color": _MUTED,
-    "ytick.color": _MUTED,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
     "xtick.major.width": 0.7,
     "ytick.major.width": 0.7,
     "xtick.minor.size": 0,
@@ -91,12 +91,12 @@ def synthesis_panels(curves: dict[int, Curve], stage_steps: Sequence[int] = ()) 
     colours = {r: _ramp(position, len(rounds)) for position, r in enumerate(rounds)}
     svgs = []
     for term in terms:
-        with _panel(f"synthesis-{term}", TERM_TITLES.get(term, term.replace("_", " ")), "step") as (axes, finish):
+        with panel(f"synthesis-{term}", TERM_TITLES.get(term, term.replace("_", " ")), "step") as (axes, finish):
             for r in rounds:
                 points = [(step, losses[term]) for step, losses in curves[r] if term in losses]
                 _plot(axes, [step for step, _ in points], [value for _, value in points], colours[r])
             for boundary in boundaries:
-                axes.axvline(boundary, color=_MUTED, linewidth=0.8, linestyle=(0, (1, 2)))
+                axes.axvline(boundary, color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)))
             _log_scale(axes)
             svgs.append(finish())
     keys = [Key(f"round {r}", colours[r]) for r in rounds] if len(rounds) > 1 else []
@@ -126,11 +126,11 @@ def training_panels(histories: dict[str, list[dict[str, Any]]]) -> list[str]:
     names.sort(key=lambda name: list(METRIC_TITLES).index(name) if name in METRIC_TITLES else len(METRIC_TITLES))
     svgs = []
     for name in names:
-        with _panel(f"search-{name}", METRIC_TITLES.get(name, name.replace("_", " ")), "epoch") as (axes, finish):
+        with panel(f"search-{name}", METRIC_TITLES.get(name, name.replace("_", " ")), "epoch") as (axes, finish):
             for position, history in enumerate(histories.values()):
                 points = [(entry["number"], entry[name]) for entry in history if name in entry]
                 if points:
-                    _plot(axes, [x for x, _ in points], [y for _, y in points], _series(position))
+                    _plot(axes, [x for x, _ in points], [y for _, y in points], series(position))
             if "loss" in name:
                 _log_scale(axes)
             elif name.startswith("expected"):
@@ -146,7 +146,7 @@ def sampling_panels(histories: dict[str, list[dict[str, Any]]]) -> list[str]:
     """Draw, per trial, the scores of each round as dots and the best so far as a line, all on one scale."""
     rounds = {name: [e for e in history if e.get("scores")] for name, history in histories.items()}
     scores = np.array([score for entries in rounds.values() for e in entries for score in e["scores"]], float)
-    low = _floor(scores)
+    low = outlier_floor(scores)
     shown = scores[np.isfinite(scores) & (scores >= low)]
     return [
         _sampling_panel(name, position, entries, low, shown)
@@ -158,12 +158,12 @@ def sampling_panels(histories: dict[str, list[dict[str, Any]]]) -> list[str]:
 def _sampling_panel(name: str, position: int, rounds: list[dict[str, Any]], low: float, shown: Any) -> str:
     x = np.array([entry["number"] for entry in rounds for _ in entry["scores"]], float)
     y = np.array([score for entry in rounds for score in entry["scores"]], float)
-    with _panel(f"sampling-{name}", f"Candidates, {name}: score", "round") as (axes, finish):
-        _scatter(axes, x, y, _series(position), low)
+    with panel(f"sampling-{name}", f"Candidates, {name}: score", "round") as (axes, finish):
+        scatter(axes, x, y, series(position), low)
         best = [(entry["number"], entry["best"]) for entry in rounds if math.isfinite(entry.get("best", math.nan))]
-        axes.plot([n for n, _ in best], [b for _, b in best], color=_INK, linewidth=1.4, zorder=4)
+        axes.plot([n for n, _ in best], [b for _, b in best], color=INK, linewidth=1.4, zorder=4)
         axes.set_xlim(x.min() - 0.6, x.max() + 0.6)
-        _limits(axes, shown)
+        limits(axes, shown)
         _whole_numbers(axes)
         return finish()
 
@@ -172,45 +172,45 @@ def macs_panel(
     candidates: dict[str, list[tuple[int, float]]], limit: int | None, best: tuple[int | None, float | None]
 ) -> str:
     """Draw every candidate's score against its MACs, the limit, and the one chosen."""
-    with _panel("score-macs", "Score of the candidates", "MACs") as (axes, finish):
+    with panel("score-macs", "Score of the candidates", "MACs") as (axes, finish):
         pairs = [np.array(pairs, float).reshape(-1, 2) for pairs in candidates.values()]
         everything = np.concatenate(pairs)
-        low = _floor(everything[:, 1])
+        low = outlier_floor(everything[:, 1])
         shown = np.concatenate(
-            [_scatter(axes, p[:, 0], p[:, 1], _series(position), low) for position, p in enumerate(pairs)]
+            [scatter(axes, p[:, 0], p[:, 1], series(position), low) for position, p in enumerate(pairs)]
         )
         if None not in best:
-            axes.plot([best[0]], [best[1]], marker="o", markersize=8, markerfacecolor="none", color=_INK, zorder=5)
+            axes.plot([best[0]], [best[1]], marker="o", markersize=8, markerfacecolor="none", color=INK, zorder=5)
         if limit is not None:
-            axes.axvline(limit, color=_MUTED, linewidth=1, linestyle=(0, (4, 2)))
+            axes.axvline(limit, color=MUTED, linewidth=1, linestyle=(0, (4, 2)))
             axes.annotate(
                 "limit", (limit, 1), (-3, -2), xycoords=("data", "axes fraction"), textcoords="offset points",
-                ha="right", va="top", color=_MUTED, fontsize=8,
+                ha="right", va="top", color=MUTED, fontsize=8,
             )  # fmt: skip
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: quantity(value)))
         axes.xaxis.set_major_locator(MaxNLocator(5))
-        _limits(axes, shown)
+        limits(axes, shown)
         return finish()
 
 
 def retraining_panels(histories: dict[str, list[dict[str, float]]]) -> Panels:
     """Draw loss and agreement of the networks named: training solid, validation dashed."""
     svgs = []
-    with _panel("retraining-loss", "Distillation loss", "epoch") as (axes, finish):
+    with panel("retraining-loss", "Distillation loss", "epoch") as (axes, finish):
         for position, history in enumerate(histories.values()):
             epochs = range(1, len(history) + 1)
-            _plot(axes, epochs, [entry.get("loss", math.nan) for entry in history], _series(position))
+            _plot(axes, epochs, [entry.get("loss", math.nan) for entry in history], series(position))
             validation = [entry.get("validation_loss", math.nan) for entry in history]
-            _plot(axes, epochs, validation, _series(position), linestyle=(0, (3, 1.6)), linewidth=1.2)
+            _plot(axes, epochs, validation, series(position), linestyle=(0, (3, 1.6)), linewidth=1.2)
         _log_scale(axes)
         _whole_numbers(axes)
         svgs.append(finish())
     if any("validation_agreement" in entry for history in histories.values() for entry in history):
-        with _panel("retraining-agreement", "Agreement with the teacher, validation", "epoch") as (axes, finish):
+        with panel("retraining-agreement", "Agreement with the teacher, validation", "epoch") as (axes, finish):
             for position, history in enumerate(histories.values()):
                 epochs = range(1, len(history) + 1)
                 agreement = [100 * entry.get("validation_agreement", math.nan) for entry in history]
-                _plot(axes, epochs, agreement, _series(position), linestyle=(0, (3, 1.6)))
+                _plot(axes, epochs, agreement, series(position), linestyle=(0, (3, 1.6)))
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} %"))
             _whole_numbers(axes)
             svgs.append(finish())
@@ -220,12 +220,27 @@ def retraining_panels(histories: dict[str, list[dict[str, float]]]) -> Panels:
 
 
 @contextmanager
-def _panel(name: str, title: str, x_label: str) -> Iterator[tuple[Any, Callable[[], str]]]:
-    """Give axes to draw on and a function that returns the SVG."""
+def panel(
+    name: str,
+    title: str,
+    x_label: str,
+    size: tuple[float, float] = (_WIDTH, _HEIGHT),
+    place: tuple[float, float, float, float] = _AXES,
+) -> Iterator[tuple[Any, Callable[[], str]]]:
+    """Give axes to draw on and a function that returns the SVG.
+
+    Args:
+        name: Unique on its page.
+        title: Above the axes.
+        x_label: Below them.
+        size: Width and height, in inches.
+        place: Left, bottom, width and height of the axes, as shares of the size. The same in every panel by default,
+            so that panels side by side line up.
+    """
     with rc_context(_SETTINGS):
-        figure = Figure(figsize=(_WIDTH, _HEIGHT))
+        figure = Figure(figsize=size)
         FigureCanvasSVG(figure)
-        axes = figure.add_axes(_AXES)  # the same place in every panel, so that panels side by side line up
+        axes = figure.add_axes(place)
         figure.text(0, 0.985, title, va="top", fontsize=9.5)
         axes.set_xlabel(x_label)
         axes.margins(x=0.02)
@@ -259,7 +274,7 @@ def _plot(axes: Any, x: Sequence[float], y: Sequence[float], colour: str, **styl
     axes.plot(list(x), values, color=colour, **marker, **style)
 
 
-def _scatter(axes: Any, x: Any, y: Any, colour: str, low: float) -> Any:
+def scatter(axes: Any, x: Any, y: Any, colour: str, low: float) -> Any:
     """Draw dots; scores far below the rest are marked at the lower edge. Returns the y values that set the limits."""
     finite = np.isfinite(y)
     inside = finite & (y >= low)
@@ -279,7 +294,7 @@ def _scatter(axes: Any, x: Any, y: Any, colour: str, low: float) -> Any:
     return y[inside]
 
 
-def _floor(scores: Any) -> float:
+def outlier_floor(scores: Any) -> float:
     """Return the score below which a candidate would squeeze all others together."""
     finite = scores[np.isfinite(scores)]
     if len(finite) == 0:
@@ -288,7 +303,8 @@ def _floor(scores: Any) -> float:
     return float(low - 3 * (high - low)) if high > low else -math.inf
 
 
-def _limits(axes: Any, shown: Any) -> None:
+def limits(axes: Any, shown: Any) -> None:
+    """Let the y axis end a little outside of the values shown."""
     if len(shown) and shown.max() > shown.min():
         span = shown.max() - shown.min()
         axes.set_ylim(shown.min() - 0.08 * span, shown.max() + 0.08 * span)
@@ -324,12 +340,13 @@ def _whole_numbers(axes: Any) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
 
 
-def _series(position: int) -> str:
+def series(position: int) -> str:
+    """Return the colour of a series, a placeholder until the panel is finished."""
     return _SERIES[position % len(_SERIES)]
 
 
 def _variable(position: int) -> str:
-    return _VARIABLES[_series(position)]
+    return _VARIABLES[series(position)]
 
 
 def _ramp(position: int, length: int) -> str:

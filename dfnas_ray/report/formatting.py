@@ -37,6 +37,11 @@ def percent(value: float | None, decimals: int = 1) -> str:
     return _NO_VALUE if value is None or not math.isfinite(value) else f"{value:.{decimals}%}".replace("%", "\u202f%")
 
 
+def fixed(value: float, decimals: int = 3) -> str:
+    """Return a number with so many decimals, for columns whose values are compared: 0.578."""
+    return _minus(f"{value:.{decimals}f}")
+
+
 def points(difference: float) -> str:
     """Return a difference of shares in percentage points, with its sign: +0.6."""
     return _minus(f"{100 * difference:+.1f}")

@@ -14,6 +14,7 @@ import dfnas_ray
 from dfnas_ray.report import figures, formatting
 from dfnas_ray.report.architecture import rebuild_space
 from dfnas_ray.report.artefacts import STAGES, Artefacts, read_artefacts
+from dfnas_ray.report.benchmark_section import benchmark_section
 from dfnas_ray.report.results import Comparison, compare, verdict
 from dfnas_ray.report.samples import Samples, read_curves, read_samples
 from dfnas_ray.report.search_section import (
@@ -31,6 +32,7 @@ _STAGE_TITLES = {
     "retraining": "Retraining",
     "baseline": "Random baseline",
     "evaluation": "Evaluation",
+    "benchmark": "Benchmark",
 }
 _SHORT_TITLES = {"teacher": "teacher", "baseline": "random network"}
 
@@ -89,7 +91,7 @@ def render(artefacts: Artefacts) -> str:
     environment.filters.update(
         {
             name: getattr(formatting, name)
-            for name in ("count", "quantity", "number", "percent", "duration", "size", "moment", "points", "brief")
+            for name in ("count", "quantity", "number", "percent", "fixed", "duration", "size", "moment", "brief")
         }
     )
     template = environment.from_string((folder / "report.html.j2").read_text(encoding="utf-8"))
@@ -114,6 +116,7 @@ def _context(artefacts: Artefacts) -> dict[str, Any]:
         "search": search_section(artefacts, space),
         "architecture": architecture_section(artefacts, space, network_titles(artefacts)["retraining"]),
         "retraining": _retraining(artefacts),
+        "benchmark": benchmark_section(artefacts),
         "cost": _cost(artefacts),
         "config_text": artefacts.config_text,
         "keys": _keys(artefacts),
@@ -322,6 +325,9 @@ def _detail(artefacts: Artefacts, name: str) -> str:
         parts.append(formatting.plural(epochs, "epoch") if epochs else "")
     elif name == "evaluation":
         parts.append(formatting.plural(stage.get("images", 0), "real image"))
+    elif name == "benchmark":
+        parts.append(formatting.plural(stage.get("architectures", 0), "architecture"))
+        parts.append(formatting.plural(stage.get("rankings", 0), "ranking"))
     return ", ".join(part for part in parts if part)
 
 

@@ -41,7 +41,9 @@ def search_section(artefacts: Artefacts, space: SearchSpace | None) -> dict[str,
     if candidates:
         best: dict[str, Any] = next((t for t in trials if t["trial"] == stage.get("trial")), {})
         panels.append(figures.macs_panel(candidates, stage.get("max_macs"), (stage.get("macs"), best.get("own_score"))))
-    scored = sum(len(entry.get("scores", [])) for history in histories.values() for entry in history)
+    scored = sum(
+        len({text for entry in history for text in entry.get("genotypes", [])}) for history in histories.values()
+    )
     return {
         "space": stage.get("space"),
         "genotype": stage.get("genotype"),
@@ -123,7 +125,10 @@ def _names(trials: list[dict[str, Any]]) -> dict[str, str]:
 def _candidates(
     trials: list[dict[str, Any]], names: dict[str, str], drawn: History, space: SearchSpace | None
 ) -> dict[str, list[tuple[int, float]]]:
-    """Return (MACs, score) of the scored candidates by trial, if all trials searched in one way and scores compare."""
+    """Return (MACs, score) of the scored candidates by trial, if all trials searched in one way and scores compare.
+
+    Of a candidate that was scored several times, the last score counts.
+    """
     if space is None or len({trial["algorithm"] for trial in trials}) > 1:
         return {}
     found: dict[str, list[tuple[int, float]]] = {}
@@ -131,10 +136,12 @@ def _candidates(
     for trial in trials:
         name = names[trial["trial"]]
         own = sibling(space, trial["space_config"]) if name in drawn else None
+        scores: dict[str, float] = {}
         for entry in drawn.get(name, []):
-            macs = [macs_of(own, text) for text in entry.get("genotypes", [])] if own is not None else []
-            pairs = [(int(m), s) for m, s in zip(macs, entry.get("scores", []), strict=False) if m is not None]
-            num_dots += len(pairs)
-            if pairs and num_dots <= _MAX_DOTS:
-                found.setdefault(name, []).extend(pairs)
+            scores.update(zip(entry.get("genotypes", []), entry.get("scores", []), strict=False))
+        macs = {text: macs_of(own, text) for text in scores} if own is not None else {}
+        pairs = [(int(m), scores[text]) for text, m in macs.items() if m is not None]
+        if drawn_pairs := pairs[: _MAX_DOTS - num_dots]:
+            found[name] = drawn_pairs
+            num_dots += len(drawn_pairs)
     return found

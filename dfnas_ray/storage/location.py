@@ -30,12 +30,16 @@ class Location:
     path: str
 
     @classmethod
-    def parse(cls, uri: str | Path | Location) -> Location:
+    def parse(cls, uri: str | Path | Location, setting: str = "run_dir") -> Location:
         """Take a local path or a URI such as s3://bucket/prefix.
 
         A store that is not Amazon's or Google's own is named in the URI's query, as in
         ``s3://bucket/prefix?endpoint_override=minio:9000&scheme=http``, or in AWS_ENDPOINT_URL. The query goes along
         when a location is sent to another machine; the environment does not.
+
+        Args:
+            uri: Path or URI.
+            setting: Where the user gave it, for errors.
 
         Raises:
             StorageError: the URI's scheme is unknown, its store cannot be reached, or it holds a password.
@@ -47,15 +51,15 @@ class Location:
             return cls(fs.LocalFileSystem(), str(Path(text).expanduser().absolute()))
         if urlsplit(text).password:
             raise StorageError(
-                "run_dir holds a password, which would be written to experiment.yaml and shown in reports. Give each "
+                f"{setting} holds a password, which would be written to experiment.yaml and shown in reports. Give each "
                 "machine its credentials through its role or its environment (AWS_ACCESS_KEY_ID, "
-                "AWS_SECRET_ACCESS_KEY, GOOGLE_APPLICATION_CREDENTIALS), and take them out of run_dir."
+                f"AWS_SECRET_ACCESS_KEY, GOOGLE_APPLICATION_CREDENTIALS), and take them out of {setting}."
             )
         try:
             filesystem, path = with_retries(lambda: fs.FileSystem.from_uri(text), f"open {text}")
         except (OSError, pa.ArrowException) as error:
             raise StorageError(
-                f"run_dir {text} cannot be opened: {error}. It must be a folder, or a URI such as s3://bucket/prefix "
+                f"{setting} {text} cannot be opened: {error}. It must be a path, or a URI such as s3://bucket/prefix "
                 "or gs://bucket/prefix."
             ) from error
         return cls(filesystem, path.rstrip("/"))

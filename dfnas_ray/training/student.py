@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -17,9 +18,13 @@ from dfnas_ray.training.distillation import distillation_loss
 
 
 def make_optimizer(
-    parameters: Iterable[nn.Parameter], config: OptimizerConfig, total_steps: int
+    parameters: Iterable[nn.Parameter], config: OptimizerConfig, total_steps: int, restarts: Sequence[int] = ()
 ) -> tuple[torch.optim.SGD, torch.optim.lr_scheduler.LambdaLR]:
-    """Return SGD and its schedule: linear warm-up, then a cosine to ``min_lr`` at ``total_steps``."""
+    """Return SGD and its schedule: linear warm-up, then a cosine to ``min_lr`` at ``total_steps``.
+
+    With ``restarts``, ascending steps below ``total_steps``, the learning rate falls to ``min_lr`` at each of them as well
+    and starts anew at its highest (SGDR: Loshchilov & Hutter 2017, arXiv:1608.03983); the warm-up belongs to the first fall.
+    """
     optimizer = torch.optim.SGD(
         parameters,
         lr=config.lr,
@@ -27,12 +32,16 @@ def make_optimizer(
         weight_decay=config.weight_decay,
         nesterov=config.nesterov and config.momentum > 0,
     )
-    warmup = round(total_steps * config.warmup_fraction)
+    ends = [*restarts, total_steps]
+    warmup = round(ends[0] * config.warmup_fraction)
+    starts = [warmup, *restarts]
 
     def factor(step: int) -> float:
         if step < warmup:
             return (step + 1) / warmup
-        falling = 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total_steps - warmup)))
+        cycle = bisect_right(restarts, step)
+        start, end = starts[cycle], ends[cycle]
+        falling = 0.5 * (1 + math.cos(math.pi * (step - start) / max(1, end - start)))
         return falling + (1 - falling) * config.min_lr / config.lr
 
     return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
@@ -49,6 +58,7 @@ class Student:
         precision: In which the forward pass computes.
         auxiliary_weight: Of the loss of an auxiliary classifier, if the network has one.
         average_gradients: Called with the parameters after backward, where several processes train together without DDP.
+        restarts: Steps at which the learning rate starts anew; see `make_optimizer`.
     """
 
     def __init__(
@@ -60,6 +70,7 @@ class Student:
         precision: Precision = "float32",
         auxiliary_weight: float = 0.0,
         average_gradients: Callable[[Iterable[nn.Parameter]], None] | None = None,
+        restarts: Sequence[int] = (),
     ):
         self.model = model.to(memory_format=torch.channels_last)
         self.config, self.temperature = config, temperature
@@ -67,7 +78,7 @@ class Student:
         self.dtype = autocast_dtype(precision, self.device)
         self.auxiliary_weight, self.average_gradients = auxiliary_weight, average_gradients
         self.parameters = list(model.parameters())
-        self.optimizer, self.schedule = make_optimizer(self.parameters, config, total_steps)
+        self.optimizer, self.schedule = make_optimizer(self.parameters, config, total_steps, restarts)
 
     def step(
         self,

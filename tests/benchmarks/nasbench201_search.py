@@ -5,7 +5,8 @@
 
 For each root seed: images are synthesized, every algorithm of the experiment searches on them, its finalists are trained
 alone, and the true accuracy of the best one is looked up. The table's accuracies decide nothing. After ``--minutes`` the
-script stops with exit code 75, wherever it is; the same command goes on from the last shard, epoch, round or finalist.
+script stops with exit code 75, wherever it is; the same command goes on from the last shard, epoch, round or finalist, so a
+shard has to fit into one call.
 Seconds are those of work, over all calls.
 """
 
@@ -17,7 +18,7 @@ import json
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from io import BytesIO
@@ -179,7 +180,7 @@ def run(
     return result
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("file", type=Path)
     parser.add_argument("--table", required=True)
@@ -187,24 +188,24 @@ def main() -> int:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--minutes", type=float, default=9.0, help="Of one call.")
     parser.add_argument("--set", dest="overrides", action="append", default=[])
-    arguments = parser.parse_args()
+    options = parser.parse_args(arguments)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    config = load_experiment(arguments.file, arguments.overrides)
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    teacher = config.teacher.load(Location.parse(arguments.out / "teacher"))
-    clock = Clock(arguments.out / "seconds.json", arguments.minutes)
+    config = load_experiment(options.file, options.overrides)
+    options.out.mkdir(parents=True, exist_ok=True)
+    teacher = config.teacher.load(Location.parse(options.out / "teacher"))
+    clock = Clock(options.out / "seconds.json", options.minutes)
     search_once = config.search.model_copy(update={"seeds": (0,)})  # the root seed makes searches differ
     found: dict[str, list[dict[str, Any]]] = {}
     try:
-        for root in arguments.seeds:
+        for root in options.seeds:
             for trial in search_once.trials:
-                found.setdefault(trial.name, []).append(run(config, trial, teacher, root, arguments.out, device, clock))
+                found.setdefault(trial.name, []).append(run(config, trial, teacher, root, options.out, device, clock))
                 print(f"seed {root}, {trial.name}: done", flush=True)
     except OutOfTime:
         print(f"Out of time: run the same command again. Seconds so far: {clock.seconds}")
         return OUT_OF_TIME
     space = config.search.space[0].space(teacher.image_shape, teacher.num_classes)
-    table = read_table(BenchmarkConfig(table=arguments.table), space)
+    table = read_table(BenchmarkConfig(table=options.table), space)
     truth = dict(zip(map(space.encode, table.architectures), table.accuracies.tolist(), strict=True))
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
@@ -212,7 +213,7 @@ def main() -> int:
     print(f"{device_name(device)}, torch {torch.__version__}, commit {commit}, {datetime.date.today()}")
     print("| algorithm | seed | cell | accuracy | the search's own best |\n|---|---|---|---|---|")
     for name, results in found.items():
-        for root, result in zip(arguments.seeds, results, strict=True):
+        for root, result in zip(options.seeds, results, strict=True):
             print(
                 f"| {name} | {root} | {result['best']} | {truth[result['best']]:.2f} | {truth[result['own_best']]:.2f} |"
             )

@@ -111,3 +111,26 @@ def test_a_sweep_killed_in_its_second_trial_loses_and_repeats_nothing(killed, ti
     assert max(first.stat().st_mtime, second.stat().st_mtime) < min(
         path.stat().st_mtime for path in folder.glob("trial-0000[23]/shard-00000.parquet")
     ), "the shards that were there when the command was killed are not made again"
+
+
+@pytest.mark.slow
+def test_a_multi_fidelity_search_killed_at_work_loses_and_repeats_nothing(killed, tiny_yaml):
+    values = yaml.safe_load(tiny_yaml.read_text())
+    values["search"]["seeds"] = [0]
+    values["search"]["algorithm"] = {
+        "kind": "multi_fidelity", "candidates": 8, "max_epochs": 4, "reduction_factor": 2, "batch_size": 16,
+    }  # fmt: skip
+    tiny_yaml.write_text(yaml.safe_dump(values))
+    run_dir = killed("search", "search/*/*-seed-0/candidate-00003.pt", "search/*/done.json")
+    folder = only(run_dir, "search/*/*-seed-0")
+    files = sorted(folder.glob("candidate-*.json"))
+    candidates = [json.loads(file.read_text()) for file in files]
+    assert len({candidate["genotype"] for candidate in candidates}) == 8
+    for candidate in candidates:
+        reached = [result["epochs"] for result in candidate["results"]]
+        assert reached == [1, 2, 4][: len(reached)]
+        assert candidate["is_stopped"] == (reached[-1] < 4)
+    assert not list(folder.glob("*.pt"))
+    assert files[0].stat().st_mtime < only(folder, "candidate-00007.json").stat().st_mtime, (
+        "what was over stays as it was"
+    )

@@ -22,6 +22,7 @@ SHORT = {
     "alignment": {"candidates": 6, "initial": 2, "round_size": 2, "steps": 1, "batches": 1, "validation_batches": 1}
     | {"batch_size": 16, "surrogate": {"trees": 5, "pool": 20}},
     "darts": {"epochs": 2, "batch_size": 16, "collapse": {"eigenvalue": False}},
+    "multi_fidelity": {"candidates": 3, "max_epochs": 2, "reduction_factor": 2, "batch_size": 16},
     "proxyless": {"epochs": 3, "warmup_epochs": 1, "batch_size": 16},
     "random_search": {"candidates": 3, "round_size": 1, "epochs": 1, "batch_size": 16},
     "zero_cost": {"proxies": ("synflow", "zico", "az_nas"), "batch_size": 8, "evolution": EVOLUTION},
@@ -179,4 +180,7 @@ def test_measurements_and_scores_do_not_depend_on_the_order_of_candidates(make_s
 
 
 def test_an_algorithm_says_whether_it_trains_before_it_compares_candidates(pair, make_search):
-    assert make_search().algorithm.is_training == pair[0].trains_by_epochs
+    trains_candidates = getattr(
+        pair[0], "measures_population", False
+    )  # and compares them: not before all images are there
+    assert make_search().algorithm.is_training == (pair[0].trains_by_epochs or trains_candidates)

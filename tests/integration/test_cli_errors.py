@@ -217,6 +217,50 @@ def test_evaluating_without_a_dataset_says_how_to_give_one(refused):
     assert "image_folder" in message
 
 
+CHAINS = {"whole.csv": "arch,accuracy\n00,91\n01,92\n", "foreign.csv": "arch,accuracy\n00,91\n|none~0|,92\n"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), ["no benchmark section", "--table FILE"]),
+        (("--table", "absent.csv"), ["benchmark.table (absent.csv) does not exist"]),
+        (("--table", "foreign.csv"), ["foreign.csv, row 1: '|none~0|' is not a genotype of nasbench_macro"]),
+        (
+            ("--table", "whole.csv", "--architectures", "3"),
+            ["benchmark.architectures (3)", "2 rows that the table has"],
+        ),
+        (("--table", "whole.csv", "--set", "benchmark.accuracy_column=top1"), ["'top1'", "columns are arch, accuracy"]),
+        (("--table", "whole.csv", "--set", "benchmark.rows=[1, 1]"), ["rows [1, 1] hold no row"]),
+        (("--table", "whole.csv", "--set", "benchmark.sources=[real]"), ["source real needs benchmark.real"]),
+        (
+            (
+                "--table",
+                "whole.csv",
+                "--set",
+                "benchmark.sources=[real]",
+                "--set",
+                "benchmark.real={kind: image_folder, path: absent}",
+            ),
+            ["benchmark.real.path (absent) does not exist"],
+        ),
+        (
+            ("--table", "whole.csv", "--set", "search.algorithm={kind: darts}"),
+            ["darts cannot rank", "alphas", "random_search, spos"],
+        ),
+    ],
+)
+def test_a_benchmark_that_cannot_work_is_refused_before_anything_is_made(
+    refused, tmp_path, monkeypatch, arguments, words
+):
+    monkeypatch.chdir(tmp_path)
+    for name, text in CHAINS.items():
+        (tmp_path / name).write_text(text)
+    message = refused("benchmark", *arguments)
+    assert [word for word in words if word not in message] == [], message
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_run_directory_below_a_file_is_refused(refused, tmp_path):
     (tmp_path / "file").touch()
     message = refused("synthesize", run_dir=tmp_path / "file" / "run")

@@ -83,6 +83,7 @@ def test_an_experiment_takes_two_steps(file, weights, tmp_path):
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_an_experiment_file_names_itself_and_its_command(file):
     text = file.read_text()
-    assert load_experiment(file).name == file.stem
-    command = "run" if load_experiment(file).sweep is None else "sweep"
+    config = load_experiment(file)
+    assert config.name == file.stem
+    command = "sweep" if config.sweep is not None else "benchmark" if config.benchmark is not None else "run"
     assert f"dfnas {command} experiments/{file.name}" in text.split("name:")[0]

@@ -10,9 +10,8 @@ import dfnas_ray
 ROOT = Path(dfnas_ray.__file__).parent
 FLOORS = [
     "errors", "dotted", "seeding", "progress", "storage", "ops", "datasets", "teachers", "synthesis", "search_spaces",
-    "training", "algorithms", "sweeps", "distributed", "experiment", "report", "session", "stages", "streaming",
-    "pipeline",
-    "tuning", "submission", "cli", "__main__",
+    "training", "algorithms", "sweeps", "ranking", "distributed", "experiment", "report", "session", "stages",
+    "streaming", "pipeline", "tuning", "benchmarking", "submission", "cli", "__main__",
 ]  # fmt: skip
 FACADE = ROOT / "__init__.py"  # the public names, loaded when they are asked for
 MODULES = sorted(path for path in ROOT.rglob("*.py") if path != FACADE)

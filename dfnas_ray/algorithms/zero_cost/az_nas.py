@@ -2,6 +2,9 @@ r"""AZ-NAS: expressivity, progressivity and trainability of an untrained network
 
 Source: Lee & Ham 2024, arXiv:2403.19232, Sec. 3.1; its fourth proxy, complexity, is the number of MACs. Written from the
 formulas. Shapes: block l puts out features (B, c_l, h_l, w_l).
+
+The paper's input is Gaussian noise. On images, synthetic or real, progressivity orders networks far less well
+(experiments/results/ranking.md).
 """
 
 from __future__ import annotations
@@ -22,8 +25,8 @@ _TINY = 1e-12
 
 
 def az_nas(candidate: Candidate) -> dict[str, float]:
-    """Return expressivity, progressivity and trainability on the first batch's images."""
-    features = block_outputs(candidate.network, candidate.blocks, candidate.batches[0].images)
+    """Return expressivity, progressivity and trainability on the probe."""
+    features = block_outputs(candidate.network, candidate.blocks, candidate.probe)
     return {**_entropy_figures(features), TRAINABILITY: trainability(features, candidate.generator)}
 
 
@@ -34,7 +37,7 @@ def entropies(candidate: Candidate) -> dict[str, float]:
     - expressivity: :math:`\sum_l s_l`;
     - progressivity: :math:`\min_{l \ge 2} (s_l - s_{l-1})`.
     """
-    return _entropy_figures(block_outputs(candidate.network, candidate.blocks, candidate.batches[0].images))
+    return _entropy_figures(block_outputs(candidate.network, candidate.blocks, candidate.probe))
 
 
 def trainability(features: Sequence[Tensor], generator: torch.Generator) -> float:

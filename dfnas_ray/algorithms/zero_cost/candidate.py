@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dfnas_ray.ops.cost import Cost
 from dfnas_ray.training.batches import Batch
@@ -22,6 +22,7 @@ class Candidate:
         blocks: Its primary blocks, from input to output (`SearchSpace.blocks`).
         cost: Parameters and MACs.
         batches: Images (B, C, H, W) and the teacher's logits on them; the same for every candidate.
+        probe: (B, C, H, W), what AZ-NAS feeds the network: Gaussian noise, as published, or the first batch's images.
         image_shape: (C, H, W).
         generator: Of random numbers that a proxy needs; on the CPU, because devices draw differently.
     """
@@ -30,6 +31,7 @@ class Candidate:
     blocks: Sequence[nn.Module]
     cost: Cost
     batches: Sequence[Batch]
+    probe: Tensor
     image_shape: tuple[int, int, int]
     generator: torch.Generator
 

@@ -21,22 +21,24 @@ class Proxy(NamedTuple):
     Attributes:
         figures: Names of what it measures; for each, higher is better.
         measure: Returns the figures.
-        needs_images: Whether they depend on the images.
+        looks_at: What they depend on, beside the network.
     """
 
     figures: tuple[str, ...]
     measure: Callable[[Candidate], Measurement]
-    needs_images: bool
+    looks_at: Literal["nothing", "probe", "images"]
 
 
 PROXIES: dict[ProxyName, Proxy] = {
-    "parameters": Proxy(("parameters",), lambda c: {"parameters": float(c.cost.params)}, False),
-    "macs": Proxy(("macs",), lambda c: {"macs": float(c.cost.macs)}, False),
-    "synflow": Proxy(("synflow",), lambda c: {"synflow": synflow(c)}, False),
-    "naswot": Proxy(("naswot",), lambda c: {"naswot": naswot(c)}, True),
-    "zico": Proxy(("zico",), lambda c: {"zico": zico(c)}, True),
-    "expressivity": Proxy((EXPRESSIVITY,), lambda c: {EXPRESSIVITY: entropies(c)[EXPRESSIVITY]}, True),
+    "parameters": Proxy(("parameters",), lambda c: {"parameters": float(c.cost.params)}, "nothing"),
+    "macs": Proxy(("macs",), lambda c: {"macs": float(c.cost.macs)}, "nothing"),
+    "synflow": Proxy(("synflow",), lambda c: {"synflow": synflow(c)}, "nothing"),
+    "naswot": Proxy(("naswot",), lambda c: {"naswot": naswot(c)}, "images"),
+    "zico": Proxy(("zico",), lambda c: {"zico": zico(c)}, "images"),
+    "expressivity": Proxy((EXPRESSIVITY,), lambda c: {EXPRESSIVITY: entropies(c)[EXPRESSIVITY]}, "probe"),
     "az_nas": Proxy(
-        (EXPRESSIVITY, PROGRESSIVITY, TRAINABILITY, "macs"), lambda c: {**az_nas(c), "macs": float(c.cost.macs)}, True
+        (EXPRESSIVITY, PROGRESSIVITY, TRAINABILITY, "macs"),
+        lambda c: {**az_nas(c), "macs": float(c.cost.macs)},
+        "probe",
     ),
 }

@@ -4,40 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+from torch import Tensor
 
-from dfnas_ray.algorithms.base import Measurement, SearchAlgorithm, SearchProblem
+from dfnas_ray.algorithms.base import BaseAlgorithmConfig, Measurement, SearchAlgorithm, SearchProblem
 from dfnas_ray.algorithms.evolution import Evolution, EvolutionConfig
 from dfnas_ray.algorithms.ranks import add_up_ranks
 from dfnas_ray.algorithms.zero_cost.candidate import Candidate, initialize
 from dfnas_ray.algorithms.zero_cost.proxies import PROXIES, ProxyName
 from dfnas_ray.search_spaces.base import Genotype, SearchSpace
-from dfnas_ray.seeding import derive_seed, seed_everything
+from dfnas_ray.seeding import derive_seed, seed_everything, torch_generator
 from dfnas_ray.training.batches import Batch
 
 
-class ZeroCostConfig(BaseModel):
+class ZeroCostConfig(BaseAlgorithmConfig):
     """Candidates scored without training, by one proxy or by the sum of several proxies' ranks."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["zero_cost"] = "zero_cost"
     proxies: tuple[ProxyName, ...] = Field(
-        ("az_nas",), min_length=1, description="What scores a candidate; of several, the ranks are added up."
+        ("az_nas", "synflow", "naswot", "zico"),
+        min_length=1,
+        description="What scores a candidate; of several, the ranks are added up.",
+    )
+    az_nas_input: Literal["noise", "images"] = Field(
+        "noise", description="What AZ-NAS feeds a network: Gaussian noise, as published, or the images."
     )
     batch_size: int = Field(64, gt=1, description="Images per batch.")
-    batches: int = Field(
-        2, gt=1, description="Batches: ZiCo compares gradients of all; other proxies look at the first."
-    )
+    batches: int = Field(2, gt=1, description="Batches: ZiCo compares gradients of all; NASWOT looks at the first.")
     repeats: int = Field(1, gt=0, description="Initialisations over which each figure is averaged.")
     evolution: EvolutionConfig = EvolutionConfig()
-
-    unsuitable_spaces: ClassVar[dict[str, str]] = {}
-    cannot_rank: ClassVar[str] = ""
-    trains_by_epochs: ClassVar[bool] = False
 
     @model_validator(mode="after")
     def _check(self) -> ZeroCostConfig:
@@ -48,12 +46,14 @@ class ZeroCostConfig(BaseModel):
     @property
     def label(self) -> str:
         """Names the algorithm beside others of its kind."""
-        return "+".join(self.proxies)
+        on_images = "(images)" if self.az_nas_input == "images" else ""
+        return "+".join(name + on_images * (PROXIES[name].looks_at == "probe") for name in self.proxies)
 
     @property
     def needs_images(self) -> bool:
         """Whether a score depends on the images."""
-        return any(PROXIES[name].needs_images for name in self.proxies)
+        looks_at = {PROXIES[name].looks_at for name in self.proxies}
+        return "images" in looks_at or ("probe" in looks_at and self.az_nas_input == "images")
 
     @property
     def figures(self) -> tuple[str, ...]:
@@ -78,6 +78,7 @@ class ZeroCostScorer:
         space: Whose architectures are measured.
         proxies: By which proxies.
         batches: The same images for every candidate, with the teacher's logits.
+        probe: (B, C, H, W), AZ-NAS's input.
         seed: Of the initial weights.
         repeats: Initialisations over which each figure is averaged.
     """
@@ -85,6 +86,7 @@ class ZeroCostScorer:
     space: SearchSpace
     proxies: tuple[ProxyName, ...]
     batches: list[Batch]
+    probe: Tensor
     seed: int
     repeats: int = 1
 
@@ -95,6 +97,7 @@ class ZeroCostScorer:
     def to(self, device: torch.device) -> None:
         """Move the images to a device."""
         self.batches = [Batch(*(tensor.to(device) for tensor in batch)) for batch in self.batches]
+        self.probe = self.probe.to(device)
 
     def _measure(self, genotype: Genotype) -> Measurement:
         measured = [self._measure_once(genotype, repeat) for repeat in range(self.repeats)]
@@ -111,6 +114,7 @@ class ZeroCostScorer:
             self.space.blocks(network),
             self.space.cost(genotype),
             self.batches,
+            self.probe,
             self.space.image_shape,
             torch.Generator().manual_seed(seed),
         )
@@ -165,7 +169,12 @@ class ZeroCost(SearchAlgorithm):
         while len(batches) < self.config.batches:
             batches += list(self.problem.train.epoch(epoch))[: self.config.batches - len(batches)]
             epoch += 1
-        return ZeroCostScorer(self.space, self.config.proxies, batches, self.problem.seed, self.config.repeats)
+        probe = batches[0].images
+        if self.config.az_nas_input == "noise":
+            shape = (self.config.batch_size, *self.space.image_shape)
+            noise = torch.randn(shape, generator=torch_generator(self.problem.seed, "zero-cost-noise"))
+            probe = noise.to(probe.device, memory_format=torch.channels_last)
+        return ZeroCostScorer(self.space, self.config.proxies, batches, probe, self.problem.seed, self.config.repeats)
 
     def best(self) -> tuple[Genotype, float]:
         """Return the best genotype within the limit and its score."""

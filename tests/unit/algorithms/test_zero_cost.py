@@ -24,7 +24,13 @@ from dfnas_ray.training.batches import Batch
 def candidate(network, *images, logits=None, shape=(1, 1, 1), blocks=()):
     batches = [Batch(x, torch.zeros(len(x), 2) if logits is None else logits) for x in images]
     return Candidate(
-        network.train(), blocks or list(network), Cost(1, 1), batches, shape, torch.Generator().manual_seed(0)
+        network.train(),
+        blocks or list(network),
+        Cost(1, 1),
+        batches,
+        images[0] if images else torch.empty(0),
+        shape,
+        torch.Generator().manual_seed(0),
     )
 
 
@@ -218,3 +224,17 @@ def test_figures_of_more_repeats_are_the_mean(chain, make_problem):
     genotype = chain.decode("2121")
     second = two._measure_once(genotype, 1)["naswot"]
     assert two([genotype])[0]["naswot"] == pytest.approx((one([genotype])[0]["naswot"] + second) / 2)
+
+
+def test_az_nas_looks_at_noise_unless_it_is_told_to_look_at_images(chain, make_problem):
+    genotype = chain.decode("2121")
+    entropy = {}
+    for source in ("noise", "images"):
+        config = ZeroCostConfig(proxies=("expressivity",), batch_size=16, az_nas_input=source)
+        assert config.needs_images == (source == "images")
+        for count in (64, 48):  # other images
+            entropy[source, count] = config.algorithm(make_problem(chain, count=count)).scorer()([genotype])
+    assert entropy["noise", 64] == entropy["noise", 48]
+    assert entropy["images", 64] != entropy["images", 48]
+    assert ZeroCostConfig(proxies=("az_nas", "naswot"), az_nas_input="images").label == "az_nas(images)+naswot"
+    assert ZeroCostConfig(proxies=("az_nas", "naswot")).needs_images

@@ -1,0 +1,70 @@
+"""What all experiments with Ray Tune have in common: how one is run, and how Optuna proposes within it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from optuna.samplers import TPESampler
+from ray import tune
+from ray.tune.search.optuna import OptunaSearch
+
+
+def fit(
+    trainable: Any,
+    name: str,
+    config: tune.TuneConfig,
+    attempts: int,
+    param_space: Mapping[str, Any] | None = None,
+    callbacks: Sequence[tune.Callback] = (),
+) -> tune.ResultGrid:
+    """Run all trials to their end; what Tune itself writes is not kept.
+
+    Args:
+        trainable: With its resources.
+        name: Of the experiment.
+        config: Who proposes trials, and who stops them.
+        attempts: How often a trial is started that breaks off.
+        param_space: Where no searcher proposes: the settings of the trials.
+        callbacks: Told in this process of what happens.
+    """
+    with tempfile.TemporaryDirectory(prefix="dfnas-tune-") as scratch:
+        return tune.Tuner(
+            trainable,
+            param_space=dict(param_space) if param_space is not None else None,
+            run_config=tune.RunConfig(
+                name=name,
+                storage_path=scratch,
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=attempts - 1),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # trials keep their own states
+                callbacks=list(callbacks),
+            ),
+            tune_config=config,
+        ).fit()
+
+
+def last_line(error: BaseException) -> str:
+    """Return what failed, without the traceback before it."""
+    lines = str(error).strip().splitlines()
+    return lines[-1] if lines else type(error).__name__
+
+
+def num_startup_trials(num_trials: int) -> int:
+    """Return how many trials of so many TPE draws at random before it learns from them."""
+    return min(10, max(4, num_trials // 3))
+
+
+def tpe_sampler(seed: int, startup: int) -> TPESampler:
+    """Return a sampler that takes trials under way for bad ones, so that it does not propose their like again."""
+    return TPESampler(seed=seed % 2**32, n_startup_trials=startup, multivariate=True, constant_liar=True)
+
+
+class StudySearch(OptunaSearch):  # type: ignore[misc]
+    """A searcher that is left out of Tune's snapshots: what it knows is kept elsewhere, and never lags behind."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Write nothing that would have to be unpickled."""
+        Path(checkpoint_path).write_text("{}\n", encoding="utf-8")

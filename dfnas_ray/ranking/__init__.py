@@ -1,0 +1,1 @@
+"""How well a ranking of architectures agrees with a table of true accuracies."""

@@ -1,0 +1,64 @@
+"""Settings of a benchmark: which true accuracies, and what the rankings are made from."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from dfnas_ray.datasets import DatasetConfig
+
+Source = Literal["synthetic", "noise", "real"]
+"""Where the images come from that a ranking is made on."""
+
+
+def is_data_free(source: Source | None) -> bool:
+    """Whether a ranking on this source could be had without the data that the teacher was trained on."""
+    return source != "real"
+
+
+class BenchmarkConfig(BaseModel):
+    """How well rankings agree with true accuracies: every algorithm on every source of images, with every seed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    table: str | None = Field(
+        None, description="CSV or Parquet file, local or a URI, with one architecture of the search space per row."
+    )
+    architecture_column: str = Field("arch", description="Column of the genotypes' text.")
+    accuracy_column: str | None = Field(
+        None, description="Column of the true accuracies; by default accuracy, or the only column of numbers."
+    )
+    rows: tuple[int, int] | None = Field(
+        None, description="[first, end] of the rows that may be used, counted from 0, end left out; null: all."
+    )
+    architectures: int | None = Field(None, gt=1, description="How many are drawn from those rows; null: all.")
+    sources: tuple[Source, ...] = Field(
+        ("synthetic", "noise"), min_length=1, description="Images that rankings are made on; real is for comparison."
+    )
+    real: DatasetConfig | None = Field(
+        None, description="Real images for the source real; their labels are not used. Not data-free."
+    )
+    seeds: tuple[int, ...] = Field(
+        (0, 1, 2), min_length=1, description="Root seeds: for each one, images and weights are all drawn anew."
+    )
+    chunk_size: int = Field(8, gt=0, description="Architectures that are measured by one task, and recorded together.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for name in ("sources", "seeds"):
+            values = getattr(self, name)
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name} {list(values)} must be different from each other.")
+        if min(self.seeds) < 0:
+            raise ValueError(f"seeds {list(self.seeds)} must not be negative.")
+        if self.rows is not None and not 0 <= self.rows[0] < self.rows[1]:
+            raise ValueError(
+                f"rows {list(self.rows)} hold no row. Give [first, end] with 0 <= first < end, such as [0, 2000]."
+            )
+        if "real" in self.sources and self.real is None:
+            raise ValueError(
+                "the source real needs benchmark.real, a dataset such as {kind: image_folder, path: photos}. Set it, or "
+                "take real out of benchmark.sources."
+            )
+        return self

@@ -1,0 +1,145 @@
+r"""How well scores agree with true accuracies.
+
+Kendall's :math:`\tau_b` (Kendall 1945, Biometrika 33, 239-251) and Spearman's :math:`\rho` look at the whole order,
+the regret of the top k at what a search would return: the best accuracy of all minus the best among the k architectures
+of the highest scores. Intervals are percentile bootstraps over architectures (Efron & Tibshirani 1993, Ch. 13) of the
+mean over seeds; they do not hold how much seeds differ, which is given beside them.
+
+Shapes: S seeds, N architectures, R resamples. A NaN score is the lowest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.stats import kendalltau, rankdata
+
+from dfnas_ray.seeding import numpy_generator
+
+Array = np.ndarray[Any, Any]
+
+LEVEL = 0.95
+TOP = (1, 5)
+_MAX_RESAMPLES = 1_000
+_MIN_RESAMPLES = 200
+_DRAWS = 2_000_000  # architectures in all resamples together: beyond 2,000 of them there are fewer resamples
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One figure of a ranking.
+
+    Attributes:
+        mean: Over seeds.
+        low: Lower end of its 95 % interval.
+        high: Upper end.
+        per_seed: One value per seed.
+    """
+
+    mean: float
+    low: float
+    high: float
+    per_seed: tuple[float, ...]
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation over seeds; 0 for a single one."""
+        return float(np.std(self.per_seed, ddof=1)) if len(self.per_seed) > 1 else 0.0
+
+
+def kendall_tau(scores: Array, accuracies: Array) -> Array:
+    """Return tau-b of each row of two arrays (R, N), in [-1, 1]; 0 where one is constant and so has no order."""
+    pairs = zip(_ordered(scores), accuracies, strict=True)
+    return np.nan_to_num([kendalltau(a, b, method="asymptotic").statistic for a, b in pairs])
+
+
+def spearman_rho(scores: Array, accuracies: Array) -> Array:
+    """Return Spearman's rho of each row of two arrays (R, N), tied values sharing their mean rank; 0 as for tau."""
+    a, b = (rankdata(values, axis=1) for values in (_ordered(scores), accuracies))
+    a, b = (ranks - ranks.mean(axis=1, keepdims=True) for ranks in (a, b))
+    scale = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
+    return np.divide((a * b).sum(axis=1), scale, out=np.zeros(len(a)), where=scale > 0)
+
+
+def regret(scores: Array, accuracies: Array, top: int) -> Array:
+    """Return, for each row of two arrays (R, N), the best accuracy minus the best among the ``top`` highest scores.
+
+    In units of accuracy, at least 0. Of equal scores the least accurate comes first: nothing is gained by not telling
+    architectures apart.
+    """
+    order = np.lexsort((accuracies, -_ordered(scores)), axis=1)
+    chosen = np.take_along_axis(accuracies, order[:, :top], axis=1)
+    return np.asarray(accuracies.max(axis=1) - chosen.max(axis=1))
+
+
+def draw_resamples(num_architectures: int, seed: int) -> Array:
+    """Return bootstrap samples as indices (R, N).
+
+    R is 1,000 for up to 2,000 architectures and falls to 200 for large tables, whose intervals are narrow.
+    """
+    num_resamples = max(_MIN_RESAMPLES, min(_MAX_RESAMPLES, _DRAWS // num_architectures))
+    rng = numpy_generator(seed, "benchmark-bootstrap")
+    return rng.integers(num_architectures, size=(num_resamples, num_architectures))
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """A ranking's figures.
+
+    Attributes:
+        tau: Kendall's tau-b.
+        rho: Spearman's rho.
+        regret: By k, that of the top k, in the table's units.
+        tau_gain: Tau minus the baseline's on the same architectures and resamples; None for the baseline itself.
+        resampled_tau: (R,), mean over seeds.
+    """
+
+    tau: Estimate
+    rho: Estimate
+    regret: dict[int, Estimate]
+    tau_gain: Estimate | None
+    resampled_tau: Array
+
+
+def measure_agreement(
+    scores: Array, accuracies: Array, resamples: Array, baseline: Agreement | None = None
+) -> Agreement:
+    """Compare the scores of every seed with the true accuracies.
+
+    Args:
+        scores: (S, N), higher is better.
+        accuracies: (N,).
+        resamples: (R, N), the same for rankings that are to be compared.
+        baseline: What another ranking reached on the same architectures; its tau is the mean over its seeds.
+    """
+
+    def estimate(statistic: Callable[[Array, Array], Array]) -> tuple[Estimate, Array]:
+        per_seed = statistic(scores, np.broadcast_to(accuracies, scores.shape))
+        resampled = np.mean([statistic(row[resamples], accuracies[resamples]) for row in scores], axis=0)
+        return _estimate(per_seed, resampled), resampled
+
+    tau, resampled_tau = estimate(kendall_tau)
+    gain = None
+    if baseline is not None:
+        differences = np.array(tau.per_seed) - baseline.tau.mean
+        gain = _estimate(differences, resampled_tau - baseline.resampled_tau)
+    return Agreement(
+        tau,
+        estimate(spearman_rho)[0],
+        {top: estimate(lambda a, b, top=top: regret(a, b, top))[0] for top in TOP},  # type: ignore[misc]
+        gain,
+        resampled_tau,
+    )
+
+
+def _estimate(per_seed: Array, resampled: Array) -> Estimate:
+    low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Estimate(float(np.mean(per_seed)), float(low), float(high), tuple(per_seed.tolist()))
+
+
+def _ordered(scores: Array) -> Array:
+    """Return numbers in the order of the scores that can be compared: NaN as minus infinity."""
+    return np.where(np.isnan(scores), -np.inf, scores)

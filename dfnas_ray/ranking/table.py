@@ -1,0 +1,196 @@
+"""Tables of true accuracies: one architecture per row, in the notation of its search space."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from dfnas_ray.errors import ConfigError, DatasetError, GenotypeError, StorageError
+from dfnas_ray.ranking.config import BenchmarkConfig
+from dfnas_ray.search_spaces.base import Genotype, SearchSpace
+from dfnas_ray.seeding import numpy_generator
+from dfnas_ray.storage.location import Location
+from dfnas_ray.storage.run_dir import fingerprint
+
+_PARQUET_MAGIC = b"PAR1"
+_DEFAULT_ACCURACY = "accuracy"
+
+
+@dataclass(frozen=True)
+class BenchmarkTable:
+    """Architectures and their true accuracies.
+
+    Attributes:
+        architectures: All different, in the order of the rows.
+        accuracies: float64 (N,), in the table's own units; finite.
+        accuracy_column: What the table calls them.
+    """
+
+    architectures: tuple[Genotype, ...]
+    accuracies: np.ndarray[Any, np.dtype[np.float64]]
+    accuracy_column: str
+
+    def __len__(self) -> int:
+        return len(self.architectures)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Sha256 of the content, whichever file it came from."""
+        return fingerprint([self.architectures, self.accuracies.tolist()])
+
+    def take(self, rows: np.ndarray[Any, Any]) -> BenchmarkTable:
+        """Return these rows, in the order given."""
+        return BenchmarkTable(
+            tuple(self.architectures[row] for row in rows), self.accuracies[rows], self.accuracy_column
+        )
+
+    def sample(self, config: BenchmarkConfig, seed: int) -> BenchmarkTable:
+        """Return the rows that may be used, or as many as are asked for, drawn without replacement.
+
+        A larger sample of the same rows and seed holds the smaller one, so that measurements can be used again.
+
+        Raises:
+            ConfigError: the table has too few rows.
+        """
+        first, end = config.rows or (0, len(self))
+        if end > len(self):
+            raise ConfigError(
+                f"benchmark.rows [{first}, {end}] ends beyond the table, which has {len(self):,} rows. Set the end to "
+                f"{len(self)} at most."
+            )
+        available = np.arange(first, end)
+        count = config.architectures or len(available)
+        if not 2 <= count <= len(available):
+            where = f"benchmark.rows [{first}, {end}] holds" if config.rows else "the table has"
+            raise ConfigError(
+                f"benchmark.architectures ({count:,}) must be between 2 and the {len(available):,} rows that {where}."
+            )
+        drawn = numpy_generator(seed, "benchmark-sample").permutation(available)[:count]
+        return self.take(np.sort(drawn))
+
+
+def read_table(config: BenchmarkConfig, space: SearchSpace) -> BenchmarkTable:
+    """Read the table that the settings name, and check all of it.
+
+    Args:
+        config: Names the file and its columns.
+        space: In which every architecture must parse; neither its input shape nor its number of classes matters.
+
+    Raises:
+        ConfigError: no table or no such column is named, or it is not clear which one is meant.
+        DatasetError: the file cannot be read, or a row is missing, foreign or there twice (says which, from 0).
+    """
+    table = _load(config)
+    columns = table.column_names
+    if config.architecture_column not in columns:
+        raise ConfigError(
+            f"benchmark.architecture_column ({config.architecture_column!r}) is not in the table {config.table}, whose "
+            f"columns are {', '.join(columns)}."
+        )
+    texts = table[config.architecture_column]
+    if not (pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type)):
+        raise DatasetError(
+            f"The table {config.table} holds no text in the column {config.architecture_column}, but {texts.type}. "
+            "Architectures must be written as text."
+        )
+    name = _accuracy_column(table, config)
+    if table.num_rows == 0:
+        raise DatasetError(f"The table {config.table} has no rows.")
+    return BenchmarkTable(_genotypes(texts.to_pylist(), space, config), _accuracies(table[name], name, config), name)
+
+
+def _load(config: BenchmarkConfig) -> pa.Table:
+    if config.table is None:
+        raise ConfigError(
+            "benchmark.table is not set. Give a CSV or Parquet file with true accuracies: --table FILE, or "
+            "--set benchmark.table=FILE."
+        )
+    where = f"benchmark.table ({config.table})"
+    try:
+        file = Location.parse(config.table, "benchmark.table")
+        if not file.exists():
+            raise DatasetError(f"{where} does not exist.")
+        data = file.read_bytes()
+    except StorageError as error:
+        raise DatasetError(f"{where} cannot be read: {error}") from error
+    try:
+        if data.startswith(_PARQUET_MAGIC):
+            return pq.read_table(pa.BufferReader(data))
+        # Text that looks like a number, as genotypes may, must stay text.
+        convert = pa.csv.ConvertOptions(
+            column_types={config.architecture_column: pa.string()}, strings_can_be_null=True
+        )
+        return pa.csv.read_csv(pa.BufferReader(data), convert_options=convert)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise DatasetError(
+            f"{where} cannot be read: {' '.join(str(error).split())}. It must be a CSV file with a line of column names, or "
+            "a Parquet file."
+        ) from error
+
+
+def _accuracy_column(table: pa.Table, config: BenchmarkConfig) -> str:
+    columns = [name for name in table.column_names if name != config.architecture_column]
+    numeric = [name for name in columns if _is_number(table.schema.field(name).type)]
+    name = config.accuracy_column
+    if name is None:
+        name = _DEFAULT_ACCURACY if _DEFAULT_ACCURACY in columns else numeric[0] if len(numeric) == 1 else None
+    if name is None:
+        why = "several columns of numbers" if numeric else "no column of numbers"
+        raise ConfigError(
+            f"The table {config.table} has {why}. Name that of the accuracies with benchmark.accuracy_column; its columns "
+            f"are {', '.join(table.column_names)}."
+        )
+    if name not in table.column_names:
+        raise ConfigError(
+            f"benchmark.accuracy_column ({name!r}) is not in the table {config.table}, whose columns are "
+            f"{', '.join(table.column_names)}."
+        )
+    if name not in numeric:
+        raise DatasetError(
+            f"The column {name} of the table {config.table} does not hold numbers alone, but {table.schema.field(name).type}."
+        )
+    return name
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_decimal(kind)
+
+
+def _accuracies(column: pa.ChunkedArray, name: str, config: BenchmarkConfig) -> np.ndarray[Any, np.dtype[np.float64]]:
+    values = np.array([np.nan if value is None else float(value) for value in column.to_pylist()], dtype=np.float64)
+    missing = np.flatnonzero(~np.isfinite(values))
+    if len(missing):
+        raise DatasetError(
+            f"The table {config.table} has no finite value for {name} in {_rows(missing)}. Every architecture needs one."
+        )
+    return values
+
+
+def _genotypes(texts: list[str | None], space: SearchSpace, config: BenchmarkConfig) -> tuple[Genotype, ...]:
+    missing = np.flatnonzero([not text for text in texts])
+    if len(missing):
+        raise DatasetError(f"The table {config.table} names no architecture in {_rows(missing)}.")
+    seen: dict[Genotype, int] = {}
+    for row, text in enumerate(texts):
+        assert text is not None
+        try:
+            genotype = space.decode(text)
+        except GenotypeError as error:
+            raise DatasetError(f"The table {config.table}, row {row}: {error}") from error
+        if genotype in seen:
+            raise DatasetError(
+                f"The table {config.table} has the architecture {text} twice, in rows {seen[genotype]} and {row}. Keep one."
+            )
+        seen[genotype] = row
+    return tuple(seen)
+
+
+def _rows(rows: np.ndarray[Any, Any]) -> str:
+    """Return where something is missing: row 3, or row 3 and 17 more."""
+    return f"row {rows[0]}" + (f" and {len(rows) - 1} more" if len(rows) > 1 else "") + " (counted from 0)"

@@ -1,0 +1,170 @@
+"""Benchmarks on real Ray: from a table to figures, broken off and gone on with, grown, and refused."""
+
+from __future__ import annotations
+
+import json
+from xml.etree import ElementTree
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from dfnas_ray.benchmarking import benchmark
+from dfnas_ray.distributed import ranking as rankings
+from dfnas_ray.errors import DfnasError
+from dfnas_ray.experiment import make_experiment
+from dfnas_ray.pipeline import Pipeline
+from dfnas_ray.search_spaces import NASBench201Config
+
+pytestmark = pytest.mark.ray
+
+SPACE = {"kind": "nasbench201", "channels": 4, "cells_per_stage": 1}
+QUICK = {"kind": "random_search", "epochs": 1, "batch_size": 16}
+SPOS = {"kind": "spos", "epochs": 2, "batch_size": 16, "calibration_batches": 1}
+
+
+def write_table(file, rows=12):
+    """A table whose accuracies are the parameters in thousands, so that this baseline ranks it perfectly."""
+    space = NASBench201Config(channels=4, cells_per_stage=1).space((1, 16, 16), 10)
+    rng = np.random.default_rng(0)
+    cells = {}
+    while len(cells) < rows:
+        genotype = space.sample(rng)
+        cells.setdefault(space.cost(genotype).params, space.encode(genotype))
+    lines = [f"{text},{params / 1000}" for params, text in cells.items()]
+    file.write_text("arch,accuracy\n" + "\n".join(lines) + "\n")
+    return file
+
+
+@pytest.fixture
+def experiment(tiny_values, tmp_path):
+    """Return a function that makes an experiment with a table of twelve architectures."""
+    table = write_table(tmp_path / "table.csv")
+
+    def make(algorithm=QUICK, **settings):
+        values = tiny_values()
+        values["search"] |= {"space": SPACE, "algorithm": algorithm}
+        section = {"table": str(table), "seeds": [0, 1], "chunk_size": 3, **settings}
+        return make_experiment({**values, "run_dir": str(tmp_path / "run"), "benchmark": section})
+
+    return make
+
+
+def run(config, listener=None):
+    with Pipeline(config, listener).opened() as pipeline:
+        return benchmark(pipeline)
+
+
+def result_of(outcome):
+    result = (outcome.location / "benchmark.json").read_json()
+    return {row["title"]: row for row in result["rankings"]}, result
+
+
+def measured(tmp_path):
+    """How often each architecture was measured, by ranking folder."""
+    counts = {}
+    for folder in (tmp_path / "run" / "ranking").iterdir():
+        texts = [t for file in folder.glob("measured-*.json") for t in json.loads(file.read_text())["measurements"]]
+        counts[folder.name] = texts
+    return counts
+
+
+def test_a_benchmark_from_the_table_to_the_report(ray_cluster, experiment, tmp_path):
+    proxies = [{"kind": "zero_cost", "proxies": [name], "batch_size": 16} for name in ("naswot", "synflow")]
+    config = experiment(proxies, sources=["synthetic", "noise", "real"], real={"kind": "digits"}, architectures=8)
+    outcome = run(config)
+    rows, result = result_of(outcome)
+    sources = ("synthetic", "noise", "real (not data-free)")
+    assert set(rows) == {"parameters", "macs", "synflow", *(f"naswot on {source}" for source in sources)}
+    assert rows["synflow"]["images"] is None, "it asks for none, so the source cannot matter"
+    assert len(rows["synflow"]["tau"]["per_seed"]) == 2
+    assert all(rows["parameters"]["tau"][name] == pytest.approx(1) for name in ("mean", "low", "high"))
+    assert rows["parameters"]["best"]
+    assert rows["parameters"]["regret_1"]["mean"] == 0
+    assert [title for title, row in rows.items() if not row["data_free"]] == ["naswot on real (not data-free)"]
+    assert result["architectures"] == 8
+    assert rows["naswot on noise"]["seconds_per_architecture"] > 0
+
+    scores = pq.read_table(outcome.location.path + "/scores.parquet")
+    assert scores.num_rows == 8
+    first, second = (scores[f"naswot on synthetic, seed {seed}"].to_numpy() for seed in (0, 1))
+    assert np.isfinite(first).all()
+    assert not np.array_equal(first, second), "a seed stands for other images and weights"
+    assert not np.array_equal(first, scores["naswot on noise, seed 0"].to_numpy())
+    assert len(list((tmp_path / "run" / "synthesis").iterdir())) == 2, "a set of images for each root seed"
+
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert 'id="benchmark"' in page
+    assert "naswot on real (not data-free)" in page
+    assert "No real image has been read" not in page
+    ElementTree.fromstring((outcome.location / "benchmark.svg").read_bytes())
+
+
+def test_a_benchmark_that_broke_off_goes_on_and_measures_nothing_twice(
+    ray_cluster, experiment, tmp_path, monkeypatch, recorder
+):
+    record, records = rankings._Queue.record, []
+
+    def breaking(self, *chunk):
+        if len(records) == 3:
+            raise KeyboardInterrupt
+        records.append(chunk)
+        record(self, *chunk)
+
+    config = experiment([QUICK, SPOS], sources=["noise"])
+    monkeypatch.setattr(rankings._Queue, "record", breaking)
+    with pytest.raises(KeyboardInterrupt):
+        run(config)
+    assert sum(map(len, measured(tmp_path).values())) == 9
+    monkeypatch.undo()
+    broken = run(config, recorder)
+    assert "benchmark: 9 of 48 measurements are there already." in recorder.said
+    for texts in measured(tmp_path).values():
+        assert len(texts) == len(set(texts)) == 12
+
+    other = config.model_copy(update={"run_dir": str(tmp_path / "undisturbed")})
+    undisturbed = run(other)
+    for (title, one), (_, two) in zip(result_of(broken)[0].items(), result_of(undisturbed)[0].items(), strict=True):
+        assert {**one, "seconds_per_architecture": 0} == {**two, "seconds_per_architecture": 0}, title
+
+
+def test_what_was_measured_is_used_again_by_a_larger_benchmark(ray_cluster, experiment, tmp_path, recorder):
+    small = run(experiment(sources=["noise"], seeds=[0], architectures=4))
+    (texts,) = measured(tmp_path).values()
+    assert len(texts) == 4
+    run(experiment(sources=["noise"], seeds=[0, 1], architectures=10), recorder)
+    assert "benchmark: 4 of 20 measurements are there already." in recorder.said
+    assert run(experiment(sources=["noise"], seeds=[0], architectures=4, chunk_size=7)).location == small.location
+    assert run(experiment(sources=["noise"], seeds=[0], architectures=4, rows=[2, 9])).location != small.location
+    for texts in measured(tmp_path).values():
+        assert len(texts) == len(set(texts))
+
+
+def test_a_population_is_measured_together_and_ranked_by_how_far_it_came(ray_cluster, experiment, tmp_path):
+    halving = {
+        "kind": "multi_fidelity",
+        "batch_size": 16,
+        "min_epochs": 1,
+        "max_epochs": 4,
+        "reduction_factor": 4,
+        "concurrency": 1,
+    }
+    outcome = run(experiment(halving, sources=["noise"], seeds=[0], architectures=8))
+    (folder,) = (tmp_path / "run" / "ranking").iterdir()
+    (file,) = folder.glob("measured-*.json")
+    measurements = json.loads(file.read_text())["measurements"]
+    assert len(measurements) == 8
+    epochs = {text: measurement["epochs"] for text, measurement in measurements.items()}
+    assert set(epochs.values()) == {1.0, 4.0}, "some were stopped early"
+    scores = pq.read_table(outcome.location.path + "/scores.parquet")
+    (column,) = [name for name in scores.column_names if name.startswith("multi_fidelity")]
+    ranked = dict(zip(scores["architecture"].to_pylist(), scores[column].to_pylist(), strict=True))
+    assert min(ranked[t] for t in epochs if epochs[t] == 4) > max(ranked[t] for t in epochs if epochs[t] == 1)
+
+
+def test_a_ranking_that_fails_is_named_with_what_to_do(ray_cluster, experiment, tmp_path):
+    run(experiment(SPOS, sources=["noise"], seeds=[0], architectures=3))
+    (state,) = (tmp_path / "run" / "ranking").glob("*/state.pt")
+    state.write_bytes(b"damaged")
+    with pytest.raises(DfnasError, match=r"ranking by spos on noise, seed 0 failed.*kept in .*same command"):
+        run(experiment(SPOS, sources=["noise"], seeds=[0], architectures=5))

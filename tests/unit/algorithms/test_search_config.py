@@ -1,0 +1,33 @@
+"""The names by which trials and rankings are told apart."""
+
+from dfnas_ray.algorithms.config import SearchConfig, distinct
+from dfnas_ray.algorithms.random_search import RandomSearchConfig
+
+
+class Variant(RandomSearchConfig):
+    """One kind under several labels."""
+
+    @property
+    def label(self):
+        return f"random_search-{self.epochs}"
+
+
+def names(*algorithms):
+    config = SearchConfig().model_copy(update={"algorithm": algorithms, "seeds": (0,)})
+    return [trial.name for trial in config.trials]
+
+
+def test_labels_that_occur_twice_are_numbered():
+    assert distinct(["a", "b", "a", "c"]) == ["a-1", "b", "a-2", "c"]
+
+
+def test_members_of_one_kind_have_trials_of_their_own():
+    twice = [RandomSearchConfig(epochs=1), RandomSearchConfig(epochs=2)]
+    assert names(*twice) == ["random_search-nasbench_macro-1-seed-0", "random_search-nasbench_macro-2-seed-0"]
+
+
+def test_trials_are_named_by_the_label():
+    assert names(Variant(epochs=1), RandomSearchConfig()) == [
+        "random_search-1-nasbench_macro-seed-0",
+        "random_search-nasbench_macro-seed-0",
+    ]
