@@ -36,7 +36,8 @@ class AlignmentConfig(AlignmentSettings):
     initial: int = Field(60, gt=0, description="Of these, how many are drawn at random before the forest proposes.")
     round_size: int = Field(20, gt=0, description="Candidates measured between two checkpoints.")
     criterion: Figure | Literal["rank_sum"] = Field(
-        "rank_sum", description="What ranks candidates: one figure, or the sum of the logarithms of several ranks."
+        "train_alignment",
+        description="What ranks candidates: one figure, or the sum of the logarithms of several ranks.",
     )
     rank_sum_of: tuple[Figure, ...] = Field(
         ("alignment", "loss", "train_loss"), min_length=1, description="The figures of criterion: rank_sum."
