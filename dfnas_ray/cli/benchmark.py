@@ -52,8 +52,8 @@ def _show(outcome: Outcome) -> None:
     title = f"{result['architectures']:,} architectures of {result['space']}, {seeds} seed{'s' if seeds > 1 else ''}"
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     regrets = [name for name in result["rankings"][0] if name.startswith("regret_")]
-    table.add_column("ranking by", no_wrap=True)
-    table.add_column("images")
+    table.add_column("ranking by")
+    table.add_column("images", min_width=len("not data-free"))
     for heading in (
         "tau",
         "95 %",
@@ -65,7 +65,7 @@ def _show(outcome: Outcome) -> None:
     for row in sorted(result["rankings"], key=lambda row: -row["tau"]["mean"]):
         tau, seconds = row["tau"], row["seconds_per_architecture"]
         table.add_row(
-            row["ranking"] + (" ★" if row["best"] else ""),
+            row["ranking"].replace("+", " + ") + (" ★" if row["best"] else ""),  # a line can break there
             _images(row),
             f"{tau['mean']:.3f}",
             f"{tau['low']:.2f} … {tau['high']:.2f}",

@@ -103,7 +103,7 @@ def _rank_panel(folder: Location, result: Row) -> str:
     accuracy = table["accuracy"].to_numpy()
     shown = np.linspace(0, len(accuracy) - 1, min(_MAX_DOTS, len(accuracy))).round().astype(int)
     x_label = "place in the ranking" + (", mean over seeds" if len(names) > 1 else "")
-    title = f"True accuracy, ranked by {best['title']}"
+    title = "True accuracy in the order of the best ranking"
     with panel("benchmark-rank", title, x_label) as (axes, finish):
         low = outlier_floor(accuracy)
         limits(axes, scatter(axes, places[shown], accuracy[shown], _colour(best), low))
