@@ -145,7 +145,15 @@ class _Experiment:
                 f"{last_line(results.errors[0])}. What is finished is kept in {job.folder}; run the same command again to go "
                 "on."
             )
-        return Population(config, self.files.candidates())
+        return self._closed()
+
+    def _closed(self) -> Population:
+        """Return all candidates after Tune is done with them: whoever could still be trained was stopped."""
+        population = Population(self.config, self.files.candidates())
+        for candidate in population.candidates:
+            if self.config.is_open(candidate):
+                self.files.close(candidate, is_stopped=True)
+        return population
 
     def _waiting(self, given: Sequence[Genotype], population: Population) -> list[dict[str, Any]]:
         """Return those of the given candidates that are not over."""
@@ -208,6 +216,13 @@ class _Files:
 
     def write(self, candidate: Candidate) -> None:
         self.results(candidate.number).write_json(asdict(candidate))
+
+    def close(self, candidate: Candidate, is_stopped: bool) -> None:
+        """Note that a candidate is over; its network is not needed any more."""
+        if is_stopped:
+            candidate.is_stopped = True
+            self.write(candidate)
+        self.state(candidate.number).delete_file()
 
 
 class _CandidateTrial(tune.Trainable):  # type: ignore[misc]
@@ -291,10 +306,7 @@ class _Closing(tune.Callback):  # type: ignore[misc]
         candidate = self.files.read(number)
         if candidate is None:
             return
-        if self.config.is_open(candidate):
-            candidate.is_stopped = True
-            self.files.write(candidate)
-        self.files.state(number).delete_file()
+        self.files.close(candidate, is_stopped=self.config.is_open(candidate))
         self.num_over += 1
         self.write(self.num_over, f"{self.name}: {self.num_over} candidates")
 

@@ -66,7 +66,7 @@ def disturbed(ray_cluster, tiny_experiment, tmp_path):
 @pytest.mark.parametrize(
     ("title", "artefact", "remark"),
     [
-        pytest.param("ray::_SynthesisActor.make", "synthesis/*/shard-00000.parquet", "A synthesis actor died", id="synthesis"),
+        pytest.param("ray::_SynthesisActor.make", "synthesis/*/inputs.json", "A synthesis actor died", id="synthesis"),
         pytest.param(
             "ray::ImplicitFunc", "search/*/*-seed-0/state.pt", "broke off: start 2 goes on", id="search",
             marks=pytest.mark.slow,
