@@ -14,7 +14,7 @@ def add_up_ranks(measurements: Sequence[Measurement], figures: Sequence[str]) ->
     r"""Return :math:`\sum_k \log(r_k / m)` for each of m candidates, :math:`r_k` its rank by figure k (1 is the worst).
 
     The logarithm punishes a low rank by any figure more than a high one by another makes good.
-    Source: Lee & Ham 2024, arXiv:2403.19232, Eq. 10. Candidates that are equal share their mean rank; NaN is worst.
+    Source: Lee & Ham 2024, arXiv:2403.19232. Candidates that are equal share their mean rank; NaN is worst.
     """
     table = np.array([[measurement[name] for name in figures] for measurement in measurements], dtype=float)
     table = np.nan_to_num(table, nan=-np.inf, posinf=np.inf, neginf=-np.inf)

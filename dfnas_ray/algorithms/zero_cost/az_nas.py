@@ -1,6 +1,6 @@
 r"""AZ-NAS: expressivity, progressivity and trainability of an untrained network, from one pass forward and back.
 
-Source: Lee & Ham 2024, arXiv:2403.19232, Sec. 3.1; its fourth proxy, complexity, is the number of MACs. Written from the
+Source: Lee & Ham 2024, arXiv:2403.19232; its fourth proxy, complexity, is the number of MACs. Written from the
 formulas. Shapes: block l puts out features (B, c_l, h_l, w_l).
 
 The paper's input is Gaussian noise. On images, synthetic or real, progressivity orders networks far less well

@@ -1,6 +1,6 @@
 """NASWOT: how differently an untrained network's ReLUs respond to different images.
 
-Source: Mellor et al. 2021, arXiv:2006.04647, Sec. 3. Written from the formula.
+Source: Mellor et al. 2021, arXiv:2006.04647. Written from the formula.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """SynFlow: how much synaptic flow passes through a network's weights, without any image.
 
-Source: Tanaka et al. 2020, arXiv:2006.05467, Eq. 3; as a score of architectures Abdelfattah et al. 2021,
+Source: Tanaka et al. 2020, arXiv:2006.05467; as a score of architectures Abdelfattah et al. 2021,
 arXiv:2101.08134, Sec. 3. Written from the formula.
 """
 

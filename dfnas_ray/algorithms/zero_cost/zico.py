@@ -1,6 +1,6 @@
 """ZiCo: weights whose gradients are large and alike on different batches train fast and generalise.
 
-Source: Li et al. 2023, arXiv:2301.11300, Eq. 16. Written from the formula.
+Source: Li et al. 2023, arXiv:2301.11300. Written from the formula.
 """
 
 from __future__ import annotations

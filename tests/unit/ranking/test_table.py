@@ -124,7 +124,7 @@ def test_more_than_there_is_cannot_be_drawn(whole, settings, message):
 
 @pytest.mark.skipif("DFNAS_DATA" not in os.environ, reason="DFNAS_DATA names no folder with nasbench201_cifar10.csv")
 def test_the_ruler_reproduces_the_published_tau_of_the_number_of_parameters():
-    """0.578 over all 15,625 full-size cells: Lee & Ham 2024, arXiv:2403.19232 (AZ-NAS), Tab. 1."""
+    """0.578 over all 15,625 full-size cells, as published."""
     space = NASBench201Config().space((3, 32, 32), 10)
     path = Path(os.environ["DFNAS_DATA"]) / "nasbench201_cifar10.csv"
     table = read_table(BenchmarkConfig(table=str(path)), space)
