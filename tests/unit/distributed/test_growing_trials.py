@@ -28,7 +28,7 @@ ALGORITHMS = {
 }
 
 
-class BrokenOff(Exception):  # noqa: N818
+class BrokenOff(Exception):  # noqa: N818 - it is no error
     pass
 
 
