@@ -18,6 +18,7 @@ from dfnas_ray.progress import Task
 logger = logging.getLogger(__name__)
 
 _INTERVAL_SECONDS = 0.5
+_LAST_LOOK_SECONDS = 10.0  # what was told on a busy cluster must still reach the log
 
 
 class _Board:
@@ -37,10 +38,13 @@ class _Board:
         if self.starts[worker] > 1:
             self.events.append(f"{worker} broke off: start {self.starts[worker]} goes on {where}.")
 
-    def read(self) -> tuple[float, str, list[str]]:
-        """Return how much is done, the notes, and the events since the last call."""
-        events, self.events = self.events, []
-        return sum(self.done.values()), "  ".join(self.notes[worker] for worker in sorted(self.notes)), events
+    def read(self, num_seen: int) -> tuple[float, str, list[str]]:
+        """Return how much is done, the notes, and the events after the first ``num_seen``.
+
+        Events stay on the board: an answer that arrives too late, or never, must not take them along.
+        """
+        notes = "  ".join(self.notes[worker] for worker in sorted(self.notes))
+        return sum(self.done.values()), notes, self.events[num_seen:]
 
 
 class ProgressBoard:
@@ -74,18 +78,21 @@ class ProgressBoard:
     def shown_on(self, task: Task) -> Iterator[None]:
         """Keep a bar up to date, and log what is told, while the block runs."""
         stop = threading.Event()
+        num_seen = 0
 
-        def show() -> None:
+        def show(timeout: float) -> None:
+            nonlocal num_seen
             with contextlib.suppress(Exception):  # the board may be gone with its node: the bar then stands still
-                done, note, events = ray.get(self._actor.read.remote(), timeout=2)
+                done, note, events = ray.get(self._actor.read.remote(num_seen), timeout=timeout)
                 task.advance_to(done, note)
                 for event in events:
                     logger.warning("%s", event)
+                num_seen += len(events)
 
         def follow() -> None:
             while not stop.wait(_INTERVAL_SECONDS):
-                show()
-            show()
+                show(timeout=2)
+            show(timeout=_LAST_LOOK_SECONDS)
 
         thread = threading.Thread(target=follow, daemon=True)
         thread.start()

@@ -69,11 +69,17 @@ class StageDir:
         return summary
 
     def changes(self) -> list[str]:
-        """Say which inputs differ from those of the run directory's last command, as ``name: old -> new``."""
+        """Say which inputs differ from those of the run directory's last command, as ``name: old -> new``.
+
+        Nothing is said if that command's folder was deleted.
+        """
         latest = self.run.latest().get(self.stage)
         if latest is None or latest == self.key[:_KEY_LENGTH]:
             return []
-        before = _flatten((self.run.location / self.stage / latest / "inputs.json").read_json())
+        inputs = self.run.location / self.stage / latest / "inputs.json"
+        if not inputs.exists():
+            return []
+        before = _flatten(inputs.read_json())
         after = _flatten(json.loads(json.dumps(self.inputs)))
         names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
         return [f"{name}: {before.get(name)} -> {after.get(name)}" for name in names]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import yaml
 from ray_heads import Node, end, ray_head
 from undisturbed import assert_undisturbed
+
+from dfnas_ray.pipeline import Pipeline
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -24,24 +28,58 @@ def head():
     [
         pytest.param("synthesis/*/shard-*.parquet", id="synthesis"),
         pytest.param("search/*/*-seed-*/state.pt", id="search"),
-        pytest.param("retraining/*/train/checkpoint_*/state.pt", id="retraining"),
     ],
 )
 def test_a_lost_node_and_a_new_one_end_as_if_undisturbed(head, tiny_run, tiny_values, tmp_path, artefact):
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tiny_values()))
-    run_dir = tmp_path / "run"
-    nodes = [Node(head, "--num-cpus=2", "--num-gpus=0")]
-    try:
-        nodes[0].wait()
-        driver = head.dfnas("run", "tiny.yaml", "--run-dir", run_dir, "--address", head.address, cwd=tmp_path)
-        wait_for(run_dir, artefact, driver)
-        nodes[0].lose()
-        nodes.append(Node(head, "--num-cpus=2", "--num-gpus=0"))
+    err = run_and_lose_a_node(head, tiny_values(), tmp_path, artefact)
+    assert_undisturbed(tmp_path / "run", tiny_run.folder)
+    assert any(words in err for words in ("died", "broke off")), err
+
+
+def test_a_node_lost_while_retraining_changes_nothing_but_the_log(
+    head, tiny_run, tiny_values, tiny_experiment, tmp_path
+):
+    epochs = 60  # the tiny experiment's two would be over before the node is gone
+    undisturbed = tmp_path / "undisturbed"
+    for folder in (undisturbed, tmp_path / "run"):
+        shutil.copytree(tiny_run.folder, folder, ignore=shutil.ignore_patterns("retraining", "baseline"))
+    with Pipeline(tiny_experiment(undisturbed, f"retraining.epochs={epochs}")).opened() as pipeline:
+        pipeline.run()
+    values = tiny_values()
+    values["retraining"]["epochs"] = epochs
+
+    err = run_and_lose_a_node(head, values, tmp_path, "retraining/*/train/checkpoint_*/state.pt")
+
+    assert_undisturbed(tmp_path / "run", undisturbed)
+    assert "Retraining broke off: start 2 goes on after epoch" in err
+
+
+def run_and_lose_a_node(head, values, folder: Path, artefact: str) -> str:
+    """Run the experiment in ``folder / "run"``; when the artefact appears, lose the node and add one. Return the log."""
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(values))
+    with nodes_of(head) as start_node:
+        node = start_node().wait()
+        driver = head.dfnas("run", "tiny.yaml", "--run-dir", folder / "run", "--address", head.address, cwd=folder)
+        wait_for(folder / "run", artefact, driver)
+        node.lose()
+        start_node()
         out, err = driver.communicate(timeout=400)
-        assert driver.returncode == 0, out + err
-        assert_undisturbed(run_dir, tiny_run.folder)
-        assert "Traceback" not in out + err
-        assert any(words in err for words in ("died", "broke off")), err
+    assert driver.returncode == 0, out + err
+    assert "Traceback" not in out + err
+    return err
+
+
+@contextmanager
+def nodes_of(head):
+    """A function that starts a node of two CPUs; all of them are ended in the end."""
+    nodes: list[Node] = []
+
+    def start_node() -> Node:
+        nodes.append(Node(head, "--num-cpus=2", "--num-gpus=0"))
+        return nodes[-1]
+
+    try:
+        yield start_node
     finally:
         for node in nodes:
             end(node.process)

@@ -1,6 +1,7 @@
 """What each stage made, keyed by everything that it depends on."""
 
 import copy
+import shutil
 
 import pytest
 
@@ -92,6 +93,16 @@ def test_changes_name_every_dotted_setting_with_old_and_new(tmp_path):
     inputs = changed(["search", "space", "stages"], (3, 4))  # a tuple, as pydantic gives it
     inputs["seed"] = 7
     assert run.stage("search", inputs).changes() == ["search.space.stages: [1, 2] -> [3, 4]", "seed: 0 -> 7"]
+
+
+def test_a_deleted_folder_of_the_last_command_explains_nothing_and_harms_nothing(tmp_path):
+    run = RunDir(tmp_path)
+    first = run.stage("search", INPUTS)
+    first.begin()
+    run.set_latest(first)
+    shutil.rmtree(first.location.path)
+    assert run.stage("search", changed(["seed"], 7)).changes() == []
+    assert run.latest_stage("search") is None
 
 
 def test_a_tuple_and_a_list_are_the_same_input(tmp_path):

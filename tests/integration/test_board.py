@@ -1,0 +1,41 @@
+"""The board on which workers write: what was told reaches the log once, whenever the driver looks."""
+
+from __future__ import annotations
+
+import logging
+from types import SimpleNamespace
+
+import pytest
+
+from dfnas_ray.distributed.board import ProgressBoard, _Board
+
+pytestmark = pytest.mark.ray
+
+
+def test_an_answer_that_never_arrived_loses_no_event():
+    board = _Board()
+    board.start("Retraining", "after epoch 0 of 2")
+    board.start("Retraining", "after epoch 1 of 2")
+    line = "Retraining broke off: start 2 goes on after epoch 1 of 2."
+    assert board.read(0)[2] == [line]
+    assert board.read(0)[2] == [line]  # the first answer came too late for the driver
+    assert board.read(1)[2] == []
+
+
+def test_what_is_told_last_is_logged_once(ray_cluster, caplog):
+    import ray
+
+    caplog.set_level(logging.WARNING)
+    shown: list[float] = []
+    board = ProgressBoard()
+
+    @ray.remote(num_cpus=0)
+    def work(board: ProgressBoard) -> None:
+        board.start("Search trial x", "after epoch 0")
+        board.start("Search trial x", "after epoch 3")
+        board.writer("x")(7.0, "")
+
+    with board.shown_on(SimpleNamespace(advance_to=lambda done, note: shown.append(done))):
+        ray.get(work.remote(board))
+    assert caplog.text.count("Search trial x broke off: start 2 goes on after epoch 3.") == 1
+    assert shown[-1] == 7.0
