@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import ray
+from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from dfnas_ray.progress import Task
@@ -18,7 +19,7 @@ from dfnas_ray.progress import Task
 logger = logging.getLogger(__name__)
 
 _INTERVAL_SECONDS = 0.5
-_LAST_LOOK_SECONDS = 10.0  # what was told on a busy cluster must still reach the log
+_PATIENCE_SECONDS = 10.0  # what is told on a busy cluster must still reach the log
 
 
 class _Board:
@@ -72,7 +73,9 @@ class ProgressBoard:
             worker: As users know it, beginning a sentence.
             where: From which point it goes on.
         """
-        self._actor.start.remote(worker, where)
+        with contextlib.suppress(RayError):  # without a board the work goes on, unremarked
+            # Waits until it is noted: of a worker that dies at once, a message on its way would die with it.
+            ray.get(self._actor.start.remote(worker, where), timeout=_PATIENCE_SECONDS)
 
     @contextmanager
     def shown_on(self, task: Task) -> Iterator[None]:
@@ -92,7 +95,7 @@ class ProgressBoard:
         def follow() -> None:
             while not stop.wait(_INTERVAL_SECONDS):
                 show(timeout=2)
-            show(timeout=_LAST_LOOK_SECONDS)
+            show(timeout=_PATIENCE_SECONDS)
 
         thread = threading.Thread(target=follow, daemon=True)
         thread.start()

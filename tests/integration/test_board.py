@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 from types import SimpleNamespace
 
 import pytest
@@ -39,3 +41,21 @@ def test_what_is_told_last_is_logged_once(ray_cluster, caplog):
         ray.get(work.remote(board))
     assert caplog.text.count("Search trial x broke off: start 2 goes on after epoch 3.") == 1
     assert shown[-1] == 7.0
+
+
+def test_a_worker_that_dies_right_after_its_start_was_noted(ray_cluster, caplog, tmp_path):
+    import ray
+
+    caplog.set_level(logging.WARNING)
+    board = ProgressBoard()
+
+    @ray.remote(num_cpus=0, max_retries=1)
+    def work(board: ProgressBoard) -> None:
+        board.start("Retraining", "after epoch 1 of 2")
+        if not (tmp_path / "died").exists():
+            (tmp_path / "died").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with board.shown_on(SimpleNamespace(advance_to=lambda done, note: None)):
+        ray.get(work.remote(board))
+    assert "Retraining broke off: start 2 goes on after epoch 1 of 2." in caplog.text
