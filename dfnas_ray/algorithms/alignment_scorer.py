@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain, count, islice
 from typing import NamedTuple
 
 import torch
@@ -33,7 +32,7 @@ from dfnas_ray.errors import ConfigError
 from dfnas_ray.ops.precision import Precision, autocast, autocast_dtype
 from dfnas_ray.search_spaces.base import Genotype, SearchSpace
 from dfnas_ray.seeding import derive_seed, seed_everything
-from dfnas_ray.training.batches import Batch, SyntheticBatches
+from dfnas_ray.training.batches import Batch
 from dfnas_ray.training.config import OptimizerConfig
 from dfnas_ray.training.student import Student, validate
 
@@ -210,7 +209,7 @@ def make_scorer(settings: AlignmentSettings, problem: SearchProblem) -> Alignmen
         ("training", problem.train, min(settings.batches, max(1, settings.steps))),
         ("validation", problem.validation, min(settings.validation_batches, len(problem.validation))),
     ):
-        taken = _take(batches, number)
+        taken = batches.first(number)
         size, smallest = len(taken[0].images), 4 if settings.unbiased else 2
         if size < smallest:
             raise ConfigError(
@@ -229,11 +228,6 @@ def make_scorer(settings: AlignmentSettings, problem: SearchProblem) -> Alignmen
         problem.seed,
         problem.precision,
     )
-
-
-def _take(batches: SyntheticBatches, number: int) -> list[Batch]:
-    """Return the first batches, epoch after epoch."""
-    return list(islice(chain.from_iterable(map(batches.epoch, count())), number))
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from dfnas_ray.algorithms.base import Measurement, SearchAlgorithm
 from dfnas_ray.errors import GenotypeError
 from dfnas_ray.search_spaces.base import Genotype, SearchSpace
 from dfnas_ray.seeding import numpy_generator
@@ -140,3 +141,33 @@ class Evolution:
             seen.add(genotype)
             found.append(genotype)
         return found
+
+
+class EvolutionarySearch(SearchAlgorithm):
+    """A search whose candidates come from evolution, and whose result is the best of them."""
+
+    evolution: Evolution
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the last generation was scored."""
+        return self.evolution.is_finished
+
+    def ask(self) -> list[Genotype]:
+        """Return the next generation."""
+        return self.evolution.ask()
+
+    def tell(self, measurements: Sequence[Measurement]) -> list[float]:
+        """Take the generation's scores."""
+        scores = self.rank(measurements)
+        self.evolution.tell(scores)
+        return scores
+
+    def best(self) -> tuple[Genotype, float]:
+        """Return the best genotype within the limit and its score."""
+        genotype = self.evolution.best()
+        return genotype, self.evolution.scores[genotype]
+
+    def finalists(self, count: int) -> list[Genotype]:
+        """Return the genotypes of the highest scores."""
+        return self.evolution.ranked()[:count]

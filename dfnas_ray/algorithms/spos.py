@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from pydantic import Field
 
-from dfnas_ray.algorithms.base import BaseAlgorithmConfig, Measurement, SearchAlgorithm, SearchProblem
-from dfnas_ray.algorithms.evolution import Evolution, EvolutionConfig
+from dfnas_ray.algorithms.base import BaseAlgorithmConfig, SearchProblem
+from dfnas_ray.algorithms.evolution import Evolution, EvolutionarySearch, EvolutionConfig
 from dfnas_ray.algorithms.one_shot import Fitness, OneShotScorer
-from dfnas_ray.search_spaces.base import Genotype
 from dfnas_ray.seeding import derive_seed, numpy_generator, seed_everything
 from dfnas_ray.training.config import OptimizerConfig
 from dfnas_ray.training.student import Student
@@ -47,7 +45,7 @@ class SposConfig(BaseAlgorithmConfig):
         return Spos(self, problem)
 
 
-class Spos(SearchAlgorithm):
+class Spos(EvolutionarySearch):
     """Supernet training, then evolution on candidates scored with the shared weights."""
 
     def __init__(self, config: SposConfig, problem: SearchProblem):
@@ -76,48 +74,19 @@ class Spos(SearchAlgorithm):
         self.epochs_done += 1
         return {"loss": float(np.mean(losses))}
 
-    @property
-    def is_finished(self) -> bool:
-        """Whether the last generation was scored."""
-        return self.evolution.is_finished
-
-    def ask(self) -> list[Genotype]:
-        """Return the next generation."""
-        return self.evolution.ask()
-
-    def tell(self, measurements: Sequence[Measurement]) -> list[float]:
-        """Take the generation's scores."""
-        scores = self.rank(measurements)
-        self.evolution.tell(scores)
-        return scores
-
     def scorer(self) -> OneShotScorer:
         """Return a scorer with a copy of the supernet as it is now."""
-        calibration: list[torch.Tensor] = []
-        while len(calibration) < self.config.calibration_batches:
-            # Epochs that training does not reach: images varied like the training's, the same for every candidate.
-            for batch in self.train.epoch(self.num_epochs + len(calibration)):
-                calibration.append(batch.images)
-                if len(calibration) == self.config.calibration_batches:
-                    break
+        # Epochs that training does not reach: images varied like the training's, the same for every candidate.
+        calibration = self.train.first(self.config.calibration_batches, from_epoch=self.num_epochs)
         return OneShotScorer(
             self.space,
             copy.deepcopy(self.supernet),
-            calibration,
+            [batch.images for batch in calibration],
             list(self.problem.validation.unvaried()),
             self.config.fitness,
             self.problem.distillation.temperature,
             self.problem.precision,
         )
-
-    def best(self) -> tuple[Genotype, float]:
-        """Return the best genotype within the limit and its score."""
-        genotype = self.evolution.best()
-        return genotype, self.evolution.scores[genotype]
-
-    def finalists(self, count: int) -> list[Genotype]:
-        """Return the genotypes of the highest scores."""
-        return self.evolution.ranked()[:count]
 
     def state_dict(self) -> dict[str, Any]:
         """Return tensors, numbers and text only."""

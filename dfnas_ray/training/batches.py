@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain, count, islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -153,6 +154,10 @@ class SyntheticBatches:
             else:
                 images = _channels_last(self._vary(self.images[mine], variation, generator))
                 yield Batch(images, self._ask_teacher(images))
+
+    def first(self, number: int, from_epoch: int = 0) -> list[Batch]:
+        """Return the first so many training batches, epoch after epoch."""
+        return list(islice(chain.from_iterable(map(self.epoch, count(from_epoch))), number))
 
     def unvaried(self, batch_size: int | None = None) -> Iterator[Batch]:
         """Yield every image's centre in order, with its stored logits: for validation."""

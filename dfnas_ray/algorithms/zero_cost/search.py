@@ -10,8 +10,8 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from dfnas_ray.algorithms.base import BaseAlgorithmConfig, Measurement, SearchAlgorithm, SearchProblem
-from dfnas_ray.algorithms.evolution import Evolution, EvolutionConfig
+from dfnas_ray.algorithms.base import BaseAlgorithmConfig, Measurement, SearchProblem
+from dfnas_ray.algorithms.evolution import Evolution, EvolutionarySearch, EvolutionConfig
 from dfnas_ray.algorithms.ranks import add_up_ranks
 from dfnas_ray.algorithms.zero_cost.candidate import Candidate, initialize
 from dfnas_ray.algorithms.zero_cost.proxies import PROXIES, ProxyName
@@ -124,7 +124,7 @@ class ZeroCostScorer:
         return figures
 
 
-class ZeroCost(SearchAlgorithm):
+class ZeroCost(EvolutionarySearch):
     """Evolution whose candidates are scored without training.
 
     With several figures a score is relative to all candidates measured so far: it is computed anew for all of them after
@@ -135,15 +135,6 @@ class ZeroCost(SearchAlgorithm):
         self.config, self.problem, self.space = config, problem, problem.space
         self.evolution = Evolution(self.space, config.evolution, problem.max_macs, problem.seed)
         self.measured: dict[Genotype, Measurement] = {}
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether the last generation was scored."""
-        return self.evolution.is_finished
-
-    def ask(self) -> list[Genotype]:
-        """Return the next generation."""
-        return self.evolution.ask()
 
     def tell(self, measurements: Sequence[Measurement]) -> list[float]:
         """Take the generation's figures, and score all candidates anew."""
@@ -164,26 +155,13 @@ class ZeroCost(SearchAlgorithm):
 
     def scorer(self) -> ZeroCostScorer:
         """Return a scorer with batches of its own; what it measures does not change from one generation to the next."""
-        batches: list[Batch] = []
-        epoch = 0
-        while len(batches) < self.config.batches:
-            batches += list(self.problem.train.epoch(epoch))[: self.config.batches - len(batches)]
-            epoch += 1
+        batches = self.problem.train.first(self.config.batches)
         probe = batches[0].images
         if self.config.az_nas_input == "noise":
             shape = (self.config.batch_size, *self.space.image_shape)
             noise = torch.randn(shape, generator=torch_generator(self.problem.seed, "zero-cost-noise"))
             probe = noise.to(probe.device, memory_format=torch.channels_last)
         return ZeroCostScorer(self.space, self.config.proxies, batches, probe, self.problem.seed, self.config.repeats)
-
-    def best(self) -> tuple[Genotype, float]:
-        """Return the best genotype within the limit and its score."""
-        genotype = self.evolution.best()
-        return genotype, self.evolution.scores[genotype]
-
-    def finalists(self, count: int) -> list[Genotype]:
-        """Return the genotypes of the highest scores."""
-        return self.evolution.ranked()[:count]
 
     def state_dict(self) -> dict[str, Any]:
         """Return numbers and text only."""
