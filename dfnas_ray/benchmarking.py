@@ -183,7 +183,7 @@ def _ranking_stage(pipeline: Pipeline, planned: Plan, contender: Contender, seed
         **_common_inputs(pipeline),
         "seed": seed,
         "source": contender.source,
-        "algorithm": contender.algorithm.model_dump(mode="json"),
+        "algorithm": contender.algorithm.measuring_settings(),
     }
     if contender.source == "synthetic":
         inputs["upstream"] = {"synthesis": pipeline.synthesis_stage(seed).key}

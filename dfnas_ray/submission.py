@@ -89,7 +89,7 @@ def _check_run_dir(config: ExperimentConfig) -> None:
 
 def _check_paths(config: ExperimentConfig, root: Path, working_dir: WorkingDir) -> None:
     """Make sure that what the settings name by a relative path is sent."""
-    for setting, path, owner in _paths(config):
+    for setting, path, owner in (*_paths(config), *_table(config)):
         if path.is_absolute() or working_dir.holds(path):
             continue
         if not (root / path).exists():
@@ -111,6 +111,13 @@ def _paths(model: BaseModel, prefix: str = "") -> Iterator[tuple[str, Path, Base
                 yield from _paths(each, f"{prefix}{name}.")
             elif isinstance(each, Path):
                 yield f"{prefix}{name}", each, model
+
+
+def _table(config: ExperimentConfig) -> Iterator[tuple[str, Path, BaseModel]]:
+    """Yield the benchmark's table, which may be a URI as well, if it is a path."""
+    benchmark = config.benchmark
+    if benchmark is not None and benchmark.table is not None and "://" not in benchmark.table:
+        yield "benchmark.table", Path(benchmark.table), benchmark
 
 
 def _job_id(name: str) -> str:

@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Sequence
 from itertools import compress
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -43,6 +43,10 @@ class AlignmentConfig(AlignmentSettings):
         ("alignment", "loss", "train_loss"), min_length=1, description="The figures of criterion: rank_sum."
     )
     surrogate: SurrogateConfig = SurrogateConfig()
+
+    search_settings: ClassVar[frozenset[str]] = frozenset(
+        {"candidates", "initial", "round_size", "criterion", "rank_sum_of", "surrogate"}
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -93,6 +93,9 @@ class BaseAlgorithmConfig(BaseModel):
     measures_population: ClassVar[bool] = False
     """Whether candidates compete while they are measured, so that what is measured of one depends on the others."""
 
+    search_settings: ClassVar[frozenset[str]] = frozenset()
+    """Settings of how candidates are found and judged: what is measured of one does not depend on them."""
+
     @property
     def label(self) -> str:
         """What results call it; variants of one kind may tell themselves apart here."""
@@ -103,6 +106,10 @@ class BaseAlgorithmConfig(BaseModel):
     def needs_images(self) -> bool:
         """Whether what it measures depends on the images."""
         return True
+
+    def measuring_settings(self) -> dict[str, Any]:
+        """Return those settings on which what it measures of a candidate depends."""
+        return self.model_dump(mode="json", exclude=set(self.search_settings))
 
 
 class SearchAlgorithm(ABC):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Collection, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -50,6 +50,8 @@ class RandomSearchConfig(BaseAlgorithmConfig):
     epochs: int = Field(5, gt=0, description="Passes over the synthetic training images for each candidate.")
     batch_size: int = Field(128, gt=0, description="Images per step.")
     optimizer: OptimizerConfig = OptimizerConfig()
+
+    search_settings: ClassVar[frozenset[str]] = frozenset({"candidates", "round_size"})
 
     @property
     def steps_to_show(self) -> int:

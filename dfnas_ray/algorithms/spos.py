@@ -34,6 +34,7 @@ class SposConfig(BaseAlgorithmConfig):
     evolution: EvolutionConfig = EvolutionConfig()
 
     trains_by_epochs: ClassVar[bool] = True
+    search_settings: ClassVar[frozenset[str]] = frozenset({"evolution"})
 
     @property
     def steps_to_show(self) -> int:

@@ -140,6 +140,22 @@ def test_what_was_measured_is_used_again_by_a_larger_benchmark(ray_cluster, expe
         assert len(texts) == len(set(texts))
 
 
+@pytest.mark.parametrize(
+    ("algorithm", "other"),
+    [
+        pytest.param(QUICK, {"candidates": 7}, id="random_search"),
+        pytest.param(SPOS, {"evolution": {"generations": 2}}, id="spos"),
+        pytest.param({"kind": "zero_cost", "batch_size": 16}, {"evolution": {"generations": 2}}, id="zero_cost"),
+        pytest.param({"kind": "alignment", "steps": 1, "batch_size": 16}, {"criterion": "loss"}, id="alignment"),
+    ],
+)
+def test_settings_of_the_search_alone_measure_nothing_anew(ray_cluster, experiment, recorder, algorithm, other):
+    settings = {"sources": ["noise"], "seeds": [0]}
+    run(experiment(algorithm, architectures=4, **settings))
+    run(experiment({**algorithm, **other}, architectures=6, **settings), recorder)
+    assert "benchmark: 4 of 6 measurements are there already." in recorder.said
+
+
 def test_a_population_is_measured_together_and_ranked_by_how_far_it_came(ray_cluster, experiment, tmp_path):
     halving = {
         "kind": "multi_fidelity",

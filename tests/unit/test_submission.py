@@ -93,6 +93,14 @@ def test_a_checkpoint_that_is_sent_or_on_shared_storage_is_accepted(project, pat
     assert prepare("run", file, [TEACHER % path, "run_dir=/shared/run"], project)
 
 
+def test_a_table_that_is_not_there_is_found_here(refusal, project):
+    assert "benchmark.table (nb201.csv) does not exist" in refusal("benchmark.table=nb201.csv")
+    (project / "nb201.csv").touch()
+    file = project / "experiments/tiny.yaml"
+    for table in ("nb201.csv", "/shared/nb201.csv", "s3://bucket/nb201.csv"):
+        assert prepare("benchmark", file, [f"benchmark.table={table}", "run_dir=/shared/run"], project)
+
+
 def test_a_dataset_that_torchvision_may_download_there_need_not_be_here(project):
     dataset = "evaluation.dataset={kind: torchvision, name: CIFAR10, arguments: {download: true}}"
     assert prepare("run", project / "experiments/tiny.yaml", [dataset, "run_dir=/shared/run"], project)

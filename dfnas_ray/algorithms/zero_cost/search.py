@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -36,6 +36,8 @@ class ZeroCostConfig(BaseAlgorithmConfig):
     batches: int = Field(2, gt=1, description="Batches: ZiCo compares gradients of all; NASWOT looks at the first.")
     repeats: int = Field(1, gt=0, description="Initialisations over which each figure is averaged.")
     evolution: EvolutionConfig = EvolutionConfig()
+
+    search_settings: ClassVar[frozenset[str]] = frozenset({"evolution"})
 
     @model_validator(mode="after")
     def _check(self) -> ZeroCostConfig:
