@@ -52,7 +52,8 @@ class ProgressBoard:
     """A handle that can be sent to workers. Losing the board loses bars and remarks, never work."""
 
     def __init__(self) -> None:
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+        # Not softly: an actor that needs no CPU would then be put on any node, and be lost with it.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self._actor = ray.remote(num_cpus=0, scheduling_strategy=here)(_Board).remote()
 
     def writer(self, worker: str) -> Callable[[float, str], None]:
