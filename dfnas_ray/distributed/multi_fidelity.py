@@ -3,12 +3,13 @@
 A candidate's results, and after every epoch its network, lie in the trial's folder; a candidate that Tune starts again, or
 that a later command starts again, goes on from its last epoch. Which candidates are stopped depends on the order in
 which results arrive, as it does with any asynchronous halving: two runs may keep different ones, but whatever was
-trained to the same rung has the same score in both. After a break the scheduler is told all earlier results before
-anything goes on; a candidate whose stop was decided, but not noted when the command was killed, may go one rung farther.
+trained to the same rung has the same score in both. After a break the scheduler knows all earlier results, and a
+candidate is compared once more at the last rung that it reached before it is trained on.
 """
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -38,6 +39,8 @@ from dfnas_ray.seeding import derive_seed
 from dfnas_ray.storage.arrivals import WholeSet
 from dfnas_ray.storage.location import Location
 from dfnas_ray.teachers.base import Teacher
+
+logger = logging.getLogger(__name__)
 
 _BUDGET = "budget"  # epochs in multiples of the lowest rung: an exact power of the factor, whatever was rounded
 
@@ -171,12 +174,12 @@ class _Experiment:
                 waiting.append({"number": number, "genotype": text})
         return waiting
 
-    def _scheduler(self, population: Population) -> AsyncHyperBandScheduler:
+    def _scheduler(self, population: Population) -> _Halving:
         """Return the scheduler, which knows already what candidates that are over or under way have shown."""
         config, rungs = self.config, self.config.rungs
         warnings.filterwarnings("ignore", message="All-NaN slice encountered")  # all diverged: said at the end
         np.random.seed(derive_seed(self.seed, "brackets") % 2**32)  # with numpy's global state Tune deals out brackets
-        scheduler = AsyncHyperBandScheduler(
+        scheduler = _Halving(
             time_attr=_BUDGET,
             metric=SCORE,
             mode="max",
@@ -186,12 +189,52 @@ class _Experiment:
             brackets=len(rungs) if config.scheduler == "hyperband" else 1,
         )
         for candidate in population.candidates:
-            told = SimpleNamespace(trial_id=f"before-{candidate.number}")
-            scheduler.on_trial_add(None, told)
-            for result in candidate.results:
-                score = config.score(result)
-                scheduler.on_trial_result(None, told, {_BUDGET: _budget(config, result["epochs"]), SCORE: score})
+            told = candidate.results
+            if config.is_open(candidate):
+                told = told[:-1]  # the last one is told again before it goes on: who knows what was decided then
+            scheduler.tell(candidate.number, [(_budget(config, r["epochs"]), config.score(r)) for r in told])
         return scheduler
+
+
+class _Halving(AsyncHyperBandScheduler):  # type: ignore[misc]
+    """Tune's halving, which knows a trial by its candidate: one that goes on is the one that it was before.
+
+    Under a new name its score would be compared with its own, and enter the rungs that it has passed already.
+    """
+
+    def tell(self, number: int, results: Sequence[tuple[int, float]]) -> None:
+        """Let the scheduler know what a candidate has shown before, as budgets and scores."""
+        candidate = _named(number)
+        super().on_trial_add(None, candidate)
+        for budget, score in results:
+            super().on_trial_result(None, candidate, {_BUDGET: budget, SCORE: score})
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """Assign a bracket to a new candidate; one that is known stays in its own."""
+        if _candidate(trial).trial_id not in self._trial_info:
+            super().on_trial_add(tune_controller, _candidate(trial))
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Decide on a candidate at a rung; one that is known there goes on."""
+        decision: str = super().on_trial_result(tune_controller, _candidate(trial), result)
+        return decision
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        """Forget the trial, not its results."""
+        super().on_trial_complete(tune_controller, _candidate(trial), result)
+
+    def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
+        """Forget the trial, not its results."""
+        super().on_trial_remove(tune_controller, _candidate(trial))
+
+
+def _candidate(trial: Any) -> SimpleNamespace:
+    """Return a stand-in for a trial that is named after its candidate."""
+    return _named(trial.config["candidate"]["number"])
+
+
+def _named(number: int) -> SimpleNamespace:
+    return SimpleNamespace(trial_id=f"candidate-{number}")
 
 
 class _Files:
@@ -247,18 +290,31 @@ class _CandidateTrial(tune.Trainable):  # type: ignore[misc]
         self.batches = make_batches(
             job, teacher, whole.images, whole, trial.algorithm.batch_size, self.seed, self.device
         )
-        self._take_up(config["candidate"])
+        self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._take_up(new_config["candidate"])
+        """Only remember the candidate: until the first step Tune may give it to another process instead.
+
+        What is taken up in a step may also fail and be tried again, as training may.
+        """
+        self.proposed: dict[str, Any] | None = new_config["candidate"]
         return True
 
     def step(self) -> dict[str, Any]:
+        if self.proposed is not None:
+            self._take_up(self.proposed)
+            self.proposed = None
+            if self.candidate.results:
+                return self._result()  # of a process that was lost: the scheduler may not have seen it
         candidate, config = self.candidate, self.settings
-        if config.is_open(candidate):  # else its process was lost after its last result, before Tune saw it
+        if config.is_open(candidate):
             epochs = next(rung for rung in config.rungs if rung > candidate.epochs)
             candidate.add(epochs, self.training.train_to(epochs, self._keep))
             self.files.write(candidate)
+        return self._result()
+
+    def _result(self) -> dict[str, Any]:
+        candidate, config = self.candidate, self.settings
         return {
             **config.measurement(candidate),
             _BUDGET: _budget(config, candidate.epochs),
@@ -303,10 +359,14 @@ class _Closing(tune.Callback):  # type: ignore[misc]
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         number = trial.config["candidate"]["number"]
-        candidate = self.files.read(number)
-        if candidate is None:
-            return
-        self.files.close(candidate, is_stopped=self.config.is_open(candidate))
+        try:
+            candidate = self.files.read(number)
+            if candidate is not None:
+                self.files.close(candidate, is_stopped=self.config.is_open(candidate))
+        except (
+            StorageError
+        ) as error:  # Tune would take it for the candidate's own, and train on; it is noted at the end
+            logger.warning("That candidate %d of %s is over could not be noted: %s", number, self.name, error)
         self.num_over += 1
         self.write(self.num_over, f"{self.name}: {self.num_over} candidates")
 

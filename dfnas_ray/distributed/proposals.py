@@ -52,6 +52,7 @@ class ArchitectureSearch(StudySearch):
             candidate.genotype for candidate in population.candidates if population.config.is_open(candidate)
         }
         self._proposals: dict[str, str] = {}  # Tune's trial: its proposal here
+        self._told: dict[str, int] = {}  # Tune's trial: the epochs of the last result that the study knows
         self._rng = numpy_generator(seed, "proposals", len(self.numbers))
         config, storage = population.config, InMemoryStorage()
         startup = num_startup_trials(config.candidates)
@@ -102,7 +103,8 @@ class ArchitectureSearch(StudySearch):
 
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
         """Report the score at a rung; a diverged training has none."""
-        if not math.isnan(result[SCORE]):
+        if not math.isnan(result[SCORE]) and self._told.get(trial_id) != result[EPOCHS]:
+            self._told[trial_id] = result[EPOCHS]
             super().on_trial_result(self._proposals[trial_id], {**result, TRAINING_ITERATION: result[EPOCHS]})
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
