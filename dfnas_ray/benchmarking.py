@@ -296,7 +296,7 @@ def _image_sets(pipeline: Pipeline, planned: Plan, teacher: Any) -> Callable[[So
             assert planned.config.real is not None
             dataset = planned.config.real.open("benchmark.real")
             return ranking.labelled_set(teacher, real_canvases(dataset, image_shape, size, seed), size)
-        return ranking.noise_set(teacher, size, seed)  # also where images do not matter, but have to be there
+        return ranking.noise_set(teacher, size.token if source is None else size, seed)
 
     return image_set
 

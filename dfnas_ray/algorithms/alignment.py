@@ -54,6 +54,12 @@ class AlignmentConfig(AlignmentSettings):
             raise ValueError(
                 f"initial ({self.initial}) is more than all candidates ({self.candidates}). Lower it, or raise candidates."
             )
+        judged_by = self.rank_sum_of if self.criterion == "rank_sum" else (self.criterion,)
+        if self.steps == 0 and (trained := [name for name in judged_by if name.startswith("train_")]):
+            raise ValueError(
+                f"criterion ({' + '.join(trained)}) is measured while candidates are trained, and steps is 0. Raise steps, or "
+                "set criterion: alignment."
+            )
         return self
 
     @property

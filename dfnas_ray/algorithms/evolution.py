@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -74,10 +74,18 @@ class Evolution:
 
     def tell(self, scores: Sequence[float]) -> None:
         """Take the scores of the candidates of the last `ask`, in their order; higher is better, NaN is worst."""
-        for genotype, score in zip(self._asked, scores, strict=True):
-            self.scores[genotype] = -math.inf if math.isnan(score) else score
+        self.update_scores(dict(zip(self._asked, scores, strict=True)))
         self._asked = []
         self.generation += 1
+
+    @property
+    def asked(self) -> list[Genotype]:
+        """The candidates of the last `ask` whose scores are awaited."""
+        return list(self._asked)
+
+    def update_scores(self, scores: Mapping[Genotype, float]) -> None:
+        """Take scores, of new candidates or anew; NaN is worst."""
+        self.scores.update({genotype: -math.inf if math.isnan(score) else score for genotype, score in scores.items()})
 
     def best(self) -> Genotype:
         """Return the genotype of the highest score; the first found wins a tie."""

@@ -190,7 +190,9 @@ class _Queue:
         self.teacher, self.images_of, self.board = teacher, images_of, board
         self.recorded = rankings
         self.missing = {ranking: recorded.missing(architectures) for ranking, recorded in rankings.items()}
-        self.waiting = deque(ranking for ranking, texts in self.missing.items() if texts)
+        # Populations last: each is a Tune experiment, during which nothing else is recorded.
+        waiting = [ranking for ranking, texts in self.missing.items() if texts]
+        self.waiting = deque(sorted(waiting, key=_is_population))
         self.chunks: deque[tuple[Ranking, ray.ObjectRef[Scorer], list[str]]] = deque()
         self.preparing: dict[ray.ObjectRef[None], tuple[Ranking, ray.ObjectRef[Scorer]]] = {}
         self.measuring: dict[ray.ObjectRef[Any], tuple[Ranking, list[str]]] = {}
@@ -201,6 +203,8 @@ class _Queue:
         """Return when nothing is missing."""
         while self.waiting or self.chunks or self.preparing or self.measuring:
             while (self.chunks or self.waiting) and len(self.preparing) + len(self.measuring) < in_flight:
+                if not self.chunks and _is_population(self.waiting[0]) and (self.preparing or self.measuring):
+                    break
                 self.submit()
             if not (self.preparing or self.measuring):
                 continue  # the last one was a population
@@ -226,7 +230,7 @@ class _Queue:
             return
         ranking = self.waiting.popleft()
         images = self.images_of(ranking)
-        if ranking.trial.algorithm.measures_population:
+        if _is_population(ranking):
             texts, started = self.missing[ranking], time.monotonic()
             trial = ranking.trial._replace(name="population")
             measurements = measure_population(
@@ -245,6 +249,10 @@ class _Queue:
         self.recorded[ranking].add(texts, measurements, seconds)
         self.num_measured += len(texts)
         self.write(self.num_measured, ranking.name)
+
+
+def _is_population(ranking: Ranking) -> bool:
+    return ranking.trial.algorithm.measures_population
 
 
 def scores_of(

@@ -22,6 +22,7 @@ from dfnas_ray.synthesis.regions import center_crop
 from dfnas_ray.teachers.base import Teacher
 
 _BATCH_SIZE = 250
+_TOKEN_IMAGES = 256
 
 Canvases = np.ndarray[Any, np.dtype[np.uint8]]
 """(N, C, H', W')."""
@@ -52,6 +53,11 @@ class SetSize:
     def images(self) -> int:
         """Number of images."""
         return self.shards * self.rows
+
+    @property
+    def token(self) -> SetSize:
+        """The size of a set that has to be there, and that nothing depends on."""
+        return SetSize(1, min(_TOKEN_IMAGES, self.images), self.canvas)
 
     @property
     def ids(self) -> np.ndarray[Any, np.dtype[np.uint64]]:

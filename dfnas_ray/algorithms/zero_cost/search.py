@@ -140,12 +140,12 @@ class ZeroCost(EvolutionarySearch):
 
     def tell(self, measurements: Sequence[Measurement]) -> list[float]:
         """Take the generation's figures, and score all candidates anew."""
-        candidates = self.evolution.ask()
+        candidates = self.evolution.asked
         self.measured.update(zip(candidates, measurements, strict=True))
         scores = self._scores()
         told = [scores[candidate] for candidate in candidates]
         self.evolution.tell(told)
-        self.evolution.scores.update(scores)
+        self.evolution.update_scores(scores)
         return told
 
     def rank(self, measurements: Sequence[Measurement]) -> list[float]:

@@ -10,31 +10,49 @@ import copy
 import math
 
 import torch
+from torch import nn
 
 from dfnas_ray.algorithms.zero_cost.candidate import Candidate, evaluation_mode, weighted_layers
+
+_SCALE = 1e-120  # of the input and of the output: what lies between stays within float64 in deeper networks
 
 
 def synflow(candidate: Candidate) -> float:
     r"""Return :math:`\log \sum_\theta |\theta \, \partial R / \partial \theta|` over all weights.
 
     :math:`R = 1^T f_{|\theta|}(1)`: the sum of the outputs for an input of ones, with every weight replaced by its
-    absolute value and BatchNorm the identity. In float64, since the flow grows exponentially with depth.
+    absolute value, BatchNorm the identity and every ReLU6 a ReLU, since it would let nothing through that is larger than 6.
+    The flow grows exponentially with depth: it is computed in float64, and scaled where it is linear.
 
     Returns:
-        The logarithm, which keeps the order; minus infinity where nothing flows.
+        The logarithm, which keeps the order; minus infinity where nothing flows, infinity beyond what float64 holds.
     """
-    network = copy.deepcopy(candidate.network).double()
+    network = _linear_on_positives(candidate.network)
     weights = [layer.weight for layer in weighted_layers(network)]
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.abs_()
     device = weights[0].device
-    ones = torch.ones(1, *candidate.image_shape, dtype=torch.float64, device=device)
+    ones = torch.full((1, *candidate.image_shape), _SCALE, dtype=torch.float64, device=device)
     with evaluation_mode(network):
-        gradients = torch.autograd.grad(network(ones).sum(), weights, allow_unused=True)
+        gradients = torch.autograd.grad(network(ones).sum() * _SCALE, weights, allow_unused=True)
     flow = sum(
         float((weight.detach() * gradient).abs().sum())
         for weight, gradient in zip(weights, gradients, strict=True)
         if gradient is not None
     )
-    return math.log(flow) if flow > 0 else -math.inf
+    if not math.isfinite(flow):
+        return math.inf
+    return math.log(flow) - 2 * math.log(_SCALE) if flow > 0 else -math.inf
+
+
+def _linear_on_positives(network: nn.Module) -> nn.Module:
+    """Return a copy in float64 that is linear where all weights and inputs are positive."""
+    copied = copy.deepcopy(network).double()
+    for module in copied.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.reset_running_stats()  # proxies before this one may have run images through it
+        for name, child in module.named_children():
+            if isinstance(child, nn.ReLU6):
+                setattr(module, name, nn.ReLU())
+    return copied

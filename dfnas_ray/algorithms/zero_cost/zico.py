@@ -20,15 +20,16 @@ def zico(candidate: Candidate) -> float:
     distribution, where the paper has labels. Weights without variance are left out, and so are layers without gradient.
     """
     weights = [layer.weight for layer in weighted_layers(candidate.network)]
-    total = [torch.zeros_like(weight) for weight in weights]
-    squares = [torch.zeros_like(weight) for weight in weights]
+    # In float64: where gradients are alike, little is left of the difference between mean square and squared mean.
+    total = [torch.zeros_like(weight, dtype=torch.float64) for weight in weights]
+    squares = [torch.zeros_like(weight, dtype=torch.float64) for weight in weights]
     for images, teacher_logits in candidate.batches:
         loss = F.cross_entropy(candidate.network(images), teacher_logits.softmax(1))
         gradients = torch.autograd.grad(loss, weights, allow_unused=True)
         for mean, square, gradient in zip(total, squares, gradients, strict=True):
             if gradient is not None:
                 mean += gradient.abs()
-                square += gradient.square()
+                square += gradient.double().square()
     count, score = len(candidate.batches), 0.0
     for mean, square in zip(total, squares, strict=True):
         mean /= count

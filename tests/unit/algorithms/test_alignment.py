@@ -154,7 +154,7 @@ def test_a_candidate_that_is_the_teacher_is_fully_aligned(problem, monkeypatch):
     layers = [nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 8, 3, stride=2, padding=1), Classifier(8, 10)]
     teacher = nn.Sequential(*layers)  # no BatchNorm, which computes otherwise in training
     problem.train.model = problem.validation.model = teacher
-    scorer = make_alignment(problem, steps=0).scorer()
+    scorer = make_alignment(problem, steps=0, criterion="alignment").scorer()
     monkeypatch.setattr(type(problem.space), "build", lambda self, genotype: teacher)
     (found,) = scorer([problem.space.cheapest()])
     expected = measured(1, (1, 1), loss=0, agreement=1, train_alignment=0, train_loss=0)
@@ -181,7 +181,7 @@ def test_all_candidates_see_the_same_batches_and_the_teacher_is_left_behind(prob
 
 
 def test_untrained_networks_can_be_measured(problem, chain):
-    (found,) = make_alignment(problem, steps=0).scorer()([chain.decode("1111")])
+    (found,) = make_alignment(problem, steps=0, criterion="alignment").scorer()([chain.decode("1111")])
     assert found["train_loss"] == 0
     assert found["alignment"] > 0
 

@@ -41,6 +41,24 @@ def test_evolution_stays_within_the_limit_and_scores_nothing_twice():
     assert max(Counter(asked).values()) == 1  # 30 generations ask for more than the 81 architectures there are
 
 
+def test_a_score_that_is_not_a_number_is_the_worst_also_when_it_is_told_anew():
+    evolution = evolve(population=2, mutations=1, crossovers=1)
+    first, second = evolution.ask()
+    evolution.tell([1.0, 2.0])
+    assert evolution.best() == second
+    evolution.update_scores({second: float("nan")})
+    assert evolution.ranked() == [first, second]
+
+
+def test_what_is_awaited_is_not_drawn_anew():
+    evolution = evolve()
+    assert evolution.asked == []
+    asked = evolution.ask()
+    assert evolution.asked == asked
+    evolution.tell([0.0] * len(asked))
+    assert evolution.asked == []
+
+
 def test_evolution_asked_twice_answers_the_same():
     evolution = evolve()
     assert evolution.ask() == evolution.ask()

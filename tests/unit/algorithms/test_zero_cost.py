@@ -55,6 +55,37 @@ def test_synflow_of_a_network_without_flow_is_minus_infinity():
     assert synflow(candidate(nn.Sequential(nn.Flatten(), linear((0.0,), (0.0,)), linear((1.0, 1.0))))) == -math.inf
 
 
+def test_synflow_does_not_depend_on_what_ran_through_the_network_before():
+    network = nn.Sequential(
+        nn.Conv2d(1, 3, 3, padding=1), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), linear((1.0,) * 27)
+    )
+    initialize(network)
+    before = synflow(candidate(network, shape=(1, 3, 3)))
+    network(5 * torch.randn(4, 1, 3, 3, generator=torch.Generator().manual_seed(0)))  # in training mode
+    assert not torch.equal(network[1].running_mean, torch.zeros(3))
+    assert synflow(candidate(network, shape=(1, 3, 3))) == before
+
+
+def test_synflow_passes_a_relu6_as_it_passes_a_relu():
+    def network(activation):
+        return nn.Sequential(nn.Flatten(), linear((20.0,), (30.0,)), activation, linear((5.0, 7.0)))
+
+    assert synflow(candidate(network(nn.ReLU6()))) == pytest.approx(math.log(2 * (20 * 5 + 30 * 7)))
+    assert synflow(candidate(network(nn.ReLU()))) == pytest.approx(math.log(2 * (20 * 5 + 30 * 7)))
+
+
+@pytest.mark.parametrize("depth", [1, 200, 250])
+def test_synflow_of_a_deep_network_does_not_overflow(depth):
+    # Every layer multiplies the flow by 30: 30^250 is 10^369, more than a float64 holds.
+    network = nn.Sequential(nn.Flatten(), *(linear((30.0,)) for _ in range(depth)))
+    assert synflow(candidate(network)) == pytest.approx(math.log(depth) + depth * math.log(30))
+
+
+def test_synflow_beyond_float64_is_infinite_and_not_the_lowest():
+    network = nn.Sequential(nn.Flatten(), *(linear((30.0,)) for _ in range(400)))
+    assert synflow(candidate(network)) == math.inf
+
+
 # NASWOT
 
 
@@ -83,22 +114,30 @@ def test_proxies_leave_no_hooks_behind():
 # ZiCo
 
 
+class OneLogit(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = linear((0.0,))
+
+    def forward(self, x):
+        logit = self.layer(x.flatten(1))
+        return torch.cat([logit, torch.zeros_like(logit)], dim=1)
+
+
 def test_zico_equals_the_hand_computed_ratio():
     # One weight w = 0 on two logits (w x, 0): p = 1/2. With the teacher sure of class 0, dL/dw = (p - 1) x = -x / 2.
     # Batches x = 1 and x = 3: |gradients| 0.5 and 1.5, mean 1, standard deviation 0.5: log(1 / 0.5).
-    class OneLogit(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.layer = linear((0.0,))
-
-        def forward(self, x):
-            logit = self.layer(x.flatten(1))
-            return torch.cat([logit, torch.zeros_like(logit)], dim=1)
-
     sure = torch.tensor([[100.0, 0.0]])
     images = [torch.full((1, 1, 1, 1), value) for value in (1.0, 3.0)]
     measured = zico(candidate(OneLogit(), *images, logits=sure, blocks=[nn.Identity()]))
     assert measured == pytest.approx(math.log(2), rel=1e-5)
+
+
+def test_zico_sees_the_small_difference_of_gradients_that_are_alike():
+    # As above; |gradients| 0.5 and 0.5 (1 + 1e-5): mean over standard deviation is 2e5, where float32 would cancel.
+    images = [torch.full((1, 1, 1, 1), value) for value in (1.0, 1.00001)]
+    measured = zico(candidate(OneLogit(), *images, logits=torch.tensor([[100.0, 0.0]]), blocks=[nn.Identity()]))
+    assert measured == pytest.approx(math.log(2e5), rel=2e-3)
 
 
 # AZ-NAS
