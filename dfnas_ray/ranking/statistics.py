@@ -3,7 +3,8 @@ r"""How well scores agree with true accuracies.
 Kendall's :math:`\tau_b` (Kendall 1945, Biometrika 33, 239-251) and Spearman's :math:`\rho` look at the whole order,
 the regret of the top k at what a search would return: the best accuracy of all minus the best among the k architectures
 of the highest scores. Intervals are percentile bootstraps over architectures (Efron & Tibshirani 1993, Ch. 13) of the
-mean over seeds; they do not hold how much seeds differ, which is given beside them.
+mean over seeds; they do not hold how much seeds differ, which is given beside them. That of a regret is rough: it is a
+difference of maxima, which the bootstrap follows badly, and an architecture drawn twice takes two of the k places.
 
 Shapes: S seeds, N architectures, R resamples. A NaN score is the lowest.
 """
