@@ -130,6 +130,8 @@ class Pipeline(Session):
     def run(self) -> dict[str, Outcome]:
         """Go the whole way; without an evaluation dataset, as far as retraining."""
         self.check()
+        if not self.synthesis_stage().is_done:
+            stages.check_later_stages_fit(self)
         search = self.search()  # it may begin before all images are made
         outcomes = {"synthesis": self.synthesize(), "search": search, **self.retrain()}
         if self.config.evaluation.dataset is not None:

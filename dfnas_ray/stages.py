@@ -155,12 +155,30 @@ def describe_images(
     return summary
 
 
+def check_later_stages_fit(session: Session) -> None:
+    """Make sure that the cluster can hold what comes after synthesis, before hours are spent on that.
+
+    Raises:
+        ClusterError: it cannot; names the stage and what it asks for.
+    """
+    _check_search_fits(session)
+    _check_retraining_fits(session)
+
+
+def _check_search_fits(session: Session) -> None:
+    resources = session.config.cluster.search
+    session.runtime.check_fits("search", resources, 1 + resources.scoring_workers)
+
+
+def _check_retraining_fits(session: Session) -> None:
+    session.runtime.check_fits("retraining", session.config.cluster.retraining, session.config.retraining.num_workers)
+
+
 def search(session: Session, stage: StageDir, images: Location) -> dict[str, Any]:
     """Run every trial on the images of a folder, and choose among all finalists by training each one alone."""
     from dfnas_ray.distributed.search_trials import compare_architectures, read_results
 
-    resources = session.config.cluster.search
-    session.runtime.check_fits("search", resources, 1 + resources.scoring_workers)
+    _check_search_fits(session)
     job = _run_trials(session, stage, session.images(images))
     trials = read_results(job)
     found = {
@@ -227,7 +245,7 @@ def retrain(session: Session, stage: StageDir, architecture: Architecture, image
     from dfnas_ray.distributed.board import ProgressBoard
 
     config, resources = session.config.retraining, session.config.cluster.retraining
-    session.runtime.check_fits("retraining", resources, config.num_workers)
+    _check_retraining_fits(session)
     job = retraining.RetrainingJob(
         config,
         resources,

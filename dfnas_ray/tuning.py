@@ -24,6 +24,7 @@ from dfnas_ray.synthesis.checks import check_synthesis
 from dfnas_ray.teachers import Teacher
 
 STAGE = "sweep"
+_BETWEEN = 0.38  # of a range: no whole number where only whole numbers will do
 
 
 def sweep(pipeline: Pipeline) -> Outcome:
@@ -57,17 +58,23 @@ def sweep_config(config: ExperimentConfig) -> SweepConfig:
 
 
 def check_ranges(teacher: Teacher, config: ExperimentConfig, sweep: SweepConfig) -> None:
-    """Try each range's ends on the teacher, so that no hours are spent before a wrong one is met.
+    """Try each range's ends, and a point between them, on the teacher: no hours are spent before a wrong one is met.
 
     Raises:
         ConfigError: names the setting and its value.
     """
     for path, range_ in sweep.settings.items():
-        for limit in range_.categories or range_.limits:
+        for value in range_.categories or (*range_.limits, range_.at(_BETWEEN)):
             try:
-                check_synthesis(teacher, sweep.synthesis(config.synthesis, {path: limit}, fixed=True))
+                check_synthesis(teacher, sweep.synthesis(config.synthesis, {path: value}, fixed=True))
             except DfnasError as error:
-                raise ConfigError(f"sweep.settings.{path} at {limit!r}: {error}") from error
+                raise ConfigError(f"sweep.settings.{path} at {value!r}: {error}") from error
+    num_shards = sweep.synthesis(config.synthesis, {}, fixed=True).num_shards
+    if sweep.pruning is not None and sweep.pruning.min_shards > num_shards:
+        raise ConfigError(
+            f"sweep.pruning.min_shards ({sweep.pruning.min_shards}) is more than the {num_shards} shards that a trial makes. "
+            "Lower it, or raise synthesis.num_shards."
+        )
 
 
 def sweep_inputs(pipeline: Pipeline) -> dict[str, Any]:

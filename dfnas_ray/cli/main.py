@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import functools
 import logging
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import typer
 from rich.text import Text
@@ -30,6 +33,21 @@ from dfnas_ray.errors import DfnasError
 
 EXIT_USER_ERROR = 2
 
+
+def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
+    """Say what Ctrl-C leaves."""
+
+    @functools.wraps(command)
+    def interruptible(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except KeyboardInterrupt:
+            err.print("Interrupted. What is finished is kept; the same command goes on from there.")
+            raise typer.Exit(EXIT_INTERRUPTED) from None
+
+    return interruptible
+
+
 app = typer.Typer(
     name="dfnas",
     help="Data-free neural architecture search: from a trained classifier's checkpoint to a better network, without its "
@@ -39,7 +57,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 for module in (run, synthesize, search, retrain, evaluate, report, sweep, benchmark, submit):
-    app.command()(getattr(module, module.__name__.rsplit(".", 1)[-1]))
+    app.command()(_interruptible(getattr(module, module.__name__.rsplit(".", 1)[-1])))
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(space.app, name="space")
 app.add_typer(teacher.app, name="teacher")
@@ -59,9 +77,6 @@ def main() -> None:
         _fail(
             f"{error}. Free space or choose another run_dir, and run the same command again: what is finished is kept."
         )
-    except KeyboardInterrupt:
-        err.print("Interrupted. What is finished is kept; the same command goes on from there.")
-        sys.exit(EXIT_INTERRUPTED)
 
 
 def _fail(message: str) -> None:

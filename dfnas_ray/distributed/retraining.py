@@ -65,8 +65,14 @@ def retrain(
     from ray.train.torch import TorchTrainer
     from ray.train.v2.api.exceptions import TrainingFailedError
 
+    class Trainer(TorchTrainer):  # type: ignore[misc]
+        """Leaves Ctrl-C to the command: Ray Train's own handler would end the process, and stay for what comes after."""
+
+        def _register_sigint_handler(self, controller: Any) -> None:
+            pass
+
     resources = job.resources
-    trainer = TorchTrainer(
+    trainer = Trainer(
         _worker,
         train_loop_config={"job": job, "teacher": [ray.put(teacher)], "images": [images], "board": board},
         scaling_config=ray.train.ScalingConfig(

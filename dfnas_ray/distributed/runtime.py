@@ -31,6 +31,7 @@ _WORKERS_SETTING = {  # per stage: what sets its number of workers, and how many
 _QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",  # Tune's banner, printed even with verbose=0
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # halves the cost of a trial
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # it would end an experiment as if it were finished
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # most of a short job's time is this polling
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_USAGE_STATS_ENABLED": "0",

@@ -66,13 +66,23 @@ class BenchmarkTable:
             )
         available = np.arange(first, end)
         count = config.architectures or len(available)
+        if len(available) < 2:
+            where = f"benchmark.rows [{first}, {end}] holds" if config.rows else f"The table {config.table} has"
+            raise ConfigError(f"{where} {len(available)} row(s), and there is an order only among two or more.")
         if not 2 <= count <= len(available):
             where = f"benchmark.rows [{first}, {end}] holds" if config.rows else "the table has"
             raise ConfigError(
                 f"benchmark.architectures ({count:,}) must be between 2 and the {len(available):,} rows that {where}."
             )
         drawn = numpy_generator(seed, "benchmark-sample").permutation(available)[:count]
-        return self.take(np.sort(drawn))
+        sample = self.take(np.sort(drawn))
+        if np.ptp(sample.accuracies) == 0:
+            raise ConfigError(
+                f"benchmark: the {count:,} architectures drawn all have the same value ({sample.accuracies[0]:g}) in the column "
+                f"{self.accuracy_column!r} of {config.table}: there is no order to agree with. Draw more with "
+                "benchmark.architectures, or name another column with benchmark.accuracy_column."
+            )
+        return sample
 
 
 def read_table(config: BenchmarkConfig, space: SearchSpace) -> BenchmarkTable:
@@ -93,6 +103,8 @@ def read_table(config: BenchmarkConfig, space: SearchSpace) -> BenchmarkTable:
             f"benchmark.architecture_column ({config.architecture_column!r}) is not in the table {config.table}, whose "
             f"columns are {', '.join(columns)}."
         )
+    if table.num_rows == 0:
+        raise DatasetError(f"The table {config.table} has no rows.")
     texts = table[config.architecture_column]
     if not (pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type)):
         raise DatasetError(
@@ -100,8 +112,6 @@ def read_table(config: BenchmarkConfig, space: SearchSpace) -> BenchmarkTable:
             "Architectures must be written as text."
         )
     name = _accuracy_column(table, config)
-    if table.num_rows == 0:
-        raise DatasetError(f"The table {config.table} has no rows.")
     return BenchmarkTable(_genotypes(texts.to_pylist(), space, config), _accuracies(table[name], name, config), name)
 
 

@@ -390,6 +390,29 @@ def test_more_gpus_than_the_cluster_has_are_refused(refused, ray_cluster):
     assert "Lower cluster.synthesis.gpus" in message
 
 
+@pytest.mark.ray
+def test_what_a_later_stage_asks_for_is_refused_before_the_first_begins(refused, ray_cluster, tmp_path):
+    message = refused("run", "--set", "cluster.retraining.cpus=64")
+    assert "cluster.retraining.cpus=64" in message
+    assert not list(tmp_path.rglob("synthesis"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ("{settings: {synthesis.rounds: {uniform: [1, 3]}}}", ["sweep.settings.synthesis.rounds at 1.76"]),
+        (
+            "{settings: {synthesis.lr: {uniform: [0.1, 1]}}, pruning: {min_shards: 9}}",
+            ["sweep.pruning.min_shards (9)", "3 shards"],
+        ),
+    ],
+)
+def test_a_sweep_that_could_not_run_is_refused_before_it_starts(refused, settings, words):
+    message = refused("sweep", "--set", f"sweep={settings}")
+    for word in words:
+        assert word in message
+
+
 def test_config_show_prints_what_loads_back_to_the_same_experiment(dfnas, tiny_yaml, tmp_path):
     override = "synthesis.regularizers.bn_statistics.weight=3"
     code, out, _ = dfnas("config", "show", tiny_yaml, "--set", override)

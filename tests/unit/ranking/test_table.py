@@ -1,6 +1,7 @@
 """Tables of true accuracies: what is read, what is drawn, and what is refused."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +67,8 @@ def test_columns_are_found_or_named(read):
         ("arch,a\n00,good\n", {}, ConfigError, "no column of numbers"),
         ("arch,a\n00,1\n", {"accuracy_column": "b"}, ConfigError, "accuracy_column.*'b'.*columns are arch, a"),
         ("arch,a\n00,good\n", {"accuracy_column": "a"}, DatasetError, "a of the table .* not hold numbers alone"),
-        ("arch,accuracy\n", {"accuracy_column": "accuracy"}, DatasetError, "not hold numbers|no rows"),
+        ("arch,accuracy\n", {"accuracy_column": "accuracy"}, DatasetError, "has no rows"),
+        ("arch,accuracy\n", {}, DatasetError, "has no rows"),
         ("arch,accuracy\n00,1,2\n", {}, DatasetError, "cannot be read.*CSV file"),
         ("", {}, DatasetError, "cannot be read.*CSV file"),
     ],
@@ -114,12 +116,18 @@ def test_a_larger_sample_holds_the_smaller_one(whole):
         ({"architectures": 10}, r"architectures \(10\).*between 2 and the 9 rows that the table has"),
         ({"architectures": 4, "rows": (0, 3)}, r"architectures \(4\).*3 rows that benchmark.rows \[0, 3\] holds"),
         ({"rows": (4, 12)}, r"rows \[4, 12\] ends beyond the table, which has 9 rows"),
-        ({"rows": (4, 5)}, "between 2 and the 1 rows"),
+        ({"rows": (4, 5)}, r"rows \[4, 5\] holds 1 row\(s\)"),
     ],
 )
 def test_more_than_there_is_cannot_be_drawn(whole, settings, message):
     with pytest.raises(ConfigError, match=message):
         whole.sample(BenchmarkConfig(**settings), 0)
+
+
+def test_equal_accuracies_have_no_order(whole):
+    accuracies = np.full(len(whole), 90.0)
+    with pytest.raises(ConfigError, match=r"all have the same value \(90\) in the column 'accuracy'"):
+        replace(whole, accuracies=accuracies).sample(BenchmarkConfig(), 0)
 
 
 @pytest.mark.skipif("DFNAS_DATA" not in os.environ, reason="DFNAS_DATA names no folder with nasbench201_cifar10.csv")
