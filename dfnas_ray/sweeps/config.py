@@ -72,7 +72,7 @@ class SweepConfig(BaseModel):
     student: StudentConfig = StudentConfig()
     reference: ReferenceConfig = ReferenceConfig()
     verifier: TeacherConfig | None = Field(
-        None, description="A second, independent classifier for the objective verifier. Not data-free."
+        None, description="A second, independent classifier for the objective verifier_agreement. Not data-free."
     )
     labelled: DatasetConfig | None = Field(
         None, description="Labelled real images for the objective labelled_accuracy. Not data-free."
