@@ -178,6 +178,16 @@ def _other_tiles(artefacts: Artefacts, comparison: Comparison | None) -> list[di
             of_teacher = "of the teacher's" if relative is not None else "of the network found"
             shown = formatting.percent(relative, 0) if relative is not None else formatting.quantity(value)
             tiles.append({"label": label, "value": shown, "note": _note(of_teacher, value, relative), "role": ""})
+    benchmark = artefacts["benchmark"]
+    if benchmark.finished:
+        tiles.append(
+            {
+                "label": "Kendall's tau",
+                "value": f"{benchmark.get('tau'):.3f}",
+                "note": f"best without data: {benchmark.get('best')}",
+                "role": "",
+            }
+        )
     images = artefacts["synthesis"].get("images")
     if images is not None:
         shards = formatting.plural(artefacts["synthesis"].get("shards", 0), "shard")
@@ -203,6 +213,8 @@ def _ratio(value: float | None, reference: float | None) -> float | None:
 
 
 def _missing(artefacts: Artefacts) -> list[dict[str, str]]:
+    if artefacts["benchmark"].finished and artefacts["search"].status == "missing":
+        return []  # rankings were all that was asked for
     why = {"missing": "not finished yet", "outdated": "outdated: made from what a later command replaced"}
     missing = [
         {"title": _STAGE_TITLES[stage.name], "why": why[stage.status]}

@@ -47,6 +47,8 @@ def add_benchmark():
         sink = pa.BufferOutputStream()
         pq.write_table(pa.table(columns), sink)
         (stage.location / "scores.parquet").write_bytes(memoryview(sink.getvalue()))
+        best = next((one for one in rows if one["best"]), rows[0])
+        summary |= {"best": best["title"], "tau": best["tau"]["mean"]}
         stage.finish({**summary, "rankings": len(rows), "seconds": 12.0})
         return stage
 
@@ -76,7 +78,15 @@ def test_rankings_stand_in_the_order_of_merit_with_the_best_of_those_without_dat
     assert "0.55 … 0.65" in section
     assert "rows 0 to 39 of the table's 50" in " ".join(section.split())
     assert "No real image has been read" not in page
-    assert "Search</strong>: not finished yet" in page
+
+
+def test_a_benchmark_alone_is_a_whole_report_that_begins_with_its_best_ranking(run, add, add_benchmark):
+    add.synthesis(run)
+    add_benchmark(run, *ROWS)
+    page, _ = section_of(run)
+    assert "Not in this report" not in page
+    assert "best without data: spos on synthetic" in page
+    assert "0.600" in page
 
 
 def test_without_real_images_the_page_says_so(run, add_benchmark):
