@@ -45,7 +45,9 @@ def _parse_limit(value: object) -> object:
 
 
 def _one_or_more(value: object) -> object:
-    return value if isinstance(value, list | tuple) else (value,)
+    """Return a list; a name alone stands for that kind with its defaults."""
+    members = value if isinstance(value, list | tuple) else (value,)
+    return tuple({"kind": member} if isinstance(member, str) else member for member in members)
 
 
 def _one_or_list(values: tuple[BaseModel, ...]) -> Any:

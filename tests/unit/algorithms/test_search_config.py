@@ -17,6 +17,13 @@ def names(*algorithms):
     return [trial.name for trial in config.trials]
 
 
+def test_a_name_alone_stands_for_that_kind_with_its_defaults():
+    config = SearchConfig(space="nasbench201", algorithm=["spos", {"kind": "random_search", "epochs": 1}])
+    assert config == SearchConfig(
+        space={"kind": "nasbench201"}, algorithm=[{"kind": "spos"}, {"kind": "random_search", "epochs": 1}]
+    )
+
+
 def test_labels_that_occur_twice_are_numbered():
     assert distinct(["a", "b", "a", "c"]) == ["a-1", "b", "a-2", "c"]
 
