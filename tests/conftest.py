@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -145,6 +146,11 @@ def tiny_run(ray_cluster, tiny_experiment, tmp_path_factory) -> SimpleNamespace:
     return SimpleNamespace(config=config, pipeline=pipeline, outcomes=outcomes, folder=folder)
 
 
+def _hear_interrupts() -> None:
+    """Undo what a shell does to jobs in the background, and to their children: they ignore SIGINT."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture(scope="session")
 def start_dfnas() -> Callable[..., subprocess.Popen[bytes]]:
     """Return a function that starts the installed command ``dfnas`` in a process group of its own."""
@@ -161,6 +167,7 @@ def start_dfnas() -> Callable[..., subprocess.Popen[bytes]]:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=_hear_interrupts,
             )
 
     return start
