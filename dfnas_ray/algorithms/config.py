@@ -44,7 +44,7 @@ def _parse_limit(value: object) -> object:
     return value
 
 
-def _one_or_more(value: object) -> object:
+def _members(value: object) -> object:
     """Return a list; a name alone stands for that kind with its defaults."""
     members = value if isinstance(value, list | tuple) else (value,)
     return tuple({"kind": member} if isinstance(member, str) else member for member in members)
@@ -63,7 +63,7 @@ def distinct(labels: Sequence[str]) -> list[str]:
     ]
 
 
-_FEW = (BeforeValidator(_one_or_more), PlainSerializer(_one_or_list))
+_FEW = (BeforeValidator(_members), PlainSerializer(_one_or_list))
 
 
 class Trial(NamedTuple):

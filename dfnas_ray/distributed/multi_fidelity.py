@@ -363,9 +363,8 @@ class _Closing(tune.Callback):  # type: ignore[misc]
             candidate = self.files.read(number)
             if candidate is not None:
                 self.files.close(candidate, is_stopped=self.config.is_open(candidate))
-        except (
-            StorageError
-        ) as error:  # Tune would take it for the candidate's own, and train on; it is noted at the end
+        except StorageError as error:
+            # Raised here, Tune would take it for a failure of the candidate, and train on. It is noted at the end.
             logger.warning("That candidate %d of %s is over could not be noted: %s", number, self.name, error)
         self.num_over += 1
         self.write(self.num_over, f"{self.name}: {self.num_over} candidates")
