@@ -44,7 +44,7 @@ def trainability(features: Sequence[Tensor], generator: torch.Generator) -> floa
     r"""Return the mean over blocks of :math:`2 - \sigma_l - 1 / \sigma_l`, at most 0.
 
     :math:`\sigma_l` is the largest singular value of the block's Jacobian (`jacobian_norm`): 1 keeps a gradient's size.
-    A block that does nothing has the highest value, as the formula says; published code ranks it lowest.
+    A block that does nothing has the highest value, as the formula says.
     """
     norms = [jacobian_norm(before, after, generator) for before, after in pairwise(features)]
     return sum(2 - norm - 1 / norm if norm > 0 else -math.inf for norm in norms) / len(norms)
