@@ -18,11 +18,15 @@ from typing import Any, Self
 import ray
 import torch
 from pydantic import ByteSize
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt
 
 from dfnas_ray.distributed.config import ClusterConfig, WorkerResources
 from dfnas_ray.errors import ClusterError
 
+logger = logging.getLogger(__name__)
+
 _CONNECT_SECONDS = 5.0
+_JOIN_ATTEMPTS = 5
 _WORKERS_SETTING = {  # per stage: what sets its number of workers, and how many there are besides
     "synthesis": ("cluster.synthesis.actors", 0),
     "search": ("cluster.search.scoring_workers", 1),
@@ -86,10 +90,16 @@ class RayRuntime:
                 )
             else:
                 _probe(address)
-                ray.init(address=address, log_to_driver=self.verbose, logging_level=level)
-        except (ConnectionError, OSError, RuntimeError, ValueError) as error:
+                _join(address, log_to_driver=self.verbose, logging_level=level)
+        except ConnectionAbortedError as error:  # Ray Client alone: its proxy answers, and cannot serve
             raise ClusterError(
-                f"Ray at cluster.address {address} cannot be reached: {str(error).splitlines()[0]} "
+                f"Ray at cluster.address {address} answers, and did not start a server for this command in "
+                f"{_JOIN_ATTEMPTS} attempts: {_reason(error)}. Look into ray_client_server*.err in the head's log folder "
+                "(/tmp/ray/session_latest/logs), or run the command on the cluster, with `dfnas submit`."
+            ) from error
+        except (OSError, RuntimeError, ValueError) as error:
+            raise ClusterError(
+                f"Ray at cluster.address {address} cannot be reached: {_reason(error)}. "
                 "Start a cluster there (`ray start --head`), or use --address local."
             ) from error
         self._started = True
@@ -302,6 +312,34 @@ def worker_device(threads: int) -> torch.device:
     torch.set_num_threads(threads)
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # on a machine without a GPU it says so
     return torch.device("cuda" if ray.get_gpu_ids() else "cpu")
+
+
+def _join(address: str, **options: Any) -> None:
+    """Join a cluster, again if need be: Ray Client's proxy forks beside its own threads, and loses about one server in
+    fourteen (ray-project/ray#63202)."""
+
+    def tell(state: RetryCallState) -> None:
+        assert state.outcome is not None
+        logger.warning(
+            "Ray Client at %s did not start a server for this command (%s): trying again, attempt %d of %d.",
+            address,
+            _reason(state.outcome.exception()),
+            state.attempt_number + 1,
+            _JOIN_ATTEMPTS,
+        )
+
+    Retrying(
+        retry=retry_if_exception_type(ConnectionAbortedError),
+        stop=stop_after_attempt(_JOIN_ATTEMPTS),
+        before_sleep=tell,
+        reraise=True,
+    )(ray.init, address=address, **options)
+
+
+def _reason(error: BaseException | None) -> str:
+    """What Ray says is wrong, in one line: the first of its message, or the last of the traceback that it encloses."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [repr(error)]
+    return lines[-1 if any("Traceback" in line for line in lines) else 0].rstrip(".")
 
 
 def _probe(address: str) -> None:

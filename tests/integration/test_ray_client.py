@@ -2,21 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 import yaml
-from ray_heads import ray_head
+from ray_heads import REPOSITORY, Head, ray_head
 from undisturbed import assert_undisturbed
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
-def test_a_run_through_ray_client_ends_with_the_same_bytes(tiny_run, tiny_values, tmp_path):
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tiny_values()))
-    run_dir = tmp_path / "run"
-    with ray_head("--num-cpus=2", "--num-gpus=0") as head:
-        assert head.client.startswith("ray://")
-        driver = head.dfnas("run", "tiny.yaml", "--run-dir", run_dir, "--address", head.client, cwd=tmp_path)
-        out, err = driver.communicate(timeout=500)
+LOSE_THE_FIRST_SERVER = """
+import os, sys
+if "--mode=specific-server" in sys.orig_argv:
+    try:
+        os.close(os.open({marker!r}, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        pass
+    else:
+        os._exit(1)
+"""
+
+
+def run_through(head: Head, tiny_values: Callable, folder: Path) -> str:
+    """Run the tiny experiment from outside of the cluster; return what the command said."""
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(tiny_values()))
+    assert head.client.startswith("ray://")
+    driver = head.dfnas("run", "tiny.yaml", "--run-dir", folder / "run", "--address", head.client, cwd=folder)
+    out, err = driver.communicate(timeout=500)
     assert driver.returncode == 0, out + err
     assert "Traceback" not in out + err
-    assert_undisturbed(run_dir, tiny_run.folder)
+    return out + err
+
+
+def test_a_run_through_ray_client_ends_with_the_same_bytes(tiny_run, tiny_values, tmp_path):
+    with ray_head("--num-cpus=2", "--num-gpus=0") as head:
+        run_through(head, tiny_values, tmp_path)
+    assert_undisturbed(tmp_path / "run", tiny_run.folder)
+
+
+def test_a_server_that_dies_before_the_command_is_connected_is_asked_for_again(tiny_run, tiny_values, tmp_path):
+    marker = tmp_path / "lost"
+    (tmp_path / "head").mkdir()
+    (tmp_path / "head" / "sitecustomize.py").write_text(LOSE_THE_FIRST_SERVER.format(marker=str(marker)))
+    path = f"{tmp_path / 'head'}:{REPOSITORY}"
+    with ray_head("--num-cpus=2", "--num-gpus=0", environment={"PYTHONPATH": path}) as head:
+        said = run_through(head, tiny_values, tmp_path)
+    assert marker.exists()
+    assert "Starting Ray client server failed" in said
+    assert "trying again, attempt 2 of 5" in said
+    assert_undisturbed(tmp_path / "run", tiny_run.folder)

@@ -164,6 +164,64 @@ def test_custom_resources_that_are_none_are_refused(custom):
         WorkerResources(custom=custom)
 
 
+# joining through Ray Client
+
+LOST_SERVER = """Initialization failure from server:
+Traceback (most recent call last):
+  File "proxier.py", line 772, in Datapath
+RuntimeError: Starting Ray client server failed. See ray_client_server_23000.err for detailed logs.
+
+"""
+
+
+@pytest.fixture
+def joining(monkeypatch):
+    """Return a function that makes Ray fail so many times before it joins; it returns the list of attempts."""
+
+    def failing(error: Exception, times: int) -> list[str]:
+        attempts = []
+
+        def init(address, **options):
+            attempts.append(address)
+            if len(attempts) <= times:
+                raise error
+
+        monkeypatch.setattr("ray.is_initialized", lambda: False)
+        monkeypatch.setattr("ray.init", init)
+        monkeypatch.setattr("dfnas_ray.distributed.runtime._probe", lambda address: None)
+        return attempts
+
+    return failing
+
+
+def test_a_server_that_the_proxy_loses_is_asked_for_again_and_a_line_says_so(joining, caplog):
+    attempts = joining(ConnectionAbortedError(LOST_SERVER), times=4)
+    RayRuntime(ClusterConfig(address="ray://head:10001")).ensure()
+    assert attempts == ["ray://head:10001"] * 5
+    assert len(caplog.messages) == 4
+    for words in ("ray://head:10001", "Starting Ray client server failed", "attempt 2 of 5"):
+        assert words in caplog.messages[0]
+
+
+def test_a_proxy_that_never_starts_a_server_is_an_error_that_says_why_and_where_to_look(joining):
+    attempts = joining(ConnectionAbortedError(LOST_SERVER), times=100)
+    with pytest.raises(ClusterError) as raised:
+        RayRuntime(ClusterConfig(address="ray://head:10001")).ensure()
+    assert len(attempts) == 5
+    for words in ("5 attempts: RuntimeError: Starting Ray client server failed. See", "log folder", "dfnas submit"):
+        assert words in str(raised.value)
+
+
+@pytest.mark.parametrize("error", [ConnectionError("Version mismatch.\nlong"), RuntimeError("")])
+def test_what_does_not_pass_by_itself_is_not_tried_again(joining, error):
+    attempts = joining(error, times=100)
+    with pytest.raises(
+        ClusterError, match=r"cannot be reached: (Version mismatch|RuntimeError\(''\))\. Start a cluster"
+    ):
+        RayRuntime(ClusterConfig(address="ray://head:10001")).ensure()
+    assert len(attempts) == 1
+
+
 # token_settings
 
 
