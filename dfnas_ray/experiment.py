@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self, Union, get_args, get_origin
+from typing import Any, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic.fields import FieldInfo
 
 from dfnas_ray.algorithms.config import SearchConfig
 from dfnas_ray.datasets import DatasetConfig
 from dfnas_ray.distributed.config import ClusterConfig
 from dfnas_ray.dotted import set_dotted
 from dfnas_ray.errors import ConfigError
+from dfnas_ray.explain import explain
 from dfnas_ray.ranking.config import BenchmarkConfig
 from dfnas_ray.search_spaces import SpaceConfig
 from dfnas_ray.sweeps.config import SweepConfig
@@ -121,7 +120,7 @@ def _validate(values: Mapping[str, Any]) -> ExperimentConfig:
     try:
         return ExperimentConfig.model_validate(values)
     except ValidationError as error:
-        raise ConfigError("\n".join(_explain(problem, values) for problem in error.errors())) from error
+        raise ConfigError(explain(error, values, ExperimentConfig)) from error
 
 
 def _check_sweep(values: Mapping[str, Any], sweep: SweepConfig) -> None:
@@ -181,102 +180,3 @@ def _override(values: dict[str, Any], override: str) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {path}: {text!r} is not a YAML value: {' '.join(str(error).split())}") from error
     return set_dotted(values, path, value, f"--set {path}")
-
-
-def _explain(problem: Any, values: Any) -> str:
-    """Turn one of pydantic's errors into a sentence that names the setting, its value and what would be right."""
-    names, model = _walk(problem["loc"], values)
-    path = ".".join(names) or "The experiment"
-    kind, value = problem["type"], problem["input"]
-    if kind == "extra_forbidden":
-        known = list(model.model_fields) if model else []
-        nearest = difflib.get_close_matches(names[-1], known, n=1, cutoff=0.5)
-        hint = f"Did you mean {nearest[0]}?" if nearest else f"Known here: {', '.join(known)}."
-        return f"{path} is not a setting. {hint}"
-    if kind == "missing":
-        return f"{path} is missing."
-    if kind == "union_tag_invalid":
-        return f"{path}.kind ({problem['ctx']['tag']!r}) must be one of {problem['ctx']['expected_tags']}."
-    if kind == "union_tag_not_found":
-        return f"{path}.kind is missing. It must be one of {', '.join(map(repr, _kinds(problem['loc'])))}."
-    message = problem["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
-    if kind == "value_error" and isinstance(value, Mapping | BaseModel):
-        return f"{path}: {message}" if names else message
-    return f"{path} ({_short(value)}): {message[0].lower()}{message[1:]}."
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _walk(location: tuple[int | str, ...], values: Any) -> tuple[list[str], type[BaseModel] | None]:
-    """Return the names in a pydantic location, and the model that the last one belongs to.
-
-    Left out are the tags of unions, and the number of a member that was given alone where a list may be given.
-    """
-    names: list[str] = []
-    annotation: Any = ExperimentConfig
-    owner: type[BaseModel] | None = None
-    for part in location:
-        annotation = _strip(annotation)
-        members = [member for member in get_args(annotation) if get_origin(annotation) in _UNIONS]
-        tagged = [m for m in map(_strip, members) if _is_model(m) and _tag(m) == part]
-        if tagged:
-            annotation = tagged[0]
-            continue
-        if members:
-            models = [m for m in map(_strip, members) if _is_model(m)]
-            annotation = models[0] if models else annotation
-        if not isinstance(part, int) or isinstance(values, list | tuple):
-            names.append(str(part))
-            values = _item(values, part)
-        if _is_model(annotation):
-            owner = annotation
-            field: FieldInfo | None = annotation.model_fields.get(str(part))
-            annotation = field.annotation if field else None
-        elif get_args(annotation):
-            annotation = get_args(annotation)[0]
-    return names, owner
-
-
-def _kinds(location: tuple[int | str, ...]) -> list[str]:
-    """Return the kinds of the union that a location ends at."""
-    annotation: Any = ExperimentConfig
-    for part in location:
-        annotation = _strip(annotation)
-        members = [m for m in map(_strip, get_args(annotation)) if get_origin(annotation) in _UNIONS and _is_model(m)]
-        tagged = [member for member in members if _tag(member) == part]
-        if tagged:
-            annotation = tagged[0]
-        elif _is_model(annotation):
-            annotation = annotation.model_fields[str(part)].annotation
-        elif members:
-            annotation = members[0].model_fields[str(part)].annotation
-        else:
-            annotation = get_args(annotation)[0]
-    return [_tag(member) for member in map(_strip, get_args(_strip(annotation))) if _is_model(member)]
-
-
-def _item(values: Any, part: int | str) -> Any:
-    """Return one level of the given values, or None where they are of another kind."""
-    try:
-        return values[part]
-    except (KeyError, IndexError, TypeError):
-        return None
-
-
-_UNIONS = (Union, type(int | str))
-
-
-def _strip(annotation: Any) -> Any:
-    return _strip(get_args(annotation)[0]) if get_origin(annotation) is Annotated else annotation
-
-
-def _is_model(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
-
-
-def _tag(model: type[BaseModel]) -> Any:
-    field = model.model_fields.get("kind")
-    return get_args(field.annotation)[0] if field else None

@@ -69,11 +69,12 @@ def check_ranges(teacher: Teacher, config: ExperimentConfig, sweep: SweepConfig)
                 check_synthesis(teacher, sweep.synthesis(config.synthesis, {path: value}, fixed=True))
             except DfnasError as error:
                 raise ConfigError(f"sweep.settings.{path} at {value!r}: {error}") from error
-    num_shards = sweep.synthesis(config.synthesis, {}, fixed=True).num_shards
-    if sweep.pruning is not None and sweep.pruning.min_shards > num_shards:
+    most = sweep.most_rounds(config.synthesis)
+    if sweep.pruning is not None and sweep.pruning.min_rounds >= most:
         raise ConfigError(
-            f"sweep.pruning.min_shards ({sweep.pruning.min_shards}) is more than the {num_shards} shards that a trial makes. "
-            "Lower it, or raise synthesis.num_shards."
+            f"sweep.pruning.min_rounds ({sweep.pruning.min_rounds}) must be below the {most} rounds that a trial makes in all "
+            "its shards: nobody could be stopped before the end. Lower it, or raise synthesis.rounds or "
+            "synthesis.num_shards."
         )
 
 

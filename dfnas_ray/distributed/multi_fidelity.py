@@ -11,23 +11,22 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from io import BytesIO
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import ray
 import torch
 from ray import tune
-from ray.tune.schedulers import AsyncHyperBandScheduler
 
 from dfnas_ray.algorithms.base import SCORE, Measurement
 from dfnas_ray.algorithms.config import Trial
 from dfnas_ray.algorithms.multi_fidelity import Candidate, MultiFidelityConfig, Population
 from dfnas_ray.algorithms.stand_alone import CandidateTraining
 from dfnas_ray.distributed.board import ProgressBoard
+from dfnas_ray.distributed.halving import NumberedHalving
 from dfnas_ray.distributed.images import ImagesRef
 from dfnas_ray.distributed.proposals import ArchitectureSearch
 from dfnas_ray.distributed.runtime import cluster_room, worker_device
@@ -174,12 +173,13 @@ class _Experiment:
                 waiting.append({"number": number, "genotype": text})
         return waiting
 
-    def _scheduler(self, population: Population) -> _Halving:
+    def _scheduler(self, population: Population) -> NumberedHalving:
         """Return the scheduler, which knows already what candidates that are over or under way have shown."""
         config, rungs = self.config, self.config.rungs
         warnings.filterwarnings("ignore", message="All-NaN slice encountered")  # all diverged: said at the end
         np.random.seed(derive_seed(self.seed, "brackets") % 2**32)  # with numpy's global state Tune deals out brackets
-        scheduler = _Halving(
+        scheduler = NumberedHalving(
+            _number_of,
             time_attr=_BUDGET,
             metric=SCORE,
             mode="max",
@@ -196,45 +196,9 @@ class _Experiment:
         return scheduler
 
 
-class _Halving(AsyncHyperBandScheduler):  # type: ignore[misc]
-    """Tune's halving, which knows a trial by its candidate: one that goes on is the one that it was before.
-
-    Under a new name its score would be compared with its own, and enter the rungs that it has passed already.
-    """
-
-    def tell(self, number: int, results: Sequence[tuple[int, float]]) -> None:
-        """Let the scheduler know what a candidate has shown before, as budgets and scores."""
-        candidate = _named(number)
-        super().on_trial_add(None, candidate)
-        for budget, score in results:
-            super().on_trial_result(None, candidate, {_BUDGET: budget, SCORE: score})
-
-    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        """Assign a bracket to a new candidate; one that is known stays in its own."""
-        if _candidate(trial).trial_id not in self._trial_info:
-            super().on_trial_add(tune_controller, _candidate(trial))
-
-    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Decide on a candidate at a rung; one that is known there goes on."""
-        decision: str = super().on_trial_result(tune_controller, _candidate(trial), result)
-        return decision
-
-    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        """Forget the trial, not its results."""
-        super().on_trial_complete(tune_controller, _candidate(trial), result)
-
-    def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
-        """Forget the trial, not its results."""
-        super().on_trial_remove(tune_controller, _candidate(trial))
-
-
-def _candidate(trial: Any) -> SimpleNamespace:
-    """Return a stand-in for a trial that is named after its candidate."""
-    return _named(trial.config["candidate"]["number"])
-
-
-def _named(number: int) -> SimpleNamespace:
-    return SimpleNamespace(trial_id=f"candidate-{number}")
+def _number_of(config: Mapping[str, Any]) -> int:
+    number: int = config["candidate"]["number"]
+    return number
 
 
 class _Files:

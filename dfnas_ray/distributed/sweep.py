@@ -21,18 +21,19 @@ import ray
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 from ray import tune
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from dfnas_ray.distributed.board import ProgressBoard
 from dfnas_ray.distributed.config import SynthesisResources
+from dfnas_ray.distributed.halving import NumberedHalving
 from dfnas_ray.distributed.runtime import worker_device
-from dfnas_ray.distributed.synthesis_pool import ShardJob, make_shard
+from dfnas_ray.distributed.synthesis_pool import ShardJob, commit_shard
 from dfnas_ray.distributed.tune_runs import StudySearch, fit, last_line, num_startup_trials, tpe_sampler
 from dfnas_ray.errors import DfnasError, ShardError
 from dfnas_ray.seeding import derive_seed
 from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.run_dir import fingerprint
-from dfnas_ray.storage.shards import SyntheticImages, decode_shard, shard_name
+from dfnas_ray.storage.shards import SyntheticImages, decode_shard, ids_of_shard, shard_name
 from dfnas_ray.sweeps.config import SweepConfig
 from dfnas_ray.sweeps.measure import Judge
 from dfnas_ray.sweeps.ranges import Parameter
@@ -40,6 +41,7 @@ from dfnas_ray.sweeps.study import name_objectives
 from dfnas_ray.synthesis.checks import check_synthesis
 from dfnas_ray.synthesis.config import SynthesisConfig
 from dfnas_ray.synthesis.inversion import Inverter
+from dfnas_ray.synthesis.shard import synthesize_rounds
 from dfnas_ray.teachers.base import Teacher
 
 logger = logging.getLogger(__name__)
@@ -148,7 +150,7 @@ def run_sweep(job: SweepJob, judge: Judge, board: ProgressBoard) -> None:
             # Neither metric nor mode: with several objectives they would make Tune forget all but one.
             tune.TuneConfig(
                 search_alg=searcher,
-                scheduler=_scheduler(job),
+                scheduler=_scheduler(job, storage),
                 num_samples=todo,
                 max_concurrent_trials=sweep.concurrency,
                 reuse_actors=True,
@@ -181,19 +183,33 @@ def make_reference(
 @ray.remote
 def _make_images(job: ShardJob, teacher: list[ray.ObjectRef[Teacher]], cpus: int) -> SyntheticImages:
     device = worker_device(cpus)
-    images = _shard(Inverter(ray.get(teacher[0]), job.config, device), job, 0, lambda images: None)
+    images = _shard(Inverter(ray.get(teacher[0]), job.config, device), job, 0)
     return images.select(images.rounds == images.rounds.max())
 
 
-def _shard(inverter: Inverter, job: ShardJob, shard: int, on_steps: Callable[[int], None]) -> SyntheticImages:
+def _shard(inverter: Inverter, job: ShardJob, shard: int) -> SyntheticImages:
+    *_, images = _rounds(inverter, job, shard, lambda images: None)
+    return images
+
+
+def _rounds(
+    inverter: Inverter, job: ShardJob, shard: int, on_steps: Callable[[int], None]
+) -> Iterator[SyntheticImages]:
+    """Yield a shard's images after each round; after the last one it is committed.
+
+    A shard that was committed before is whole at once.
+    """
     location = job.folder / shard_name(shard)
     if location.exists():
         try:
-            return decode_shard(location.read_bytes(), job.key, str(location))[1]
+            yield decode_shard(location.read_bytes(), job.key, str(location))[1]
+            return
         except ShardError as error:
             logger.warning("%s", error)
-    make_shard(inverter, job, shard, on_steps)
-    return decode_shard(location.read_bytes(), job.key, str(location))[1]
+    for made in synthesize_rounds(inverter, job.seed, shard, on_steps):
+        if len(made.curves) == job.config.rounds:
+            commit_shard(made, job, shard)
+        yield SyntheticImages(made.images, made.labels, made.rounds, made.logits, ids_of_shard(shard, len(made.labels)))
 
 
 def shard_job(teacher: Teacher, config: SynthesisConfig, seed: int, folder: Location) -> ShardJob:
@@ -217,29 +233,40 @@ def _trial(config: dict[str, Any], job: SweepJob, judge: list[ray.ObjectRef[Judg
         check_synthesis(shared.teacher, settings)
         shards = shard_job(shared.teacher, settings, job.seed, folder)
         inverter = Inverter(shared.teacher, settings, device)
-        done, images = 0, []
+        done, compared = 0, 0
 
         def on_steps(count: int) -> None:
             nonlocal done
             done += count
             write(min(1.0, done / job.steps(settings)) * total, "")
 
-        for shard in range(settings.num_shards):
-            images.append(_shard(inverter, shards, shard, on_steps))
-            last = shard + 1 == settings.num_shards
-            if not last and job.sweep.pruning is None:
-                continue
-            figures = shared(SyntheticImages.concatenate(images), device)
-            if last:
+        for rounds, images in _growing(inverter, shards, on_steps):
+            if rounds == settings.rounds * settings.num_shards:
+                figures = shared(images, device)
                 seconds = round(time.monotonic() - started, 1)
                 (folder / "result.json").write_json({"number": number, "figures": figures, "seconds": seconds})
-            tune.report({**figures, "number": number, "shards": shard + 1, "finished": last})
+                tune.report({**figures, "number": number, "rounds": rounds, "finished": True})
+            elif job.sweep.pruning is not None and job.sweep.pruning.has_rung(compared, rounds):
+                tune.report({**shared(images, device), "number": number, "rounds": rounds, "finished": False})
+                compared = rounds
     except DfnasError as error:
         reason = str(getattr(error, "cause", None) or error)
         logger.warning("Trial %d of the sweep cannot be finished: %s", number, reason)
         (folder / "result.json").write_json({"number": number, "error": reason})
-        tune.report({"number": number, "shards": 0, "finished": True, "failed": True})
+        tune.report({"number": number, "rounds": 0, "finished": True, "failed": True})
     write(total, f"trial {number}")
+
+
+def _growing(
+    inverter: Inverter, job: ShardJob, on_steps: Callable[[int], None]
+) -> Iterator[tuple[int, SyntheticImages]]:
+    """Make a trial's shards, and yield after each round how many rounds there are and all images so far."""
+    whole: list[SyntheticImages] = []
+    for shard in range(job.config.num_shards):
+        for latest in _rounds(inverter, job, shard, on_steps):
+            rounds = shard * job.config.rounds + int(latest.rounds.max()) + 1
+            yield rounds, SyntheticImages.concatenate([*whole, latest])
+        whole.append(latest)
 
 
 class _Search(StudySearch):
@@ -273,13 +300,18 @@ class _Search(StudySearch):
         self.keep()
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Report an intermediate value, for trials that make more than one."""
-        if not result.get("failed"):
-            super().on_trial_result(trial_id, result)
+        """Keep what was measured; Tune tells of a trial's last result at its end alone."""
+        if "number" in result:
+            self._remember(result)
+
+    def _stored(self, number: int) -> int:
+        """Return the id under which the storage has a trial."""
+        study_id = self.study_storage.get_study_id_from_name(_STUDY)
+        trial_id: int = self.study_storage.get_trial_id_from_study_id_trial_number(study_id, number)
+        return trial_id
 
     def _remember(self, result: Mapping[str, Any]) -> None:
-        study_id = self.study_storage.get_study_id_from_name(_STUDY)
-        trial_id = self.study_storage.get_trial_id_from_study_id_trial_number(study_id, result["number"])
+        trial_id = self._stored(result["number"])
         for name in (
             "semantics",
             "diversity",
@@ -290,7 +322,10 @@ class _Search(StudySearch):
         ):
             if name in result:
                 self.study_storage.set_trial_user_attr(trial_id, name, result[name])
-        self.study_storage.set_trial_user_attr(trial_id, "shards", result["shards"])
+        self.study_storage.set_trial_user_attr(trial_id, "rounds", result["rounds"])
+        (objective, *others) = self.job.sweep.objectives
+        if objective in result and not others:  # Optuna keeps intermediate values of a single objective
+            self.study_storage.set_trial_intermediate_value(trial_id, result["rounds"], float(result[objective]))
 
 
 def _propose(sweep: SweepConfig, trial: optuna.Trial) -> dict[str, Any]:
@@ -318,19 +353,32 @@ def _sampler(sweep: SweepConfig, seed: int) -> optuna.samplers.BaseSampler:
             return optuna.samplers.RandomSampler(seed=seed)  # a grid is enqueued whole
 
 
-def _scheduler(job: SweepJob) -> TrialScheduler:
+def _scheduler(job: SweepJob, storage: RDBStorage) -> TrialScheduler:
+    """Return what stops trials; it knows already what those before have shown."""
     pruning = job.sweep.pruning
     if pruning is None:
         return FIFOScheduler()
     objective, direction = job.sweep.objectives[0], job.sweep.directions[0]
-    return ASHAScheduler(
-        time_attr="shards",
+    scheduler = NumberedHalving(
+        _number_of,
+        time_attr="rounds",
         metric=objective,
         mode="max" if direction == "maximize" else "min",
-        max_t=job.sweep.synthesis(job.synthesis, {}, fixed=True).num_shards + 1,  # a finished trial is not stopped
-        grace_period=pruning.min_shards,
+        max_t=job.sweep.most_rounds(job.synthesis) + 1,  # a finished trial is not stopped
+        grace_period=pruning.min_rounds,
         reduction_factor=pruning.reduction_factor,
     )
+    for trial in study_of(storage).get_trials(deepcopy=False):
+        shown = sorted(trial.intermediate_values.items())
+        if not trial.state.is_finished():
+            shown = shown[:-1]  # the last one is told again before it goes on: who knows what was decided then
+        scheduler.tell(trial.number, shown)
+    return scheduler
+
+
+def _number_of(config: Mapping[str, Any]) -> int:
+    number: int = config["number"]
+    return number
 
 
 def _enqueue_grid(sweep: SweepConfig, storage: RDBStorage) -> None:

@@ -24,7 +24,7 @@ from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.shards import ShardInfo, encode_shard, manifest_entry, shard_name
 from dfnas_ray.synthesis.config import SynthesisConfig
 from dfnas_ray.synthesis.inversion import Inverter, OnSteps
-from dfnas_ray.synthesis.shard import synthesize_shard
+from dfnas_ray.synthesis.shard import ShardImages, synthesize_shard
 from dfnas_ray.teachers.base import Teacher
 
 logger = logging.getLogger(__name__)
@@ -68,7 +68,11 @@ class _SynthesisActor:
 
 def make_shard(inverter: Inverter, job: ShardJob, shard: int, on_steps: OnSteps) -> dict[str, Any]:
     """Synthesize, label and commit one shard; return its line in the manifest."""
-    made = synthesize_shard(inverter, job.seed, shard, on_steps)
+    return commit_shard(synthesize_shard(inverter, job.seed, shard, on_steps), job, shard)
+
+
+def commit_shard(made: ShardImages, job: ShardJob, shard: int) -> dict[str, Any]:
+    """Write a finished shard, whole or not at all; return its line in the manifest."""
     info = ShardInfo(
         key=job.key,
         shard=shard,

@@ -44,13 +44,17 @@ def sweep_figures(study: optuna.Study, config: SweepConfig) -> list[tuple[str, s
                 "Darker points came later.",
                 partial(draw_slices, complete, index, objective),
             ),
-            (
-                f"{objective}: parallel coordinates",
-                "One line per trial, from its settings to its figure.",
-                partial(plots.plot_parallel_coordinate, study, **shown),
-            ),
         ]
-        if len(complete) >= _ENOUGH_FOR_IMPORTANCE and len({trial.values[index] for trial in complete}) > 1:
+        differing = len({trial.values[index] for trial in complete}) > 1
+        if differing:
+            drawings.append(
+                (
+                    f"{objective}: parallel coordinates",
+                    "One line per trial, from its settings to its figure.",
+                    partial(plots.plot_parallel_coordinate, study, **shown),
+                )
+            )
+        if differing and len(complete) >= _ENOUGH_FOR_IMPORTANCE:
             evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
             drawings.append(
                 (

@@ -6,6 +6,7 @@ It reads only the sweep's folder, so it can be written again anywhere.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib.resources import files
 from typing import Any
 
@@ -54,6 +55,7 @@ def render_sweep(folder: Location, name: str) -> str:
         figures=sweep_figures(study_from(trials, config), config),
         grids=_grids(folder, finished),
         text=_text,
+        how=partial(_how_it_ended, config),
         style=_source("style.css"),
     )
 
@@ -104,6 +106,17 @@ def _last_round(shard: Location) -> list[bytes]:
     last = table.filter(pc.equal(table["round"], pc.max(table["round"])))
     rows = np.linspace(0, len(last) - 1, min(_IMAGES, len(last))).round().astype(int)
     return [last["image"][int(row)].as_py()["bytes"] for row in rows]
+
+
+def _how_it_ended(config: SweepConfig, trial: Mapping[str, Any]) -> str:
+    """Say in a few words why a trial has no figure."""
+    if trial["error"]:
+        return f"{trial['state']}: {trial['error']}"
+    if trial["state"] != "pruned":
+        return str(trial["state"])
+    objective, rounds = config.objectives[0], trial["figures"]["rounds"]
+    shown = formatting.number(trial["figures"][objective])
+    return f"pruned after {formatting.plural(rounds, 'round')} with {objective} {shown}"
 
 
 def _text(value: object) -> str:

@@ -319,7 +319,8 @@ class SearchSpace(ABC):
         if max_macs < smallest:
             raise GenotypeError(
                 f"search.max_macs ({max_macs:,}) is below the smallest architecture of {self.kind}, "
-                f"{self.encode(self.cheapest())} with {smallest:,} MACs. Raise it to at least that."
+                f"{self.encode(self.cheapest())} with {smallest:,} MACs. Raise it to at least that, or make the "
+                "space's networks smaller."
             )
 
     def check_genotype(self, genotype: Genotype) -> None:

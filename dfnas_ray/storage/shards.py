@@ -83,6 +83,11 @@ class SyntheticImages:
         return SyntheticImages(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
 
 
+def ids_of_shard(shard: int, rows: int) -> Ids:
+    """Return the ids of a shard's images, (rows,)."""
+    return (np.uint64(shard) << np.uint64(32)) + np.arange(rows, dtype=np.uint64)
+
+
 def shard_of(ids: Ids) -> Ids:
     """Return the number of the shard of each image, from its id; both (N,)."""
     return ids >> np.uint64(32)
@@ -189,13 +194,12 @@ def decode_shard(data: bytes, key: str, where: str) -> tuple[ShardInfo, Syntheti
         table = file.read()
         images = np.stack([_pixels(png) for png in pc.struct_field(table["image"], "bytes").to_pylist()])
         logits = table["logits"].combine_chunks()
-        rows = np.arange(table.num_rows, dtype=np.uint64)
         return info, SyntheticImages(
             images=images,
             labels=table["label"].to_numpy(),
             rounds=table["round"].to_numpy(),
             logits=logits.flatten().to_numpy().reshape(table.num_rows, -1),
-            ids=(np.uint64(info.shard) << np.uint64(32)) + rows,
+            ids=ids_of_shard(info.shard, table.num_rows),
         )
     except _UNREADABLE as error:
         raise _unreadable(where, error) from error

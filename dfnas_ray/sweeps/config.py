@@ -21,12 +21,23 @@ Sampler = Literal["tpe", "nsga2", "cmaes", "random", "grid"]
 
 
 class PruningConfig(BaseModel):
-    """ASHA (Li et al. 2020, arXiv:1810.05934): settings that look weak on their first shards make no more."""
+    """ASHA (Li et al. 2020, arXiv:1810.05934): settings whose first rounds look weak make no more.
+
+    Rounds of label calibration are counted through all of a trial's shards: with 2 rounds in each of 3 shards, a trial has
+    6. Trials are compared after ``min_rounds`` of them, and after each ``reduction_factor`` times as many.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    min_shards: int = Field(1, gt=0, description="Shards that every trial makes.")
+    min_rounds: int = Field(1, gt=0, description="Rounds that every trial makes, counted through its shards.")
     reduction_factor: int = Field(3, gt=1, description="One of so many goes on at each rung.")
+
+    def has_rung(self, after: int, until: int) -> bool:
+        """Whether trials are compared after some number of rounds that is above ``after`` and at most ``until``."""
+        rung = self.min_rounds
+        while rung <= after:
+            rung *= self.reduction_factor
+        return rung <= until
 
 
 class StudentConfig(BaseModel):
@@ -68,7 +79,7 @@ class SweepConfig(BaseModel):
     sampler: Sampler = Field("tpe", description="Who proposes settings.")
     trials: int = Field(32, gt=0, description="Settings that are tried; a grid is tried whole.")
     concurrency: int | None = Field(None, gt=0, description="Trials at once; by default as many as have room.")
-    pruning: PruningConfig | None = Field(None, description="Stops weak trials after their first shards.")
+    pruning: PruningConfig | None = Field(None, description="Stops weak trials after their first rounds.")
     student: StudentConfig = StudentConfig()
     reference: ReferenceConfig = ReferenceConfig()
     verifier: TeacherConfig | None = Field(
@@ -141,6 +152,14 @@ class SweepConfig(BaseModel):
         except ValidationError as error:
             reason = error.errors()[0]["msg"].removeprefix("Value error, ")
             raise ConfigError(f"These settings do not go together: {reason}") from error
+
+    def most_rounds(self, base: SynthesisConfig) -> int:
+        """Return how many rounds a trial makes at most, through all its shards."""
+        trial = self.synthesis(base, {}, fixed=True)
+        counts = {"synthesis.num_shards": trial.num_shards, "synthesis.rounds": trial.rounds}
+        return math.prod(
+            max(self.settings[path].limits) if path in self.settings else count for path, count in counts.items()
+        )
 
     @property
     def directions(self) -> list[Direction]:

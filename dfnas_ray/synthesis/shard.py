@@ -6,6 +6,7 @@ settings, the seed and its number.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +45,18 @@ def synthesize_shard(inverter: Inverter, seed: int, shard: int, on_steps: OnStep
     Raises:
         SynthesisError: the loss is no longer finite (names the shard).
     """
+    *_, made = synthesize_rounds(inverter, seed, shard, on_steps)
+    return made
+
+
+def synthesize_rounds(
+    inverter: Inverter, seed: int, shard: int, on_steps: OnSteps = lambda images: None
+) -> Iterator[ShardImages]:
+    """Make shard number ``shard``, and yield after each round what the shard would be if that round were its last.
+
+    Raises:
+        SynthesisError: the loss is no longer finite (names the shard).
+    """
     config, num_classes = inverter.config, inverter.teacher.num_classes
     classes = class_of_slots(shard * config.images_per_shard, config.images_per_shard, num_classes, seed)
     seed_everything(derive_seed(seed, "shard", shard))
@@ -67,13 +80,13 @@ def synthesize_shard(inverter: Inverter, seed: int, shard: int, on_steps: OnStep
         if config.keep == "last":
             finished.clear()
         finished.append((made, logits, round_index))
-    return ShardImages(
-        images=torch.cat([images for images, _, _ in finished]).numpy(),
-        labels=classes.repeat(len(finished)).numpy(),
-        rounds=np.repeat([index for _, _, index in finished], len(classes)).astype(np.int64),
-        logits=torch.cat([logits for _, logits, _ in finished]).numpy(),
-        curves=curves,
-    )
+        yield ShardImages(
+            images=torch.cat([images for images, _, _ in finished]).numpy(),
+            labels=classes.repeat(len(finished)).numpy(),
+            rounds=np.repeat([index for _, _, index in finished], len(classes)).astype(np.int64),
+            logits=torch.cat([logits for _, logits, _ in finished]).numpy(),
+            curves=list(curves),
+        )
 
 
 def _mean_curve(curves: list[list[LossPoint]]) -> list[LossPoint]:

@@ -100,7 +100,7 @@ def main() -> None:
     for task, accuracy in zip(tasks, measured, strict=True):
         truth.setdefault(task.trial, []).append(accuracy)
     means = {number: statistics.mean(values) for number, values in truth.items()}
-    names = sorted({name for trial in trials for name in trial["figures"]} - {"shards", "labelled_accuracy"})
+    names = sorted({name for trial in trials for name in trial["figures"]} - {"rounds", "labelled_accuracy"})
     paths = list(trials[0]["settings"])
     print("| trial | " + " | ".join(path.rsplit(".", 2)[-2] + "." + path.rsplit(".", 1)[-1] for path in paths), end="")
     print(" | " + " | ".join(names) + " | real accuracy |\n|" + "---|" * (len(paths) + len(names) + 2))

@@ -402,8 +402,8 @@ def test_what_a_later_stage_asks_for_is_refused_before_the_first_begins(refused,
     [
         ("{settings: {synthesis.rounds: {uniform: [1, 3]}}}", ["sweep.settings.synthesis.rounds at 1.76"]),
         (
-            "{settings: {synthesis.lr: {uniform: [0.1, 1]}}, pruning: {min_shards: 9}}",
-            ["sweep.pruning.min_shards (9)", "3 shards"],
+            "{settings: {synthesis.lr: {uniform: [0.1, 1]}}, pruning: {min_rounds: 9}}",
+            ["sweep.pruning.min_rounds (9)", "rounds that a trial makes"],
         ),
     ],
 )

@@ -14,6 +14,7 @@ from dfnas_ray.tuning import sweep
 pytestmark = pytest.mark.ray
 
 WEIGHT = "synthesis.regularizers.bn_statistics.weight"
+COEFFICIENT = {WEIGHT: {"log_uniform": [0.03, 30]}}
 SWEEP = {
     "settings": {WEIGHT: {"log_uniform": [0.03, 30]}, "synthesis.rounds": {"integer": [1, 2]}},
     "fixed": {"synthesis.num_shards": 2},
@@ -87,21 +88,39 @@ def test_a_grid_of_several_objectives_and_a_setting_that_fails(ray_cluster, tiny
     assert "Pareto front" in (outcome.location / "sweep.html").read_bytes().decode()
 
 
-def test_pruned_trials_are_told_as_pruned(ray_cluster, tiny_values, tmp_path):
+def test_pruned_trials_end_between_the_rounds_of_a_shard(ray_cluster, tiny_values, tmp_path):
     outcome = run(
-        tiny_values(), tmp_path, sampler="random", objectives=["domain_gap"], trials=5, concurrency=1,
-        fixed={"synthesis.num_shards": 3}, pruning={"min_shards": 1, "reduction_factor": 2},
+        tiny_values(), tmp_path, settings=COEFFICIENT, sampler="random", objectives=["domain_gap"], trials=5, concurrency=1,
+        fixed={"synthesis.num_shards": 2, "synthesis.rounds": 3}, pruning={"min_rounds": 1, "reduction_factor": 2},
     )  # fmt: skip
     trials = study(outcome).trials
     states = [trial.state.name for trial in trials]
     assert states.count("PRUNED") >= 1
     assert states.count("COMPLETE") + states.count("PRUNED") == 5
+    rungs = [1, 2, 4, 6]  # the last one is the end
     for trial in trials:
-        shards = list(
-            (tmp_path / "sweep" / outcome.location.name / f"trial-{trial.number:05d}").glob("shard-*.parquet")
-        )
-        assert len(shards) == trial.user_attrs["shards"]
-        assert (len(shards) == 3) == (trial.state.name == "COMPLETE")
+        reached = trial.user_attrs["rounds"]
+        assert list(trial.intermediate_values) == rungs[: rungs.index(reached) + 1]
+        assert (reached == 6) == (trial.state.name == "COMPLETE")
+        shards = list((outcome.location / f"trial-{trial.number:05d}").file_names())
+        assert sum(name.endswith(".parquet") for name in shards) == reached // 3
+    assert "pruned after" in (outcome.location / "sweep.html").read_bytes().decode()
+
+
+def test_a_trial_is_compared_with_those_of_an_earlier_command(ray_cluster, tiny_values, tmp_path):
+    settings = {
+        "settings": COEFFICIENT, "sampler": "random", "objectives": ["domain_gap"], "concurrency": 1,
+        "fixed": {"synthesis.num_shards": 1, "synthesis.rounds": 2}, "pruning": {"min_rounds": 1, "reduction_factor": 2},
+    }  # fmt: skip
+    first = run(tiny_values(), tmp_path, trials=1, **settings)
+    best = study(first).trials[0].intermediate_values[1]
+    more = run(tiny_values(), tmp_path, trials=6, **settings)
+    assert more.location == first.location
+    later = study(more).trials[1:]
+    assert all(trial.intermediate_values[1] <= best for trial in later if trial.state.name == "COMPLETE")
+    worse = [trial for trial in later if trial.intermediate_values[1] > best]
+    assert worse, "this seed shows nothing"
+    assert {trial.state.name for trial in worse} == {"PRUNED"}
 
 
 def test_a_command_without_a_sweep_section_shows_one(start_dfnas, tiny_yaml, tmp_path):

@@ -9,7 +9,7 @@ import dfnas_ray
 
 ROOT = Path(dfnas_ray.__file__).parent
 FLOORS = [
-    "errors", "dotted", "seeding", "progress", "storage", "ops", "datasets", "teachers", "synthesis", "search_spaces",
+    "errors", "dotted", "explain", "seeding", "progress", "storage", "ops", "datasets", "teachers", "synthesis", "search_spaces",
     "training", "algorithms", "sweeps", "ranking", "distributed", "experiment", "report", "session", "stages",
     "streaming", "pipeline", "tuning", "benchmarking", "submission", "cli", "__main__",
 ]  # fmt: skip

@@ -40,6 +40,20 @@ def test_a_grid_has_as_many_trials_as_points():
     assert experiment(settings=settings, sampler="grid", trials=99).sweep.num_trials == 6
 
 
+def test_pruning_counts_rounds_through_all_shards_of_a_trial():
+    config = experiment(
+        settings={"synthesis.rounds": {"choice": [1, 3, 2]}},
+        fixed={"synthesis.num_shards": 4},
+        pruning={"min_rounds": 2},
+    )
+    assert config.sweep.most_rounds(config.synthesis) == 12
+    pruning = config.sweep.pruning  # rungs at 2, 6, 18
+    assert [n for n in range(1, 19) if pruning.has_rung(n - 1, n)] == [2, 6, 18]
+    assert pruning.has_rung(0, 3)  # a shard that was there already: its rounds come at once
+    assert not pruning.has_rung(2, 5)
+    assert pruning.has_rung(2, 100)
+
+
 @pytest.mark.parametrize(
     ("sweep", "message"),
     [

@@ -10,7 +10,7 @@ import torch
 from dfnas_ray.errors import SynthesisError
 from dfnas_ray.synthesis.config import SynthesisConfig
 from dfnas_ray.synthesis.inversion import Inverter
-from dfnas_ray.synthesis.shard import synthesize_shard
+from dfnas_ray.synthesis.shard import synthesize_rounds, synthesize_shard
 
 CPU = torch.device("cpu")
 MARGIN = 4
@@ -129,6 +129,16 @@ def test_keep_last_stores_the_last_round_of_the_same_recursion(tiny_teacher, inv
     for name in ("images", "labels", "logits"):
         assert np.array_equal(getattr(last, name), getattr(whole, name)[20:]), name
     assert last.curves == whole.curves  # of every round all the same
+
+
+@pytest.mark.parametrize("keep", ["all", "last"])
+def test_after_each_round_there_is_what_a_shard_of_so_many_rounds_would_be(tiny_teacher, keep):
+    made = list(synthesize_rounds(make_inverter(tiny_teacher, rounds=3, keep=keep), seed=0, shard=1))
+    assert len(made) == 3
+    for rounds, images in enumerate(made, start=1):
+        alone = synthesize_shard(make_inverter(tiny_teacher, rounds=rounds, keep=keep), seed=0, shard=1)
+        assert_bitwise_equal(images, alone)
+        assert len(images.curves) == rounds
 
 
 def test_the_work_reported_is_the_work_configured(inverter):

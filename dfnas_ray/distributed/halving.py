@@ -1,0 +1,59 @@
+"""Asynchronous halving (ASHA, Li et al. 2020, arXiv:1810.05934) that outlives the command: Tune's own, told what was
+shown before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from types import SimpleNamespace
+from typing import Any
+
+from ray.tune.schedulers import AsyncHyperBandScheduler
+
+
+class NumberedHalving(AsyncHyperBandScheduler):  # type: ignore[misc]
+    """Tune's halving, which knows a trial by a number of ours: one that goes on is the one that it was before.
+
+    Under a new name its score would be compared with its own, and enter the rungs that it has passed already.
+    """
+
+    def __init__(self, number_of: Callable[[Mapping[str, Any]], int], **options: Any):
+        """Set up the rungs.
+
+        Args:
+            number_of: Finds a trial's number among its settings.
+            options: Tune's.
+        """
+        super().__init__(**options)
+        self.number_of = number_of
+
+    def tell(self, number: int, results: Iterable[tuple[int, float]]) -> None:
+        """Let the scheduler know what a trial has shown before, as amounts of ``time_attr`` and values of ``metric``."""
+        trial = _named(number)
+        super().on_trial_add(None, trial)
+        for amount, value in results:
+            super().on_trial_result(None, trial, {self._time_attr: amount, self.metric: value})
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """Assign a bracket to a new trial; one that is known stays in its own."""
+        if self._numbered(trial).trial_id not in self._trial_info:
+            super().on_trial_add(tune_controller, self._numbered(trial))
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Decide on a trial at a rung; one that is known there goes on."""
+        decision: str = super().on_trial_result(tune_controller, self._numbered(trial), result)
+        return decision
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        """Forget the trial, not its results."""
+        super().on_trial_complete(tune_controller, self._numbered(trial), result)
+
+    def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
+        """Forget the trial, not its results."""
+        super().on_trial_remove(tune_controller, self._numbered(trial))
+
+    def _numbered(self, trial: Any) -> SimpleNamespace:
+        return _named(self.number_of(trial.config))
+
+
+def _named(number: int) -> SimpleNamespace:
+    return SimpleNamespace(trial_id=f"number-{number}")

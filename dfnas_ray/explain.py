@@ -1,0 +1,153 @@
+"""Pydantic's errors as sentences that name the setting, its value and what would be right."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+_NO_MAPPING = ("model_type", "model_attributes_type", "dict_type")
+_NO_LIST = ("tuple_type", "list_type")
+
+
+def explain(error: ValidationError, values: Any, root: type[BaseModel]) -> str:
+    """Return one sentence per line for each thing that is wrong.
+
+    Args:
+        error: What pydantic found.
+        values: What was validated.
+        root: Against what.
+    """
+    return "\n".join(_sentence(problem, values, root) for problem in error.errors() if not _is_echo(problem))
+
+
+def _is_echo(problem: Any) -> bool:
+    """Whether a list is called too short only because its values are wrong, which is said of each."""
+    return bool(problem["type"] == "too_short" and len(problem["input"]) >= problem["ctx"]["min_length"])
+
+
+def _sentence(problem: Any, values: Any, root: type[BaseModel]) -> str:
+    names, model, annotation = _walk(problem["loc"], values, root)
+    path = ".".join(names) or "The experiment"
+    kind, value = problem["type"], problem["input"]
+    if kind == "extra_forbidden":
+        known = list(model.model_fields) if model else []
+        nearest = difflib.get_close_matches(names[-1], known, n=1, cutoff=0.5)
+        hint = f"Did you mean {nearest[0]}?" if nearest else f"Known here: {', '.join(known)}."
+        return f"{path} is not a setting. {hint}"
+    if kind == "missing" and isinstance(problem["loc"][-1], int):  # of a list; the input is the list
+        return f"{'.'.join(names[:-1])} ({_short(value)}) must have more values: number {problem['loc'][-1] + 1} is missing."
+    if kind == "missing":
+        return f"{path} is missing."
+    if kind == "union_tag_invalid":
+        return f"{path}.kind ({problem['ctx']['tag']!r}) must be one of {problem['ctx']['expected_tags']}."
+    if kind == "union_tag_not_found":
+        return f"{path}.kind is missing. It must be one of {', '.join(map(repr, _kinds(problem['loc'], root)))}."
+    if kind in _NO_MAPPING:
+        fields = f" of settings: {', '.join(annotation.model_fields)}" if _is_model(annotation) else ""
+        return f"{path} ({_short(value)}) must be a mapping{fields}."
+    if kind in _NO_LIST:
+        return f"{path} ({_short(value)}) must be a list, such as [{value}]."
+    if kind in ("too_short", "too_long"):
+        limits = problem["ctx"]
+        bound = (
+            f"at least {limits['min_length']} value(s)"
+            if kind == "too_short"
+            else f"at most {limits['max_length']} value(s)"
+        )
+        return f"{path} ({_short(value)}) must have {bound}."
+    message = problem["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ").rstrip(".")
+    if kind == "value_error" and isinstance(value, Mapping | BaseModel):
+        return f"{path}: {message}." if names else f"{message}."
+    if message.startswith("Input should be "):
+        return f"{path} ({_short(value)}) must be {message.removeprefix('Input should be ').split(', unable to')[0]}."
+    return f"{path} ({_short(value)}): {message[0].lower()}{message[1:]}."
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _walk(
+    location: tuple[int | str, ...], values: Any, root: type[BaseModel]
+) -> tuple[list[str], type[BaseModel] | None, Any]:
+    """Return the names in a pydantic location, the model that the last one belongs to, and what it should be.
+
+    Left out are the tags of unions, and the number of a member that was given alone where a list may be given.
+    """
+    names: list[str] = []
+    annotation: Any = root
+    owner: type[BaseModel] | None = None
+    for part in location:
+        annotation = _strip(annotation)
+        members = [member for member in get_args(annotation) if get_origin(annotation) in _UNIONS]
+        tagged = [m for m in map(_strip, members) if _is_model(m) and _tag(m) == part]
+        if tagged:
+            annotation = tagged[0]
+            continue
+        if members:
+            models = [m for m in map(_strip, members) if _is_model(m)]
+            annotation = models[0] if models else annotation
+        if not isinstance(part, int) or isinstance(values, list | tuple):
+            names.append(str(part))
+            values = _item(values, part)
+        if _is_model(annotation):
+            owner = annotation
+            field: FieldInfo | None = annotation.model_fields.get(str(part))
+            annotation = field.annotation if field else None
+        elif get_args(annotation):
+            annotation = get_args(annotation)[1 if get_origin(annotation) is dict else 0]
+    return names, owner, _member(annotation)
+
+
+def _member(annotation: Any) -> Any:
+    """Return what a setting may be besides null."""
+    annotation = _strip(annotation)
+    members = [m for m in get_args(annotation) if m is not type(None)] if get_origin(annotation) in _UNIONS else []
+    return _strip(members[0]) if len(members) == 1 else annotation
+
+
+def _kinds(location: tuple[int | str, ...], root: type[BaseModel]) -> list[str]:
+    """Return the kinds of the union that a location ends at."""
+    annotation: Any = root
+    for part in location:
+        annotation = _strip(annotation)
+        members = [m for m in map(_strip, get_args(annotation)) if get_origin(annotation) in _UNIONS and _is_model(m)]
+        tagged = [member for member in members if _tag(member) == part]
+        if tagged:
+            annotation = tagged[0]
+        elif _is_model(annotation):
+            annotation = annotation.model_fields[str(part)].annotation
+        elif members:
+            annotation = members[0].model_fields[str(part)].annotation
+        else:
+            annotation = get_args(annotation)[0]
+    return [_tag(member) for member in map(_strip, get_args(_strip(annotation))) if _is_model(member)]
+
+
+def _item(values: Any, part: int | str) -> Any:
+    """Return one level of the given values, or None where they are of another kind."""
+    try:
+        return values[part]
+    except (KeyError, IndexError, TypeError):
+        return None
+
+
+_UNIONS = (Union, type(int | str))
+
+
+def _strip(annotation: Any) -> Any:
+    return _strip(get_args(annotation)[0]) if get_origin(annotation) is Annotated else annotation
+
+
+def _is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def _tag(model: type[BaseModel]) -> Any:
+    field = model.model_fields.get("kind")
+    return get_args(field.annotation)[0] if field else None
