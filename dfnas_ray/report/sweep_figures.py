@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import base64
+import json
+import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 import optuna
 from matplotlib import pyplot as plt
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
-from optuna.distributions import CategoricalDistribution
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from dfnas_ray.sweeps.config import SweepConfig
 
 _ENOUGH_FOR_IMPORTANCE = 4
+_BLUE = "#3b78c3"
 _COLUMNS = 3  # of slices side by side
 _SLICE = (2.8, 2.6)  # inches of each
 _LABEL_WIDTH = 26  # characters that fit below it
+_PARALLEL_WIDTH = 2.1  # inches from one upright axis to the next
+_TRIALS_PER_COEFFICIENT = 10  # for shares of the variance that another sweep would find again
 
 
 def sweep_figures(study: optuna.Study, config: SweepConfig) -> list[tuple[str, str, str]]:
@@ -31,13 +38,12 @@ def sweep_figures(study: optuna.Study, config: SweepConfig) -> list[tuple[str, s
     drawings: list[tuple[str, str, Callable[[], Any]]] = []
     complete = [trial for trial in study.trials if trial.state is TrialState.COMPLETE]
     for index, objective in enumerate(config.objectives):
-        target = partial(_value, index) if len(config.objectives) > 1 else None
-        shown: Any = {"target": target, "target_name": objective}
+        maximise = config.directions[index] == "maximize"
         drawings += [
             (
                 f"History of {objective}",
-                "Each point is a trial, in the order in which they were proposed.",
-                partial(plots.plot_optimization_history, study, **shown),
+                "Each point is a trial, in the order in which they were proposed; the line is the best so far.",
+                partial(_draw_history, complete, index, objective, maximise),
             ),
             (
                 f"{objective} along each coefficient",
@@ -50,28 +56,30 @@ def sweep_figures(study: optuna.Study, config: SweepConfig) -> list[tuple[str, s
             drawings.append(
                 (
                     f"{objective}: parallel coordinates",
-                    "One line per trial, from its settings to its figure.",
-                    partial(plots.plot_parallel_coordinate, study, **shown),
+                    "One line per trial, from its settings to its figure; the best are dark.",
+                    partial(draw_parallel, complete, index, objective, maximise),
                 )
             )
         if differing and len(complete) >= _ENOUGH_FOR_IMPORTANCE:
-            evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
             drawings.append(
                 (
                     f"What decides {objective}",
-                    "Share of the variance that each coefficient explains (fANOVA).",
-                    partial(plots.plot_param_importances, study, **{**shown, "evaluator": evaluator}),
+                    _note_on_importance(complete),
+                    partial(_draw_importance, study, index),
                 )
             )
     if len(config.objectives) in (2, 3):
         note = "No trial beats those in red in every objective."
         drawings.append(("Pareto front", note, partial(plots.plot_pareto_front, study)))
     figures = []
-    with mpl.rc_context({"font.size": 9, "figure.figsize": (8, 4.2)}), warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         for title, note, draw in drawings:
-            draw()
-            figures.append((title, note, _png()))
+            with mpl.rc_context(
+                {"font.size": 9, "figure.figsize": (8, 4.2)}
+            ):  # Optuna sets a style for all that follow
+                draw()
+                figures.append((title, note, _png()))
     return figures
 
 
@@ -114,11 +122,115 @@ def draw_slices(trials: list[FrozenTrial], index: int, objective: str) -> Any:
             axes.set_xlabel(break_at_dots(name, _LABEL_WIDTH))
             if number % columns == 0:
                 axes.set_ylabel(objective)
-            axes.grid(color="0.92")
-            axes.set_axisbelow(True)
+            _set_grid(axes)
         if points is not None:
             figure.colorbar(points, ax=panels, label="trial", ticks=MaxNLocator(5, integer=True), aspect=30)
     return figure
+
+
+def draw_parallel(trials: list[FrozenTrial], index: int, objective: str, maximise: bool) -> Any:
+    """Draw each trial as a line through an upright axis for each setting and one for the objective; return the figure.
+
+    Args:
+        trials: Finished ones.
+        index: Of the objective among their values.
+        objective: Its name.
+        maximise: Whether large values are good ones, and drawn dark.
+    """
+    names = list(dict.fromkeys(name for trial in trials for name in trial.params))
+    scales = [_scale_of(trials, name) for name in names]
+    values = [trial.values[index] for trial in trials]
+    scales.append(_Scale.of_numbers(min(values), max(values)))
+    figure, axes = plt.subplots(figsize=(min(12.0, max(6.5, _PARALLEL_WIDTH * len(scales))), 4.2), layout="constrained")
+    for trial in sorted(trials, key=lambda trial: trial.values[index], reverse=not maximise):  # the best on top
+        places = [trial.params.get(name, _NOWHERE) for name in names] + [trial.values[index]]
+        heights = [scale.height(place) for scale, place in zip(scales, places, strict=True)]
+        merit = heights[-1] if maximise else 1 - heights[-1]
+        axes.plot(heights, color=mpl.colormaps["Blues"](0.2 + 0.75 * merit), linewidth=1.4, marker="o", markersize=3)
+    for x, (name, scale) in enumerate(zip([*names, objective], scales, strict=True)):
+        axes.axvline(x, color="0.35", linewidth=1, zorder=0)
+        for height, label in scale.ticks:
+            axes.plot([x - 0.02, x], [height, height], color="0.35", linewidth=1)
+            axes.text(x - 0.04, height, label, ha="right", va="center", fontsize=8, color="0.35")
+        axes.text(x, -0.07, break_at_dots(name, _LABEL_WIDTH), ha="center", va="top")
+    axes.set_xlim(-0.5, len(scales) - 0.7)
+    axes.set_ylim(-0.05, 1.05)
+    axes.set_axis_off()
+    return figure
+
+
+_NOWHERE = object()  # of a setting that a trial does not have
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """Where values lie between 0 and 1, and what is written there."""
+
+    height: Callable[[Any], float]
+    ticks: list[tuple[float, str]]
+
+    @staticmethod
+    def of_numbers(low: float, high: float, is_log: bool = False) -> _Scale:
+        bend = math.log10 if is_log else float
+        width = bend(high) - bend(low)
+
+        def height(value: Any) -> float:
+            if value is _NOWHERE:
+                return math.nan
+            return (bend(value) - bend(low)) / width if width else 0.5
+
+        locator = LogLocator(numticks=5) if is_log and high > 10 * low else MaxNLocator(4)
+        ticks = [tick for tick in locator.tick_values(low, high) if low <= tick <= high]
+        return _Scale(height, [(height(tick), f"{tick:.4g}") for tick in ticks])
+
+    @staticmethod
+    def of_choices(choices: Sequence[Any]) -> _Scale:
+        heights = {json.dumps(choice): place / max(1, len(choices) - 1) for place, choice in enumerate(choices)}
+        ticks = [(heights[json.dumps(choice)], str(choice)) for choice in choices]
+        return _Scale(lambda value: math.nan if value is _NOWHERE else heights[json.dumps(value)], ticks)
+
+
+def _scale_of(trials: list[FrozenTrial], name: str) -> _Scale:
+    distribution = next(trial.distributions[name] for trial in trials if name in trial.params)
+    if isinstance(distribution, CategoricalDistribution):
+        return _Scale.of_choices(distribution.choices)
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    return _Scale.of_numbers(distribution.low, distribution.high, distribution.log)
+
+
+def _draw_history(trials: list[FrozenTrial], index: int, objective: str, maximise: bool) -> None:
+    numbers, values = [trial.number for trial in trials], [trial.values[index] for trial in trials]
+    _, axes = plt.subplots(figsize=(8, 3.2), layout="constrained")
+    best = np.maximum.accumulate(values) if maximise else np.minimum.accumulate(values)
+    axes.step(numbers, best, where="post", color=_BLUE, linewidth=1.2)
+    axes.scatter(numbers, values, color=_BLUE, s=26)
+    axes.set(xlabel="trial", ylabel=objective)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _set_grid(axes)
+
+
+def _draw_importance(study: optuna.Study, index: int) -> None:
+    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+    target = partial(_value, index) if len(study.directions) > 1 else None
+    shares = optuna.importance.get_param_importances(study, evaluator=evaluator, target=target)
+    _, axes = plt.subplots(figsize=(8, 0.8 + 0.45 * len(shares)), layout="constrained")
+    bars = axes.barh(list(shares)[::-1], list(shares.values())[::-1], height=0.6, color=_BLUE)
+    axes.bar_label(bars, fmt="{:.0%}", padding=4)
+    axes.set_xlim(0, 1.1 * max(shares.values()))
+    axes.xaxis.set_major_formatter(PercentFormatter(1))
+    _set_grid(axes)
+
+
+def _set_grid(axes: Any) -> None:
+    axes.grid(color="0.92")
+    axes.set_axisbelow(True)
+
+
+def _note_on_importance(trials: list[FrozenTrial]) -> str:
+    note = "Share of the variance that each coefficient explains (fANOVA)."
+    if len(trials) < _TRIALS_PER_COEFFICIENT * len({name for trial in trials for name in trial.params}):
+        note += f" {len(trials)} trials are too few for more than a hint."
+    return note
 
 
 def break_at_dots(name: str, width: int) -> str:

@@ -1,16 +1,18 @@
-"""The slices of a sweep's page: nothing that is written in them covers anything else."""
+"""The figures of a sweep's page: nothing that is written in them covers anything else."""
 
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 import pytest
 from matplotlib import pyplot as plt
+from matplotlib.colors import to_rgb
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 
-from dfnas_ray.report.sweep_figures import break_at_dots, draw_slices
+from dfnas_ray.report.sweep_figures import break_at_dots, draw_parallel, draw_slices
 
 DISTRIBUTIONS = {
     "regularizers.bn_statistics.weight": FloatDistribution(0.03, 30, log=True),
@@ -22,41 +24,50 @@ DISTRIBUTIONS = {
 }
 
 
-@pytest.fixture
-def slices():
-    """Return a function that draws the slices of so many settings."""
+def some_trials(count):
+    """Return twelve finished trials of so many settings."""
+    rng = np.random.default_rng(0)
+    names = list(DISTRIBUTIONS)[:count]
+    trials = []
+    for number in range(12):
+        params = {
+            name: d.choices[rng.integers(3)]
+            if isinstance(d, CategoricalDistribution)
+            else int(rng.integers(d.low, d.high + 1))
+            if isinstance(d, IntDistribution)
+            else float(np.exp(rng.uniform(np.log(d.low), np.log(d.high))))
+            for name, d in DISTRIBUTIONS.items()
+            if name in names
+        }
+        trial = create_trial(
+            state=TrialState.COMPLETE, value=rng.random(), params=params,
+            distributions={name: DISTRIBUTIONS[name] for name in names},
+        )  # fmt: skip
+        trial.number = number
+        trials.append(trial)
+    return trials
 
-    def draw(count):
-        rng = np.random.default_rng(0)
-        names = list(DISTRIBUTIONS)[:count]
-        trials = []
-        for _ in range(12):
-            params = {
-                name: d.choices[rng.integers(3)]
-                if isinstance(d, CategoricalDistribution)
-                else int(rng.integers(d.low, d.high + 1))
-                if isinstance(d, IntDistribution)
-                else float(np.exp(rng.uniform(np.log(d.low), np.log(d.high))))
-                for name, d in DISTRIBUTIONS.items()
-                if name in names
-            }
-            trial = create_trial(
-                state=TrialState.COMPLETE, value=rng.random(), params=params,
-                distributions={name: DISTRIBUTIONS[name] for name in names},
-            )  # fmt: skip
-            trial.number = len(trials)
-            trials.append(trial)
-        return draw_slices(trials, 0, "student_proxy")
 
-    yield draw
+@pytest.fixture(autouse=True)
+def closed_figures():
+    """Close what a test has drawn."""
+    yield
     plt.close("all")
 
 
-@pytest.mark.parametrize("count", [1, 2, 4, 6])
-def test_no_label_covers_another(slices, count):
-    figure = slices(count)
-    figure.canvas.draw()
+def covering(figure, texts):
+    """Return the pairs of texts of which one covers the other."""
     renderer = figure.canvas.get_renderer()
+    boxes = [(text.get_text(), text.get_window_extent(renderer)) for text in texts if text.get_text()]
+    boxes = [(text, box.padded(-1)) for text, box in boxes if box.width]
+    assert len(boxes) > 4
+    return [(first, second) for (first, a), (second, b) in itertools.combinations(boxes, 2) if a.overlaps(b)]
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 6])
+def test_no_label_of_the_slices_covers_another(count):
+    figure = draw_slices(some_trials(count), 0, "student_proxy")
+    figure.canvas.draw()
     texts = []
     for axes in figure.axes:
         if not axes.axison:
@@ -65,11 +76,34 @@ def test_no_label_covers_another(slices, count):
             ticks = [text for text in axis.get_ticklabels() if limits[0] <= text.get_position()[place] <= limits[1]]
             # The box around a slanted text is larger than what is written.
             texts += [axis.label, *(text for text in ticks if text.get_visible() and not text.get_rotation())]
-    boxes = [(text.get_text(), text.get_window_extent(renderer)) for text in texts if text.get_text()]
-    boxes = [(text, box) for text, box in boxes if box.width]
-    assert len(boxes) > 4
-    for (first, a), (second, b) in itertools.combinations(boxes, 2):
-        assert not a.padded(-1).overlaps(b.padded(-1)), f"{first!r} covers {second!r}"
+    assert covering(figure, texts) == []
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 6])
+def test_no_label_of_the_parallel_axes_covers_another(count):
+    figure = draw_parallel(some_trials(count), 0, "student_proxy", maximise=True)
+    figure.canvas.draw()
+    assert covering(figure, figure.axes[0].texts) == []
+
+
+@pytest.mark.parametrize("maximise", [True, False])
+def test_each_trial_is_a_line_through_its_settings_and_the_best_is_dark_and_on_top(maximise):
+    trials = some_trials(4)
+    del trials[5].params["rounds"]
+    axes = draw_parallel(trials, 0, "domain_gap", maximise).axes[0]
+    lines = [line for line in axes.lines if len(line.get_xdata()) == 5]
+    assert len(lines) == 12
+    order = sorted(trials, key=lambda trial: trial.value, reverse=not maximise)
+    for trial, line in zip(order, lines, strict=True):
+        weight, _, rounds, margin, _ = line.get_ydata()
+        assert weight == pytest.approx(math.log(trial.params["regularizers.bn_statistics.weight"] / 0.03, 1000))
+        assert margin == [0, 2, 4].index(trial.params["canvas_margin"]) / 2
+        if trial.number == 5:
+            assert math.isnan(rounds)
+        else:
+            assert rounds == (trial.params["rounds"] - 1) / 2
+    shades = [sum(to_rgb(line.get_color())) for line in lines]
+    assert shades == sorted(shades, reverse=True)
 
 
 def test_a_long_name_is_broken_at_its_dots():
