@@ -17,7 +17,7 @@ from dfnas_ray.errors import ConfigError, GenotypeError
 from dfnas_ray.experiment import ExperimentConfig
 from dfnas_ray.progress import Listener
 from dfnas_ray.search_spaces.architecture import Architecture
-from dfnas_ray.session import Session
+from dfnas_ray.session import CLUSTER_STAGES, ClusterStage, Session
 from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.run_dir import StageDir
 from dfnas_ray.streaming import synthesize_and_search
@@ -79,7 +79,7 @@ class Pipeline(Session):
             missing = [shard for shard in range(config.num_shards) if shard not in kept]
             self.listener.say(f"Shards {missing} are missing or damaged and are made again.")
             stage.reopen()
-        return self.finish(stage, lambda: work(self, stage, kept), is_own)
+        return self.finish_on_cluster("synthesis", stage, lambda: work(self, stage, kept), is_own)
 
     def search(self) -> Outcome:
         """Find an architecture on the synthetic images."""
@@ -89,7 +89,7 @@ class Pipeline(Session):
             synthesis = self.synthesize()
         else:
             synthesis = self._synthesize(partial(synthesize_and_search, search=stage, begin=self.begin))
-        return self.finish(stage, lambda: stages.search(self, stage, synthesis.location))
+        return self.finish_on_cluster("search", stage, lambda: stages.search(self, stage, synthesis.location))
 
     def retrain(self, genotype: str | None = None) -> dict[str, Outcome]:
         """Train the architecture found, or the one given, and a random one of the same budget."""
@@ -101,7 +101,8 @@ class Pipeline(Session):
         outcomes = {}
         for name, architecture in networks.items():
             stage = self.run_dir.stage(name, self._retraining_inputs(architecture))
-            outcomes[name] = self.finish(stage, partial(stages.retrain, self, stage, architecture, synthesis.location))
+            work = partial(stages.retrain, self, stage, architecture, synthesis.location)
+            outcomes[name] = self.finish_on_cluster("retraining", stage, work)
         return outcomes
 
     def evaluate(self, genotype: str | None = None) -> Outcome:
@@ -131,7 +132,8 @@ class Pipeline(Session):
         """Go the whole way; without an evaluation dataset, as far as retraining."""
         self.check()
         if not self.synthesis_stage().is_done:
-            stages.check_later_stages_fit(self)
+            for kind in CLUSTER_STAGES:
+                self.check_fits(kind)
         search = self.search()  # it may begin before all images are made
         outcomes = {"synthesis": self.synthesize(), "search": search, **self.retrain()}
         if self.config.evaluation.dataset is not None:
@@ -177,6 +179,14 @@ class Pipeline(Session):
 
     # Doing a stage, unless it is done
 
+    def finish_on_cluster(
+        self, kind: ClusterStage, stage: StageDir, work: Callable[[], dict[str, Any]], is_own: bool = True
+    ) -> Outcome:
+        """Do the same as `finish`, after making sure that the cluster can be reached and has room for such a stage."""
+        if not stage.is_done:
+            self.check_fits(kind)
+        return self.finish(stage, work, is_own)
+
     def finish(self, stage: StageDir, work: Callable[[], dict[str, Any]], is_own: bool = True) -> Outcome:
         """Return a stage's outcome, after doing its work unless that is done.
 
@@ -205,6 +215,7 @@ class Pipeline(Session):
             self.listener.say(f"{stage.stage}: goes on where an earlier command stopped.")
         elif changes:
             self.listener.say(f"{stage.stage}: again, because {'; '.join(changes[:3])}{' ...' if changes[3:] else ''}")
+        _ = self.recorded
         stage.begin()
         if is_own:
             self.run_dir.set_latest(stage)
@@ -214,6 +225,7 @@ class Pipeline(Session):
     def _remember(self, stage: StageDir, reused: bool, is_own: bool) -> Outcome:
         outcome = Outcome(stage.stage, stage.location, stage.summary(), reused)
         if is_own:
+            _ = self.recorded
             self.run_dir.set_latest(stage)
             self._outcomes[stage.stage] = outcome
         return outcome

@@ -6,7 +6,7 @@ import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, get_args
 
 import torch
 
@@ -21,6 +21,12 @@ from dfnas_ray.teachers import Teacher
 if TYPE_CHECKING:
     from dfnas_ray.distributed.images import ImagesRef
     from dfnas_ray.distributed.runtime import RayRuntime
+
+
+ClusterStage: TypeAlias = Literal["synthesis", "search", "retraining"]
+"""The stages whose workers have settings of their own, in their order."""
+
+CLUSTER_STAGES: tuple[ClusterStage, ...] = get_args(ClusterStage)
 
 
 class Session:
@@ -39,14 +45,20 @@ class Session:
 
     @contextmanager
     def opened(self) -> Iterator[Self]:
-        """Lock the run directory, record the experiment, and leave the cluster at the end."""
+        """Lock the run directory, and leave the cluster at the end."""
         with self.run_dir.locked():
-            (self.run_dir.location / "experiment.yaml").write_bytes(dump_experiment(self.config).encode())
             try:
                 yield self
             finally:
                 if self._runtime is not None:
                     self._runtime.__exit__(None, None, None)
+
+    @cached_property
+    def recorded(self) -> Location:
+        """The experiment as it is now, written when its first stage begins: what fails before changes no run directory."""
+        file = self.run_dir.location / "experiment.yaml"
+        file.write_bytes(dump_experiment(self.config).encode())
+        return file
 
     @cached_property
     def teacher(self) -> Teacher:
@@ -81,6 +93,21 @@ class Session:
             self._runtime = RayRuntime(self.config.cluster, self.verbose)
         self._runtime.ensure()
         return self._runtime
+
+    def check_fits(self, stage: ClusterStage) -> None:
+        """Make sure that the cluster can hold what a stage asks for.
+
+        Raises:
+            ClusterError: it cannot, or it cannot be reached.
+        """
+        cluster = self.config.cluster
+        match stage:
+            case "synthesis":
+                self.runtime.check_fits(stage, cluster.synthesis)
+            case "search":
+                self.runtime.check_fits(stage, cluster.search, 1 + cluster.search.scoring_workers)
+            case "retraining":
+                self.runtime.check_fits(stage, cluster.retraining, self.config.retraining.num_workers)
 
     def images(self, folder: Location) -> ImagesRef:
         """The synthetic images in the cluster's object store, read once from their folder for all stages."""

@@ -68,7 +68,6 @@ def synthesize(session: Session, stage: StageDir, kept: Entries) -> dict[str, An
     resources, todo = session.config.cluster.synthesis, missing_shards(session, kept)
     entries, num_actors = dict(kept), 0
     if todo:
-        session.runtime.check_fits("synthesis", resources)
         num_actors = min(len(todo), resources.actors or session.runtime.room_for(resources))
         make_shards(session, stage, kept, num_actors, lambda entry: entries.__setitem__(entry["shard"], entry))
     return describe_images(session, stage, entries, len(todo), num_actors)
@@ -132,7 +131,6 @@ def describe_images(
     from dfnas_ray.distributed.images import measure_images
 
     config, resources = session.config.synthesis, session.config.cluster.synthesis
-    session.runtime.check_fits("synthesis", resources)
     manifest: dict[str, Any] = {"key": stage.key, "shards": [entries[shard] for shard in range(config.num_shards)]}
     (stage.location / "manifest.json").write_json(manifest)
     quality = measure_images(session.teacher, session.images(stage.location), resources)
@@ -155,30 +153,10 @@ def describe_images(
     return summary
 
 
-def check_later_stages_fit(session: Session) -> None:
-    """Make sure that the cluster can hold what comes after synthesis, before hours are spent on that.
-
-    Raises:
-        ClusterError: it cannot; names the stage and what it asks for.
-    """
-    _check_search_fits(session)
-    _check_retraining_fits(session)
-
-
-def _check_search_fits(session: Session) -> None:
-    resources = session.config.cluster.search
-    session.runtime.check_fits("search", resources, 1 + resources.scoring_workers)
-
-
-def _check_retraining_fits(session: Session) -> None:
-    session.runtime.check_fits("retraining", session.config.cluster.retraining, session.config.retraining.num_workers)
-
-
 def search(session: Session, stage: StageDir, images: Location) -> dict[str, Any]:
     """Run every trial on the images of a folder, and choose among all finalists by training each one alone."""
     from dfnas_ray.distributed.search_trials import compare_architectures, read_results
 
-    _check_search_fits(session)
     job = _run_trials(session, stage, session.images(images))
     trials = read_results(job)
     found = {
@@ -245,7 +223,6 @@ def retrain(session: Session, stage: StageDir, architecture: Architecture, image
     from dfnas_ray.distributed.board import ProgressBoard
 
     config, resources = session.config.retraining, session.config.cluster.retraining
-    _check_retraining_fits(session)
     job = retraining.RetrainingJob(
         config,
         resources,

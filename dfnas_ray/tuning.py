@@ -39,7 +39,7 @@ def sweep(pipeline: Pipeline) -> Outcome:
     stage = pipeline.run_dir.stage(STAGE, sweep_inputs(pipeline))
     if stage.is_done and stage.summary()["asked"] < config.num_trials:
         stage.reopen()
-    outcome = pipeline.finish(stage, lambda: _sweep(pipeline, stage, config))
+    outcome = pipeline.finish_on_cluster("synthesis", stage, lambda: _sweep(pipeline, stage, config))
 
     from dfnas_ray.report.sweep_page import write_sweep_report
 
@@ -109,7 +109,6 @@ def _sweep(pipeline: Pipeline, stage: StageDir, config: SweepConfig) -> dict[str
     from dfnas_ray.distributed.sweep import SweepJob, opened_study, recover, run_sweep, study_of
 
     experiment, resources = pipeline.config, pipeline.config.cluster.synthesis
-    pipeline.runtime.check_fits("synthesis", resources)
     job = SweepJob(config, experiment.synthesis, resources, experiment.seed, stage.location)
     judge = _judge(pipeline, stage, config)
     with opened_study(job) as (storage, _):

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from dfnas_ray.storage.lease import Lease
 from dfnas_ray.storage.location import Location
 
 _KEY_LENGTH = 12
+_LOCK = ".lock"
 
 
 def fingerprint(value: Any) -> str:
@@ -119,14 +120,16 @@ class RunDir:
         Raises:
             StorageError: the directory cannot be written, or another command holds it.
         """
-        self.location.make_dir()
         if not self.location.is_local:
             with Lease(self.location).held():
                 yield
             return
         from filelock import FileLock, Timeout
 
-        lock = FileLock(f"{self.location.path}/.lock", timeout=0)
+        folder = Path(self.location.path)
+        made = [each for each in (folder, *folder.parents) if not each.exists()]
+        self.location.make_dir()
+        lock = FileLock(folder / _LOCK, timeout=0)
         try:
             lock.acquire()
         except Timeout as error:
@@ -140,7 +143,17 @@ class RunDir:
         try:
             yield
         finally:
+            _remove_what_stayed_empty(made)
             lock.release()
+
+
+def _remove_what_stayed_empty(folders: Sequence[Path]) -> None:
+    """Remove folders that a command made, innermost first, and in which it then had nothing to write."""
+    if folders and folders[0].is_dir() and [each.name for each in folders[0].iterdir()] == [_LOCK]:
+        (folders[0] / _LOCK).unlink()
+        with suppress(OSError):  # somebody else has begun to work there
+            for folder in folders:
+                folder.rmdir()
 
 
 def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:

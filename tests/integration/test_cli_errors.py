@@ -39,11 +39,17 @@ def dfnas(monkeypatch, capsys):
 
 @pytest.fixture
 def refused(dfnas, tiny_yaml, tmp_path):
-    """Return a function that expects a refusal and gives its message. The tiny experiment unless a file is named."""
+    """Return a function that expects a refusal and gives its message. The tiny experiment unless a file is named.
+
+    Nothing may be left of a run directory that was not there, but for a built-in teacher that was trained.
+    """
 
     def run(command, *arguments, file=tiny_yaml, run_dir=tmp_path / "run") -> str:
         where = () if run_dir is None else ("--run-dir", run_dir)
+        is_new = not (tmp_path / "run").exists()
         code, _, err = dfnas(command, file, *where, *arguments)
+        if is_new and (tmp_path / "run").exists():
+            assert {path.name for path in (tmp_path / "run").iterdir()} == {".lock", "teacher"}
         assert code == 2, err
         assert "Traceback" not in err
         assert "error: " in err

@@ -147,3 +147,23 @@ def test_the_lock_is_free_again_after_an_error(tmp_path):
         raise RuntimeError
     with RunDir(tmp_path).locked():
         pass
+
+
+def test_a_command_that_writes_nothing_leaves_nothing(tmp_path):
+    (tmp_path / "runs").mkdir()
+    run = RunDir(tmp_path / "runs" / "a" / "b")
+    with pytest.raises(ValueError, match="wrong"), run.locked():
+        raise ValueError("wrong")
+    assert list((tmp_path / "runs").iterdir()) == []
+    with run.locked():
+        (run.location / "latest.json").write_json({})
+    assert {path.name for path in (tmp_path / "runs" / "a" / "b").iterdir()} == {".lock", "latest.json"}
+    with run.locked():  # what was there before stays
+        (run.location / "latest.json").delete_file()
+    assert (tmp_path / "runs" / "a" / "b").exists()
+
+
+def test_a_folder_that_vanishes_under_a_command_is_not_missed(tmp_path):
+    with RunDir(tmp_path / "run").locked():
+        shutil.rmtree(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
