@@ -28,7 +28,7 @@ from dfnas_ray.distributed.config import SynthesisResources
 from dfnas_ray.distributed.halving import NumberedHalving
 from dfnas_ray.distributed.runtime import worker_device
 from dfnas_ray.distributed.synthesis_pool import ShardJob, commit_shard
-from dfnas_ray.distributed.tune_runs import StudySearch, fit, last_line, num_startup_trials, tpe_sampler
+from dfnas_ray.distributed.tune_runs import StudySearch, fit, last_line
 from dfnas_ray.errors import DfnasError, ShardError
 from dfnas_ray.seeding import derive_seed
 from dfnas_ray.storage.location import Location
@@ -37,6 +37,7 @@ from dfnas_ray.storage.shards import SyntheticImages, decode_shard, ids_of_shard
 from dfnas_ray.sweeps.config import SweepConfig
 from dfnas_ray.sweeps.measure import Judge
 from dfnas_ray.sweeps.ranges import Parameter
+from dfnas_ray.sweeps.samplers import make_sampler, propose
 from dfnas_ray.sweeps.study import name_objectives
 from dfnas_ray.synthesis.checks import check_synthesis
 from dfnas_ray.synthesis.config import SynthesisConfig
@@ -277,16 +278,22 @@ class _Search(StudySearch):
         self.job, self.keep = job, keep
         several = len(sweep.objectives) > 1
         modes = ["max" if direction == "maximize" else "min" for direction in sweep.directions]
-        self.told, self.study_storage = 0, storage
-        study_id = storage.get_study_id_from_name(_STUDY)
+        self.study_storage = storage
         super().__init__(
             space=lambda trial: _propose(sweep, trial),
             metric=list(sweep.objectives) if several else sweep.objectives[0],
             mode=modes if several else modes[0],
-            sampler=_sampler(sweep, derive_seed(job.seed, "sweep", storage.get_n_trials(study_id))),
+            sampler=make_sampler(sweep, job.seed),  # replaced for each trial
             study_name=_STUDY,
             storage=storage,
         )
+
+    def suggest(self, trial_id: str) -> Any:
+        """Propose the next trial; after a break, just what would have been proposed without it."""
+        study_id = self.study_storage.get_study_id_from_name(_STUDY)
+        seed = derive_seed(self.job.seed, "sweep", self.study_storage.get_n_trials(study_id))
+        self._ot_study.sampler = make_sampler(self.job.sweep, seed)
+        return super().suggest(trial_id)
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
         """Tell the study; a trial that was stopped early is pruned, not complete with the value of few images."""
@@ -329,28 +336,8 @@ class _Search(StudySearch):
 
 
 def _propose(sweep: SweepConfig, trial: optuna.Trial) -> dict[str, Any]:
-    for path, range_ in sweep.settings.items():
-        if range_.categories is not None:
-            trial.suggest_categorical(path, list(range_.categories))
-        elif range_.is_integer:
-            trial.suggest_int(path, *range_.limits, log=range_.is_log)
-        else:
-            trial.suggest_float(path, *range_.limits, log=range_.is_log)
+    propose(sweep, trial)
     return {"number": trial.number}
-
-
-def _sampler(sweep: SweepConfig, seed: int) -> optuna.samplers.BaseSampler:
-    seed %= 2**32
-    startup = num_startup_trials(sweep.num_trials)
-    match sweep.sampler:
-        case "tpe":
-            return tpe_sampler(seed, startup)
-        case "nsga2":
-            return optuna.samplers.NSGAIISampler(seed=seed, population_size=max(4, sweep.num_trials // 4))
-        case "cmaes":
-            return optuna.samplers.CmaEsSampler(seed=seed, n_startup_trials=startup)
-        case _:
-            return optuna.samplers.RandomSampler(seed=seed)  # a grid is enqueued whole
 
 
 def _scheduler(job: SweepJob, storage: RDBStorage) -> TrialScheduler:

@@ -1,4 +1,4 @@
-"""What all experiments with Ray Tune have in common: how one is run, and how Optuna proposes within it."""
+"""What all experiments with Ray Tune have in common: how one is run, and who proposes within it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from optuna.samplers import TPESampler
 from ray import tune
 from ray.tune.search.optuna import OptunaSearch
 
@@ -50,16 +49,6 @@ def last_line(error: BaseException) -> str:
     """Return what failed, without the traceback before it."""
     lines = str(error).strip().splitlines()
     return lines[-1] if lines else type(error).__name__
-
-
-def num_startup_trials(num_trials: int) -> int:
-    """Return how many trials of so many TPE draws at random before it learns from them."""
-    return min(10, max(4, num_trials // 3))
-
-
-def tpe_sampler(seed: int, startup: int) -> TPESampler:
-    """Return a sampler that takes trials under way for bad ones, so that it does not propose their like again."""
-    return TPESampler(seed=seed % 2**32, n_startup_trials=startup, multivariate=True, constant_liar=True)
 
 
 class StudySearch(OptunaSearch):  # type: ignore[misc]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 
 import optuna
@@ -107,20 +108,21 @@ def test_pruned_trials_end_between_the_rounds_of_a_shard(ray_cluster, tiny_value
     assert "pruned after" in (outcome.location / "sweep.html").read_bytes().decode()
 
 
-def test_a_trial_is_compared_with_those_of_an_earlier_command(ray_cluster, tiny_values, tmp_path):
-    settings = {
-        "settings": COEFFICIENT, "sampler": "random", "objectives": ["domain_gap"], "concurrency": 1,
-        "fixed": {"synthesis.num_shards": 1, "synthesis.rounds": 2}, "pruning": {"min_rounds": 1, "reduction_factor": 2},
-    }  # fmt: skip
-    first = run(tiny_values(), tmp_path, trials=1, **settings)
-    best = study(first).trials[0].intermediate_values[1]
-    more = run(tiny_values(), tmp_path, trials=6, **settings)
-    assert more.location == first.location
-    later = study(more).trials[1:]
-    assert all(trial.intermediate_values[1] <= best for trial in later if trial.state.name == "COMPLETE")
-    worse = [trial for trial in later if trial.intermediate_values[1] > best]
-    assert worse, "this seed shows nothing"
-    assert {trial.state.name for trial in worse} == {"PRUNED"}
+def test_a_sweep_in_parts_is_the_sweep_as_a_whole(ray_cluster, tiny_values, tmp_path):
+    def trials_of(folder, *parts):
+        for trials in parts:
+            outcome = run(
+                tiny_values(), tmp_path / folder, settings=COEFFICIENT, objectives=["domain_gap"], trials=trials,
+                fixed={"synthesis.num_shards": 1}, pruning={"min_rounds": 1, "reduction_factor": 2}, concurrency=1,
+            )  # fmt: skip
+        return [(trial.params, trial.state.name, trial.intermediate_values) for trial in study(outcome).trials]
+
+    whole = trials_of("whole", 7)
+    assert len({json.dumps(params) for params, _, _ in whole}) == 7
+    states = [state for _, state, _ in whole]
+    assert set(states) == {"COMPLETE", "PRUNED"}
+    # The first trial of the second command is pruned by those of the first.
+    assert trials_of("in-parts", states.index("PRUNED"), 7) == whole
 
 
 def test_a_command_without_a_sweep_section_shows_one(start_dfnas, tiny_yaml, tmp_path):
