@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import GenericAlias
 from typing import Annotated, Any, Literal, NamedTuple, Self, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
@@ -16,7 +17,7 @@ from dfnas_ray.algorithms.random_search import RandomSearchConfig
 from dfnas_ray.algorithms.spos import SposConfig
 from dfnas_ray.algorithms.zero_cost import ZeroCostConfig
 from dfnas_ray.ops.precision import Precision
-from dfnas_ray.search_spaces import NASBenchMacroConfig, SearchSpaceConfig
+from dfnas_ray.search_spaces import SPACE_CONFIGS, NASBenchMacroConfig, SearchSpaceConfig
 from dfnas_ray.training.config import DistillationConfig, OptimizerConfig
 
 AlgorithmConfig = Annotated[
@@ -63,7 +64,11 @@ def distinct(labels: Sequence[str]) -> list[str]:
     ]
 
 
-_FEW = (BeforeValidator(_members), PlainSerializer(_one_or_list))
+def _few(member: Any, configs: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Let a field take one member or a list of them, each as a mapping or by its name alone."""
+    one: Any = member | Literal[*configs]
+    several: Any = GenericAlias(list, (one,))
+    return BeforeValidator(_members, json_schema_input_type=one | several), PlainSerializer(_one_or_list)
 
 
 class Trial(NamedTuple):
@@ -95,10 +100,10 @@ class SearchConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    space: Annotated[tuple[SearchSpaceConfig, ...], *_FEW] = Field(
+    space: Annotated[tuple[SearchSpaceConfig, ...], *_few(SearchSpaceConfig, SPACE_CONFIGS)] = Field(
         (NASBenchMacroConfig(),), description="One search space, or a list of them."
     )
-    algorithm: Annotated[tuple[AlgorithmConfig, ...], *_FEW] = Field(
+    algorithm: Annotated[tuple[AlgorithmConfig, ...], *_few(AlgorithmConfig, ALGORITHM_CONFIGS)] = Field(
         (SposConfig(),), description="One algorithm, or a list of them."
     )
     combine: Literal["grid", "pairs"] = Field(

@@ -7,17 +7,20 @@ import json
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from jsonschema import Draft202012Validator
 
 from dfnas_ray.cli import console
 from dfnas_ray.cli.main import main
-from dfnas_ray.experiment import load_experiment
+from dfnas_ray.experiment import ExperimentConfig, load_experiment
 from dfnas_ray.teachers.digits import DigitsCNN
 
 pytestmark = pytest.mark.timeout(120)
+REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -432,9 +435,26 @@ def test_config_show_prints_what_loads_back_to_the_same_experiment(dfnas, tiny_y
 def test_config_schema_is_a_json_schema_of_all_settings(dfnas):
     code, out, _ = dfnas("config", "schema")
     assert code == 0
-    assert {"teacher", "synthesis", "search", "retraining", "evaluation", "cluster"} <= set(
-        json.loads(out)["properties"]
-    )
+    schema = json.loads(out)
+    assert {"teacher", "synthesis", "search", "retraining", "evaluation", "cluster"} <= set(schema["properties"])
+
+
+@pytest.mark.parametrize("file", sorted(REPOSITORY.glob("experiments/*.yaml")), ids=lambda file: file.stem)
+def test_an_editor_finds_nothing_wrong_with_the_experiments_that_come_along(file):
+    Draft202012Validator(ExperimentConfig.model_json_schema()).validate(yaml.safe_load(file.read_text()))
+
+
+@pytest.mark.parametrize(
+    ("search", "is_right"),
+    [
+        ({"space": "darts", "algorithm": ["spos", {"kind": "darts"}], "max_macs": "50%"}, True),
+        ({"space": "dart"}, False),
+        ({"algorithm": ["darts", "spas"]}, False),
+    ],
+)
+def test_an_editor_knows_the_short_forms(search, is_right):
+    schema = Draft202012Validator(ExperimentConfig.model_json_schema())
+    assert schema.is_valid({"teacher": "digits", "search": search}) == is_right
 
 
 def test_teacher_inspect_shows_fingerprint_and_batch_norms(dfnas, tiny_yaml, tmp_path):
