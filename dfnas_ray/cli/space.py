@@ -17,6 +17,8 @@ from dfnas_ray.errors import ConfigError, GenotypeError
 if TYPE_CHECKING:
     from dfnas_ray.search_spaces import Genotype, SearchSpace
 
+_TRUSTED_FACTOR = 2.0  # between a table and whole networks; on a quiet machine they are within 1.3
+
 app = typer.Typer(help="Look at search spaces and their architectures.", no_args_is_help=True)
 
 Kind = Annotated[str, typer.Argument(help="Name of the search space; see `dfnas space list`.", show_default=False)]
@@ -179,17 +181,23 @@ def latency(
         total = len({(part.key, part.input_shape) for part in space.parts()})
         with Terminal().task("Measuring", total, "part") as task:
             table = measure_latency_table(space, target, batch_size, on_part=lambda done, _: task.advance_to(done))
-        chosen = [space.cheapest(), *(_random(space, seed) for seed in range(3))]
+        chosen = dict.fromkeys([space.cheapest(), *(_random(space, seed) for seed in range(3))])
+        factors = []
         checks = Table(box=None, pad_edge=False)
         for heading in ("architecture", "table", "measured whole"):
             checks.add_column(heading, justify="left" if heading == "architecture" else "right", overflow="fold")
         for genotype in chosen:
+            estimate = table.latency(space, genotype)
             whole = measure_latency(space.build(genotype), space.image_shape, batch_size, target, 0.2)
-            checks.add_row(
-                Text(space.encode(genotype)), _milliseconds(table.latency(space, genotype)), _milliseconds(whole)
-            )
+            checks.add_row(Text(space.encode(genotype)), _milliseconds(estimate), _milliseconds(whole))
+            factors.append(max(estimate / whole, whole / estimate))
     table.save(str(file))
     out.print(checks)
+    if max(factors) > _TRUSTED_FACTOR:
+        Terminal().say(
+            f"The table and a network measured whole are {max(factors):.1f} times apart. Something else seems to be at work "
+            f"on this machine; when it is quiet, measure again{'' if threads else ', or with fewer --threads'}."
+        )
     out.print(Text(f"{table.device}, {table.threads} threads, {batch_size} images. Table: {file}"), soft_wrap=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 from pathlib import Path
 
@@ -34,7 +35,8 @@ def measure_latency(
         device: Where it runs, with the present number of threads.
         min_seconds: Measured at least this long, after a warm-up.
     """
-    from torch.utils.benchmark import Timer  # looks for compilers when it is imported
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+    from torch.utils.benchmark import Timer  # looks for compilers when it is imported, and says what is not there
 
     module = module.to(device).eval()
     x = torch.randn(batch_size, *input_shape, device=device)

@@ -95,3 +95,17 @@ def test_a_wrong_line_of_a_file_is_named(tmp_path):
     file.write_text("00000000\n\n0000000x\n")
     with pytest.raises(DfnasError, match="line 3: '0000000x' is not a genotype"):
         call("count", "nasbench_macro", "--file", file, "--json")
+
+
+@pytest.mark.parametrize("share", [1.0, 0.1])
+def test_a_latency_table_that_whole_networks_contradict_is_not_trusted(monkeypatch, tmp_path, share):
+    def parameters(module, *_):
+        return float(sum(weight.numel() for weight in module.parameters()) + 1)
+
+    # Nothing is timed: the table says 1 s for each weight of its parts, whole networks are as fast or much faster.
+    monkeypatch.setattr("dfnas_ray.search_spaces.latency.measure_latency", parameters)
+    monkeypatch.setattr("dfnas_ray.ops.latency.measure_latency", lambda *given: share * parameters(*given))
+    result = CliRunner().invoke(app, ["space", "latency", "nasbench_macro", "--out", str(tmp_path / "t.json")])
+    assert result.exit_code == 0, result.output
+    assert ("10.0 times apart" in " ".join(result.stderr.split())) == (share < 1)
+    assert (tmp_path / "t.json").exists()
