@@ -171,6 +171,8 @@ def _inputs(pipeline: Pipeline, planned: Plan) -> dict[str, Any]:
     }
     if "synthetic" in planned.config.sources:
         inputs["upstream"] = {"synthesis": pipeline.synthesis_stage().key}
+    if planned.config.real is not None and "real" in planned.config.sources:
+        inputs["files"] = planned.config.real.open("benchmark.real").fingerprint
     return inputs
 
 
@@ -190,6 +192,7 @@ def _ranking_stage(pipeline: Pipeline, planned: Plan, contender: Contender, seed
     elif contender.source == "real":
         assert planned.config.real is not None
         inputs["real"] = planned.config.real.model_dump(mode="json")
+        inputs["files"] = planned.config.real.open("benchmark.real").fingerprint
     if contender.algorithm.measures_population:
         inputs["population"] = fingerprint(planned.sample.architectures)
     return pipeline.run_dir.stage("ranking", inputs)

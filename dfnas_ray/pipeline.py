@@ -116,6 +116,7 @@ class Pipeline(Session):
         folders = {name: outcome.location for name, outcome in self.retrain(genotype).items()}
         inputs = {
             "dataset": self.config.evaluation.dataset.model_dump(mode="json"),
+            "files": dataset.fingerprint,
             "teacher": self.teacher.fingerprint,
             "networks": {name: folder.name for name, folder in folders.items()},
         }

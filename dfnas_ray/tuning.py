@@ -82,7 +82,9 @@ def sweep_inputs(pipeline: Pipeline) -> dict[str, Any]:
     """Return what a sweep's trials depend on; more of them can be added later."""
     config = pipeline.config
     sweep = sweep_config(config).model_dump(mode="json", exclude={"trials", "concurrency"})
+    labelled = sweep_config(config).labelled
     return {
+        **({} if labelled is None else {"files": labelled.open("sweep.labelled").fingerprint}),
         "teacher": pipeline.teacher.fingerprint,
         "seed": config.seed,
         "synthesis": config.synthesis.model_dump(mode="json"),

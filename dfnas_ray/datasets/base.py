@@ -24,6 +24,11 @@ class ImageDataset(Protocol):
 
     description: str
 
+    @property
+    def fingerprint(self) -> str:
+        """Tells one set of files from another, by their names and sizes: what was measured on others is stale."""
+        ...
+
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]: ...

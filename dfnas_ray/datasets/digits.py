@@ -51,6 +51,7 @@ def load_split(split: Literal["train", "test"]) -> LabelledTensors:
 
 class _Digits:
     description = "the built-in digits (test split)"
+    fingerprint = "built-in"
 
     @cached_property
     def data(self) -> LabelledTensors:

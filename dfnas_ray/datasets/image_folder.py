@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -10,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dfnas_ray.datasets.base import EVALUATION, ImageDataset
 from dfnas_ray.errors import DatasetError
+from dfnas_ray.storage.run_dir import fingerprint
 
 _LAYOUT = "It must be a folder with one sub-folder of images per class."
 
@@ -18,11 +20,18 @@ class _Folder:
     def __init__(self, path: Path, setting: str):
         from torchvision.datasets import ImageFolder
 
-        self.description = f"image folder {path}"
+        self.path, self.description = path, f"image folder {path}"
         try:
             self.samples: list[tuple[str, int]] = ImageFolder(str(path)).samples
         except OSError as error:
             raise DatasetError(f"{setting}.path ({path}) cannot be used: {error} {_LAYOUT}") from error
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """See `ImageDataset`."""
+        return fingerprint(
+            [(str(Path(file).relative_to(self.path)), Path(file).stat().st_size) for file, _ in self.samples]
+        )
 
     def __len__(self) -> int:
         return len(self.samples)

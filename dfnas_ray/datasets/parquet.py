@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dfnas_ray.datasets.base import EVALUATION, ImageDataset
 from dfnas_ray.errors import DatasetError
+from dfnas_ray.storage.run_dir import fingerprint
 
 _LAYOUT = (
     "It must be a Parquet file, or a folder of them, with the columns image: struct<bytes, path> and label: integer."
@@ -37,6 +38,12 @@ class _Parquet:
             raise DatasetError(f"{self.setting}: {self.description} cannot be read: {error}. {_LAYOUT}") from error
         # Chunked on purpose: a combined binary column would overflow its 32-bit offsets beyond 2 GiB.
         return pc.struct_field(table["image"], "bytes"), table["label"].to_numpy()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """See `ImageDataset`; the labels are compared, too: others may well take as many bytes."""
+        files = [(info.base_name, info.size) for info in self.dataset.filesystem.get_file_info(self.dataset.files)]
+        return fingerprint([files, self.dataset.to_table(columns=["label"])["label"].to_pylist()])
 
     def __len__(self) -> int:
         return self.num_rows

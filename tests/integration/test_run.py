@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from dfnas_ray.experiment import make_experiment
 from dfnas_ray.pipeline import Pipeline
 from dfnas_ray.storage.shards import SyntheticImages
 
@@ -209,3 +210,23 @@ def test_a_grid_of_algorithms_is_compared_and_the_best_is_chosen(one_actor_run, 
     assert all(trial["trial"] in page for trial in trials)
     with Pipeline(grid, recorder).opened() as pipeline:
         assert pipeline.search().reused
+
+
+def test_other_real_images_at_the_same_place_are_evaluated_anew(tiny_run, tmp_path):
+    folder = shutil.copytree(tiny_run.folder, tmp_path / "run")
+    for name in range(10):
+        (tmp_path / "images" / str(name)).mkdir(parents=True)
+        Image.new("L", (16, 16), 20 * name).save(tmp_path / "images" / str(name) / "0.png")
+    dataset = {"kind": "image_folder", "path": str(tmp_path / "images")}
+    values = {**tiny_run.config.model_dump(mode="json"), "run_dir": str(folder), "evaluation": {"dataset": dataset}}
+
+    def evaluated():
+        with Pipeline(make_experiment(values)).opened() as pipeline:
+            outcome = pipeline.evaluate()
+            assert pipeline._runtime is None, "nothing but the evaluation was done"
+        return outcome.summary["images"], outcome.reused
+
+    assert evaluated() == (10, False)
+    assert evaluated() == (10, True)
+    Image.new("L", (16, 16), 99).save(tmp_path / "images" / "3" / "1.png")
+    assert evaluated() == (11, False)

@@ -1,5 +1,7 @@
 """A folder of images per class."""
 
+import shutil
+
 import pytest
 from PIL import Image
 from pydantic import TypeAdapter
@@ -30,6 +32,17 @@ def test_classes_are_numbered_alphabetically_and_other_files_ignored(folder):
     images, labels = next(iterate_batches(dataset, (1, 4, 4), num_classes=2))
     assert images[:, 0, 0, 0].tolist() == [10, 20, 30]
     assert labels.tolist() == [0, 0, 1]
+
+
+def test_other_images_are_another_set_and_another_place_is_not(folder, tmp_path_factory):
+    here = open_folder(folder).fingerprint
+    there = shutil.copytree(folder, tmp_path_factory.mktemp("other") / "place")
+    assert open_folder(there).fingerprint == here
+    Image.new("L", (40, 40), 7).save(there / "b" / "0.png")
+    other = open_folder(there).fingerprint
+    assert other != here
+    (there / "a" / "0.png").rename(there / "b" / "1.png")
+    assert open_folder(there).fingerprint not in (here, other)
 
 
 def test_a_missing_folder_is_named(tmp_path):

@@ -108,3 +108,15 @@ def test_a_row_without_bytes_is_named_by_its_index(tmp_path):
     path = write(tmp_path / "x.parquet", [encoded(10), None], [0, 0])
     with pytest.raises(DatasetError, match=r"x\.parquet, image 1 cannot be read"):
         list(iterate_batches(open_parquet(path), (1, 4, 4), num_classes=3))
+
+
+def test_other_labels_or_other_images_are_another_set_and_another_place_is_not(tmp_path):
+    def fingerprint(folder, images, labels):
+        (tmp_path / folder).mkdir()
+        return open_parquet(write(tmp_path / folder / "x.parquet", images, labels)).fingerprint
+
+    images = [encoded(10), encoded(20)]
+    here = fingerprint("here", images, [0, 1])
+    assert fingerprint("there", images, [0, 1]) == here
+    assert fingerprint("relabelled", images, [1, 0]) != here
+    assert fingerprint("as-jpeg", [encoded(10, "JPEG"), encoded(20, "JPEG")], [0, 1]) != here
