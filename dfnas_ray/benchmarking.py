@@ -119,6 +119,8 @@ def benchmark(pipeline: Pipeline) -> Outcome:
     planned = plan(pipeline.config)
     check_synthesis(pipeline.teacher, pipeline.config.synthesis)
     stage = pipeline.run_dir.stage(STAGE, _inputs(pipeline, planned))
+    if not stage.is_done:
+        pipeline.runtime.check_fits("search", pipeline.config.cluster.search)
     outcome = pipeline.finish(stage, lambda: _benchmark(pipeline, stage, planned))
 
     from dfnas_ray.report.benchmark_section import write_figure
@@ -247,7 +249,6 @@ def _rank(pipeline: Pipeline, planned: Plan) -> list[Scored]:
     if "synthetic" in planned.config.sources:
         for seed in seeds:
             pipeline.synthesize(seed)
-    pipeline.runtime.check_fits("search", resources)
     teacher = ranking.share(pipeline.teacher)
     image_set = _image_sets(pipeline, planned, teacher)
 

@@ -135,6 +135,14 @@ def _check_sweep(values: Mapping[str, Any], sweep: SweepConfig) -> None:
         for limit in range_.limits:
             where = f"sweep.settings.{path} at {limit!r}"
             _try(set_dotted(base, path, limit, where), where)
+    if sweep.pruning is not None:
+        most = sweep.most_rounds(_validate(base).synthesis)
+        if sweep.pruning.min_rounds >= most:
+            raise ConfigError(
+                f"sweep.pruning.min_rounds ({sweep.pruning.min_rounds}) must be below the {most} rounds that a trial makes in "
+                "all its shards: nobody could be stopped before the end. Lower it, or raise synthesis.rounds or "
+                "synthesis.num_shards."
+            )
 
 
 def _try(values: Mapping[str, Any], where: str) -> None:

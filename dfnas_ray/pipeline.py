@@ -78,6 +78,7 @@ class Pipeline(Session):
         if stage.is_done and len(kept) < config.num_shards:
             missing = [shard for shard in range(config.num_shards) if shard not in kept]
             self.listener.say(f"Shards {missing} are missing or damaged and are made again.")
+            self.check_fits("synthesis")
             stage.reopen()
         return self.finish_on_cluster("synthesis", stage, lambda: work(self, stage, kept), is_own)
 
@@ -127,20 +128,27 @@ class Pipeline(Session):
         """Write the report of what is finished so far."""
         from dfnas_ray.report.page import write_report
 
+        self.record()
         return write_report(self.run_dir)
 
     def run(self) -> dict[str, Outcome]:
         """Go the whole way; without an evaluation dataset, as far as retraining."""
         self.check()
-        if not self.synthesis_stage().is_done:
-            for kind in CLUSTER_STAGES:
-                self.check_fits(kind)
+        for kind in self._ahead():
+            self.check_fits(kind)
         search = self.search()  # it may begin before all images are made
         outcomes = {"synthesis": self.synthesize(), "search": search, **self.retrain()}
         if self.config.evaluation.dataset is not None:
             outcomes["evaluation"] = self.evaluate()
         self.report()
         return outcomes
+
+    def _ahead(self) -> tuple[ClusterStage, ...]:
+        """Return what is still to be done on the cluster, as far as it is known before the search."""
+        if not self.synthesis_stage().is_done:
+            return CLUSTER_STAGES
+        search = self.run_dir.stage("search", self._search_inputs)
+        return () if search.is_done else CLUSTER_STAGES[1:]
 
     # What each stage depends on
 
@@ -216,18 +224,17 @@ class Pipeline(Session):
             self.listener.say(f"{stage.stage}: goes on where an earlier command stopped.")
         elif changes:
             self.listener.say(f"{stage.stage}: again, because {'; '.join(changes[:3])}{' ...' if changes[3:] else ''}")
-        _ = self.recorded
         stage.begin()
         if is_own:
-            self.run_dir.set_latest(stage)
+            self.note(stage)
+            self.record()
         self._begun[stage.key] = time.monotonic()
         return self._begun[stage.key]
 
     def _remember(self, stage: StageDir, reused: bool, is_own: bool) -> Outcome:
         outcome = Outcome(stage.stage, stage.location, stage.summary(), reused)
         if is_own:
-            _ = self.recorded
-            self.run_dir.set_latest(stage)
+            self.note(stage)
             self._outcomes[stage.stage] = outcome
         return outcome
 

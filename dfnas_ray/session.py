@@ -15,7 +15,7 @@ from dfnas_ray.progress import Listener, Silent
 from dfnas_ray.search_spaces import SearchSpace, make_space
 from dfnas_ray.search_spaces.architecture import Architecture
 from dfnas_ray.storage.location import Location
-from dfnas_ray.storage.run_dir import RunDir
+from dfnas_ray.storage.run_dir import RunDir, StageDir
 from dfnas_ray.teachers import Teacher
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ class Session:
         self.run_dir = RunDir(config.run_directory)
         self._runtime: RayRuntime | None = None
         self._images: dict[str, ImagesRef] = {}
+        self._noted: list[StageDir] = []
 
     @contextmanager
     def opened(self) -> Iterator[Self]:
@@ -49,16 +50,24 @@ class Session:
         with self.run_dir.locked():
             try:
                 yield self
+                self.record()
             finally:
                 if self._runtime is not None:
                     self._runtime.__exit__(None, None, None)
 
-    @cached_property
-    def recorded(self) -> Location:
-        """The experiment as it is now, written when its first stage begins: what fails before changes no run directory."""
-        file = self.run_dir.location / "experiment.yaml"
-        file.write_bytes(dump_experiment(self.config).encode())
-        return file
+    def record(self) -> None:
+        """Write that the run directory is now this experiment's, with the stages that were noted, if any.
+
+        It is called when work begins or all is done: a command that fails before that changes nothing.
+        """
+        if self._noted:
+            (self.run_dir.location / "experiment.yaml").write_bytes(dump_experiment(self.config).encode())
+            self.run_dir.set_latest(self._noted)
+            self._noted.clear()
+
+    def note(self, stage: StageDir) -> None:
+        """Let the next `record` make ``stage`` the one that reports show."""
+        self._noted.append(stage)
 
     @cached_property
     def teacher(self) -> Teacher:

@@ -20,6 +20,7 @@ from dfnas_ray.storage.shards import SyntheticImages
 from dfnas_ray.sweeps.config import SweepConfig
 from dfnas_ray.sweeps.measure import Examination, Judge, proxy_architecture
 from dfnas_ray.sweeps.ranges import Parameter
+from dfnas_ray.sweeps.record import SweepRecord, trial_folder
 from dfnas_ray.synthesis.checks import check_synthesis
 from dfnas_ray.teachers import Teacher
 
@@ -38,6 +39,7 @@ def sweep(pipeline: Pipeline) -> Outcome:
     check_ranges(pipeline.teacher, pipeline.config, config)
     stage = pipeline.run_dir.stage(STAGE, sweep_inputs(pipeline))
     if stage.is_done and stage.summary()["asked"] < config.num_trials:
+        pipeline.check_fits("synthesis")
         stage.reopen()
     outcome = pipeline.finish_on_cluster("synthesis", stage, lambda: _sweep(pipeline, stage, config))
 
@@ -69,13 +71,6 @@ def check_ranges(teacher: Teacher, config: ExperimentConfig, sweep: SweepConfig)
                 check_synthesis(teacher, sweep.synthesis(config.synthesis, {path: value}, fixed=True))
             except DfnasError as error:
                 raise ConfigError(f"sweep.settings.{path} at {value!r}: {error}") from error
-    most = sweep.most_rounds(config.synthesis)
-    if sweep.pruning is not None and sweep.pruning.min_rounds >= most:
-        raise ConfigError(
-            f"sweep.pruning.min_rounds ({sweep.pruning.min_rounds}) must be below the {most} rounds that a trial makes in all "
-            "its shards: nobody could be stopped before the end. Lower it, or raise synthesis.rounds or "
-            "synthesis.num_shards."
-        )
 
 
 def sweep_inputs(pipeline: Pipeline) -> dict[str, Any]:
@@ -108,21 +103,23 @@ def reference_settings(sweep: SweepConfig, seed: int) -> list[dict[str, Paramete
 
 def _sweep(pipeline: Pipeline, stage: StageDir, config: SweepConfig) -> dict[str, Any]:
     from dfnas_ray.distributed.board import ProgressBoard
-    from dfnas_ray.distributed.sweep import SweepJob, opened_study, recover, run_sweep, study_of
+    from dfnas_ray.distributed.sweep import SweepJob, recover, run_sweep
 
     experiment, resources = pipeline.config, pipeline.config.cluster.synthesis
     job = SweepJob(config, experiment.synthesis, resources, experiment.seed, stage.location)
     judge = _judge(pipeline, stage, config)
-    with opened_study(job) as (storage, _):
-        todo = recover(job, storage)
-    if 0 < todo < config.num_trials:
-        pipeline.listener.say(f"sweep: {config.num_trials - todo} of {config.num_trials} trials are finished already.")
     board = ProgressBoard()
-    total = todo * job.steps_of_a_trial
-    with pipeline.listener.task("Sweeping", total, "image step") as task, board.shown_on(task):
-        run_sweep(job, judge, board)
-    with opened_study(job) as (storage, _):
-        trials = [_describe(trial, config, stage.location) for trial in study_of(storage).get_trials(deepcopy=False)]
+    with SweepRecord.opened(config, stage.location) as record:
+        recover(job, record)
+        todo = record.num_open()
+        if 0 < todo < config.num_trials:
+            pipeline.listener.say(
+                f"sweep: {config.num_trials - todo} of {config.num_trials} trials are finished already."
+            )
+        total = todo * job.steps_of_a_trial
+        with pipeline.listener.task("Sweeping", total, "image step") as task, board.shown_on(task):
+            run_sweep(job, record, judge, board)
+        trials = [_describe(trial, config, stage.location) for trial in record.trials()]
     (stage.location / "trials.json").write_json(trials)
     return {"asked": config.num_trials, **_write_best(experiment, config, trials, stage.location)}
 
@@ -185,7 +182,7 @@ def _reference_images(pipeline: Pipeline, stage: StageDir, config: SweepConfig) 
 
 
 def _describe(trial: Any, config: SweepConfig, folder: Location) -> dict[str, Any]:
-    file = folder / f"trial-{trial.number:05d}" / "result.json"
+    file = trial_folder(folder, trial.number) / "result.json"
     result = file.read_json() if file.exists() else {}
     return {
         "number": trial.number,

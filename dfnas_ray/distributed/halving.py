@@ -26,12 +26,18 @@ class NumberedHalving(AsyncHyperBandScheduler):  # type: ignore[misc]
         super().__init__(**options)
         self.number_of = number_of
 
-    def tell(self, number: int, results: Iterable[tuple[int, float]]) -> None:
-        """Let the scheduler know what a trial has shown before, as amounts of ``time_attr`` and values of ``metric``."""
-        trial = _named(number)
+    def tell(self, number: int, results: Iterable[tuple[int, float]]) -> str:
+        """Let the scheduler know what a trial has shown before; return what it would do with the trial now.
+
+        Args:
+            number: The trial's.
+            results: Amounts of ``time_attr`` and values of ``metric``.
+        """
+        trial, decision = _named(number), self.CONTINUE
         super().on_trial_add(None, trial)
         for amount, value in results:
-            super().on_trial_result(None, trial, {self._time_attr: amount, self.metric: value})
+            decision = super().on_trial_result(None, trial, {self._time_attr: amount, self.metric: value})
+        return str(decision)
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         """Assign a bracket to a new trial; one that is known stays in its own."""

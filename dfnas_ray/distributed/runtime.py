@@ -36,6 +36,7 @@ _QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",  # Tune's banner, printed even with verbose=0
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # halves the cost of a trial
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # it would end an experiment as if it were finished
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a setting that cannot work has no figure, and says so
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # most of a short job's time is this polling
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -68,10 +69,10 @@ class RayRuntime:
         Raises:
             ClusterError: the address cannot be reached.
         """
-        if ray.is_initialized():
-            return
         for name, value in _QUIET.items():
             os.environ.setdefault(name, value)
+        if ray.is_initialized():
+            return
         address = self.config.address
         level = logging.INFO if self.verbose else logging.ERROR
         if not self.verbose:

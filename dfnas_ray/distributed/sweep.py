@@ -1,24 +1,15 @@
-"""A sweep over synthesis settings: Optuna proposes, Ray Tune runs the trials, a study on disk remembers.
-
-Optuna's study is a SQLite file beside the trials' images, which `optuna-dashboard` opens. A trial has its number and its
-settings there before it starts; one that a killed command left running goes back to the queue under the same number, and
-its committed shards are kept. So nothing is lost, nothing is done twice, and nothing is unpickled.
-"""
+"""A sweep over synthesis settings: Optuna proposes, Ray Tune runs the trials, a `SweepRecord` remembers."""
 
 from __future__ import annotations
 
 import logging
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import optuna
 import ray
-from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
@@ -37,8 +28,8 @@ from dfnas_ray.storage.shards import SyntheticImages, decode_shard, ids_of_shard
 from dfnas_ray.sweeps.config import SweepConfig
 from dfnas_ray.sweeps.measure import Judge
 from dfnas_ray.sweeps.ranges import Parameter
+from dfnas_ray.sweeps.record import STUDY, SweepRecord, trial_folder
 from dfnas_ray.sweeps.samplers import make_sampler, propose
-from dfnas_ray.sweeps.study import name_objectives
 from dfnas_ray.synthesis.checks import check_synthesis
 from dfnas_ray.synthesis.config import SynthesisConfig
 from dfnas_ray.synthesis.inversion import Inverter
@@ -46,9 +37,6 @@ from dfnas_ray.synthesis.shard import synthesize_rounds
 from dfnas_ray.teachers.base import Teacher
 
 logger = logging.getLogger(__name__)
-
-STUDY_FILE = "study.db"
-_STUDY = "sweep"
 
 
 @dataclass(frozen=True)
@@ -61,10 +49,6 @@ class SweepJob:
     seed: int
     folder: Location
 
-    def trial_folder(self, number: int) -> Location:
-        """Return where one trial keeps its shards and its result."""
-        return self.folder / f"trial-{number:05d}"
-
     @staticmethod
     def steps(config: SynthesisConfig) -> int:
         """Return image steps of one trial, to show progress by."""
@@ -76,94 +60,44 @@ class SweepJob:
         return self.steps(self.sweep.synthesis(self.synthesis, {}, fixed=True))
 
 
-@contextmanager
-def opened_study(job: SweepJob) -> Iterator[tuple[RDBStorage, Callable[[], None]]]:
-    """Open the study's storage; the second value keeps it where the run directory is, if that is not a local disk."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    file = job.folder / STUDY_FILE
-    with tempfile.TemporaryDirectory(prefix="dfnas-study-") as scratch:
-        path = Path(file.path) if file.is_local else Path(scratch) / STUDY_FILE
-        if not file.is_local and file.exists():
-            path.write_bytes(file.read_bytes())
-        path.parent.mkdir(parents=True, exist_ok=True)
-        storage = RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 60}})
-        try:
-            study = optuna.create_study(
-                storage=storage, study_name=_STUDY, directions=job.sweep.directions, load_if_exists=True
-            )
-            name_objectives(study, job.sweep)
-            yield storage, lambda: None if file.is_local else file.write_bytes(path.read_bytes())
-        finally:
-            storage.remove_session()
-            if not file.is_local:
-                file.write_bytes(path.read_bytes())
+def recover(job: SweepJob, record: SweepRecord) -> None:
+    """Settle what a command that was cut off has left: trials with a result, and those that were to be stopped."""
+    record.recover()
+    _, stopped = _halving(job, record)
+    for number in stopped:
+        record.end(number, TrialState.PRUNED)
 
 
-def study_of(storage: RDBStorage) -> optuna.Study:
-    """Return the study of a storage that `opened_study` gave."""
-    return optuna.load_study(study_name=_STUDY, storage=storage)
-
-
-def recover(job: SweepJob, storage: RDBStorage) -> int:
-    """Settle what a killed command left, and return how many trials are still to be started or gone on with.
-
-    A trial with a result is told to the study; one without goes back to the queue under its own number.
-    """
-    study_id = storage.get_study_id_from_name(_STUDY)
-    for trial in storage.get_all_trials(study_id, deepcopy=False, states=(TrialState.RUNNING,)):
-        trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, trial.number)
-        file = job.trial_folder(trial.number) / "result.json"
-        if not file.exists():
-            storage.set_trial_state_values(trial_id, TrialState.WAITING)
-            continue
-        result = file.read_json()
-        for name, value in result.get("figures", {}).items():
-            storage.set_trial_user_attr(trial_id, name, value)
-        if "error" in result:
-            storage.set_trial_state_values(trial_id, TrialState.FAIL)
-        else:
-            values = [result["figures"][name] for name in job.sweep.objectives]
-            storage.set_trial_state_values(trial_id, TrialState.COMPLETE, values)
-    if job.sweep.sampler == "grid":
-        _enqueue_grid(job.sweep, storage)
-    finished = storage.get_all_trials(
-        study_id, deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
-    )
-    return max(0, job.sweep.num_trials - len(finished))
-
-
-def run_sweep(job: SweepJob, judge: Judge, board: ProgressBoard) -> None:
-    """Run the sweep's trials to its number; their results are in the study and beside their images.
+def run_sweep(job: SweepJob, record: SweepRecord, judge: Judge, board: ProgressBoard) -> None:
+    """Run the trials of a recovered sweep to its number; their results are in the record and beside their images.
 
     Raises:
         DfnasError: a trial's process died again and again; says which, and how to go on.
     """
-    resources, sweep = job.resources, job.sweep
-    with opened_study(job) as (storage, keep):
-        todo = recover(job, storage)
-        if not todo:
-            return
-        trainable = tune.with_parameters(_trial, job=job, judge=[ray.put(judge)], board=board)
-        searcher = _Search(job, storage, keep)
-        results = fit(
-            tune.with_resources(trainable, tune.PlacementGroupFactory([resources.bundle()])),
-            "sweep",
-            # Neither metric nor mode: with several objectives they would make Tune forget all but one.
-            tune.TuneConfig(
-                search_alg=searcher,
-                scheduler=_scheduler(job, storage),
-                num_samples=todo,
-                max_concurrent_trials=sweep.concurrency,
-                reuse_actors=True,
-            ),
-            resources.attempts,
+    resources, todo = job.resources, record.num_open()
+    if not todo:
+        return
+    trainable = tune.with_parameters(_trial, job=job, judge=[ray.put(judge)], board=board)
+    scheduler, _ = _halving(job, record)
+    results = fit(
+        tune.with_resources(trainable, tune.PlacementGroupFactory([resources.bundle()])),
+        "sweep",
+        # Neither metric nor mode: with several objectives they would make Tune forget all but one.
+        tune.TuneConfig(
+            search_alg=_Search(job, record),
+            scheduler=scheduler,
+            num_samples=todo,
+            max_concurrent_trials=job.sweep.concurrency,
+            reuse_actors=True,
+        ),
+        resources.attempts,
+    )
+    if results.errors:
+        raise DfnasError(
+            f"{len(results.errors)} of the sweep's trials failed {resources.attempts} times, the first with: "
+            f"{last_line(results.errors[0])}. What is finished is kept in {job.folder}; run the "
+            "same command again to go on."
         )
-        if results.errors:
-            raise DfnasError(
-                f"{len(results.errors)} of the sweep's trials failed {resources.attempts} times, the first with: "
-                f"{last_line(results.errors[0])}. What is finished is kept in {job.folder}; run the "
-                "same command again to go on."
-            )
 
 
 def make_reference(
@@ -222,7 +156,7 @@ def shard_job(teacher: Teacher, config: SynthesisConfig, seed: int, folder: Loca
 def _trial(config: dict[str, Any], job: SweepJob, judge: list[ray.ObjectRef[Judge]], board: ProgressBoard) -> None:
     """Make one setting's images and measure them; an error of the setting is a result, too."""
     number: int = config["number"]
-    folder = job.trial_folder(number)
+    folder = trial_folder(job.folder, number)
     shared: Judge = ray.get(judge[0])
     device = worker_device(job.resources.cpus)
     write = board.writer(f"trial {number}")
@@ -234,7 +168,7 @@ def _trial(config: dict[str, Any], job: SweepJob, judge: list[ray.ObjectRef[Judg
         check_synthesis(shared.teacher, settings)
         shards = shard_job(shared.teacher, settings, job.seed, folder)
         inverter = Inverter(shared.teacher, settings, device)
-        done, compared = 0, 0
+        done, compared = 0, config["compared"]
 
         def on_steps(count: int) -> None:
             nonlocal done
@@ -243,108 +177,93 @@ def _trial(config: dict[str, Any], job: SweepJob, judge: list[ray.ObjectRef[Judg
 
         for rounds, images in _growing(inverter, shards, on_steps):
             if rounds == settings.rounds * settings.num_shards:
-                figures = shared(images, device)
+                figures = shared(SyntheticImages.concatenate(images), device)
                 seconds = round(time.monotonic() - started, 1)
-                (folder / "result.json").write_json({"number": number, "figures": figures, "seconds": seconds})
+                result = {"number": number, "rounds": rounds, "figures": figures, "seconds": seconds}
+                (folder / "result.json").write_json(result)
                 tune.report({**figures, "number": number, "rounds": rounds, "finished": True})
             elif job.sweep.pruning is not None and job.sweep.pruning.has_rung(compared, rounds):
-                tune.report({**shared(images, device), "number": number, "rounds": rounds, "finished": False})
+                figures = shared(SyntheticImages.concatenate(images), device)
+                tune.report({**figures, "number": number, "rounds": rounds, "finished": False})
                 compared = rounds
     except DfnasError as error:
         reason = str(getattr(error, "cause", None) or error)
         logger.warning("Trial %d of the sweep cannot be finished: %s", number, reason)
         (folder / "result.json").write_json({"number": number, "error": reason})
-        tune.report({"number": number, "rounds": 0, "finished": True, "failed": True})
+        tune.report({"number": number, "failed": True})
     write(total, f"trial {number}")
 
 
 def _growing(
     inverter: Inverter, job: ShardJob, on_steps: Callable[[int], None]
-) -> Iterator[tuple[int, SyntheticImages]]:
-    """Make a trial's shards, and yield after each round how many rounds there are and all images so far."""
+) -> Iterator[tuple[int, list[SyntheticImages]]]:
+    """Make a trial's shards, and yield after each round how many rounds there are and each shard's images so far."""
     whole: list[SyntheticImages] = []
     for shard in range(job.config.num_shards):
         for latest in _rounds(inverter, job, shard, on_steps):
             rounds = shard * job.config.rounds + int(latest.rounds.max()) + 1
-            yield rounds, SyntheticImages.concatenate([*whole, latest])
+            yield rounds, [*whole, latest]
         whole.append(latest)
 
 
 class _Search(StudySearch):
-    """Tune's searcher, with each trial's number among its settings and its end told to the study as what it is."""
+    """Tune's searcher, with each trial's number among its settings and its end told to the record as what it is."""
 
-    def __init__(self, job: SweepJob, storage: RDBStorage, keep: Callable[[], None]):
+    def __init__(self, job: SweepJob, record: SweepRecord):
         sweep = job.sweep
-        self.job, self.keep = job, keep
+        self.job, self.record = job, record
         several = len(sweep.objectives) > 1
         modes = ["max" if direction == "maximize" else "min" for direction in sweep.directions]
-        self.study_storage = storage
         super().__init__(
-            space=lambda trial: _propose(sweep, trial),
+            space=self._propose,
             metric=list(sweep.objectives) if several else sweep.objectives[0],
             mode=modes if several else modes[0],
-            sampler=make_sampler(sweep, job.seed),  # replaced for each trial
-            study_name=_STUDY,
-            storage=storage,
+            sampler=make_sampler(sweep, record.first_trials, job.seed),  # replaced for each trial
+            study_name=STUDY,
+            storage=record.storage,
         )
 
     def suggest(self, trial_id: str) -> Any:
         """Propose the next trial; after a break, just what would have been proposed without it."""
-        study_id = self.study_storage.get_study_id_from_name(_STUDY)
-        seed = derive_seed(self.job.seed, "sweep", self.study_storage.get_n_trials(study_id))
-        self._ot_study.sampler = make_sampler(self.job.sweep, seed)
+        seed = derive_seed(self.job.seed, "sweep", self.record.next_number())
+        self._ot_study.sampler = make_sampler(self.job.sweep, self.record.first_trials, seed)
         return super().suggest(trial_id)
-
-    def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
-        """Tell the study; a trial that was stopped early is pruned, not complete with the value of few images."""
-        if result and "number" in result:
-            self._remember(result)
-            if result.get("failed"):
-                result, error = None, True
-            elif not result["finished"]:
-                result = None
-        super().on_trial_complete(trial_id, result, error)
-        self.keep()
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Keep what was measured; Tune tells of a trial's last result at its end alone."""
-        if "number" in result:
-            self._remember(result)
+        self._remember(result)
 
-    def _stored(self, number: int) -> int:
-        """Return the id under which the storage has a trial."""
-        study_id = self.study_storage.get_study_id_from_name(_STUDY)
-        trial_id: int = self.study_storage.get_trial_id_from_study_id_trial_number(study_id, number)
-        return trial_id
+    def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
+        """Tell how a trial ended: by its own failure, pruned, or complete.
+
+        One whose process died too often has not ended; the next command goes on with it.
+        """
+        if not error and result and "number" in result:
+            self._remember(result)
+            is_whole = result.get("finished", False)
+            super().on_trial_complete(trial_id, result if is_whole else None, result.get("failed", False))
+        self.record.keep()
+
+    def _propose(self, trial: optuna.Trial) -> dict[str, Any]:
+        propose(self.job.sweep, trial)
+        (stored,) = [each for each in self.record.trials() if each.number == trial.number]
+        return {"number": trial.number, "compared": max(stored.intermediate_values, default=0)}
 
     def _remember(self, result: Mapping[str, Any]) -> None:
-        trial_id = self._stored(result["number"])
-        for name in (
-            "semantics",
-            "diversity",
-            "domain_gap",
-            "student_proxy",
-            "verifier_agreement",
-            "labelled_accuracy",
-        ):
-            if name in result:
-                self.study_storage.set_trial_user_attr(trial_id, name, result[name])
-        self.study_storage.set_trial_user_attr(trial_id, "rounds", result["rounds"])
-        (objective, *others) = self.job.sweep.objectives
-        if objective in result and not others:  # Optuna keeps intermediate values of a single objective
-            self.study_storage.set_trial_intermediate_value(trial_id, result["rounds"], float(result[objective]))
+        pruning = self.job.sweep.pruning
+        if "rounds" not in result:  # it failed
+            return
+        rounds = result["rounds"]
+        # A trial that Tune started again finds a whole shard at once, and may report between two rungs.
+        if result["finished"] or (pruning is not None and pruning.has_rung(rounds - 1, rounds)):
+            self.record.remember(result["number"], rounds, result)
 
 
-def _propose(sweep: SweepConfig, trial: optuna.Trial) -> dict[str, Any]:
-    propose(sweep, trial)
-    return {"number": trial.number}
-
-
-def _scheduler(job: SweepJob, storage: RDBStorage) -> TrialScheduler:
-    """Return what stops trials; it knows already what those before have shown."""
+def _halving(job: SweepJob, record: SweepRecord) -> tuple[TrialScheduler, list[int]]:
+    """Return what stops trials, told what all have shown before, and the open trials that it would have stopped."""
     pruning = job.sweep.pruning
     if pruning is None:
-        return FIFOScheduler()
+        return FIFOScheduler(), []
     objective, direction = job.sweep.objectives[0], job.sweep.directions[0]
     scheduler = NumberedHalving(
         _number_of,
@@ -355,25 +274,14 @@ def _scheduler(job: SweepJob, storage: RDBStorage) -> TrialScheduler:
         grace_period=pruning.min_rounds,
         reduction_factor=pruning.reduction_factor,
     )
-    for trial in study_of(storage).get_trials(deepcopy=False):
-        shown = sorted(trial.intermediate_values.items())
-        if not trial.state.is_finished():
-            shown = shown[:-1]  # the last one is told again before it goes on: who knows what was decided then
-        scheduler.tell(trial.number, shown)
-    return scheduler
+    stopped = []
+    for trial in sorted(record.trials(), key=lambda trial: (not trial.state.is_finished(), trial.number)):
+        decision = scheduler.tell(trial.number, sorted(trial.intermediate_values.items()))
+        if decision == TrialScheduler.STOP and not trial.state.is_finished():
+            stopped.append(trial.number)
+    return scheduler, stopped
 
 
 def _number_of(config: Mapping[str, Any]) -> int:
     number: int = config["number"]
     return number
-
-
-def _enqueue_grid(sweep: SweepConfig, storage: RDBStorage) -> None:
-    """Put every point of the grid that the study does not have yet into its queue."""
-    from sklearn.model_selection import ParameterGrid
-
-    study = study_of(storage)
-    known = [{**trial.system_attrs.get("fixed_params", {}), **trial.params} for trial in study.get_trials()]
-    for point in ParameterGrid({path: list(range_.grid or ()) for path, range_ in sweep.settings.items()}):
-        if point not in known:
-            study.enqueue_trial(point)

@@ -6,7 +6,7 @@ import base64
 import json
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
@@ -60,12 +60,13 @@ def sweep_figures(study: optuna.Study, config: SweepConfig) -> list[tuple[str, s
                     partial(draw_parallel, complete, index, objective, maximise),
                 )
             )
-        if differing and len(complete) >= _ENOUGH_FOR_IMPORTANCE:
+        shares = _importances(study, index) if differing and len(complete) >= _ENOUGH_FOR_IMPORTANCE else {}
+        if shares:
             drawings.append(
                 (
                     f"What decides {objective}",
                     _note_on_importance(complete),
-                    partial(_draw_importance, study, index),
+                    partial(_draw_importance, shares),
                 )
             )
     if len(config.objectives) in (2, 3):
@@ -151,7 +152,7 @@ def draw_parallel(trials: list[FrozenTrial], index: int, objective: str, maximis
         axes.axvline(x, color="0.35", linewidth=1, zorder=0)
         for height, label in scale.ticks:
             axes.plot([x - 0.02, x], [height, height], color="0.35", linewidth=1)
-            axes.text(x - 0.04, height, label, ha="right", va="center", fontsize=8, color="0.35")
+            axes.text(x - 0.04, height, label, ha="right", va="center", fontsize=8, color="0.35", parse_math=False)
         axes.text(x, -0.07, break_at_dots(name, _LABEL_WIDTH), ha="center", va="top")
     axes.set_xlim(-0.5, len(scales) - 0.7)
     axes.set_ylim(-0.05, 1.05)
@@ -209,10 +210,17 @@ def _draw_history(trials: list[FrozenTrial], index: int, objective: str, maximis
     _set_grid(axes)
 
 
-def _draw_importance(study: optuna.Study, index: int) -> None:
+def _importances(study: optuna.Study, index: int) -> dict[str, float]:
+    """Return each setting's share of the variance of an objective; nothing if the settings explain none."""
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
     target = partial(_value, index) if len(study.directions) > 1 else None
-    shares = optuna.importance.get_param_importances(study, evaluator=evaluator, target=target)
+    try:
+        return optuna.importance.get_param_importances(study, evaluator=evaluator, target=target)
+    except RuntimeError:  # all trials had the same settings
+        return {}
+
+
+def _draw_importance(shares: Mapping[str, float]) -> None:
     _, axes = plt.subplots(figsize=(8, 0.8 + 0.45 * len(shares)), layout="constrained")
     bars = axes.barh(list(shares)[::-1], list(shares.values())[::-1], height=0.6, color=_BLUE)
     axes.bar_label(bars, fmt="{:.0%}", padding=4)
@@ -251,6 +259,7 @@ def _name_choices(axes: Any, choices: list[str]) -> None:
     axes.set_xticks(
         range(len(choices)),
         choices,
+        parse_math=False,  # a choice may well hold a dollar sign
         **({"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if slanted else {}),
     )
     axes.set_xlim(-0.5, len(choices) - 0.5)

@@ -24,6 +24,7 @@ from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.shards import shard_name
 from dfnas_ray.sweeps.config import SweepConfig
 from dfnas_ray.sweeps.objectives import OBJECTIVES
+from dfnas_ray.sweeps.record import trial_folder
 from dfnas_ray.sweeps.study import PREFIX, study_from
 
 _IMAGES = 20
@@ -48,7 +49,7 @@ def render_sweep(folder: Location, name: str) -> str:
         name=name,
         config=config,
         summary=summary,
-        paths=[path.removeprefix(PREFIX) for path in config.settings],
+        paths={path: path.removeprefix(PREFIX) for path in config.settings},
         objectives=[(objective, OBJECTIVES[objective]) for objective in config.objectives],
         trials=finished,
         others=[trial for trial in trials if trial["values"] is None],
@@ -89,7 +90,7 @@ def _grids(folder: Location, finished: Sequence[Mapping[str, Any]]) -> list[tupl
     grids = []
     for place, title in chosen.items():
         trial = finished[place]
-        pngs = _last_round(folder / f"trial-{trial['number']:05d}" / shard_name(0))
+        pngs = _last_round(trial_folder(folder, trial["number"]) / shard_name(0))
         if pngs:
             grids.append((title, trial, make_strip(pngs, f"Images of trial {trial['number']}")))
     return grids

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -101,9 +101,10 @@ class RunDir:
         file = self.location / "latest.json"
         return dict(file.read_json()) if file.exists() else {}
 
-    def set_latest(self, stage: StageDir) -> None:
-        """Make ``stage`` the one that reports show."""
-        (self.location / "latest.json").write_json({**self.latest(), stage.stage: stage.location.name})
+    def set_latest(self, stages: Iterable[StageDir]) -> None:
+        """Make ``stages`` the ones that reports show."""
+        names = {stage.stage: stage.location.name for stage in stages}
+        (self.location / "latest.json").write_json({**self.latest(), **names})
 
     def latest_stage(self, stage: str) -> Location | None:
         """Return the folder that reports show for a stage, if the stage is finished."""

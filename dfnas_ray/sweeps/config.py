@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -155,11 +155,14 @@ class SweepConfig(BaseModel):
 
     def most_rounds(self, base: SynthesisConfig) -> int:
         """Return how many rounds a trial makes at most, through all its shards."""
-        trial = self.synthesis(base, {}, fixed=True)
-        counts = {"synthesis.num_shards": trial.num_shards, "synthesis.rounds": trial.rounds}
-        return math.prod(
-            max(self.settings[path].limits) if path in self.settings else count for path, count in counts.items()
-        )
+
+        def most(path: str, count: Callable[[SynthesisConfig], int]) -> int:
+            range_ = self.settings.get(path)
+            choices = [{}] if range_ is None else [{path: value} for value in range_.categories or range_.limits]
+            return max(count(self.synthesis(base, choice, fixed=True)) for choice in choices)
+
+        shards = most("synthesis.num_shards", lambda trial: trial.num_shards)
+        return shards * most("synthesis.rounds", lambda trial: trial.rounds)
 
     @property
     def directions(self) -> list[Direction]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import optuna
@@ -14,15 +15,21 @@ from optuna.trial import FrozenTrial
 from dfnas_ray.sweeps.config import SweepConfig
 
 
-def make_sampler(sweep: SweepConfig, seed: int) -> BaseSampler:
-    """Return the sampler that a sweep asks for; a grid is enqueued whole, and needs none."""
+def make_sampler(sweep: SweepConfig, num_trials: int, seed: int) -> BaseSampler:
+    """Return the sampler that a sweep asks for; a grid is enqueued whole, and needs none.
+
+    Args:
+        sweep: The sweep.
+        num_trials: That it was begun with: how many are drawn at random, and how large a generation is, depends on it.
+        seed: Of all draws.
+    """
     seed %= 2**32
-    startup = num_startup_trials(sweep.num_trials)
+    startup = num_startup_trials(num_trials)
     match sweep.sampler:
         case "tpe":
             return tpe_sampler(seed, startup)
         case "nsga2":
-            return NSGAIISampler(seed=seed, population_size=max(4, sweep.num_trials // 4))
+            return NSGAIISampler(seed=seed, population_size=max(4, num_trials // 4))
         case "cmaes":
             return ReplayedCmaEs(seed=seed, n_startup_trials=startup)
         case _:
@@ -43,7 +50,8 @@ class ReplayedCmaEs(CmaEsSampler):
     """CMA-ES whose state is computed anew from the trials and their figures (Hansen 2016, arXiv:1604.00772).
 
     Optuna's keeps its state pickled in the study and loads it from there, and a study lies where others may write. It
-    depends on nothing but what each generation was told, so telling all of them again gives the same proposals.
+    depends on nothing but what each generation was told - its trials that were complete first - so telling all of them
+    again gives the same state.
     """
 
     def sample_relative(
@@ -59,10 +67,16 @@ class ReplayedCmaEs(CmaEsSampler):
         optimizer = self._init_optimizer(unit, self._direction)
         sign = 1.0 if self._direction == StudyDirection.MINIMIZE else -1.0
         while True:
-            told = self._get_solution_trials(completed_trials, optimizer.generation)[: optimizer.population_size]
+            told = sorted(self._get_solution_trials(completed_trials, optimizer.generation), key=_completion)
+            told = told[: optimizer.population_size]
             if len(told) < optimizer.population_size:
                 return optimizer
             optimizer.tell([(unit.transform(trial.params), sign * _value(trial)) for trial in told])
+
+
+def _completion(trial: FrozenTrial) -> tuple[datetime, int]:
+    assert trial.datetime_complete is not None, "the trials are complete"
+    return trial.datetime_complete, trial.number
 
 
 def _value(trial: FrozenTrial) -> float:

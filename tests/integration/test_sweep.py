@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from pathlib import Path
 
 import optuna
 import pytest
@@ -73,20 +74,34 @@ def test_a_sweep_from_first_trial_to_best_settings(ray_cluster, tiny_values, tmp
     assert study(more).metric_names == ["student_proxy"]
 
 
-def test_a_grid_of_several_objectives_and_a_setting_that_fails(ray_cluster, tiny_values, tmp_path):
-    settings = {"synthesis.lr": {"choice": [0.05, 1e30]}, "synthesis.rounds": {"integer": [1, 2]}}
-    outcome = run(
-        tiny_values(), tmp_path, settings=settings, sampler="grid", objectives=["diversity", "domain_gap"], fixed={
-            "synthesis.num_shards": 1, "synthesis.keep": "last"
-        },
-    )  # fmt: skip
+IMPOSSIBLE = {  # one of the four pairs: 20 images do not fill batches of 40
+    "synthesis.batch_size": {"choice": [20, 40]}, "synthesis.images_per_shard": {"choice": [20, 40]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"objectives": ["diversity", "domain_gap"]},
+        {"objectives": ["domain_gap"], "pruning": {"min_rounds": 1, "reduction_factor": 2}},
+    ],
+    ids=["two-objectives", "pruning"],
+)
+def test_a_grid_with_a_setting_that_cannot_be(ray_cluster, tiny_values, tmp_path, changes):
+    fixed, values = {"synthesis.num_shards": 1}, tiny_values()
+    values["synthesis"] = {**values["synthesis"], "images_per_shard": 40, "batch_size": 20}
+    outcome = run(values, tmp_path, settings=IMPOSSIBLE, sampler="grid", fixed=fixed, **changes)
     trials = (outcome.location / "trials.json").read_json()
-    points = sorted((trial["settings"]["synthesis.lr"], trial["settings"]["synthesis.rounds"]) for trial in trials)
-    assert points == [(0.05, 1), (0.05, 2), (1e30, 1), (1e30, 2)]
-    assert outcome.summary["pareto_front"]
+    points = {tuple(trial["settings"].values()): trial for trial in trials}
+    assert sorted(points) == [(20, 20), (20, 40), (40, 20), (40, 40)]
+    assert points[40, 20]["state"] == "fail"
+    assert "do not go together" in points[40, 20]["error"]
+    assert {trial["state"] for pair, trial in points.items() if pair != (40, 20)} <= {"complete", "pruned"}
     for number in outcome.summary["pareto_front"]:
         assert trials[number]["state"] == "complete"
-    assert "Pareto front" in (outcome.location / "sweep.html").read_bytes().decode()
+    page = (outcome.location / "sweep.html").read_bytes().decode()
+    assert ("Pareto front" in page) == ("pruning" not in changes)
+    assert "fail: These settings do not go together" in page
 
 
 def test_pruned_trials_end_between_the_rounds_of_a_shard(ray_cluster, tiny_values, tmp_path):
@@ -123,6 +138,47 @@ def test_a_sweep_in_parts_is_the_sweep_as_a_whole(ray_cluster, tiny_values, tmp_
     assert set(states) == {"COMPLETE", "PRUNED"}
     # The first trial of the second command is pruned by those of the first.
     assert trials_of("in-parts", states.index("PRUNED"), 7) == whole
+
+
+@pytest.mark.parametrize("moment", ["proposed", "asked", "in the next shard", "decided", "finished"])
+def test_a_sweep_that_was_killed_ends_as_the_undisturbed_one(ray_cluster, tiny_values, tmp_path, moment):
+    settings = {
+        "settings": COEFFICIENT, "objectives": ["domain_gap"], "sampler": "random", "concurrency": 1,
+        "fixed": {"synthesis.num_shards": 2, "synthesis.rounds": 2}, "pruning": {"min_rounds": 1, "reduction_factor": 3},
+    }  # fmt: skip
+
+    def trials_of(outcome):
+        return [(trial.params, trial.state.name, trial.intermediate_values) for trial in study(outcome).trials]
+
+    whole = trials_of(run(tiny_values(), tmp_path / "whole", trials=6, **settings))
+    pruned = next(number for number, (_, state, _) in enumerate(whole) if state == "PRUNED")
+    last = pruned if moment == "decided" else 0  # the trial that the killed command was at
+    outcome = run(tiny_values(), tmp_path / "killed", trials=last + 1, **settings)
+    assert trials_of(outcome) == whole[: last + 1]
+
+    # What the study and the folder are at that moment: Optuna's own storage takes no finished trial back.
+    folder = Path(outcome.location.path)
+    keep = {"proposed": 0, "asked": 0, "in the next shard": 2, "decided": 4, "finished": 3}[
+        moment
+    ]  # below so many rounds
+    with sqlite3.connect(folder / "study.db") as database:
+        (trial_id,) = database.execute("SELECT trial_id FROM trials WHERE number = ?", (last,)).fetchone()
+        database.execute(
+            "UPDATE trials SET state = 'RUNNING', datetime_complete = NULL WHERE trial_id = ?", (trial_id,)
+        )
+        database.execute("DELETE FROM trial_values WHERE trial_id = ?", (trial_id,))
+        database.execute("DELETE FROM trial_intermediate_values WHERE trial_id = ? AND step > ?", (trial_id, keep))
+        if moment == "asked":  # not even its settings are there
+            database.execute("DELETE FROM trial_params WHERE trial_id = ?", (trial_id,))
+    trial = folder / f"trial-{last:05d}"
+    if moment != "finished":
+        (trial / "result.json").unlink(missing_ok=True)
+        (trial / "shard-00001.parquet").unlink(missing_ok=True)
+    if moment in ("proposed", "asked"):
+        (trial / "shard-00000.parquet").unlink()
+    (folder / "done.json").unlink()
+
+    assert trials_of(run(tiny_values(), tmp_path / "killed", trials=6, **settings)) == whole
 
 
 def test_a_command_without_a_sweep_section_shows_one(start_dfnas, tiny_yaml, tmp_path):

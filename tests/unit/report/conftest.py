@@ -56,7 +56,7 @@ def add_synthesis(run, num_classes=NUM_CLASSES, rounds=2, per_round=12, canvas=(
         },
     )
     stage.begin()
-    run.set_latest(stage)
+    run.set_latest([stage])
     entries = []
     for shard in range(num_shards):
         num_rows = rounds * per_round
@@ -89,7 +89,7 @@ def add_search(run, synthesis, space, candidates=False):
         },
     )
     stage.begin()
-    run.set_latest(stage)
+    run.set_latest([stage])
     trials = []
     for seed, genotype, score in ((0, SEARCHED, -1.25), (1, RANDOM, -1.5)):
         generations = [
@@ -124,7 +124,7 @@ def add_search(run, synthesis, space, candidates=False):
 def add_network(run, name, genotype, synthesis, space):
     stage = run.stage(name, {"upstream": {"synthesis": synthesis.key}, "genotype": genotype})
     stage.begin()
-    run.set_latest(stage)
+    run.set_latest([stage])
     history = [
         {"loss": 2.0 / epoch, "validation_loss": 20.0 / epoch, "validation_agreement": 1 - 0.5 / epoch}
         for epoch in (1, 2, 3)
@@ -149,7 +149,7 @@ def add_network(run, name, genotype, synthesis, space):
 def add_evaluation(run, networks, dataset="ten pictures"):
     stage = run.stage("evaluation", {"networks": {name: s.location.name for name, s in networks.items()}})
     stage.begin()
-    run.set_latest(stage)
+    run.set_latest([stage])
     accuracy = {"teacher": 0.9, "retraining": 0.8, "baseline": 0.7}
     rows = {
         name: {

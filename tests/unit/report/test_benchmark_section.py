@@ -33,7 +33,7 @@ def add_benchmark():
     def add(run, *rows, count=30):
         stage = run.stage("benchmark", {"seed": 7})
         stage.begin()
-        run.set_latest(stage)
+        run.set_latest([stage])
         summary = {
             "space": "nasbench_macro", "architectures": count, "seeds": [0, 1], "level": 0.95, "resamples": 1000,
             "table": {"rows": 50, "used": [0, 40], "accuracy_column": "accuracy", "best_in_sample": 93.0},

@@ -75,12 +75,12 @@ def test_reports_show_a_stage_once_it_is_finished(tmp_path):
     stage = run.stage("search", INPUTS)
     assert run.latest_stage("search") is None
     stage.begin()
-    run.set_latest(stage)
+    run.set_latest([stage])
     assert run.latest_stage("search") is None
     stage.finish({})
     assert run.latest_stage("search") == stage.location
     other = run.stage("synthesis", INPUTS)
-    run.set_latest(other)
+    run.set_latest([other])
     assert run.latest() == {"search": stage.location.name, "synthesis": other.location.name}
 
 
@@ -88,7 +88,7 @@ def test_changes_name_every_dotted_setting_with_old_and_new(tmp_path):
     run = RunDir(tmp_path)
     first = run.stage("search", INPUTS)
     first.begin()
-    run.set_latest(first)
+    run.set_latest([first])
     assert first.changes() == []
     inputs = changed(["search", "space", "stages"], (3, 4))  # a tuple, as pydantic gives it
     inputs["seed"] = 7
@@ -99,7 +99,7 @@ def test_a_deleted_folder_of_the_last_command_explains_nothing_and_harms_nothing
     run = RunDir(tmp_path)
     first = run.stage("search", INPUTS)
     first.begin()
-    run.set_latest(first)
+    run.set_latest([first])
     shutil.rmtree(first.location.path)
     assert run.stage("search", changed(["seed"], 7)).changes() == []
     assert run.latest_stage("search") is None
@@ -117,7 +117,7 @@ def test_going_back_to_an_earlier_setting_finds_what_was_made(tmp_path):
         stage = run.stage("search", inputs)
         stage.begin()
         stage.finish({"seed": inputs["seed"]})
-        run.set_latest(stage)
+        run.set_latest([stage])
     back = run.stage("search", INPUTS)
     assert back.is_done
     assert back.summary() == {"seed": 0}

@@ -63,9 +63,9 @@ def test_replayed_cma_es_is_in_the_state_that_optuna_stores(direction):
 @pytest.mark.parametrize("sampler", ["tpe", "nsga2", "cmaes", "random"])
 def test_after_a_break_the_proposals_go_on_as_without_it(sampler, tmp_path):
     sweep = sweep_of(sampler)
-    whole = proposals(optuna.create_study(), sweep, lambda n: make_sampler(sweep, n), 30)
-    proposals(study_in(tmp_path), sweep, lambda n: make_sampler(sweep, n), 17)
-    assert proposals(study_in(tmp_path), sweep, lambda n: make_sampler(sweep, n), 13) == whole
+    whole = proposals(optuna.create_study(), sweep, lambda n: make_sampler(sweep, 30, n), 30)
+    proposals(study_in(tmp_path), sweep, lambda n: make_sampler(sweep, 30, n), 17)
+    assert proposals(study_in(tmp_path), sweep, lambda n: make_sampler(sweep, 30, n), 13) == whole
 
 
 class Payload:

@@ -1,0 +1,152 @@
+"""The record of a sweep: an Optuna study on disk, which trials were proposed there, what they have shown and how they ended.
+
+The study is a SQLite file beside the trials' images, which `optuna-dashboard` opens. A trial has its number and its settings
+there before it starts; one that a killed command left running goes back to the queue under the same number. So nothing is
+lost, nothing is done twice, and nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import optuna
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from dfnas_ray.storage.location import Location
+from dfnas_ray.sweeps.config import SweepConfig
+from dfnas_ray.sweeps.objectives import OBJECTIVES
+from dfnas_ray.sweeps.study import name_objectives
+
+STUDY = "sweep"
+"""The study's name in its file."""
+
+_FILE = "study.db"
+_FIRST_TRIALS = "first_trials"
+
+
+def trial_folder(sweep: Location, number: int) -> Location:
+    """Return where one trial of a sweep keeps its shards and its result."""
+    return sweep / f"trial-{number:05d}"
+
+
+class SweepRecord:
+    """What is known of one sweep's trials.
+
+    Attributes:
+        config: The sweep.
+        folder: Of the sweep.
+        storage: Optuna's; where the folder is not on a local disk, a copy that `keep` writes there.
+    """
+
+    def __init__(self, config: SweepConfig, folder: Location, storage: RDBStorage, copy: Path | None):
+        self.config, self.folder, self.storage, self._copy = config, folder, storage, copy
+        self.study_id = storage.get_study_id_from_name(STUDY)
+
+    @classmethod
+    @contextmanager
+    def opened(cls, config: SweepConfig, folder: Location) -> Iterator[Self]:
+        """Open the record of a sweep's folder, or begin one."""
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        file = folder / _FILE
+        with tempfile.TemporaryDirectory(prefix="dfnas-study-") as scratch:
+            path = Path(file.path) if file.is_local else Path(scratch) / _FILE
+            if not file.is_local and file.exists():
+                path.write_bytes(file.read_bytes())
+            path.parent.mkdir(parents=True, exist_ok=True)
+            storage = RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 60}})
+            try:
+                study = optuna.create_study(
+                    storage=storage, study_name=STUDY, directions=config.directions, load_if_exists=True
+                )
+                name_objectives(study, config)
+                if _FIRST_TRIALS not in study.user_attrs:
+                    study.set_user_attr(_FIRST_TRIALS, config.num_trials)
+                record = cls(config, folder, storage, None if file.is_local else path)
+                try:
+                    yield record
+                finally:
+                    record.keep()
+            finally:
+                storage.remove_session()
+
+    @property
+    def study(self) -> optuna.Study:
+        """The study itself."""
+        return optuna.load_study(study_name=STUDY, storage=self.storage)
+
+    @property
+    def first_trials(self) -> int:
+        """How many trials the sweep was begun with: samplers go on in the same way when more are added."""
+        return int(self.storage.get_study_user_attrs(self.study_id)[_FIRST_TRIALS])
+
+    def keep(self) -> None:
+        """Write a copy's content to the sweep's folder."""
+        if self._copy is not None:
+            (self.folder / _FILE).write_bytes(self._copy.read_bytes())
+
+    def trials(self, *states: TrialState) -> list[FrozenTrial]:
+        """Return the trials in these states, or all, in the order of their numbers."""
+        return self.storage.get_all_trials(self.study_id, deepcopy=False, states=states or None)
+
+    def next_number(self) -> int:
+        """Return the number of the trial that Optuna gives next: the first in the queue, or a new one."""
+        waiting = self.trials(TrialState.WAITING)
+        return waiting[0].number if waiting else self.storage.get_n_trials(self.study_id)
+
+    def num_open(self) -> int:
+        """Return how many trials are still to be started or gone on with."""
+        finished = self.trials(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+        return max(0, self.config.num_trials - len(finished))
+
+    def remember(self, number: int, rounds: int, figures: Mapping[str, Any]) -> None:
+        """Keep what a trial has shown after so many rounds; a trial that goes on may say again what it said before."""
+        trial_id = self._id(number)
+        for name in OBJECTIVES:
+            if name in figures:
+                self.storage.set_trial_user_attr(trial_id, name, figures[name])
+        self.storage.set_trial_user_attr(trial_id, "rounds", rounds)
+        (objective, *others) = self.config.objectives
+        if objective in figures and not others:  # Optuna keeps intermediate values of a single objective
+            self.storage.set_trial_intermediate_value(trial_id, rounds, float(figures[objective]))
+
+    def end(self, number: int, state: TrialState, values: Sequence[float] | None = None) -> None:
+        """Tell how a trial ended."""
+        self.storage.set_trial_state_values(self._id(number), state, values)
+
+    def recover(self) -> None:
+        """Settle what a command that was cut off has left.
+
+        A trial with a result is told; one without goes back to the queue under its own number.
+        """
+        for trial in self.trials(TrialState.RUNNING):
+            file = trial_folder(self.folder, trial.number) / "result.json"
+            if not file.exists():
+                self.end(trial.number, TrialState.WAITING)
+                continue
+            result = file.read_json()
+            if "error" in result:
+                self.end(trial.number, TrialState.FAIL)
+                continue
+            figures = result["figures"]
+            self.remember(trial.number, result["rounds"], figures)
+            self.end(trial.number, TrialState.COMPLETE, [figures[name] for name in self.config.objectives])
+        if self.config.sampler == "grid":
+            self._enqueue_grid()
+
+    def _id(self, number: int) -> int:
+        return self.storage.get_trial_id_from_study_id_trial_number(self.study_id, number)
+
+    def _enqueue_grid(self) -> None:
+        """Put every point of the grid that the study does not have yet into its queue."""
+        from sklearn.model_selection import ParameterGrid
+
+        study = self.study
+        known = [{**trial.system_attrs.get("fixed_params", {}), **trial.params} for trial in study.get_trials()]
+        for point in ParameterGrid({path: list(range_.grid or ()) for path, range_ in self.config.settings.items()}):
+            if point not in known:
+                study.enqueue_trial(point)
