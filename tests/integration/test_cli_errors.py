@@ -283,10 +283,12 @@ def test_a_genotype_of_another_space_is_refused_before_images_are_made(refused, 
     assert not (tmp_path / "run" / "synthesis").exists()
 
 
-def test_a_cluster_that_is_not_there_is_reported_at_once(refused, monkeypatch):
+@pytest.mark.parametrize("command", ["synthesize", "search", "run", "sweep"])
+def test_a_cluster_that_is_not_there_is_reported_at_once(refused, monkeypatch, command):
     monkeypatch.setattr("ray.is_initialized", lambda: False)  # other tests may have connected this process
     started = time.monotonic()
-    message = refused("synthesize", "--address", "127.0.0.1:1")
+    swept = "sweep={settings: {synthesis.lr: {uniform: [0.1, 1]}}, fixed: {synthesis.num_shards: 1}}"
+    message = refused(command, "--address", "127.0.0.1:1", *(("--set", swept) if command == "sweep" else ()))
     assert time.monotonic() - started < 20
     assert "cluster.address 127.0.0.1:1" in message
     assert "--address local" in message

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from dfnas_ray.errors import ClusterError
 from dfnas_ray.experiment import make_experiment
 from dfnas_ray.pipeline import Pipeline
 from dfnas_ray.storage.shards import SyntheticImages
@@ -230,3 +231,22 @@ def test_other_real_images_at_the_same_place_are_evaluated_anew(tiny_run, tmp_pa
     assert evaluated() == (10, True)
     Image.new("L", (16, 16), 99).save(tmp_path / "images" / "3" / "1.png")
     assert evaluated() == (11, False)
+
+
+@pytest.mark.parametrize("change", [("search", "algorithm", "epochs"), ("retraining", "epochs")])
+def test_a_command_that_cannot_begin_leaves_the_last_good_run_recorded(tiny_run, tmp_path, change, monkeypatch):
+    folder = shutil.copytree(tiny_run.folder, tmp_path / "run")
+    before = {name: (folder / name).read_bytes() for name in ("experiment.yaml", "latest.json")}
+    values = tiny_run.config.model_dump(mode="json")
+    section = values
+    for name in change[:-1]:
+        section = section[name]
+    section[change[-1]] = 99
+    values |= {"run_dir": str(folder), "cluster": {"address": "127.0.0.1:1"}}
+    monkeypatch.setattr("ray.is_initialized", lambda: False)  # other tests may have connected this process
+    with (
+        pytest.raises(ClusterError, match=r"127\.0\.0\.1:1"),
+        Pipeline(make_experiment(values)).opened() as pipeline,
+    ):
+        pipeline.run()
+    assert {name: (folder / name).read_bytes() for name in before} == before

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from pathlib import Path
 
 import optuna
 import pytest
 
+from dfnas_ray.errors import DfnasError
 from dfnas_ray.experiment import load_experiment, make_experiment
 from dfnas_ray.pipeline import Pipeline
 from dfnas_ray.tuning import sweep
@@ -140,7 +142,16 @@ def test_a_sweep_in_parts_is_the_sweep_as_a_whole(ray_cluster, tiny_values, tmp_
     assert trials_of("in-parts", states.index("PRUNED"), 7) == whole
 
 
-@pytest.mark.parametrize("moment", ["proposed", "asked", "in the next shard", "decided", "finished"])
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "asked",
+        "decided",
+        pytest.param("proposed", marks=pytest.mark.slow),
+        pytest.param("in the next shard", marks=pytest.mark.slow),
+        pytest.param("finished", marks=pytest.mark.slow),
+    ],
+)
 def test_a_sweep_that_was_killed_ends_as_the_undisturbed_one(ray_cluster, tiny_values, tmp_path, moment):
     settings = {
         "settings": COEFFICIENT, "objectives": ["domain_gap"], "sampler": "random", "concurrency": 1,
@@ -179,6 +190,17 @@ def test_a_sweep_that_was_killed_ends_as_the_undisturbed_one(ray_cluster, tiny_v
     (folder / "done.json").unlink()
 
     assert trials_of(run(tiny_values(), tmp_path / "killed", trials=6, **settings)) == whole
+
+
+def test_a_trial_whose_process_keeps_dying_is_gone_on_with_by_the_next_command(ray_cluster, tiny_values, tmp_path):
+    settings = {"settings": COEFFICIENT, "objectives": ["domain_gap"], "concurrency": 1, "trials": 2}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dfnas_ray.distributed.sweep._trial", lambda *given, **shared: os._exit(1))
+        values = {**tiny_values(), "cluster": {**tiny_values().get("cluster", {}), "synthesis": {"attempts": 1}}}
+        with pytest.raises(DfnasError, match=r"2 of the sweep's trials failed 1 times.*run the same command again"):
+            run(values, tmp_path, **settings)
+    outcome = run(values, tmp_path, **settings)
+    assert [(trial.number, trial.state.name) for trial in study(outcome).trials] == [(0, "COMPLETE"), (1, "COMPLETE")]
 
 
 def test_a_command_without_a_sweep_section_shows_one(start_dfnas, tiny_yaml, tmp_path):

@@ -60,6 +60,20 @@ def test_replayed_cma_es_is_in_the_state_that_optuna_stores(direction):
         np.testing.assert_allclose(getattr(replayed, name), getattr(expected, name), rtol=1e-9, atol=1e-12)
 
 
+def test_a_trial_that_was_complete_too_late_for_its_generation_does_not_change_the_past():
+    sweep, study = sweep_of("cmaes"), optuna.create_study()
+    sampler = study.sampler = ReplayedCmaEs(seed=0, n_startup_trials=5)
+    proposals(study, sweep, lambda n: sampler, 6)
+    straggler = study.ask()
+    propose(sweep, straggler)
+    proposals(study, sweep, lambda n: sampler, 12)
+    before = sampler._restore_optimizer([trial for trial in study.trials if trial.state.name == "COMPLETE"])
+    study.tell(straggler, -1000.0)  # by far the best
+    after = sampler._restore_optimizer(study.trials)
+    assert after.generation == before.generation >= 1
+    np.testing.assert_array_equal(after._mean, before._mean)
+
+
 @pytest.mark.parametrize("sampler", ["tpe", "nsga2", "cmaes", "random"])
 def test_after_a_break_the_proposals_go_on_as_without_it(sampler, tmp_path):
     sweep = sweep_of(sampler)

@@ -40,6 +40,13 @@ def test_a_grid_has_as_many_trials_as_points():
     assert experiment(settings=settings, sampler="grid", trials=99).sweep.num_trials == 6
 
 
+def test_numbers_that_are_written_as_text_are_counted_as_numbers():
+    config = experiment(
+        settings={"synthesis.rounds": {"choice": [2, "4"]}}, fixed={"synthesis.num_shards": 1}, pruning={}
+    )
+    assert config.sweep.most_rounds(config.synthesis) == 4
+
+
 def test_pruning_counts_rounds_through_all_shards_of_a_trial():
     config = experiment(
         settings={"synthesis.rounds": {"choice": [1, 3, 2]}},
@@ -72,6 +79,10 @@ def test_pruning_counts_rounds_through_all_shards_of_a_trial():
         ({"objectives": ["labelled_accuracy"]}, "needs sweep.labelled"),
         ({"objectives": ["semantics", "diversity"], "sampler": "cmaes"}, "cmaes knows a single objective"),
         ({"objectives": ["semantics", "diversity"], "pruning": {}}, "pruning needs a single objective"),
+        (
+            {"fixed": {"synthesis.num_shards": 1, "synthesis.rounds": 2}, "pruning": {"min_rounds": 2}},
+            r"min_rounds \(2\) must be below the 2 rounds that a trial makes",
+        ),
         ({"sampler": "grid"}, "grid needs values that can be listed"),
         ({"sampler": "cmaes", "settings": {"synthesis.tau": {"choice": [1, 2]}}}, "cmaes varies numbers only"),
         ({"sampler": "tpe2"}, "sweep.sampler"),

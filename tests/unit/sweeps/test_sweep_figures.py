@@ -6,13 +6,15 @@ import itertools
 import math
 
 import numpy as np
+import optuna
 import pytest
 from matplotlib import pyplot as plt
 from matplotlib.colors import to_rgb
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 
-from dfnas_ray.report.sweep_figures import break_at_dots, draw_parallel, draw_slices
+from dfnas_ray.experiment import make_experiment
+from dfnas_ray.report.sweep_figures import break_at_dots, draw_parallel, draw_slices, sweep_figures
 
 DISTRIBUTIONS = {
     "regularizers.bn_statistics.weight": FloatDistribution(0.03, 30, log=True),
@@ -110,3 +112,27 @@ def test_a_long_name_is_broken_at_its_dots():
     assert break_at_dots("regularizers.bn_statistics.weight", 26) == "regularizers.bn_statistics.\nweight"
     assert break_at_dots("rounds", 26) == "rounds"
     assert break_at_dots("a" * 40, 26) == "a" * 40
+
+
+def test_trials_that_differ_in_nothing_have_no_importances():
+    config = make_experiment({"teacher": "digits", "sweep": {"settings": {"synthesis.tau": {"choice": [1, 2]}}}}).sweep
+    study = optuna.create_study(direction="maximize")
+    for value in (0.1, 0.2, 0.3, 0.4):
+        distribution = CategoricalDistribution([1, 2])
+        study.add_trial(create_trial(value=value, params={"tau": 1}, distributions={"tau": distribution}))
+    titles = [title for title, _, _ in sweep_figures(study, config)]
+    assert titles == [
+        "History of student_proxy",
+        "student_proxy along each coefficient",
+        "student_proxy: parallel coordinates",
+    ]
+
+
+def test_a_choice_may_hold_what_looks_like_a_formula():
+    distribution = CategoricalDistribution(["$a_{$", "b"])
+    trials = [
+        create_trial(value=value, params={"stages": choice}, distributions={"stages": distribution})
+        for value, choice in ((0.1, "$a_{$"), (0.2, "b"))
+    ]
+    for figure in (draw_slices(trials, 0, "semantics"), draw_parallel(trials, 0, "semantics", maximise=True)):
+        figure.canvas.draw()
