@@ -30,7 +30,9 @@ class Objective(NamedTuple):
 
 OBJECTIVES: dict[str, Objective] = {
     "student_proxy": Objective(
-        "maximize", True, "share of images of other settings on which a student agrees with the teacher"
+        "maximize",
+        True,
+        "share of images on which a student agrees with the teacher, on the one of several other settings where it is least",
     ),
     "semantics": Objective("maximize", True, "mean confidence of the teacher in its most likely class"),
     "diversity": Objective("maximize", True, "mean pairwise cosine distance of features within a class"),

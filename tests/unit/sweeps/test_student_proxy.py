@@ -1,4 +1,4 @@
-"""The student proxy: the same work for every trial, and an examination that weighs every setting alike."""
+"""The student proxy: the same work for every trial, and the examination's worst setting counts."""
 
 import pytest
 import torch
@@ -20,13 +20,13 @@ class FirstPixel(nn.Module):
         return torch.stack([1 - bright, bright], 1)
 
 
-def test_every_reference_setting_counts_the_same():
+def test_the_reference_setting_with_the_least_agreement_counts():
     teacher = Teacher("t", FirstPixel(0.5), 2, (1, 1, 1), (0.0,), (1.0,))
-    # Setting 0: four images, all agreed. Setting 1: two images, both between the thresholds.
-    pixels = torch.tensor([0, 0, 255, 255, 150, 150], dtype=torch.uint8).view(-1, 1, 1, 1)
+    # Setting 0: four images, all agreed. Setting 1: of two images, one lies between the thresholds.
+    pixels = torch.tensor([0, 0, 255, 255, 150, 255], dtype=torch.uint8).view(-1, 1, 1, 1)
     examination = Examination(pixels, torch.tensor([0, 0, 0, 0, 1, 1]))
     assert student_proxy(FirstPixel(0.9), teacher, examination) == pytest.approx(0.5)
-    assert student_proxy(teacher.model, teacher, examination) == 1.0
+    assert student_proxy(FirstPixel(0.5), teacher, examination) == 1.0
 
 
 def test_the_student_is_the_largest_within_the_limit():
