@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dfnas_ray.datasets import ImageDataset
@@ -87,26 +88,32 @@ def train_student(
 
 
 @torch.no_grad()
-def agreement(first: nn.Module, second: nn.Module, teacher: Teacher, images: Tensor) -> Tensor:
-    """Say for each uint8 image (N, C, H, W) whether two networks see the same class, as bool (N,)."""
+def logit_correlation(first: nn.Module, second: nn.Module, teacher: Teacher, images: Tensor) -> Tensor:
+    """Return Pearson's correlation of two networks' logits over the classes, for each uint8 image (N, C, H, W), as (N,).
+
+    It says more of a student than whether the likeliest class is the same, and nothing of how sure the student is: the
+    relation that Huang et al. 2022 (arXiv:2205.10536) find to matter between student and teacher.
+    """
     device = next(first.parameters()).device
-    same = []
+    likeness = []
     for part in images.split(_BATCH_SIZE):
         view = teacher.normalize(part.to(device))
-        same.append((first(view).argmax(1) == second(view).argmax(1)).cpu())
-    return torch.cat(same)
+        logits = [network(view) for network in (first, second)]
+        likeness.append(F.cosine_similarity(*(each - each.mean(1, keepdim=True) for each in logits)).cpu())
+    return torch.cat(likeness)
 
 
 def student_proxy(student: nn.Module, teacher: Teacher, examination: Examination) -> float:
-    """Return the share of images on which student and teacher agree, of the reference setting where it is smallest.
+    """Return the mean correlation of student's and teacher's logits, on the reference setting where it is smallest.
 
-    Which of the settings looks most like real images, nobody knows: a good student follows the teacher on all of them. The
-    mean lets a student that is excellent on images like its own make up for others (experiments/results/sweeps.md).
+    Which of the settings looks most like real images, nobody knows: a good student follows the teacher on all of them. A
+    mean over the settings lets a student that excels on images like its own make up for others
+    (experiments/results/sweeps.md).
     """
     device = next(student.parameters()).device
-    same = agreement(student, teacher.model.to(device), teacher, examination.images)
+    likeness = logit_correlation(student, teacher.model.to(device), teacher, examination.images)
     numbers = examination.settings.unique()
-    return float(torch.stack([same[examination.settings == number].float().mean() for number in numbers]).min())
+    return float(torch.stack([likeness[examination.settings == number].mean() for number in numbers]).min())
 
 
 @dataclass(frozen=True)

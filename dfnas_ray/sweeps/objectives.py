@@ -32,7 +32,7 @@ OBJECTIVES: dict[str, Objective] = {
     "student_proxy": Objective(
         "maximize",
         True,
-        "share of images on which a student agrees with the teacher, on the one of several other settings where it is least",
+        "correlation of a student's and the teacher's logits on images of other settings, of which the worst counts",
     ),
     "semantics": Objective("maximize", True, "mean confidence of the teacher in its most likely class"),
     "diversity": Objective("maximize", True, "mean pairwise cosine distance of features within a class"),
