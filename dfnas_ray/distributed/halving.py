@@ -10,7 +10,7 @@ from typing import Any
 from ray.tune.schedulers import AsyncHyperBandScheduler
 
 
-class NumberedHalving(AsyncHyperBandScheduler):  # type: ignore[misc]
+class NumberedHalving(AsyncHyperBandScheduler):  # type: ignore[misc]  # Ray has no types here
     """Tune's halving, which knows a trial by a number of ours: one that goes on is the one that it was before.
 
     Under a new name its score would be compared with its own, and enter the rungs that it has passed already.

@@ -232,7 +232,7 @@ class _Files:
         self.state(candidate.number).delete_file()
 
 
-class _CandidateTrial(tune.Trainable):  # type: ignore[misc]
+class _CandidateTrial(tune.Trainable):  # type: ignore[misc]  # Ray has no types here
     """Trains one candidate after the other in one process; a step is the way to the next rung."""
 
     def setup(
@@ -314,7 +314,7 @@ class _CandidateTrial(tune.Trainable):  # type: ignore[misc]
         self.files.state(self.candidate.number).write_bytes(buffer.getbuffer())
 
 
-class _Closing(tune.Callback):  # type: ignore[misc]
+class _Closing(tune.Callback):  # type: ignore[misc]  # Ray has no types here
     """Notes in the driver that a candidate was stopped, and deletes the network of each that is over."""
 
     def __init__(self, files: _Files, config: MultiFidelityConfig, name: str, num_over: int, board: ProgressBoard):

@@ -65,7 +65,7 @@ def retrain(
     from ray.train.torch import TorchTrainer
     from ray.train.v2.api.exceptions import TrainingFailedError
 
-    class Trainer(TorchTrainer):  # type: ignore[misc]
+    class Trainer(TorchTrainer):  # type: ignore[misc]  # Ray has no types here
         """Leaves Ctrl-C to the command: Ray Train's own handler would end the process, and stay for what comes after."""
 
         def _register_sigint_handler(self, controller: Any) -> None:

@@ -51,7 +51,7 @@ def last_line(error: BaseException) -> str:
     return lines[-1] if lines else type(error).__name__
 
 
-class StudySearch(OptunaSearch):  # type: ignore[misc]
+class StudySearch(OptunaSearch):  # type: ignore[misc]  # Ray has no types here
     """A searcher that is left out of Tune's snapshots: what it knows is kept elsewhere, and never lags behind."""
 
     def save(self, checkpoint_path: str) -> None:

@@ -20,13 +20,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy.stats import spearmanr
+from sweep_truth import images_in
 from torch import Tensor
 
 from dfnas_ray import load_experiment
 from dfnas_ray.pipeline import Pipeline
 from dfnas_ray.seeding import derive_seed, seed_everything
 from dfnas_ray.storage.location import Location
-from dfnas_ray.storage.shards import SyntheticImages, decode_shard, read_info
+from dfnas_ray.storage.shards import SyntheticImages
 from dfnas_ray.sweeps.measure import proxy_architecture, train_student
 from dfnas_ray.sweeps.record import trial_folder
 from dfnas_ray.synthesis.quality import measure_quality
@@ -69,16 +70,9 @@ def correlation(student: Tensor, teacher: Tensor) -> Tensor:
 CRITERIA = [agreement, negative_divergence, softened, correlation]
 
 
-def load(folder: Location) -> SyntheticImages:
-    """Return all images of a trial, or the last round's of a reference setting."""
-    names = sorted(name for name in folder.file_names() if name.startswith("shard-"))
-    parts = [decode_shard((folder / name).read_bytes(), read_info(folder / name).key, name)[1] for name in names]
-    return SyntheticImages.concatenate(parts)
-
-
 def last_round(folder: Location) -> SyntheticImages:
     """Return the images on which a reference setting examines."""
-    images = load(folder)
+    images = images_in(folder)
     return images.select(images.rounds == images.rounds.max())
 
 
@@ -101,7 +95,7 @@ def figures(task: Task) -> list[list[float]]:
     assert config.sweep is not None
     student = train_student(
         space.build(proxy_architecture(space, pipeline.max_macs, config.seed)),
-        load(trial_folder(folder, task.trial)),
+        images_in(trial_folder(folder, task.trial)),
         pipeline.teacher,
         config.sweep.student,
         config.retraining.distillation,

@@ -30,6 +30,7 @@ from dfnas_ray.seeding import derive_seed, seed_everything
 from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.shards import SyntheticImages, decode_shard, read_info
 from dfnas_ray.sweeps.measure import proxy_architecture, train_student
+from dfnas_ray.sweeps.record import trial_folder
 from dfnas_ray.training.evaluation import evaluate_networks
 
 CPU = torch.device("cpu")
@@ -44,17 +45,18 @@ class Task:
     seed: int
 
 
+def images_in(folder: Location) -> SyntheticImages:
+    """Return the images of all shards of a folder that has no manifest: a trial's, or a reference setting's."""
+    names = [name for name in folder.file_names() if name.startswith("shard-")]
+    parts = [decode_shard((folder / name).read_bytes(), read_info(folder / name).key, name)[1] for name in names]
+    return SyntheticImages.concatenate(parts)
+
+
 def real_accuracy(task: Task) -> float:
     torch.set_num_threads(1)
     config = load_experiment(task.file, task.overrides)
     pipeline = Pipeline(config)
-    folder = Location.parse(task.folder) / f"trial-{task.trial:05d}"
-    parts = []
-    for name in folder.file_names():
-        if name.startswith("shard-"):
-            info = read_info(folder / name)
-            parts.append(decode_shard((folder / name).read_bytes(), info.key, name)[1])
-    images = SyntheticImages.concatenate(parts)
+    images = images_in(trial_folder(Location.parse(task.folder), task.trial))
     space = pipeline.spaces[0]
     seed = derive_seed(config.seed, "sweep-truth", task.seed)
     seed_everything(seed)
