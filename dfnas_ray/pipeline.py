@@ -20,7 +20,7 @@ from dfnas_ray.search_spaces.architecture import Architecture
 from dfnas_ray.session import CLUSTER_STAGES, ClusterStage, Session
 from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.run_dir import StageDir
-from dfnas_ray.streaming import synthesize_and_search
+from dfnas_ray.streaming import check_room_for_both, synthesize_and_search
 from dfnas_ray.synthesis.checks import check_synthesis
 
 
@@ -89,6 +89,8 @@ class Pipeline(Session):
         if self.config.search.start_after_shards is None or stage.is_done:
             synthesis = self.synthesize()
         else:
+            if not self.synthesis_stage().is_done:
+                check_room_for_both(self)  # before anything is written
             synthesis = self._synthesize(partial(synthesize_and_search, search=stage, begin=self.begin))
         return self.finish_on_cluster("search", stage, lambda: stages.search(self, stage, synthesis.location))
 

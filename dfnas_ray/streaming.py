@@ -66,6 +66,22 @@ def synthesize_and_search(
     }
 
 
+def check_room_for_both(session: Session) -> None:
+    """Make sure that the cluster holds a synthesis actor beside a search trial.
+
+    Raises:
+        ClusterError: it does not; says what each asks for.
+    """
+    runtime, cluster, search = session.runtime, session.config.cluster, session.config.search
+    workers = 1 + cluster.search.scoring_workers
+    runtime.check_fits("synthesis", cluster.synthesis)
+    runtime.check_fits("search", cluster.search, workers)
+    runtime.check_beside(
+        "synthesis", cluster.synthesis, "search", cluster.search, workers,
+        f"search.start_after_shards ({search.start_after_shards}) to null, which lets the search wait for all shards",
+    )  # fmt: skip
+
+
 def actors_beside_trials(session: Session) -> int:
     """Return how many synthesis actors there are, so that search trials have room beside them.
 
@@ -74,16 +90,11 @@ def actors_beside_trials(session: Session) -> int:
     Raises:
         ClusterError: there is no room for one of each.
     """
+    check_room_for_both(session)
     runtime, cluster, search = session.runtime, session.config.cluster, session.config.search
     synthesis: SynthesisResources = cluster.synthesis
     trial: SearchResources = cluster.search
     workers = 1 + trial.scoring_workers
-    runtime.check_fits("synthesis", synthesis)
-    runtime.check_fits("search", trial, workers)
-    runtime.check_beside(
-        "synthesis", synthesis, "search", trial, workers,
-        f"search.start_after_shards ({search.start_after_shards}) to null, which lets the search wait for all shards",
-    )  # fmt: skip
     most = runtime.room_beside(synthesis, trial, workers)
     if synthesis.actors is None:
         enough = max(1, runtime.room_for(synthesis) / 2)

@@ -121,7 +121,7 @@ class Darts(SearchAlgorithm):
             self.architecture.parameters(), lr=alpha.lr, betas=alpha.betas, weight_decay=alpha.weight_decay
         )
         self._alphas: list[list[Tensor]] = []  # after each epoch
-        self._eigenvalues: list[float] = []
+        self._eigenvalues: list[float] = []  # after each epoch in which the alphas learned
         self._eigenvector = torch.randn(
             sum(alpha.numel() for alpha in self.architecture.alphas),
             generator=torch_generator(problem.seed, "eigenvector"),
@@ -149,10 +149,11 @@ class Darts(SearchAlgorithm):
             "skips": float(self.space.num_skips(genotype)),
             "entropy": self.architecture.entropy(),
         }
-        if self.config.collapse.eigenvalue:
-            metrics["eigenvalue"] = self._measure_eigenvalue()
-            self._eigenvalues.append(metrics["eigenvalue"])
-        self._check_collapse(int(metrics["skips"]))
+        if self.epochs_done > self.config.warmup_epochs:  # before that, there are no alphas that could collapse
+            if self.config.collapse.eigenvalue:
+                metrics["eigenvalue"] = self._measure_eigenvalue()
+                self._eigenvalues.append(metrics["eigenvalue"])
+            self._check_collapse(int(metrics["skips"]))
         return metrics
 
     def step(self, train: Batch, valid: Batch) -> tuple[float, float]:
@@ -286,10 +287,9 @@ class Darts(SearchAlgorithm):
         return [carrier.grad for carrier in carriers if carrier.grad is not None]
 
     def _check_collapse(self, skips: int) -> None:
+        """Stop the search at a sign of collapse, and go back to alphas of before; never to those of the warm-up."""
         watch, epoch = self.config.collapse, self.epochs_done - 1
-        if epoch < self.config.warmup_epochs:
-            return
-        if watch.max_skips is not None and skips > watch.max_skips and epoch > 0:
+        if watch.max_skips is not None and skips > watch.max_skips and epoch > self.config.warmup_epochs:
             self._chosen_epoch = epoch - 1
         elif watch.eigenvalue and has_sharpened(
             self._eigenvalues, watch.eigenvalue_window, watch.eigenvalue_lookback, watch.eigenvalue_ratio

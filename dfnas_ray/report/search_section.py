@@ -14,7 +14,7 @@ from dfnas_ray.report.drawing import draw_architecture, draw_compact, operation_
 from dfnas_ray.report.results import TITLES
 
 if TYPE_CHECKING:
-    from dfnas_ray.search_spaces.base import SearchSpace
+    from dfnas_ray.search_spaces.base import Layer, SearchSpace
 
 _MAX_TRIALS_DRAWN = 8
 _MAX_DOTS = 6_000  # of the panel of scores against MACs
@@ -91,6 +91,7 @@ def architecture_section(artefacts: Artefacts, space: SearchSpace | None, title:
         "svg": Markup(draw_architecture(layers, operations)),
         "cells": [(name, Markup(draw_cell(name, edges, operations))) for name, edges in cells.items()],
         "legend": [(name, operation_colour(name, operations)) for name in operations],
+        "costly_skip": next((layer.operation for layer in (*layers, *other) if _is_costly_skip(layer)), None),
         "baseline": {
             "genotype": str(baseline.get("genotype")),
             "macs": baseline.get("macs"),
@@ -101,6 +102,13 @@ def architecture_section(artefacts: Artefacts, space: SearchSpace | None, title:
         if other
         else None,
     }
+
+
+def _is_costly_skip(layer: Layer) -> bool:
+    """Return whether a layer that the search skipped has parameters, because its shape changes."""
+    from dfnas_ray.search_spaces.base import SKIP_NAMES
+
+    return layer.operation in SKIP_NAMES and layer.cost.params > 0
 
 
 def network_titles(artefacts: Artefacts) -> dict[str, str]:

@@ -193,3 +193,4 @@ def test_a_cluster_without_room_for_both_is_refused(ray_cluster, tiny_experiment
     words = r"1 synthesis worker.*cluster\.search\.cpus=2.*has 2 CPUs.*search\.start_after_shards \(1\) to null"
     with pytest.raises(ClusterError, match=words), Pipeline(tiny_experiment(tmp_path, *overrides)).opened() as pipeline:
         pipeline.search()
+    assert not {"experiment.yaml", "latest.json", "synthesis", "search"} & {path.name for path in tmp_path.iterdir()}

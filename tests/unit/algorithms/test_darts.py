@@ -91,6 +91,25 @@ def test_sharpening_returns_the_alphas_of_four_epochs_before(chain, make_problem
         assert torch.equal(kept, then)
 
 
+def test_what_sharpens_in_the_warm_up_does_not_stop_the_search(chain, make_problem, monkeypatch):
+    darts = make_darts(make_problem(chain), epochs=16, warmup_epochs=6)
+    monkeypatch.setattr(darts, "_measure_eigenvalue", lambda: float(min(darts.epochs_done, 6)))  # grows with the weights
+    while darts.is_training:
+        darts.train_epoch()
+    assert darts.epochs_done == 16
+    assert darts._chosen_epoch is None
+    assert len(darts._eigenvalues) == 10
+
+
+def test_too_many_skips_in_the_warm_up_do_not_stop_the_search(chain, make_problem, monkeypatch):
+    darts = make_darts(make_problem(chain), epochs=6, warmup_epochs=3, collapse={"max_skips": 1, "eigenvalue": False})
+    monkeypatch.setattr(chain, "num_skips", lambda genotype: 4)
+    while darts.is_training:
+        darts.train_epoch()
+    assert darts.epochs_done == 5  # the second epoch in which the alphas learned
+    assert darts._chosen_epoch == darts.config.warmup_epochs
+
+
 def test_beta_decay_is_the_mean_log_sum_exp_of_the_rows():
     rows = [torch.tensor([0.0, 0.0]), torch.tensor([1.0, 1.0, 1.0, 1.0])]
     expected = (torch.tensor(2.0).log() + 1 + torch.tensor(4.0).log()) / 2

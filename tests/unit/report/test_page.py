@@ -69,6 +69,10 @@ def test_it_shows_accuracies_genotypes_and_the_configuration(finished_run):
     assert "f" * 64 in page
 
 
+def test_a_skipped_layer_that_has_parameters_is_explained(finished_run):
+    assert "Where <em>identity</em> has parameters" in page_of(finished_run)  # of the random network
+
+
 def test_numbers_are_rounded(finished_run):
     page = page_of(finished_run)
     assert "0.0123<" in page
@@ -120,6 +124,7 @@ def test_a_search_without_retraining_is_drawn_from_the_recorded_margin(run, add,
     page = page_of(run)
     assert 'id="architecture"' in page
     assert "MB6 5x5" in page
+    assert "has parameters" not in page  # no layer is skipped
     assert 'id="retraining"' not in page
 
 
