@@ -5,6 +5,7 @@ When it is done, and whether it has to be, is decided in pipeline.py.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -12,7 +13,7 @@ import torch
 from safetensors.torch import load
 
 from dfnas_ray.datasets import ImageDataset
-from dfnas_ray.errors import ShardError
+from dfnas_ray.errors import DfnasError, ShardError
 from dfnas_ray.ops.cost import Cost
 from dfnas_ray.progress import shorten
 from dfnas_ray.search_spaces.architecture import Architecture
@@ -168,9 +169,10 @@ def search(session: Session, stage: StageDir, images: Location) -> dict[str, Any
         networks = {name: (architecture.space, architecture.genotype) for name, architecture in found.items()}
         with session.listener.task("Training each finalist alone", len(found), "architecture") as task:
             scores = compare_architectures(job, networks, session.teacher, session.images(images), task.advance_to)
+        check_some_trained(scores, session.config.search.selection.optimizer.lr)
         for trial in trials:
             _choose_finalist(trial, found, scores)
-    best = max(trials, key=lambda trial: trial.get("score", trial["own_score"]))
+    best = max(trials, key=lambda trial: _merit(trial.get("score", trial["own_score"])))
     (stage.location / "trials.json").write_json(trials)
     left_out = ("history", "space_config", "arrivals")
     return {
@@ -207,9 +209,31 @@ def _choose_finalist(trial: dict[str, Any], found: dict[str, Architecture], scor
     trial["finalists"] = [
         {"genotype": found[name].text, "macs": found[name].cost.macs, "score": scores[name]} for name in names
     ]
-    best = max(names, key=lambda name: scores[name])
+    best = max(names, key=lambda name: _merit(scores[name]))
     cost = found[best].cost
     trial.update(genotype=found[best].text, macs=cost.macs, params=cost.params, score=scores[best])
+
+
+def check_some_trained(scores: dict[str, float], lr: float) -> None:
+    """Make sure that not every architecture's training alone has diverged, which a score of NaN says.
+
+    Args:
+        scores: By architecture.
+        lr: That they were trained with, for the message.
+
+    Raises:
+        DfnasError: every one has.
+    """
+    if all(map(math.isnan, scores.values())):
+        raise DfnasError(
+            f"The training alone of all {len(scores)} architectures found diverged, so none can be chosen. Lower "
+            f"search.selection.optimizer.lr ({lr:g})."
+        )
+
+
+def _merit(score: float) -> float:
+    """Return a score to compare by: an architecture whose training diverged (NaN) is below every other."""
+    return -math.inf if math.isnan(score) else score
 
 
 def _name(trial: dict[str, Any], genotype: str) -> str:

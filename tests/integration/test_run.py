@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from dfnas_ray.errors import ClusterError
+from dfnas_ray.errors import ClusterError, DfnasError
 from dfnas_ray.experiment import make_experiment
 from dfnas_ray.pipeline import Pipeline
 from dfnas_ray.storage.shards import SyntheticImages
@@ -211,6 +211,33 @@ def test_a_grid_of_algorithms_is_compared_and_the_best_is_chosen(one_actor_run, 
     assert all(trial["trial"] in page for trial in trials)
     with Pipeline(grid, recorder).opened() as pipeline:
         assert pipeline.search().reused
+
+
+def diverged_search(one_actor_run, tiny_experiment, tmp_path, trained=()):
+    """Architectures found, and a pipeline that is to choose among them; only those ``trained`` have a score."""
+    folder = shutil.copytree(one_actor_run[0], tmp_path / "run")
+    (done,) = folder.glob("search/*/done.json")
+    done.unlink()
+    comparison = done.with_name("comparison.json")
+    names = list(json.loads(comparison.read_text()))
+    comparison.write_text(json.dumps({name: -3.0 if n in trained else float("nan") for n, name in enumerate(names)}))
+    return names, Pipeline(tiny_experiment(folder, "cluster.synthesis.actors=1"))
+
+
+@pytest.mark.parametrize("trained", [0, 1])
+def test_a_finalist_whose_training_diverged_is_not_chosen(one_actor_run, tiny_experiment, tmp_path, trained):
+    names, pipeline = diverged_search(one_actor_run, tiny_experiment, tmp_path, [trained])
+    with pipeline.opened():
+        found = pipeline.search().summary
+    assert f" {found['genotype']} " in names[trained]
+    assert found["score"] == -3.0
+
+
+def test_a_search_whose_finalists_all_diverged_says_so(one_actor_run, tiny_experiment, tmp_path):
+    _, pipeline = diverged_search(one_actor_run, tiny_experiment, tmp_path)
+    words = r"all \d architectures found diverged.*search\.selection\.optimizer\.lr"
+    with pytest.raises(DfnasError, match=words), pipeline.opened():
+        pipeline.search()
 
 
 def test_other_real_images_at_the_same_place_are_evaluated_anew(tiny_run, tmp_path):
