@@ -15,7 +15,7 @@ from dfnas_ray.search_spaces.base import Genotype, SearchSpace
 from dfnas_ray.seeding import derive_seed, seed_everything
 from dfnas_ray.training.batches import SyntheticBatches
 from dfnas_ray.training.config import DistillationConfig, OptimizerConfig
-from dfnas_ray.training.student import Student, Validation, validate
+from dfnas_ray.training.student import Student, Validation, train_epoch, validate
 
 Metric = Literal["loss", "agreement"]
 """What a network is judged by on the validation images: the distillation loss, or how often it agrees with the teacher."""
@@ -69,10 +69,11 @@ class CandidateTraining:
 
     def train_epoch(self) -> float:
         """Train one epoch and return its mean loss."""
-        seed_everything(derive_seed(self.seed, "epoch", self.epochs_done))  # the same after a break as without one
-        losses = [self.student.step(batch) for batch in self.train.epoch(self.epochs_done)]
+        loss = train_epoch(
+            self.student, self.train, self.epochs_done, derive_seed(self.seed, "epoch", self.epochs_done)
+        )
         self.epochs_done += 1
-        return sum(losses) / len(losses)
+        return loss
 
     def validate(self) -> Validation:
         """Judge the network as it is."""

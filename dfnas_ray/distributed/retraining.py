@@ -27,7 +27,7 @@ from dfnas_ray.storage.shards import SyntheticImages
 from dfnas_ray.teachers.base import Teacher
 from dfnas_ray.training.batches import SyntheticBatches, split_mask
 from dfnas_ray.training.config import RetrainingConfig
-from dfnas_ray.training.student import Student, set_drop_path, validate
+from dfnas_ray.training.student import Student, set_drop_path, train_epoch, validate
 
 _STATE_FILE = "state.pt"
 
@@ -147,14 +147,13 @@ def _worker(config: dict[str, Any]) -> None:
         config["board"].start("Retraining", f"after epoch {len(history)} of {settings.epochs}")
     write = config["board"].writer("train")
     for epoch in range(len(history), settings.epochs):
-        parallel.train()
         set_drop_path(network, settings.drop_path * epoch / settings.epochs)
-        losses = [student.step(batch, parallel) for batch in train.epoch(epoch)]
+        loss = train_epoch(student, train, epoch, derive_seed(seed, "epoch", epoch, rank), parallel)
         network.eval()
         result = validate(network, validation.unvaried(), settings.distillation.temperature)
         history.append(
             {
-                "loss": sum(losses) / len(losses),
+                "loss": loss,
                 "validation_loss": result.loss,
                 "validation_agreement": result.agreement,
             }

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
 from dfnas_ray.ops.precision import Precision, autocast, autocast_dtype
-from dfnas_ray.training.batches import Batch
+from dfnas_ray.seeding import seed_everything
+from dfnas_ray.training.batches import Batch, SyntheticBatches
 from dfnas_ray.training.config import OptimizerConfig
 from dfnas_ray.training.distillation import distillation_loss
 
@@ -125,6 +126,27 @@ class Student:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.last_epoch = state["schedule_step"]
+
+
+def train_epoch(
+    student: Student,
+    batches: SyntheticBatches,
+    epoch: int,
+    seed: int,
+    forward: Callable[[Tensor], Tensor] | None = None,
+) -> float:
+    """Train one epoch and return its mean loss; after a break it goes as it would have without.
+
+    Args:
+        student: Who learns.
+        batches: From what.
+        epoch: Counted from 0.
+        seed: Of this epoch in this process: for whatever the network itself draws, such as the paths it drops.
+        forward: Replaces the model's own.
+    """
+    seed_everything(seed)
+    losses = [student.step(batch, forward) for batch in batches.epoch(epoch)]
+    return sum(losses) / len(losses)
 
 
 def set_drop_path(network: nn.Module, probability: float) -> None:

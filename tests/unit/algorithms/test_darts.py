@@ -93,7 +93,9 @@ def test_sharpening_returns_the_alphas_of_four_epochs_before(chain, make_problem
 
 def test_what_sharpens_in_the_warm_up_does_not_stop_the_search(chain, make_problem, monkeypatch):
     darts = make_darts(make_problem(chain), epochs=16, warmup_epochs=6)
-    monkeypatch.setattr(darts, "_measure_eigenvalue", lambda: float(min(darts.epochs_done, 6)))  # grows with the weights
+    monkeypatch.setattr(
+        darts, "_measure_eigenvalue", lambda: float(min(darts.epochs_done, 6))
+    )  # grows with the weights
     while darts.is_training:
         darts.train_epoch()
     assert darts.epochs_done == 16
