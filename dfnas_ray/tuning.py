@@ -11,17 +11,18 @@ import torch
 from scipy.stats import qmc
 
 from dfnas_ray.errors import ConfigError, DfnasError, TeacherError
-from dfnas_ray.experiment import ExperimentConfig, dump_experiment
+from dfnas_ray.experiment import ExperimentConfig, dump_experiment, make_experiment
 from dfnas_ray.pipeline import Outcome, Pipeline
 from dfnas_ray.seeding import derive_seed
 from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.run_dir import StageDir
 from dfnas_ray.storage.shards import SyntheticImages
+from dfnas_ray.sweeps.checks import check_objectives, check_settings
 from dfnas_ray.sweeps.config import SweepConfig
 from dfnas_ray.sweeps.measure import Examination, Judge, proxy_architecture
 from dfnas_ray.sweeps.ranges import Parameter
 from dfnas_ray.sweeps.record import SweepRecord, trial_folder
-from dfnas_ray.synthesis.checks import check_synthesis
+from dfnas_ray.synthesis.config import SynthesisConfig
 from dfnas_ray.teachers import Teacher
 
 STAGE = "sweep"
@@ -65,10 +66,13 @@ def check_ranges(teacher: Teacher, config: ExperimentConfig, sweep: SweepConfig)
     Raises:
         ConfigError: names the setting and its value.
     """
+    check_objectives(teacher, sweep, sweep.synthesis(config.synthesis, {}, fixed=True))
     for path, range_ in sweep.settings.items():
         for value in range_.categories or (*range_.limits, range_.at(_BETWEEN)):
             try:
-                check_synthesis(teacher, sweep.synthesis(config.synthesis, {path: value}, fixed=True))
+                settings = check_settings(teacher, config.synthesis, sweep, {path: value})
+                check_objectives(teacher, sweep, settings)
+                _experiment_with(config, sweep.synthesis(config.synthesis, {path: value}, fixed=False))
             except DfnasError as error:
                 raise ConfigError(f"sweep.settings.{path} at {value!r}: {error}") from error
 
@@ -238,7 +242,7 @@ def _write_best(
     best, front = best_of(trials, config.directions)
     by_number = {trial["number"]: trial for trial in trials}
     for number in front:
-        text = _experiment_with(experiment, config, by_number[number])
+        text = _best_experiment(experiment, config, by_number[number])
         if number == best["number"]:
             (folder / "best.yaml").write_bytes(text.encode())
         if len(front) > 1:
@@ -253,10 +257,20 @@ def _write_best(
     }
 
 
-def _experiment_with(experiment: ExperimentConfig, config: SweepConfig, trial: Mapping[str, Any]) -> str:
+def _best_experiment(experiment: ExperimentConfig, config: SweepConfig, trial: Mapping[str, Any]) -> str:
     """Return the experiment with a trial's settings, as `dfnas run` takes it: without what was fixed to save time."""
     synthesis = config.synthesis(experiment.synthesis, trial["parameters"], fixed=False)
     figures = ", ".join(f"{name} {value:.4g}" for name, value in zip(config.objectives, trial["values"], strict=True))
     source = "without real data" if config.is_data_free else "NOT data-free: a real model or real labels decided"
     header = f"# Trial {trial['number']} of the sweep of {experiment.name}: {figures} ({source}).\n"
-    return header + dump_experiment(experiment.model_copy(update={"synthesis": synthesis, "sweep": None}))
+    return header + dump_experiment(_experiment_with(experiment, synthesis))
+
+
+def _experiment_with(experiment: ExperimentConfig, synthesis: SynthesisConfig) -> ExperimentConfig:
+    """Return the experiment with other settings of synthesis, and without the sweep.
+
+    Raises:
+        ConfigError: they do not go together with its other settings.
+    """
+    values = {"synthesis": synthesis.model_dump(mode="json"), "sweep": None}
+    return make_experiment({**experiment.model_dump(mode="json"), **values})

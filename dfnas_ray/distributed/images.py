@@ -6,7 +6,6 @@ The driver never holds it, however large it is.
 from __future__ import annotations
 
 import warnings
-from dataclasses import replace
 from typing import Any, TypeAlias
 
 import ray
@@ -41,4 +40,4 @@ def measure_images(teacher: Teacher, images: ImagesRef, resources: WorkerResourc
 def _measure(teacher: Teacher, images: SyntheticImages, threads: int) -> dict[str, Any]:
     warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # shared memory is read only
     device = worker_device(threads)
-    return measure_quality(replace(teacher, model=teacher.model.to(device)), images)
+    return measure_quality(teacher.to(device), images)

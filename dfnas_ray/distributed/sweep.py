@@ -25,12 +25,12 @@ from dfnas_ray.seeding import derive_seed
 from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.run_dir import fingerprint
 from dfnas_ray.storage.shards import SyntheticImages, decode_shard, ids_of_shard, shard_name
+from dfnas_ray.sweeps.checks import check_settings
 from dfnas_ray.sweeps.config import SweepConfig
 from dfnas_ray.sweeps.measure import Judge
 from dfnas_ray.sweeps.ranges import Parameter
 from dfnas_ray.sweeps.record import STUDY, SweepRecord, trial_folder
 from dfnas_ray.sweeps.samplers import make_sampler, propose
-from dfnas_ray.synthesis.checks import check_synthesis
 from dfnas_ray.synthesis.config import SynthesisConfig
 from dfnas_ray.synthesis.inversion import Inverter
 from dfnas_ray.synthesis.shard import synthesize_rounds
@@ -164,8 +164,7 @@ def _trial(config: dict[str, Any], job: SweepJob, judge: list[ray.ObjectRef[Judg
     parameters: dict[str, Parameter] = {path: config[path] for path in job.sweep.settings}
     total = job.steps_of_a_trial
     try:
-        settings = job.sweep.synthesis(job.synthesis, parameters, fixed=True)
-        check_synthesis(shared.teacher, settings)
+        settings = check_settings(shared.teacher, job.synthesis, job.sweep, parameters)
         shards = shard_job(shared.teacher, settings, job.seed, folder)
         inverter = Inverter(shared.teacher, settings, device)
         done, compared = 0, config["compared"]

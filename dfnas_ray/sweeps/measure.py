@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,10 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dfnas_ray.datasets import ImageDataset
+from dfnas_ray.errors import DfnasError
 from dfnas_ray.search_spaces.base import Genotype, SearchSpace
 from dfnas_ray.seeding import derive_seed, numpy_generator, seed_everything
 from dfnas_ray.storage.shards import SyntheticImages
 from dfnas_ray.sweeps.config import StudentConfig, SweepConfig
+from dfnas_ray.sweeps.objectives import OBJECTIVES
 from dfnas_ray.synthesis.quality import measure_quality
 from dfnas_ray.synthesis.regions import center_crop
 from dfnas_ray.teachers.base import Teacher
@@ -39,7 +42,8 @@ class Examination:
         """Put together the images of the reference settings nearest to the teacher's BatchNorm statistics.
 
         Of the others, students could learn only how the teacher errs: on images of settings far from those statistics,
-        agreement falls as students get better (experiments/results/sweeps.md).
+        agreement falls as students get better (experiments/results/sweeps.md). All examine if the teacher has no such
+        statistics.
 
         Args:
             parts: The images of each reference setting; their canvases may differ in size.
@@ -47,7 +51,8 @@ class Examination:
             share: Of the settings, at least one.
         """
         gaps = [measure_quality(teacher, part)["overall"]["domain_gap"] for part in parts]
-        nearest = sorted(np.argsort(gaps, kind="stable")[: max(1, round(share * len(parts)))].tolist())
+        count = max(1, round(share * len(parts))) if np.isfinite(gaps).all() else len(parts)
+        nearest = sorted(np.argsort(gaps, kind="stable")[:count].tolist())
         size = (teacher.image_shape[1], teacher.image_shape[2])
         crops = [center_crop(torch.from_numpy(parts[number].images.copy()), size) for number in nearest]
         numbers = [torch.full((len(parts[number]),), number) for number in nearest]
@@ -87,33 +92,43 @@ def train_student(
     return network.eval()
 
 
-@torch.no_grad()
-def logit_correlation(first: nn.Module, second: nn.Module, teacher: Teacher, images: Tensor) -> Tensor:
-    """Return Pearson's correlation of two networks' logits over the classes, for each uint8 image (N, C, H, W), as (N,).
+def logit_correlation(student: Tensor, teacher: Tensor) -> Tensor:
+    """Return Pearson's correlation of two networks' logits (N, num_classes), as a scalar.
+
+    Over the classes of an image, and the mean over the images. Two classes are always correlated by 1 or -1: there, the
+    difference of the logits is correlated over the images.
 
     It says more of a student than whether the likeliest class is the same, and nothing of how sure the student is: the
     relation that Huang et al. 2022 (arXiv:2205.10536) find to matter between student and teacher.
     """
-    device = next(first.parameters()).device
-    likeness = []
-    for part in images.split(_BATCH_SIZE):
-        view = teacher.normalize(part.to(device))
-        logits = [network(view) for network in (first, second)]
-        likeness.append(F.cosine_similarity(*(each - each.mean(1, keepdim=True) for each in logits)).cpu())
-    return torch.cat(likeness)
+    if student.shape[1] == 2:
+        student, teacher = ((logits[:, 0] - logits[:, 1])[None] for logits in (student, teacher))
+    first, second = (logits - logits.mean(1, keepdim=True) for logits in (student, teacher))
+    return F.cosine_similarity(first, second).mean()
 
 
 def student_proxy(student: nn.Module, teacher: Teacher, examination: Examination) -> float:
-    """Return the mean correlation of student's and teacher's logits, on the reference setting where it is smallest.
+    """Return the correlation of student's and teacher's logits, on the reference setting where it is smallest.
 
     Which of the settings looks most like real images, nobody knows: a good student follows the teacher on all of them. A
     mean over the settings lets a student that excels on images like its own make up for others
     (experiments/results/sweeps.md).
+
+    Args:
+        student: On the teacher's device.
+        teacher: Whom it learned from.
+        examination: The images.
     """
-    device = next(student.parameters()).device
-    likeness = logit_correlation(student, teacher.model.to(device), teacher, examination.images)
-    numbers = examination.settings.unique()
-    return float(torch.stack([likeness[examination.settings == number].mean() for number in numbers]).min())
+    logits = [_logits(network, teacher, examination.images) for network in (student, teacher.model)]
+    parts = [examination.settings == number for number in examination.settings.unique()]
+    return float(torch.stack([logit_correlation(logits[0][part], logits[1][part]) for part in parts]).min())
+
+
+@torch.no_grad()
+def _logits(network: nn.Module, teacher: Teacher, images: Tensor) -> Tensor:
+    """Return a network's logits (N, num_classes), on the CPU, for uint8 images (N, C, H, W) in the teacher's normalisation."""
+    device = next(network.parameters()).device
+    return torch.cat([network(teacher.normalize(part.to(device))).cpu() for part in images.split(_BATCH_SIZE)])
 
 
 @dataclass(frozen=True)
@@ -143,35 +158,37 @@ class Judge:
         return bool({"student_proxy", "labelled_accuracy"} & set(self.config.objectives))
 
     def __call__(self, images: SyntheticImages, device: torch.device) -> dict[str, float]:
-        """Return every figure that can be measured, by its name in `OBJECTIVES`."""
-        quality = measure_quality(self.teacher, images)["overall"]
+        """Return every figure that can be measured, by its name in `OBJECTIVES`.
+
+        Raises:
+            DfnasError: an objective cannot; says why.
+        """
+        teacher = self.teacher.to(device)
+        quality = measure_quality(teacher, images)["overall"]
         figures = {
             "semantics": quality["confidence"],
             "diversity": quality["diversity_distance"],
             "domain_gap": quality["domain_gap"],
         }
         if self.verifier is not None:
-            figures["verifier_agreement"] = self._verify(images)
+            figures["verifier_agreement"] = self._verify(self.verifier.to(device), images)
         if self.needs_student:
             # The same for every trial: what differs between two figures is then the images alone.
             seed = derive_seed(self.seed, "sweep-student")
             seed_everything(seed)
             network = self.space.build(self.genotype)
-            student = train_student(network, images, self.teacher, self.config.student, self.distillation, seed, device)
-            figures["student_proxy"] = student_proxy(student, self.teacher, self.examination)
+            student = train_student(network, images, teacher, self.config.student, self.distillation, seed, device)
+            figures["student_proxy"] = student_proxy(student, teacher, self.examination)
             if self.labelled is not None:
-                figures["labelled_accuracy"] = evaluate_networks(
-                    {"student": student}, self.teacher, self.labelled, device
-                )["student"]
-        return figures
+                figures["labelled_accuracy"] = evaluate_networks({"student": student}, teacher, self.labelled, device)[
+                    "student"
+                ]
+        for name in self.config.objectives:
+            if not math.isfinite(figures[name]):
+                raise DfnasError(f"These images have no value of the objective {name}: {OBJECTIVES[name].undefined}.")
+        return {name: value for name, value in figures.items() if math.isfinite(value)}
 
-    def _verify(self, images: SyntheticImages) -> float:
-        assert self.verifier is not None
+    def _verify(self, verifier: Teacher, images: SyntheticImages) -> float:
         views = center_crop(torch.from_numpy(np.array(images.images)), self.teacher.image_shape[1:])
-        seen = torch.cat([self._look(part) for part in views.split(_BATCH_SIZE)])
+        seen = _logits(verifier.model, verifier, views).argmax(1)
         return float((seen == torch.from_numpy(images.logits.argmax(1))).float().mean())
-
-    @torch.no_grad()
-    def _look(self, part: Tensor) -> Tensor:
-        assert self.verifier is not None
-        return self.verifier.model(self.verifier.normalize(part)).argmax(1)

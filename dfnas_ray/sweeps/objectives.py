@@ -21,11 +21,13 @@ class Objective(NamedTuple):
         direction: Which figures are better.
         is_data_free: Whether it needs nothing real.
         meaning: One line for reports.
+        undefined: Why images may have no value of it.
     """
 
     direction: Direction
     is_data_free: bool
     meaning: str
+    undefined: str = "it is not a finite number"
 
 
 OBJECTIVES: dict[str, Objective] = {
@@ -33,10 +35,21 @@ OBJECTIVES: dict[str, Objective] = {
         "maximize",
         True,
         "correlation of a student's and the teacher's logits on images of other settings, of which the worst counts",
+        "the student's training diverged; lower sweep.student.optimizer.lr",
     ),
     "semantics": Objective("maximize", True, "mean confidence of the teacher in its most likely class"),
-    "diversity": Objective("maximize", True, "mean pairwise cosine distance of features within a class"),
-    "domain_gap": Objective("minimize", True, "distance to the teacher's BatchNorm statistics, over the whole set"),
+    "diversity": Objective(
+        "maximize",
+        True,
+        "mean pairwise cosine distance of features within a class",
+        "no class has two images; raise synthesis.images_per_shard",
+    ),
+    "domain_gap": Objective(
+        "minimize",
+        True,
+        "distance to the teacher's BatchNorm statistics, over the whole set",
+        "the teacher has no BatchNorm layer with running statistics; take student_proxy",
+    ),
     "verifier_agreement": Objective(
         "maximize", False, "share of images on which a second classifier sees the teacher's class"
     ),

@@ -7,6 +7,7 @@ lost, nothing is done twice, and nothing is unpickled.
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -129,12 +130,13 @@ class SweepRecord:
                 self.end(trial.number, TrialState.WAITING)
                 continue
             result = file.read_json()
-            if "error" in result:
+            figures = result.get("figures", {})
+            values = [figures.get(name, math.nan) for name in self.config.objectives]
+            if not all(map(math.isfinite, values)):  # it failed; a study that was told NaN could not be read again
                 self.end(trial.number, TrialState.FAIL)
                 continue
-            figures = result["figures"]
             self.remember(trial.number, result["rounds"], figures)
-            self.end(trial.number, TrialState.COMPLETE, [figures[name] for name in self.config.objectives])
+            self.end(trial.number, TrialState.COMPLETE, values)
         if self.config.sampler == "grid":
             self._enqueue_grid()
 

@@ -6,6 +6,7 @@ Cost: one forward pass of the teacher over the set, and nearest neighbours withi
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,7 @@ def diversity(features: np.ndarray[Any, Any], classes: np.ndarray[Any, Any]) -> 
     """Return how different the images of one class are, from features (N, D) and classes (N,).
 
     ``distance``: mean pairwise cosine distance within a class. ``duplicates``: share of images whose nearest neighbour
-    in the class has a cosine similarity above 0.999.
+    in the class has a cosine similarity above 0.999. Both are NaN if no class has two images.
     """
     from sklearn.metrics import pairwise_distances
 
@@ -56,7 +57,7 @@ def diversity(features: np.ndarray[Any, Any], classes: np.ndarray[Any, Any]) -> 
         np.fill_diagonal(pairwise, np.inf)
         duplicates.extend(pairwise.min(axis=1) < 1 - _DUPLICATE_SIMILARITY)
     if not distances:
-        return {"distance": 0.0, "duplicates": 0.0}
+        return {"distance": math.nan, "duplicates": math.nan}
     return {"distance": float(np.mean(distances)), "duplicates": float(np.mean(duplicates))}
 
 
@@ -66,13 +67,13 @@ def domain_gap(
     r"""Return the mean over BatchNorm layers of the distance between Gaussians with these statistics, each (C,).
 
     Per layer, the squared 2-Wasserstein distance of diagonal Gaussians in units of the teacher's own variance:
-    :math:`\frac1C \sum_c [(\mu_c - \hat\mu_c)^2 + (\sigma_c - \hat\sigma_c)^2] / \hat\sigma_c^2`.
+    :math:`\frac1C \sum_c [(\mu_c - \hat\mu_c)^2 + (\sigma_c - \hat\sigma_c)^2] / \hat\sigma_c^2`. NaN without layers.
     """
     gaps = [
         (((mean - running_mean) ** 2 + (var.sqrt() - running_var.sqrt()) ** 2) / running_var.clamp_min(1e-6)).mean()
         for mean, var, running_mean, running_var in zip(means, variances, running_means, running_vars, strict=True)
     ]
-    return float(torch.stack(gaps).mean()) if gaps else float("nan")
+    return float(torch.stack(gaps).mean()) if gaps else math.nan
 
 
 @torch.no_grad()

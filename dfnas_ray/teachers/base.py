@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -58,6 +59,10 @@ class Teacher:
     def cost(self) -> Cost:
         """Parameters and MACs for one image."""
         return measure_cost(self.model, self.image_shape)
+
+    def to(self, device: torch.device) -> Self:
+        """Return the same teacher with its model moved to a device."""
+        return replace(self, model=self.model.to(device))
 
     def batch_norms(self) -> list[tuple[str, _BatchNorm]]:
         """The BatchNorm layers that keep running statistics, by name, in the order of registration."""

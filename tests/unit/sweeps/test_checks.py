@@ -1,0 +1,63 @@
+"""What is refused before the first trial, and what makes one trial fail."""
+
+import pytest
+from torch import nn
+
+from dfnas_ray.errors import ConfigError
+from dfnas_ray.experiment import make_experiment
+from dfnas_ray.sweeps.checks import check_settings
+from dfnas_ray.tuning import check_ranges
+
+LR = {"synthesis.lr": {"uniform": [0.1, 1]}}
+SMALL = {"images_per_shard": 20, "batch_size": 10, "num_shards": 2, "canvas_margin": 2, "warmup_steps": 0}
+
+
+def experiment(sweep, **values):
+    values.setdefault("synthesis", SMALL)
+    return make_experiment({"teacher": "digits", **values, "sweep": {"settings": LR, **sweep}})
+
+
+def refusal(teacher, config):
+    with pytest.raises(ConfigError) as raised:
+        check_ranges(teacher, config, config.sweep)
+    return str(raised.value)
+
+
+def test_a_value_that_trials_can_have_and_a_run_cannot_is_refused(tiny_teacher):
+    sweep = {"settings": {"synthesis.batch_size": {"choice": [10, 20]}}, "fixed": {"synthesis.images_per_shard": 40}}
+    config = experiment(sweep, synthesis={**SMALL, "images_per_shard": 50})
+    message = refusal(tiny_teacher, config)
+    assert "sweep.settings.synthesis.batch_size at 20" in message
+    assert "a run with the best settings could not" in message
+    assert "images_per_shard (50) must be a multiple of batch_size (20)" in message
+    assert check_settings(tiny_teacher, config.synthesis, config.sweep, {"synthesis.batch_size": 10}).batch_size == 10
+    with pytest.raises(ConfigError, match="images_per_shard"):  # the same for a trial by itself
+        check_settings(tiny_teacher, config.synthesis, config.sweep, {"synthesis.batch_size": 20})
+
+
+def test_a_value_that_suits_the_trials_canvas_alone_is_refused(tiny_teacher):
+    sweep = {
+        "settings": {"synthesis.canvas_margin": {"integer": [1, 3]}},
+        "fixed": {"synthesis.stages": [{"scale": 1, "steps": 10}]},
+    }
+    assert "synthesis.canvas_margin (1) must be a multiple of 2" in refusal(tiny_teacher, experiment(sweep))
+
+
+def test_fewer_shards_than_the_search_of_a_run_starts_with_are_refused(tiny_teacher):
+    sweep = {"settings": {"synthesis.num_shards": {"choice": [2, 8]}}}
+    config = experiment(sweep, synthesis={**SMALL, "num_shards": 4}, search={"start_after_shards": 4})
+    message = refusal(tiny_teacher, config)
+    assert "sweep.settings.synthesis.num_shards at 2" in message
+    assert "search.start_after_shards (4)" in message
+
+
+def test_objectives_without_a_value_are_refused(make_teacher, tiny_teacher):
+    plain = make_teacher(nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(16, 10)))
+    without = {**SMALL, "regularizers": {"bn_statistics": {"weight": 0}}}
+    message = refusal(plain, experiment({"objectives": ["domain_gap"]}, synthesis=without))
+    assert message.startswith("sweep.objectives: domain_gap has no value")
+    assert "no BatchNorm layer" in message
+    check_ranges(plain, config := experiment({"objectives": ["diversity"]}, synthesis=without), config.sweep)
+    few = {**SMALL, "images_per_shard": 10, "batch_size": 10}
+    one_shard = {"objectives": ["diversity"], "fixed": {"synthesis.num_shards": 1, "synthesis.rounds": 1}}
+    assert "no class has two images" in refusal(tiny_teacher, experiment(one_shard, synthesis=few))
