@@ -61,6 +61,9 @@ class InversionObjective:
         self._call: Callable[[Tensor, Tensor], dict[str, Tensor]] = self._losses
         self._compiled = False
         if config.compile:
+            # Of one function the compiler keeps a handful of versions, and one objective's weights are constants in it: in a
+            # process that makes many, as a sweep's, it would give up without a word, and the images depend on the order.
+            torch.compiler.reset()
             self._call = torch.compile(self._losses, dynamic=False)
             self._compiled = True
 

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+from functools import partial
 
 import pytest
 import torch
@@ -211,3 +212,24 @@ def test_an_error_of_the_teacher_is_not_taken_for_one_of_the_compiler(tiny_teach
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
         InversionObjective(tiny_teacher, config(compile=True), CPU)(*batch)
     assert not caplog.records
+
+
+def test_every_objective_of_a_process_is_compiled(monkeypatch, tiny_teacher, batch):
+    compiled = []
+
+    def backend(graph, inputs):
+        compiled.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+    weights = [0.1 * number for number in range(1, 13)]  # more settings than the compiler keeps versions of one function
+    counts = []
+    for weight in weights:
+        objective = InversionObjective(
+            tiny_teacher, config(compile=True, regularizers={"bn_statistics": {"weight": weight}}), CPU
+        )
+        compiled.clear()
+        objective(*batch)
+        counts.append(len(compiled))
+    assert counts == [counts[0]] * len(weights)
+    assert counts[0] >= 1
