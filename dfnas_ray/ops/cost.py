@@ -26,18 +26,19 @@ class Cost(NamedTuple):
         return Cost(self.params + other.params, self.macs + other.macs)
 
 
-def measure_cost(module: nn.Module, input_shape: tuple[int, ...]) -> Cost:
+def measure_cost(module: nn.Module, input_shape: tuple[int, ...], device: str = "meta") -> Cost:
     """Count parameters and MACs of ``module`` for one input of ``input_shape`` = (C, H, W).
 
-    Nothing is computed: a copy of the module runs on torch's meta device, so this takes milliseconds at any size.
+    Nothing is computed: a copy of the module runs on torch's meta device, so this takes milliseconds at any size. A module
+    that looks at the values of its tensors needs another ``device``.
     """
-    return trace_cost(module, input_shape)[0]
+    return trace_cost(module, input_shape, device)[0]
 
 
-def trace_cost(module: nn.Module, input_shape: tuple[int, ...]) -> tuple[Cost, tuple[int, ...]]:
+def trace_cost(module: nn.Module, input_shape: tuple[int, ...], device: str = "meta") -> tuple[Cost, tuple[int, ...]]:
     """Count as `measure_cost` does, and return the output's shape without the batch dimension as well."""
-    probe = copy.deepcopy(module).to("meta").eval()
+    probe = copy.deepcopy(module).to(device).eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        output = probe(torch.empty(1, *input_shape, device="meta"))
+        output = probe(torch.zeros(1, *input_shape, device=device))
     params = sum(p.numel() for p in module.parameters())
     return Cost(params, counter.get_total_flops() // 2), tuple(output.shape[1:])

@@ -34,6 +34,8 @@ class Teacher:
         image_shape: (C, H, W) of one input.
         mean: Per channel, of pixels in [0, 1], as in the teacher's own training.
         std: Likewise.
+        origin: What decides how the model computes and may be seen neither in its layers nor in its weights: who built it,
+            with which arguments.
     """
 
     name: str
@@ -42,12 +44,13 @@ class Teacher:
     image_shape: ImageShape
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    origin: str = ""
 
     @cached_property
     def fingerprint(self) -> str:
-        """Sha256 of layers, weights and input statistics: whatever depends on the teacher carries it."""
+        """Sha256 of origin, layers, weights and input statistics: whatever depends on the teacher carries it."""
         digest = hashlib.sha256()
-        facts = [self.num_classes, self.image_shape, self.mean, self.std]
+        facts = [self.num_classes, self.image_shape, self.mean, self.std, *([self.origin] if self.origin else [])]
         digest.update(json.dumps(facts).encode())
         digest.update(str(self.model).encode())  # two networks with the same weights may differ in their activations
         for name, tensor in sorted(self.model.state_dict().items()):
@@ -58,7 +61,10 @@ class Teacher:
     @cached_property
     def cost(self) -> Cost:
         """Parameters and MACs for one image."""
-        return measure_cost(self.model, self.image_shape)
+        try:
+            return measure_cost(self.model, self.image_shape)
+        except Exception:  # it looks at values, which the meta device does not have
+            return measure_cost(self.model, self.image_shape, "cpu")
 
     def to(self, device: torch.device) -> Self:
         """Return the same teacher with its model moved to a device."""
@@ -90,6 +96,7 @@ def freeze_teacher(
     mean: Sequence[float],
     std: Sequence[float],
     num_classes: int | None = None,
+    origin: str = "",
 ) -> Teacher:
     """Freeze ``model``, try it on one image, and return it as a `Teacher`.
 
@@ -100,6 +107,7 @@ def freeze_teacher(
         mean: Of pixels in [0, 1]; one number per channel.
         std: Likewise.
         num_classes: How many the user expects; found by trying when it is None.
+        origin: See `Teacher`.
 
     Raises:
         TeacherError: the model does not take such an image, does not return logits, or returns another number.
@@ -120,6 +128,7 @@ def freeze_teacher(
         raise TeacherError(
             f"Teacher {name} does not take images of teacher.image_shape {image_shape} (C, H, W): {first_line(error)}"
         ) from error
+    _check_movable(name, model, image_shape)
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise TeacherError(f"Teacher {name} must return logits (B, num_classes) in evaluation mode; it returned {got}.")
@@ -128,4 +137,29 @@ def freeze_teacher(
         raise TeacherError(
             f"teacher.num_classes is {num_classes}, but teacher {name} has {found} outputs. Remove the setting or set {found}."
         )
-    return Teacher(name, model, found, image_shape, tuple(map(float, mean)), tuple(map(float, std)))
+    return Teacher(name, model, found, image_shape, tuple(map(float, mean)), tuple(map(float, std)), origin)
+
+
+def _check_movable(name: str, model: nn.Module, image_shape: ImageShape) -> None:
+    """Make sure that the model computes wherever it is moved.
+
+    Raises:
+        TeacherError: it uses a tensor that stays behind.
+    """
+    loose = [
+        f"{path}.{attribute}".lstrip(".")
+        for path, module in model.named_modules()
+        for attribute, value in vars(module).items()
+        if isinstance(value, Tensor)
+    ]
+    if not loose:
+        return
+    try:
+        measure_cost(model, image_shape)
+    except Exception as error:  # of whatever kind the operation raises
+        if "device" not in str(error):
+            return  # it looks at values, say: nothing about where its tensors are
+        raise TeacherError(
+            f"Teacher {name} cannot be moved to another device: {', '.join(loose[:3])} is a tensor, but neither a parameter "
+            "nor a buffer of its module. Register it there with register_buffer(name, tensor, persistent=False)."
+        ) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import importlib
+import json
 import pickle
 import re
 import sys
@@ -207,4 +208,5 @@ class CheckpointTeacherConfig(BaseModel):
             network=f"the network that teacher.builder ({self.builder}) makes",
             remedy=f"Check teacher.builder, teacher.arguments ({self.arguments}) and teacher.checkpoint.",
         )
-        return freeze_teacher(path.name, model, self.image_shape, self.mean, self.std, self.num_classes)
+        origin = json.dumps([self.builder, self.arguments], sort_keys=True, default=str)
+        return freeze_teacher(path.name, model, self.image_shape, self.mean, self.std, self.num_classes, origin)

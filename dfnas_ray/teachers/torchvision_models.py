@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from http.client import HTTPException
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+from torch import nn
 
 from dfnas_ray.errors import TeacherError
 from dfnas_ray.storage.location import Location
 from dfnas_ray.teachers.base import Teacher, freeze_teacher
 from dfnas_ray.teachers.checkpoint import load_weights, read_state_dict
+
+if TYPE_CHECKING:
+    from torchvision.models import WeightsEnum
 
 
 class TorchvisionTeacherConfig(BaseModel):
@@ -31,7 +36,7 @@ class TorchvisionTeacherConfig(BaseModel):
             TeacherError: no such model or weights, or they cannot be downloaded (says where to get the file).
         """
         import torchvision.models
-        from torchvision.models import get_model, get_model_weights, list_models
+        from torchvision.models import get_model_weights, list_models
 
         if self.name not in list_models(module=torchvision.models):
             raise TeacherError(
@@ -43,7 +48,7 @@ class TorchvisionTeacherConfig(BaseModel):
                 f"teacher.weights {self.weights} is not a member of {enum.__name__}: {', '.join(enum.__members__)}."
             )
         weights = enum[self.weights]
-        model = get_model(self.name, weights=None, num_classes=len(weights.meta["categories"]))
+        model = build_network(self.name, weights)
         if self.checkpoint is not None:
             path = self.checkpoint.expanduser()
             state, source = read_state_dict(path), str(path)
@@ -57,13 +62,29 @@ class TorchvisionTeacherConfig(BaseModel):
                 ) from error
         load_weights(
             model,
-            state,
+            {_present_name(name): tensor for name, tensor in state.items()},
             source,
             network=f"the network of teacher.name ({self.name})",
             remedy=f"Set teacher.checkpoint to weights of {self.name}, or teacher.name to the network that they belong to.",
         )
         preset = weights.transforms()
         (size,) = preset.crop_size
-        return freeze_teacher(
-            f"torchvision:{self.name}", model, (len(preset.mean), size, size), preset.mean, preset.std
-        )
+        name = f"torchvision:{self.name}"
+        return freeze_teacher(name, model, (len(preset.mean), size, size), preset.mean, preset.std, origin=name)
+
+
+def build_network(name: str, weights: WeightsEnum) -> nn.Module:
+    """Return the untrained network that published weights belong to: some decide more than the number of classes."""
+    from torchvision.models import get_model
+
+    arguments: dict[str, Any] = {"num_classes": len(weights.meta["categories"])}
+    if name in ("googlenet", "inception_v3"):
+        arguments |= {"transform_input": True, "init_weights": False}  # trained on inputs of another normalisation
+    elif name.startswith("vit_"):
+        arguments["image_size"] = weights.meta["min_size"][0]  # 224, 384, 512 or 518
+    return get_model(name, weights=None, **arguments)
+
+
+def _present_name(name: str) -> str:
+    """Return a weight's name in the network of today; DenseNet's files are older than its layers' names."""
+    return re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", name)

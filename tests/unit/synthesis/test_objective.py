@@ -222,7 +222,9 @@ def test_every_objective_of_a_process_is_compiled(monkeypatch, tiny_teacher, bat
         return graph.forward
 
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
-    weights = [0.1 * number for number in range(1, 13)]  # more settings than the compiler keeps versions of one function
+    weights = [
+        0.1 * number for number in range(1, 13)
+    ]  # more settings than the compiler keeps versions of one function
     counts = []
     for weight in weights:
         objective = InversionObjective(

@@ -163,3 +163,50 @@ def test_batch_norms_lists_only_those_with_running_statistics():
 
 def test_cost_counts_the_model():
     assert freeze(linear(12, 5)).cost == Cost(params=65, macs=60)
+
+
+class Shifted(nn.Module):
+    """Subtracts a mean of its own, kept in one way or another."""
+
+    def __init__(self, is_buffer):
+        super().__init__()
+        if is_buffer:
+            self.register_buffer("offset", torch.ones(1), persistent=False)
+        else:
+            self.offset = torch.ones(1)
+        self.head = nn.Linear(12, 5)
+
+    def forward(self, x):
+        return self.head((x - self.offset).flatten(1))
+
+
+def test_a_tensor_that_would_stay_behind_is_named():
+    with pytest.raises(
+        TeacherError, match=r"offset is a tensor, but neither a parameter nor a buffer.*register_buffer"
+    ):
+        freeze(nn.Sequential(Shifted(is_buffer=False)))
+    assert freeze(Shifted(is_buffer=True)).cost.macs == 60
+
+
+class Decides(nn.Module):
+    """Looks at the values of its input, and keeps it: its own business."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(12, 5)
+
+    def forward(self, x):
+        self.last = x
+        return self.head(x.flatten(1)) * (2 if x.sum().item() > 0 else 1)
+
+
+def test_a_model_that_looks_at_values_is_counted_all_the_same():
+    assert freeze(Decides()).cost.macs == 60
+
+
+def test_what_built_a_model_is_part_of_its_fingerprint():
+    def fingerprint(origin=""):
+        return freeze_teacher("mine", linear(), (3, 2, 2), (0.5,) * 3, (0.5,) * 3, origin=origin).fingerprint
+
+    assert fingerprint() == fingerprint()
+    assert len({fingerprint(), fingerprint("a:build(1)"), fingerprint("a:build(2)")}) == 3

@@ -1,15 +1,17 @@
 """torchvision's published classifiers, without a network."""
 
+import re
 from urllib.error import URLError
 
 import pytest
 import torch
 import torch.hub
 from pydantic import TypeAdapter, ValidationError
-from torchvision.models import ResNet18_Weights, resnet18
+from torchvision.models import ResNet18_Weights, WeightsEnum, get_model, get_model_weights, resnet18
 
 from dfnas_ray.errors import TeacherError
 from dfnas_ray.teachers import CheckpointTeacherConfig, DigitsTeacherConfig, TeacherConfig, TorchvisionTeacherConfig
+from dfnas_ray.teachers.torchvision_models import build_network
 
 parse = TypeAdapter(TeacherConfig).validate_python
 
@@ -98,3 +100,32 @@ def test_the_weights_of_another_model_are_listed_as_unfit(resnet18_file, tmp_pat
     assert "teacher.name (resnet34)" in str(raised.value)
     assert "teacher.checkpoint" in str(raised.value)
     assert "teacher.builder" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3", "densenet121"])
+def test_a_network_computes_as_torchvisions_own_with_published_weights(name, tmp_path, monkeypatch):
+    """Weights as they are published, not as the network calls them, and inputs as it was trained on them."""
+    torch.manual_seed(0)
+    extra = {} if name == "densenet121" else {"init_weights": False}
+    state = get_model(name, weights=None, **extra).state_dict()
+    if name == "densenet121":  # the file is older: other names, and no counters
+        state = {
+            re.sub(r"(denselayer\d+\.(?:norm|conv))([12])", r"\1.\2", key): value
+            for key, value in state.items()
+            if not key.endswith("num_batches_tracked")
+        }
+        assert "features.denseblock1.denselayer1.norm.1.weight" in state
+    file = tmp_path / "weights.pth"
+    torch.save(state, file)
+    monkeypatch.setattr(WeightsEnum, "get_state_dict", lambda self, *args, **kwargs: dict(state))
+    own = get_model(name, weights="DEFAULT").eval()
+    teacher = parse({"kind": "torchvision", "name": name, "checkpoint": str(file)}).load(tmp_path)
+    x = torch.randn(2, *teacher.image_shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(teacher.model(x), own(x))
+
+
+def test_a_vision_transformer_has_the_size_of_its_weights():
+    weights = get_model_weights("vit_b_16")["IMAGENET1K_SWAG_E2E_V1"]
+    with torch.device("meta"):
+        assert build_network("vit_b_16", weights).image_size == 384
