@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from hashlib import sha256
 from typing import Any
 
 from dfnas_ray import stages
@@ -54,9 +55,16 @@ class Pipeline(Session):
     def check(self) -> None:
         """Find what would fail later, before hours are spent on what comes first."""
         check_synthesis(self.teacher, self.config.synthesis)
-        _ = self.max_macs
+        self.check_search()
         if self.config.evaluation.dataset is not None:
             self.config.evaluation.dataset.open()  # finds the files; no image is read
+
+    def check_search(self) -> None:
+        """Find a limit that no architecture keeps to, and files that algorithms cannot use."""
+        _ = self.max_macs
+        for algorithm, config in self.config.search.pairs:
+            if algorithm.files:
+                algorithm.check_files(config.space(self.teacher.image_shape, self.teacher.num_classes))
 
     def synthesize(self, seed: int | None = None) -> Outcome:
         """Make the synthetic images: Parquet shards, a manifest and their quality.
@@ -84,7 +92,7 @@ class Pipeline(Session):
 
     def search(self) -> Outcome:
         """Find an architecture on the synthetic images."""
-        _ = self.max_macs  # an impossible limit is found before images are made
+        self.check_search()  # before images are made
         stage = self.run_dir.stage("search", self._search_inputs)
         if self.config.search.start_after_shards is None or stage.is_done:
             synthesis = self.synthesize()
@@ -170,7 +178,13 @@ class Pipeline(Session):
             "seed": self.config.seed,
             "search": self._search_settings,
             "threads": self.config.cluster.search.cpus,
+            **({"files": files} if (files := self._search_files()) else {}),
         }
+
+    def _search_files(self) -> dict[str, str]:
+        """Return the digests of the files that algorithms read, by name."""
+        files = {file for algorithm in self.config.search.algorithm for file in algorithm.files}
+        return {file: sha256(Location.parse(file).read_bytes()).hexdigest() for file in sorted(files)}
 
     @property
     def _search_settings(self) -> dict[str, Any]:

@@ -107,6 +107,18 @@ class BaseAlgorithmConfig(BaseModel):
         """Whether what it measures depends on the images."""
         return True
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Files that it reads: what a search finds depends on what they hold."""
+        return ()
+
+    def check_files(self, space: SearchSpace) -> None:
+        """Make sure that its files can be read and are for this space.
+
+        Raises:
+            ConfigError: they are not.
+        """
+
     def measuring_settings(self) -> dict[str, Any]:
         """Return those settings on which what it measures of a candidate depends."""
         return self.model_dump(mode="json", exclude=set(self.search_settings))

@@ -19,7 +19,7 @@ from dfnas_ray.algorithms.base import BaseAlgorithmConfig, SearchAlgorithm, Sear
 from dfnas_ray.ops.mixed import Mixture
 from dfnas_ray.ops.precision import autocast
 from dfnas_ray.search_spaces.base import Genotype, SearchSpace
-from dfnas_ray.search_spaces.latency import load_latency_table
+from dfnas_ray.search_spaces.latency import load_latency_table, read_latency_table
 from dfnas_ray.seeding import derive_seed, numpy_generator, seed_everything, torch_generator
 from dfnas_ray.training.batches import Batch
 from dfnas_ray.training.config import OptimizerConfig
@@ -89,6 +89,16 @@ class ProxylessConfig(BaseAlgorithmConfig):
     def steps_to_show(self) -> int:
         """Epochs: how long a progress bar is."""
         return self.epochs
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The latency table, if there is one."""
+        return (self.cost.file,) if isinstance(self.cost, LatencyTermConfig) else ()
+
+    def check_files(self, space: SearchSpace) -> None:
+        """Make sure that the latency table is for this space; a worker makes sure of the device."""
+        for file in self.files:
+            read_latency_table(file, space)
 
     def algorithm(self, problem: SearchProblem) -> Proxyless:
         """Return the algorithm, ready to run."""

@@ -110,6 +110,22 @@ def load_latency_table(file: str, space: SearchSpace, device: str | None = None)
     Raises:
         ConfigError: it is not; says what it is for.
     """
+    table = read_latency_table(file, space)
+    target = device or device_name(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    if table.device != target:
+        raise ConfigError(
+            f"search.algorithm.cost.file ({file}) was measured on {table.device!r}, not on {target!r}. If the former is the "
+            f"device that you search for, set search.algorithm.cost.device to {table.device!r}; else measure on the latter."
+        )
+    return table
+
+
+def read_latency_table(file: str, space: SearchSpace) -> LatencyTable:
+    """Read a table of any device and make sure that it is for this space, in size and shape too.
+
+    Raises:
+        ConfigError: it is not; says what it is for.
+    """
     setting = f"search.algorithm.cost.file ({file})"
     location = Location.parse(file)
     if not location.exists():
@@ -128,12 +144,6 @@ def load_latency_table(file: str, space: SearchSpace, device: str | None = None)
             f"{setting} is a table of {space.kind} in another size (images {table.image_shape}, {table.num_classes} "
             f"classes), not with images {space.image_shape}, {space.num_classes} classes and the widths of search.space. "
             "Measure one with the experiment's own settings."
-        )
-    target = device or device_name(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    if table.device != target:
-        raise ConfigError(
-            f"{setting} was measured on {table.device!r}, not on {target!r}. If the former is the device that you search "
-            f"for, set search.algorithm.cost.device to {table.device!r}; else measure on the latter."
         )
     return table
 

@@ -99,6 +99,10 @@ def checkpoint_teacher(monkeypatch, tmp_path):
             "search={start_after_shards: 1, algorithm: {kind: random_search}}",
             ["start_after_shards (1)", "does nothing for random_search", "null"],
         ),
+        (
+            "search.algorithm={kind: proxyless, cost: {kind: latency, file: absent.json}}",
+            ["search.algorithm.cost.file (absent.json)", "is not there", "dfnas space latency nasbench_macro"],
+        ),
         ("search.max_macs=half", ["search.max_macs", "'half'", "50%"]),
         ("teacher={kind: digit}", ["teacher.kind ('digit')", "'digits'", "'checkpoint'", "'torchvision'"]),
         ("evaluation.dataset={kind: photos}", ["evaluation.dataset.kind ('photos')", "'image_folder'"]),

@@ -8,8 +8,12 @@ import torch
 
 from dfnas_ray.algorithms.proxyless import LatencyTermConfig
 from dfnas_ray.errors import ConfigError
+from dfnas_ray.experiment import make_experiment
+from dfnas_ray.pipeline import Pipeline
 from dfnas_ray.search_spaces import NASBench201Config, NASBenchMacroConfig, latency
 from dfnas_ray.search_spaces.latency import load_latency_table, measure_latency_table
+from dfnas_ray.teachers.base import freeze_teacher
+from dfnas_ray.teachers.digits import DigitsCNN
 
 SPACE = NASBench201Config(channels=4, cells_per_stage=2).space((1, 16, 16), 10)
 CPU = torch.device("cpu")
@@ -58,3 +62,34 @@ def test_a_table_of_another_space_size_or_device_is_refused(table, tmp_path):
     (tmp_path / "t.json").write_text("{}")
     with pytest.raises(ConfigError, match="not a latency table"):
         load_latency_table(file, SPACE)
+
+
+def test_a_search_depends_on_what_the_table_holds(table, tmp_path):
+    teacher = freeze_teacher("t", DigitsCNN(4), (1, 16, 16), (0.5,), (0.5,))
+
+    def key():
+        cost = {"kind": "latency", "file": str(tmp_path / "t.json")}
+        values = {
+            "teacher": "digits",
+            "run_dir": str(tmp_path / "run"),
+            "search": {
+                "space": {"kind": "nasbench201", "channels": 4, "cells_per_stage": 2},
+                "algorithm": {"kind": "proxyless", "cost": cost},
+                "max_macs": None,
+            },
+        }
+        pipeline = Pipeline(make_experiment(values))
+        pipeline.__dict__["teacher"] = teacher  # a cached property
+        pipeline.check_search()
+        return pipeline.run_dir.stage("search", pipeline._search_inputs).key
+
+    with pytest.raises(ConfigError, match="is not there"):
+        key()
+    table.save(str(tmp_path / "t.json"))
+    first = key()
+    assert key() == first
+    table.model_copy(update={"fixed": table.fixed + 1}).save(str(tmp_path / "t.json"))
+    assert key() != first
+    table.model_copy(update={"space": "darts"}).save(str(tmp_path / "t.json"))
+    with pytest.raises(ConfigError, match="a table of darts"):
+        key()
