@@ -4,15 +4,18 @@ Each command keeps a small object of its own in a folder and renews it. To begin
 folder: stores list what was written before, so of two commands at least one sees the other. Signs of life are compared
 by the store's own times of modification, so the machines' clocks do not matter.
 
-A command that cannot reach the store for longer than DEAD_SECONDS may be taken for dead. Both then write: whole files, and
-for the same settings the same bytes, so what is lost is work.
+A command that cannot reach the store for longer than DEAD_SECONDS may be taken for dead. It stops as soon as it reaches the
+store again and finds that its object was removed. Until then both may write: whole files, and for the same settings the same
+bytes.
 """
 
 from __future__ import annotations
 
+import _thread
 import logging
 import os
 import platform
+import signal
 import threading
 import time
 import uuid
@@ -30,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 RENEW_SECONDS = 10.0
 DEAD_SECONDS = 45.0
+_ELSEWHERE = "another machine"
 
 
 class Lease:
@@ -45,14 +49,15 @@ class Lease:
         self.where, self.renew_seconds, self.dead_seconds, self.wait = where, renew_seconds, dead_seconds, wait
         self.folder = where / ".lock"
         self.own = self.folder / f"{uuid.uuid4().hex}.json"
+        self._is_lost = False
         self._about = {"host": _host(), "pid": os.getpid(), "started": time.time()}
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the lease while the block runs.
+        """Hold the lease while the block runs, in the main thread.
 
         Raises:
-            StorageError: another command holds it, and shows that it is alive.
+            StorageError: another command holds it, and shows that it is alive; or took it while the block ran.
         """
         self._renew("waiting")
         try:
@@ -63,6 +68,10 @@ class Lease:
             renewal.start()
             try:
                 yield
+            except KeyboardInterrupt as interrupt:
+                if self._is_lost:
+                    raise StorageError(self._loss) from interrupt
+                raise
             finally:
                 over.set()
                 renewal.join()
@@ -76,9 +85,28 @@ class Lease:
     def _keep_renewing(self, over: threading.Event) -> None:
         while not over.wait(self.renew_seconds):
             try:
+                if not self.own.exists():
+                    self._stop()
+                    return
                 self._renew("holding")
             except StorageError as error:
                 logger.warning("%s", error)
+
+    @property
+    def _loss(self) -> str:
+        return (
+            f"This command did not reach {self.where} for more than {self.dead_seconds:.0f} s, was taken for dead, and another "
+            "one has gone on in its place. What both made is kept."
+        )
+
+    def _stop(self) -> None:
+        """End the block: from this thread, only a signal can."""
+        self._is_lost = True
+        logger.error("%s", self._loss)
+        if callable(signal.getsignal(signal.SIGINT)):
+            _thread.interrupt_main()
+        else:  # it is ignored, as in the background of a shell
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def _await_the_others(self) -> None:
         first_seen: dict[str, int] = {}
@@ -109,7 +137,7 @@ class Lease:
         for name, sign in modified.items():
             file = self.folder / name
             try:
-                about = {"host": "another machine", "pid": 0, "state": "holding", **file.read_json()}
+                about = {"host": _ELSEWHERE, "pid": 0, "state": "holding", **file.read_json()}
             except StorageError:
                 continue  # it has just ended
             silent = now is not None and now - sign > self.dead_seconds * 1e9
@@ -122,11 +150,14 @@ class Lease:
 
 
 def _host() -> str:
-    """Name this machine, and which process numbers are meant: containers may share the name and not the numbers."""
+    """Name this machine, and which process numbers are meant: containers and clones of a machine may share its name."""
+    parts = [platform.node()]
     with suppress(OSError):
-        return f"{platform.node()} {Path('/proc/self/ns/pid').readlink()}"
-    return platform.node()
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+        parts.append(str(Path("/proc/self/ns/pid").readlink()))
+    return " ".join(parts)
 
 
 def _shown(about: dict[str, Any]) -> str:
-    return str(about["host"]).rsplit(" pid:", 1)[0]
+    host: str = about["host"]
+    return host if host == _ELSEWHERE else host.split()[0]

@@ -6,6 +6,7 @@ import json
 import os
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -111,3 +112,35 @@ def test_a_lease_written_by_another_version_counts_as_held(where):
     (where / ".lock" / "0.json").write_bytes(json.dumps({"who": "me"}).encode())
     with quick(where).held():
         assert "0.json" not in left(where)  # silent for long enough
+
+
+def test_a_command_that_was_taken_for_dead_stops_when_it_reaches_the_store_again(where, caplog):
+    def work() -> None:
+        (where / ".lock" / left(where)[0]).delete_file()
+        time.sleep(10)
+
+    with pytest.raises(StorageError, match="was taken for dead, and another one has gone on"), quick(where).held():
+        work()
+    assert left(where) == [], "its object is not written again"
+    assert "taken for dead" in caplog.text
+
+
+def test_ctrl_c_is_passed_on(where):
+    with pytest.raises(KeyboardInterrupt), quick(where).held():
+        raise KeyboardInterrupt
+
+
+def test_two_machines_of_one_name_are_told_apart(where, monkeypatch):
+    mine = module._host()
+    boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    assert boot_id in mine
+    other = mine.replace(boot_id, "00000000-0000-0000-0000-000000000000")
+    (where / ".lock" / "0.json").write_json({**ELSEWHERE, "host": other, "pid": 2**22 + 1})
+    waits: list[float] = []
+
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+        time.sleep(seconds)
+
+    with quick(where, wait).held():
+        assert waits, "no process of that number here says nothing about one there"
