@@ -293,7 +293,8 @@ def restore(state: SearchState, folder: Location) -> str:
     """Go on where `save` was called last, if it ever was, and say where that is."""
     file = folder / "state.pt"
     if file.exists():
-        state.load_state_dict(torch.load(BytesIO(file.read_bytes()), weights_only=True))
+        # To the CPU, where the random number generator's state belongs; weights and moments go to the model's device.
+        state.load_state_dict(torch.load(BytesIO(file.read_bytes()), map_location="cpu", weights_only=True))
     return "after {phase} {number}".format(**state.history[-1]) if state.history else "from its beginning"
 
 

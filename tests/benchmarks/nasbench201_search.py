@@ -120,7 +120,7 @@ def batches_of(
 def search(state: SearchState, file: Path, clock: Clock) -> None:
     """Run a search to its end, or until the time is up; its state is kept after every epoch and round."""
     if file.exists():
-        state.load_state_dict(torch.load(BytesIO(file.read_bytes()), weights_only=True))
+        state.load_state_dict(torch.load(BytesIO(file.read_bytes()), map_location="cpu", weights_only=True))
 
     def keep(state: SearchState) -> None:
         buffer = BytesIO()
