@@ -2,6 +2,7 @@
 
 A queue of shards, a set of actors that are still starting, and a map of running calls. An actor whose process or node is
 lost is replaced and its shard goes back to the queue; an actor that cannot be placed just waits among the starting ones.
+An actor that raises while it starts would do so again and again: after a few attempts the pool goes on without it.
 (`ray.util.ActorPool` hangs when a node is lost without replacement.)
 """
 
@@ -11,10 +12,11 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import takewhile
 from typing import Any
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from dfnas_ray.distributed.board import ProgressBoard
 from dfnas_ray.distributed.config import SynthesisResources
@@ -100,19 +102,20 @@ def run_pool(
         make_actor: Starts an actor that has ``ready()`` and ``make(shard)``.
         shards: Their numbers.
         num_actors: At work at once.
-        attempts: Per shard. An error that the user has to mend is final at once.
+        attempts: Per shard, and in a row at starting an actor. A shard's error that the user has to mend is final at once.
         on_made: Called with each shard's manifest entry as soon as the shard is committed.
         on_started: Called whenever an actor has got its place and is ready.
         should_stop: Asked every few seconds; the pool ends early when it returns True.
 
     Raises:
-        ClusterError: actors keep dying.
+        ClusterError: actors keep dying, or none can start.
     """
     queue = deque((shard, 1) for shard in shards)
     starting: dict[Any, Any] = {}  # ready() call -> actor
     running: dict[Any, tuple[Any, int, int]] = {}  # make() call -> actor, shard, attempt
     failed: dict[int, str] = {}
     replacements = 0
+    start_failures = 0  # in a row
 
     def start() -> None:
         actor = make_actor()
@@ -144,11 +147,29 @@ def run_pool(
         logger.warning("A synthesis actor died (%s) and is replaced.", reason)
         start()
 
+    def start_again(reason: str) -> None:
+        nonlocal start_failures
+        start_failures += 1
+        if start_failures < attempts:
+            logger.warning(
+                "A synthesis actor cannot start (%s): attempt %d of %d follows.", reason, start_failures + 1, attempts
+            )
+            start()
+        elif running:
+            logger.warning("A synthesis actor cannot start (%s): the work goes on with %d.", reason, len(running))
+        else:
+            raise ClusterError(
+                f"Synthesis actors cannot start ({start_failures} attempts, cluster.synthesis.attempts; the last one: "
+                f"{reason}). Committed shards are kept: make every node able to import what the teacher needs, and to hold "
+                "its model (cluster.synthesis.gpus=1 gives an actor a whole GPU, 0 none), and run again."
+            )
+
     try:
         for _ in range(min(num_actors, len(shards))):
             start()
         while running or queue:
-            if not starting and len(running) < min(num_actors, len(queue) + len(running)):
+            is_short = len(running) < min(num_actors, len(queue) + len(running))
+            if is_short and not starting and start_failures < attempts:
                 start()
             finished, _ = ray.wait([*starting, *running], num_returns=1, timeout=_STOP_SECONDS)
             if should_stop():
@@ -159,8 +180,10 @@ def run_pool(
                     try:
                         ray.get(call)
                     except RayError as error:
-                        replace(_reason(error))
+                        again = start_again if _raised_at_start(error) else replace
+                        again(_reason(error))
                     else:
+                        start_failures = 0
                         on_started()
                         give_work(actor)
                     continue
@@ -227,7 +250,13 @@ def synthesize_shards(
         )
 
 
+def _raised_at_start(error: RayError) -> bool:
+    return isinstance(error, RayActorError) and error.actor_init_failed
+
+
 def _reason(error: RayError) -> str:
+    if _raised_at_start(error):
+        return _raised(str(error))  # all that Ray keeps of the cause
     if not isinstance(error, RayTaskError):
         return f"its process or its node was lost: {type(error).__name__}"
     cause = error.cause
@@ -235,3 +264,10 @@ def _reason(error: RayError) -> str:
         return str(cause)
     lines = str(cause).strip().splitlines()
     return f"{type(cause).__name__}: {lines[-1]}" if lines else type(cause).__name__
+
+
+def _raised(traceback: str) -> str:
+    """Return the last error of a traceback of Ray's, without further lines of its message."""
+    lines = traceback.strip().splitlines()
+    message = list(takewhile(lambda line: not line.startswith(" ") and "ray::" not in line, reversed(lines)))
+    return message[-1].strip() if message else lines[-1].strip()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -18,43 +20,46 @@ def pool(ray_cluster, tmp_path):
     """Return a function that runs the pool on actors that misbehave as told, and gives what was made and what failed."""
     import ray
 
-    def run(behave, shards, num_actors=2, attempts=3, dies_at_start=False):
+    def run(behave, shards, num_actors=2, attempts=3, at_start=lambda start: None, teacher=None):
         class Pretender:  # local, so that it travels by value: workers cannot import this file
-            def __init__(self, notes: str):
-                if dies_at_start:
-                    import os
-
-                    os._exit(1)
+            def __init__(self, notes: str, teacher):
                 self.notes = notes
+                at_start(self.note("start"))
 
             def ready(self):
                 pass
 
             def make(self, shard):
+                behave(shard, self.note(shard))
+                return {"shard": shard}
+
+            def note(self, what):
                 import pathlib
 
                 attempt = 1
                 while True:  # each attempt leaves a file, whichever process makes it
                     try:
-                        (pathlib.Path(self.notes) / f"{shard}-{attempt}").touch(exist_ok=False)
-                        break
+                        (pathlib.Path(self.notes) / f"{what}-{attempt}").touch(exist_ok=False)
+                        return attempt
                     except FileExistsError:
                         attempt += 1
-                behave(shard, attempt)
-                return {"shard": shard}
 
         made: list[int] = []
-        actor = ray.remote(num_cpus=0, max_restarts=0)(Pretender)
+        actor, shared = ray.remote(num_cpus=0, max_restarts=0)(Pretender), ray.put(teacher)
         failed = run_pool(
-            lambda: actor.remote(str(tmp_path)), shards, num_actors, attempts, lambda entry: made.append(entry["shard"])
+            lambda: actor.remote(str(tmp_path), shared),
+            shards,
+            num_actors,
+            attempts,
+            lambda entry: made.append(entry["shard"]),
         )
         return made, failed
 
     return run
 
 
-def attempts_at(notes: Path, shard: int) -> int:
-    return len(list(notes.glob(f"{shard}-*")))
+def attempts_at(notes: Path, what: int | str) -> int:
+    return len(list(notes.glob(f"{what}-*")))
 
 
 def test_every_shard_is_made_once(pool, tmp_path):
@@ -127,8 +132,74 @@ def test_a_shard_that_kills_its_actor_every_time_is_reported_and_the_others_are_
 
 
 def test_actors_that_die_while_starting_end_in_an_error_not_in_a_wait(pool):
-    with pytest.raises(ClusterError, match="keep dying"):
-        pool(lambda shard, attempt: None, range(2), num_actors=1, dies_at_start=True)
+    def at_start(start):
+        import os
+
+        os._exit(1)
+
+    with pytest.raises(ClusterError, match=r"keep dying.*its process or its node was lost"):
+        pool(lambda shard, attempt: None, range(2), num_actors=1, at_start=at_start)
+
+
+def test_an_error_at_the_start_of_every_actor_is_shown_after_a_few_attempts(pool, tmp_path):
+    def at_start(start):
+        raise RuntimeError("CUDA error: out of memory\nCompile with `TORCH_USE_CUDA_DSA` to debug.\n")
+
+    with pytest.raises(ClusterError) as raised:
+        pool(lambda shard, attempt: None, range(4), num_actors=2, attempts=3, at_start=at_start)
+    message = str(raised.value)
+    for words in ("cannot start (3 attempts, ", "; the last one: RuntimeError: CUDA error: out of memory)", "gpus=1"):
+        assert words in message
+    assert "lost" not in message
+    assert 3 <= attempts_at(tmp_path, "start") <= 4  # the second actor may have begun once more
+
+
+def test_a_teacher_that_the_nodes_cannot_import_is_told_by_its_missing_module(pool, tmp_path, monkeypatch):
+    name = "module_that_only_the_driver_of_a_test_has"
+    (tmp_path / f"{name}.py").write_text("class Network:\n    pass\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    teacher = importlib.import_module(name).Network()
+    with pytest.raises(ClusterError, match=rf"cannot start .*: ModuleNotFoundError: No module named '{name}'\)"):
+        pool(lambda shard, attempt: None, range(2), num_actors=1, attempts=2, teacher=teacher)
+    del sys.modules[name]
+
+
+def test_an_error_at_the_start_that_passes_is_tried_again(pool, tmp_path):
+    def at_start(start):
+        if start < 3:
+            raise RuntimeError("out of luck")
+
+    made, failed = pool(lambda shard, attempt: None, range(3), num_actors=1, at_start=at_start)
+    assert Counter(made) == Counter(range(3))
+    assert failed == {}
+    assert attempts_at(tmp_path, "start") == 3
+
+
+def test_the_work_goes_on_with_those_that_could_start(pool, tmp_path):
+    notes = str(tmp_path)
+
+    def wait_for(name):
+        import pathlib
+        import time
+
+        deadline = time.monotonic() + 60
+        while not (pathlib.Path(notes) / name).exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+    def at_start(start):
+        if start > 1:
+            wait_for("0-1")
+            raise RuntimeError("somebody else has this GPU")
+
+    def behave(shard, attempt):
+        if shard == 0:
+            wait_for("start-4")
+
+    made, failed = pool(behave, range(4), num_actors=2, attempts=3, at_start=at_start)
+    assert Counter(made) == Counter(range(4))
+    assert failed == {}
+    assert attempts_at(tmp_path, "start") == 4  # the one that works, and three attempts at another
 
 
 def test_actors_that_die_at_every_shard_end_in_an_error_not_in_a_wait(pool):
