@@ -93,7 +93,12 @@ class ClusterConfig(BaseModel):
     num_cpus: int | None = Field(None, gt=0, description="CPUs of a local cluster; by default the machine's.")
     num_gpus: int | None = Field(None, ge=0, description="GPUs of a local cluster; by default the machine's.")
     max_cpus: int | None = Field(None, gt=0, description="CPUs that an autoscaling cluster may grow to.")
-    max_gpus: int | None = Field(None, gt=0, description="GPUs that an autoscaling cluster may grow to.")
+    max_gpus: int | None = Field(
+        None,
+        gt=0,
+        description="GPUs that an autoscaling cluster may grow to; without max_cpus, their nodes have as many CPUs as their "
+        "workers need.",
+    )
     synthesis: SynthesisResources = SynthesisResources()
     search: SearchResources = SearchResources()
     retraining: RetrainingResources = RetrainingResources()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import logging
+import math
 import os
 import secrets
 import shutil
@@ -116,6 +117,8 @@ class RayRuntime:
         if workers <= room:
             return
         bundle, total = resources.bundle(), self._capacity()
+        if "GPU" in bundle:
+            total = {**total, **{k: max(total.get(k, 0.0), amount) for k, amount in self._to_come(bundle).items()}}
         short = [kind for kind in ("GPU", "CPU", *bundle) if bundle.get(kind, 0) * workers > total.get(kind, 0.0)]
         if not short:  # enough in all, and nowhere together
             largest = max((node["Resources"] for node in _nodes()), key=lambda node: node.get("CPU", 0.0))
@@ -169,6 +172,7 @@ class RayRuntime:
         """Return how many workers of this size have room while ``num_others`` workers of another size are at work."""
         bundle, taken = resources.bundle(), others.bundle()
         nodes: list[dict[str, float]] = [dict(node["Resources"]) for node in _nodes()]
+        nodes.append(self._to_come(bundle, taken))
         for _ in range(num_others):
             # Each other worker goes where it costs the fewest places: one without a GPU to a node without GPUs.
             choices = [(node, _without(node, taken)) for node in nodes if _how_many(node, taken)]
@@ -218,12 +222,13 @@ class RayRuntime:
     def _room(self, resources: WorkerResources) -> int:
         bundle = resources.bundle()
         per_node = [_how_many(node["Resources"], bundle) for node in _nodes()]
+        to_come = _how_many(self._to_come(bundle), bundle)
         if resources.placement == "STRICT_PACK":
-            room = max(per_node, default=0)
+            room = max([*per_node, to_come])
         elif resources.placement == "STRICT_SPREAD":
-            room = sum(1 for count in per_node if count)
+            room = sum(1 for count in per_node if count) + to_come
         else:
-            room = sum(per_node)
+            room = sum(per_node) + to_come
         if self._autoscales:  # nobody tells a driver what the new nodes will have besides
             known = {kind: amount for kind, amount in bundle.items() if kind in ("CPU", "GPU")}
             room = max(room, _how_many(self._capacity(), known))
@@ -245,13 +250,26 @@ class RayRuntime:
         limits = {"CPU": self.config.max_cpus or 0, "GPU": self.config.max_gpus or 0}
         return {**total, **{kind: max(total.get(kind, 0.0), limit) for kind, limit in limits.items()}}
 
+    def _to_come(self, *bundles: Mapping[str, float]) -> dict[str, float]:
+        """Return what may be added under ``max_gpus`` alone, as one node; empty if nothing may.
+
+        New GPU nodes bring CPUs of their own, and whatever else: of all but GPUs they have as much as is asked for.
+        """
+        gpus = (self.config.max_gpus or 0) - sum(node["Resources"].get("GPU", 0.0) for node in _nodes())
+        if self.config.max_cpus or gpus <= 0:
+            return {}
+        return {**{kind: math.inf for bundle in bundles for kind in bundle}, "GPU": gpus}
+
 
 def _nodes() -> list[dict[str, Any]]:
     return [node for node in ray.nodes() if node["Alive"]]
 
 
 def _how_many(available: Mapping[str, float], bundle: Mapping[str, float]) -> int:
-    return max(0, min(int(available.get(kind, 0.0) / amount + 1e-9) for kind, amount in bundle.items()))
+    number = min(available.get(kind, 0.0) / amount for kind, amount in bundle.items())
+    if number == math.inf:  # work without a GPU, and nodes that come for GPUs
+        return 0
+    return max(0, int(number + 1e-9))
 
 
 def _without(available: Mapping[str, float], bundle: Mapping[str, float]) -> dict[str, float]:

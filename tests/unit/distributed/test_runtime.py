@@ -298,6 +298,53 @@ def test_more_than_an_autoscaling_cluster_may_grow_to_is_refused(growing):
     assert "cluster.max_gpus" in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("nodes", "worker", "room"),
+    [
+        ([{"CPU": 4.0}], {"gpus": 1}, 8),
+        ([{"CPU": 4.0}], {"gpus": 1, "cpus": 4}, 8),
+        ([{"CPU": 4.0}], {"gpus": 1, "cpus": 8, "memory": "64GB", "custom": {"spot": 1}}, 8),
+        ([{"CPU": 4.0}], {"gpus": 1, "placement": "STRICT_SPREAD"}, 8),
+        ([{"CPU": 4.0}], {"gpus": 1, "placement": "STRICT_PACK"}, 8),
+        ([{"CPU": 4.0, "GPU": 4.0}], {"gpus": 1, "cpus": 4}, 1 + 4),  # here by CPUs, on new nodes by GPUs
+        ([{"CPU": 4.0, "GPU": 8.0}], {"gpus": 1, "cpus": 4}, 1),  # nothing can be added
+        ([{"CPU": 4.0}], {"cpus": 2}, 2),  # nobody said that nodes come for work without a GPU
+    ],
+)
+def test_gpus_that_may_be_added_bring_their_own_cpus(monkeypatch, nodes, worker, room):
+    has(monkeypatch, *nodes)
+    runtime, resources = RayRuntime(ClusterConfig(address="auto", max_gpus=8)), WorkerResources(**worker)
+    assert runtime.room_for(resources) == room
+    runtime.check_fits("retraining", resources, room)
+    with pytest.raises(ClusterError):
+        runtime.check_fits("retraining", resources, room + 1)
+
+
+def test_more_gpu_work_than_may_be_added_is_refused_for_its_gpus_not_for_cpus(monkeypatch):
+    has(monkeypatch, {"CPU": 1.0})
+    runtime = RayRuntime(ClusterConfig(address="auto", max_gpus=2))
+    with pytest.raises(ClusterError, match=r"asks for 3 GPUs .*the cluster has 2\. Lower retraining.num_workers to 2"):
+        runtime.check_fits("retraining", WorkerResources(gpus=1, cpus=4), 3)
+    with pytest.raises(ClusterError, match="asks for 4 CPUs"):
+        runtime.check_fits("retraining", WorkerResources(cpus=4))
+
+
+@pytest.mark.parametrize(
+    ("synthesis", "trial", "trials", "room"),
+    [
+        ({"gpus": 1, "cpus": 4}, {"gpus": 0.5, "cpus": 4}, 2, 7),
+        ({"gpus": 1, "cpus": 4}, {"cpus": 2}, 2, 8),  # the trials have the CPUs that are there
+        ({"gpus": 1, "cpus": 4}, {"cpus": 2}, 3, 0),  # the third trial has none
+        ({"cpus": 1}, {"gpus": 1, "cpus": 4}, 8, 4),
+        ({"cpus": 1}, {"gpus": 1, "cpus": 4}, 9, 0),
+    ],
+)
+def test_gpus_that_may_be_added_bring_cpus_for_one_stage_beside_another(monkeypatch, synthesis, trial, trials, room):
+    has(monkeypatch, {"CPU": 4.0})
+    runtime = RayRuntime(ClusterConfig(address="auto", max_gpus=8))
+    assert runtime.room_beside(WorkerResources(**synthesis), WorkerResources(**trial), trials) == room
+
+
 def test_a_joined_cluster_without_room_is_told_of_the_autoscaling_limits(monkeypatch):
     has(monkeypatch, {"CPU": 2.0})
     with pytest.raises(ClusterError, match=r"If the cluster autoscales, say with cluster\.max_gpus"):
