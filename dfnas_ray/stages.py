@@ -199,7 +199,8 @@ def _run_trials(session: Session, stage: StageDir, images: ImagesRef | ShardFold
     with session.listener.task("Searching", total, "epoch") as task, board.shown_on(task):
         run_trials(job, session.teacher, images, board)
         if not isinstance(images, ShardFolder):
-            multi_fidelity.run_searches(job, session.teacher, images, board)
+            room = session.runtime.room_for(job.resources)
+            multi_fidelity.run_searches(job, session.teacher, images, board, room)
     return job
 
 

@@ -29,7 +29,7 @@ from dfnas_ray.distributed.board import ProgressBoard
 from dfnas_ray.distributed.halving import NumberedHalving
 from dfnas_ray.distributed.images import ImagesRef
 from dfnas_ray.distributed.proposals import ArchitectureSearch
-from dfnas_ray.distributed.runtime import cluster_room, worker_device
+from dfnas_ray.distributed.runtime import worker_device
 from dfnas_ray.distributed.search_trials import SearchJob, describe_result, make_batches
 from dfnas_ray.distributed.tune_runs import fit, last_line
 from dfnas_ray.errors import DfnasError, StorageError
@@ -44,8 +44,15 @@ logger = logging.getLogger(__name__)
 _BUDGET = "budget"  # epochs in multiples of the lowest rung: an exact power of the factor, whatever was rounded
 
 
-def run_searches(job: SearchJob, teacher: Teacher, images: ImagesRef, board: ProgressBoard) -> None:
+def run_searches(job: SearchJob, teacher: Teacher, images: ImagesRef, board: ProgressBoard, room: int) -> None:
     """Run every multi-fidelity search of a stage, one after the other; its result is then in its folder.
+
+    Args:
+        job: What they have in common.
+        teacher: Labels the images.
+        images: The synthetic set.
+        board: Shows how many candidates are finished.
+        room: Candidates for which the cluster has room at once, or will have when it has grown.
 
     Raises:
         DfnasError: candidates failed for good; says how to go on.
@@ -59,7 +66,7 @@ def run_searches(job: SearchJob, teacher: Teacher, images: ImagesRef, board: Pro
         drawn = None
         if trial.algorithm.proposals == "random":
             drawn = trial.algorithm.draw(space, job.max_macs, run.seed)
-        population = run.finish(drawn, teacher, images, board)
+        population = run.finish(drawn, teacher, images, board, room)
         best, score = population.best()
         finalists = [space.decode(c.genotype) for c in population.ranked()[: job.config.selection.finalists]]
         result = describe_result(trial, space, space.decode(best.genotype), score, finalists, population.history())
@@ -106,9 +113,17 @@ class _Experiment:
         self.files = _Files(job.trial_folder(trial))
 
     def finish(
-        self, given: Sequence[Genotype] | None, teacher: Teacher, images: ImagesRef, board: ProgressBoard
+        self,
+        given: Sequence[Genotype] | None,
+        teacher: Teacher,
+        images: ImagesRef,
+        board: ProgressBoard,
+        room: int | None = None,
     ) -> Population:
-        """Train what is not finished, and return all; without ``given`` candidates, Optuna proposes them."""
+        """Train what is not finished, and return all; without ``given`` candidates, Optuna proposes them.
+
+        A proposal learns from those before it: none is made before there is ``room`` to train it.
+        """
         job, config, resources = self.job, self.config, self.job.resources
         population = Population(config, self.files.candidates())
         over = [candidate for candidate in population.candidates if not config.is_open(candidate)]
@@ -133,8 +148,7 @@ class _Experiment:
                 search_alg=search_alg,
                 scheduler=self._scheduler(population),
                 num_samples=todo if param_space is None else 1,
-                # A proposal learns from those before it: none is made before it can be trained.
-                max_concurrent_trials=config.concurrency or (cluster_room(resources) if given is None else None),
+                max_concurrent_trials=config.concurrency or (room if given is None else None),
                 reuse_actors=True,
             ),
             resources.attempts,

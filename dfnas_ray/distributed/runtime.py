@@ -165,8 +165,11 @@ class RayRuntime:
         }
 
     def room_for(self, resources: WorkerResources) -> int:
-        """Return how many workers of this size the cluster holds, or may grow to hold; at least one."""
-        return max(1, self._room(resources))
+        """Return how many workers of this size the cluster holds, or may grow to hold; at least one.
+
+        Each is placed by itself: a strict placement binds workers that start together.
+        """
+        return max(1, self._room(resources.model_copy(update={"placement": "PACK"})))
 
     def room_beside(self, resources: WorkerResources, others: WorkerResources, num_others: int) -> int:
         """Return how many workers of this size have room while ``num_others`` workers of another size are at work."""
@@ -274,12 +277,6 @@ def _how_many(available: Mapping[str, float], bundle: Mapping[str, float]) -> in
 
 def _without(available: Mapping[str, float], bundle: Mapping[str, float]) -> dict[str, float]:
     return {kind: amount - bundle.get(kind, 0.0) for kind, amount in available.items()}
-
-
-def cluster_room(resources: WorkerResources) -> int:
-    """Return how many workers of this size the cluster holds now; at least one."""
-    bundle = resources.bundle()
-    return max(1, sum(_how_many(node["Resources"], bundle) for node in _nodes()))
 
 
 def _amount(kind: str, amount: float) -> str:

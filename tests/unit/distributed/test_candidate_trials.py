@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
 from ray.tune.schedulers import TrialScheduler
 
+from dfnas_ray import stages
 from dfnas_ray.algorithms.multi_fidelity import Candidate, MultiFidelityConfig, Population
-from dfnas_ray.distributed import multi_fidelity
+from dfnas_ray.distributed import board, multi_fidelity
+from dfnas_ray.distributed.config import ClusterConfig
 from dfnas_ray.distributed.multi_fidelity import _CandidateTrial, _Closing, _Experiment, _Files
+from dfnas_ray.distributed.runtime import RayRuntime
 from dfnas_ray.errors import StorageError
 from dfnas_ray.storage.location import Location
 from dfnas_ray.training.student import Validation
@@ -134,3 +138,57 @@ def test_a_storage_out_of_order_does_not_undo_a_stop(tmp_path, monkeypatch, capl
     closing.on_trial_complete(0, [], trial(3, "a"))
     assert "candidate 3 of trial" in caplog.text
     assert closing.num_over == 1
+
+
+# How many at once
+
+
+class Started(Exception):  # noqa: N818 - it is no error
+    """Tune would run now."""
+
+
+@pytest.mark.parametrize(
+    ("settings", "cluster", "at_once"),
+    [
+        ({"proposals": "tpe"}, {"max_cpus": 8}, 8),
+        ({"proposals": "tpe"}, {"max_gpus": 4, "search": {"gpus": 0.5}}, 8),
+        ({"proposals": "tpe"}, {}, 1),
+        ({"proposals": "tpe", "concurrency": 3}, {"max_cpus": 8}, 3),
+        ({"proposals": "random"}, {"max_cpus": 8}, None),  # all are known: Tune starts what has room
+    ],
+)
+def test_as_many_candidates_are_proposed_as_the_cluster_may_have_room_for(
+    tmp_path, monkeypatch, recorder, tiny_experiment, settings, cluster, at_once
+):
+    started = []
+
+    def fit(trainable, name, config, *others):
+        started.append(config)
+        raise Started
+
+    monkeypatch.setattr("ray.nodes", lambda: [{"Alive": True, "Resources": {"CPU": 1.0}}])  # an autoscaling head
+    monkeypatch.setattr(multi_fidelity, "fit", fit)
+    monkeypatch.setattr(multi_fidelity.tune, "with_parameters", lambda trainable, **parameters: trainable)
+    monkeypatch.setattr(board, "ProgressBoard", Board)
+    config = tiny_experiment(tmp_path, f"search.algorithm={json.dumps({'kind': 'multi_fidelity', **settings})}")
+    config = config.model_copy(update={"cluster": ClusterConfig(address="auto", **cluster)})
+    session = SimpleNamespace(
+        config=config,
+        listener=recorder,
+        max_macs=None,
+        teacher=SimpleNamespace(image_shape=(1, 16, 16), num_classes=10),
+        runtime=RayRuntime(config.cluster),
+    )
+    with pytest.raises(Started):
+        stages._run_trials(session, SimpleNamespace(location=Location.parse(tmp_path).make_dir()), images=None)
+    assert [tuned.max_concurrent_trials for tuned in started] == [at_once]
+
+
+class Board:
+    """Shows nothing."""
+
+    def shown_on(self, task):
+        return nullcontext()
+
+    def writer(self, worker):
+        return lambda done, note="": None

@@ -101,6 +101,12 @@ def test_a_strict_placement_that_can_never_be_is_refused_not_waited_for(monkeypa
             runtime.check_fits("retraining", resources, room + 1)
 
 
+@pytest.mark.parametrize("placement", ["STRICT_PACK", "STRICT_SPREAD"])
+def test_workers_that_do_not_start_together_have_room_on_all_nodes(monkeypatch, placement):
+    has(monkeypatch, {"CPU": 2.0}, {"CPU": 3.0})
+    assert RayRuntime(ClusterConfig(address="auto")).room_for(WorkerResources(placement=placement)) == 5
+
+
 def test_memory_and_custom_resources_are_counted(monkeypatch):
     has(monkeypatch, {"CPU": 8.0, "memory": 16e9, "spot": 3.0}, {"CPU": 8.0, "memory": 16e9})
     runtime = RayRuntime(ClusterConfig())
