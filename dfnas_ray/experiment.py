@@ -70,6 +70,14 @@ class ExperimentConfig(BaseModel):
                 f"search.start_after_shards ({start}) is more than synthesis.num_shards ({shards}): the search would never "
                 f"start. Set it to {shards} or less, or to null to wait for all."
             )
+        workers, resources = self.retraining.num_workers, self.cluster.retraining
+        # Above 0.5, or each on its own node, no two are ever on one GPU.
+        if workers > 1 and 0 < resources.gpus <= 0.5 and resources.placement != "STRICT_SPREAD":
+            raise ValueError(
+                f"cluster.retraining.gpus ({resources.gpus:g}) lets the workers of retraining.num_workers ({workers}) share a "
+                "GPU, on which NCCL refuses to average their gradients. Set cluster.retraining.gpus to 1, or to 0 to train on "
+                "CPUs, or retraining.num_workers to 1."
+            )
         return self
 
     @property

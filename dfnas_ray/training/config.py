@@ -90,7 +90,9 @@ class RetrainingConfig(BaseModel):
     precision: Precision = Field(
         "auto", description="Of the convolutions; auto takes bfloat16 where the hardware has it."
     )
-    num_workers: int = Field(1, gt=0, description="Ray Train workers; more than one train with DDP.")
+    num_workers: int = Field(
+        1, gt=0, description="Ray Train workers; more than one train with DDP, each on a GPU of its own or all on CPUs."
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:

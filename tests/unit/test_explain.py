@@ -56,6 +56,33 @@ def test_a_setting_that_cannot_be(sections, message):
     assert "\n" not in refused(**sections)
 
 
+def retraining(num_workers, **resources):
+    return {"retraining": {"num_workers": num_workers}, "cluster": {"retraining": resources}}
+
+
+@pytest.mark.parametrize("gpus", [0.5, 0.1])
+def test_workers_that_train_together_cannot_share_a_gpu(gpus):
+    assert refused(**retraining(2, gpus=gpus)) == (
+        f"cluster.retraining.gpus ({gpus}) lets the workers of retraining.num_workers (2) share a GPU, on which NCCL refuses "
+        "to average their gradients. Set cluster.retraining.gpus to 1, or to 0 to train on CPUs, or retraining.num_workers "
+        "to 1."
+    )
+
+
+@pytest.mark.parametrize(
+    ("num_workers", "resources"),
+    [
+        (1, {"gpus": 0.5}),
+        (2, {"gpus": 0}),
+        (2, {"gpus": 1}),
+        (2, {"gpus": 0.6}),  # two have no room on one
+        (2, {"gpus": 0.5, "placement": "STRICT_SPREAD"}),
+    ],
+)
+def test_workers_with_a_gpu_of_their_own_or_none_are_accepted(num_workers, resources):
+    make_experiment({"teacher": "digits", **retraining(num_workers, **resources)})
+
+
 def test_several_errors_are_said_at_once():
     message = refused(synthesis={"rounds": 0, "tau": -1})
     assert [line.split(" (")[0] for line in message.splitlines()] == ["synthesis.rounds", "synthesis.tau"]
