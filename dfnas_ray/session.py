@@ -94,13 +94,20 @@ class Session:
 
     @property
     def runtime(self) -> RayRuntime:
-        """The Ray cluster, started or joined."""
+        """The Ray cluster, started or joined, all of whose nodes see the run directory.
+
+        Raises:
+            ClusterError: it cannot be reached, or a node does not see the run directory.
+        """
         if self._runtime is None:
             from dfnas_ray.distributed.runtime import RayRuntime
+            from dfnas_ray.distributed.shared_storage import SharedStorage
 
             self.listener.say(f"Starting Ray ({self.config.cluster.address}).")
             self._runtime = RayRuntime(self.config.cluster, self.verbose)
+            self._shared = SharedStorage(self.run_dir.lock_file)
         self._runtime.ensure()
+        self._shared.check()
         return self._runtime
 
     def check_fits(self, stage: ClusterStage) -> None:

@@ -17,7 +17,7 @@ from dfnas_ray.seeding import derive_seed
 from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.run_dir import StageDir
 from dfnas_ray.storage.shards import SyntheticImages
-from dfnas_ray.sweeps.checks import check_objectives, check_settings
+from dfnas_ray.sweeps.checks import check_effects, check_objectives, check_settings
 from dfnas_ray.sweeps.config import SweepConfig
 from dfnas_ray.sweeps.measure import Examination, Judge, proxy_architecture
 from dfnas_ray.sweeps.ranges import Parameter
@@ -66,7 +66,9 @@ def check_ranges(teacher: Teacher, config: ExperimentConfig, sweep: SweepConfig)
     Raises:
         ConfigError: names the setting and its value.
     """
-    check_objectives(teacher, sweep, sweep.synthesis(config.synthesis, {}, fixed=True))
+    settings = sweep.synthesis(config.synthesis, {}, fixed=True)
+    check_effects(sweep, settings)
+    check_objectives(teacher, sweep, settings)
     for path, range_ in sweep.settings.items():
         for value in range_.categories or (*range_.limits, range_.at(_BETWEEN)):
             try:

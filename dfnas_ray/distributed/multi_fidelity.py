@@ -31,6 +31,7 @@ from dfnas_ray.distributed.images import ImagesRef
 from dfnas_ray.distributed.proposals import ArchitectureSearch
 from dfnas_ray.distributed.runtime import worker_device
 from dfnas_ray.distributed.search_trials import SearchJob, describe_result, make_batches
+from dfnas_ray.distributed.shared_storage import check_seen
 from dfnas_ray.distributed.tune_runs import fit, last_line
 from dfnas_ray.errors import DfnasError, StorageError
 from dfnas_ray.search_spaces.base import Genotype, SearchSpace
@@ -259,6 +260,7 @@ class _CandidateTrial(tune.Trainable):  # type: ignore[misc]  # Ray has no types
         board: ProgressBoard,
     ) -> None:
         assert isinstance(trial.algorithm, MultiFidelityConfig)
+        check_seen(job.folder)
         self.device = worker_device(job.resources.cpus)
         self.job, self.search, self.board, self.settings = job, trial, board, trial.algorithm
         self.files = _Files(job.trial_folder(trial))
@@ -302,7 +304,12 @@ class _CandidateTrial(tune.Trainable):  # type: ignore[misc]  # Ray has no types
     def _take_up(self, proposed: dict[str, Any]) -> None:
         """Begin a candidate, or go on with one that broke off."""
         number, text = proposed["number"], proposed["genotype"]
-        self.candidate = self.files.read(number) or Candidate(number, text)
+        found = self.files.read(number)
+        if found is not None and found.genotype != text:  # of a command that was at work here at the same time
+            logger.warning("Candidate %d of %s is another one now, and begins anew.", number, self.search.name)
+            self.files.state(number).delete_file()
+            found = None
+        self.candidate = found or Candidate(number, text)
         self.training = CandidateTraining(
             self.space,
             self.space.decode(text),

@@ -31,6 +31,7 @@ from dfnas_ray.distributed.board import ProgressBoard
 from dfnas_ray.distributed.config import SearchResources
 from dfnas_ray.distributed.images import ImagesRef
 from dfnas_ray.distributed.runtime import worker_device
+from dfnas_ray.distributed.shared_storage import check_seen
 from dfnas_ray.distributed.tune_runs import fit, last_line
 from dfnas_ray.errors import DfnasError
 from dfnas_ray.search_spaces.base import Genotype, SearchSpace
@@ -179,6 +180,7 @@ def _trial(
 def _search(
     trial: Trial, job: SearchJob, teacher: Teacher, images: ImagesRef | ShardFolder, board: ProgressBoard
 ) -> None:
+    check_seen(job.folder)
     folder = job.trial_folder(trial)
     if job.result_file(trial).exists():
         tune.report({"finished": True})

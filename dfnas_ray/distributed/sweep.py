@@ -18,6 +18,7 @@ from dfnas_ray.distributed.board import ProgressBoard
 from dfnas_ray.distributed.config import SynthesisResources
 from dfnas_ray.distributed.halving import NumberedHalving
 from dfnas_ray.distributed.runtime import worker_device
+from dfnas_ray.distributed.shared_storage import check_seen
 from dfnas_ray.distributed.synthesis_pool import ShardJob, commit_shard
 from dfnas_ray.distributed.tune_runs import StudySearch, fit, last_line
 from dfnas_ray.errors import DfnasError, ShardError
@@ -155,6 +156,7 @@ def shard_job(teacher: Teacher, config: SynthesisConfig, seed: int, folder: Loca
 
 def _trial(config: dict[str, Any], job: SweepJob, judge: list[ray.ObjectRef[Judge]], board: ProgressBoard) -> None:
     """Make one setting's images and measure them; an error of the setting is a result, too."""
+    check_seen(job.folder)
     number: int = config["number"]
     folder = trial_folder(job.folder, number)
     shared: Judge = ray.get(judge[0])

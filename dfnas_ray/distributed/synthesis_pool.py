@@ -21,6 +21,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from dfnas_ray.distributed.board import ProgressBoard
 from dfnas_ray.distributed.config import SynthesisResources
 from dfnas_ray.distributed.runtime import worker_device
+from dfnas_ray.distributed.shared_storage import check_seen
 from dfnas_ray.errors import ClusterError, DfnasError, SynthesisError
 from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.shards import ShardInfo, encode_shard, manifest_entry, shard_name
@@ -52,7 +53,12 @@ class _SynthesisActor:
         self.inverter = Inverter(teacher, job.config, worker_device(threads))
 
     def ready(self) -> None:
-        """Return when the actor has started."""
+        """Return when the actor has started, and sees where its shards belong.
+
+        Raises:
+            ClusterError: it does not see it.
+        """
+        check_seen(self.job.folder)
 
     def make(self, shard: int) -> dict[str, Any]:
         """Synthesize, label and commit one shard; return its line in the manifest."""
@@ -180,6 +186,8 @@ def run_pool(
                     try:
                         ray.get(call)
                     except RayError as error:
+                        if isinstance(error, RayTaskError) and isinstance(error.cause, ClusterError):
+                            raise error.cause from None
                         again = start_again if _raised_at_start(error) else replace
                         again(_reason(error))
                     else:

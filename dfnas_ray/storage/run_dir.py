@@ -92,6 +92,11 @@ class RunDir:
     def __init__(self, uri: str | Path):
         self.location = Location.parse(uri)
 
+    @property
+    def lock_file(self) -> Location:
+        """A file, or in an object store a folder, that is there while the directory is `locked`."""
+        return self.location / _LOCK
+
     def stage(self, stage: str, inputs: Mapping[str, Any]) -> StageDir:
         """Return the folder of a stage for these inputs; nothing is created yet."""
         return StageDir(self, stage, inputs)

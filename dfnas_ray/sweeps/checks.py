@@ -40,6 +40,34 @@ def check_settings(
     return settings
 
 
+def check_effects(sweep: SweepConfig, settings: SynthesisConfig) -> None:
+    """Make sure that what is varied has an effect.
+
+    Args:
+        sweep: What is varied.
+        settings: Those of trials, but for what is varied.
+
+    Raises:
+        ConfigError: it has none; says why.
+    """
+    one_round = {"synthesis.rounds": settings.rounds == 1}
+    weight = "synthesis.regularizers.bn_statistics.weight"
+    needs = {
+        "synthesis.tau": one_round,
+        "synthesis.keep": one_round,
+        "synthesis.regularizers.bn_statistics.first_layer_multiplier": {
+            weight: settings.regularizers.bn_statistics.weight == 0
+        },
+    }
+    for path in sweep.settings:
+        for decisive, is_off in needs.get(path, {}).items():
+            if is_off and decisive not in sweep.settings:
+                raise ConfigError(
+                    f"sweep.settings.{path} has no effect: {decisive} of the trials is {1 if 'rounds' in decisive else 0}. "
+                    f"Raise {decisive}, vary it as well, or leave {path} out."
+                )
+
+
 def check_objectives(teacher: Teacher, sweep: SweepConfig, settings: SynthesisConfig) -> None:
     """Make sure that images of these settings have a value of each objective, as far as can be known.
 

@@ -75,6 +75,16 @@ def test_what_a_lost_process_reached_is_told_again_before_it_goes_on(worker):
     assert (second[BUDGET], second[SCORE]) == (3, -1.0)
 
 
+def test_a_candidate_of_the_same_number_and_another_architecture_is_not_taken_up(worker, tmp_path, caplog):
+    worker.files.write(reached(1, 0.9))
+    (tmp_path / "candidate-00001.pt").write_bytes(b"the weights of another architecture")
+    worker.reset_config({"candidate": {"number": 1, "genotype": "2222"}})
+    assert worker.step()[BUDGET] == 1
+    found = json.loads((tmp_path / "candidate-00001.json").read_text())
+    assert (found["genotype"], len(found["results"])) == ("2222", 1)
+    assert "is another one now" in caplog.text
+
+
 # Halving after a break
 
 

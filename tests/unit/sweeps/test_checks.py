@@ -61,3 +61,33 @@ def test_objectives_without_a_value_are_refused(make_teacher, tiny_teacher):
     few = {**SMALL, "images_per_shard": 10, "batch_size": 10}
     one_shard = {"objectives": ["diversity"], "fixed": {"synthesis.num_shards": 1, "synthesis.rounds": 1}}
     assert "no class has two images" in refusal(tiny_teacher, experiment(one_shard, synthesis=few))
+
+
+TAU = {"synthesis.tau": {"uniform": [0.5, 2]}}
+FIRST = {"synthesis.regularizers.bn_statistics.first_layer_multiplier": {"uniform": [1, 10]}}
+
+
+@pytest.mark.parametrize(
+    ("sweep", "words"),
+    [
+        ({"settings": TAU, "fixed": {"synthesis.rounds": 1}}, "synthesis.tau has no effect: synthesis.rounds"),
+        (
+            {"settings": {"synthesis.keep": {"choice": ["all", "last"]}}, "fixed": {"synthesis.rounds": 1}},
+            "synthesis.keep",
+        ),
+        (
+            {"settings": FIRST, "fixed": {"synthesis.regularizers.bn_statistics.weight": 0}},
+            "first_layer_multiplier has no effect: synthesis.regularizers.bn_statistics.weight of the trials is 0",
+        ),
+    ],
+)
+def test_what_has_no_effect_is_not_varied(tiny_teacher, sweep, words):
+    assert words in refusal(tiny_teacher, experiment(sweep))
+
+
+def test_what_has_an_effect_in_some_trials_is_varied(tiny_teacher):
+    config = experiment(
+        {"settings": {**TAU, "synthesis.rounds": {"integer": [1, 2]}}, "fixed": {"synthesis.num_shards": 1}},
+        synthesis={**SMALL, "rounds": 1},
+    )
+    check_ranges(tiny_teacher, config, config.sweep)
