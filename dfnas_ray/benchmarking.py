@@ -18,7 +18,7 @@ from dfnas_ray.pipeline import Outcome, Pipeline
 from dfnas_ray.ranking.config import BenchmarkConfig, Source, is_data_free
 from dfnas_ray.ranking.sources import SetSize, real_canvases
 from dfnas_ray.ranking.statistics import LEVEL, Agreement, Estimate, draw_resamples, measure_agreement
-from dfnas_ray.ranking.table import BenchmarkTable, read_table
+from dfnas_ray.ranking.table import BenchmarkTable, read_table, table_uri
 from dfnas_ray.search_spaces.base import SearchSpace
 from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.run_dir import StageDir, fingerprint
@@ -78,12 +78,11 @@ class Scored(NamedTuple):
     seconds: float | None
 
 
-def plan(config: ExperimentConfig) -> Plan:
-    """Check the settings and the table, and draw the sample.
+def benchmark_config(config: ExperimentConfig) -> BenchmarkConfig:
+    """Return the benchmark section, checked as far as it can be without the table.
 
     Raises:
-        ConfigError: there is no benchmark section, an algorithm cannot rank, or settings do not fit the table.
-        DatasetError: the table cannot be used.
+        ConfigError: there is none, it names no table, there are several spaces, or an algorithm cannot rank.
     """
     benchmark = config.benchmark
     if benchmark is None:
@@ -103,6 +102,18 @@ def plan(config: ExperimentConfig) -> Plan:
                 f"The algorithm {algorithm.kind} cannot rank given architectures: {algorithm.cannot_rank}. "
                 f"search.algorithm must name those that can: {able}."
             )
+    table_uri(benchmark)
+    return benchmark
+
+
+def plan(config: ExperimentConfig) -> Plan:
+    """Check the settings and the table, and draw the sample.
+
+    Raises:
+        ConfigError: as `benchmark_config`, or settings do not fit the table.
+        DatasetError: the table cannot be used.
+    """
+    benchmark = benchmark_config(config)
     space = config.search.space[0]
     table = read_table(benchmark, space.space(*space.native_input))
     if benchmark.real is not None and "real" in benchmark.sources:

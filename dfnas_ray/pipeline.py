@@ -14,6 +14,7 @@ from hashlib import sha256
 from typing import Any
 
 from dfnas_ray import stages
+from dfnas_ray.datasets import DatasetConfig
 from dfnas_ray.errors import ConfigError, GenotypeError
 from dfnas_ray.experiment import ExperimentConfig
 from dfnas_ray.progress import Listener
@@ -118,15 +119,11 @@ class Pipeline(Session):
 
     def evaluate(self, genotype: str | None = None) -> Outcome:
         """Measure accuracy on real images: the one time that they are read."""
-        if self.config.evaluation.dataset is None:
-            raise ConfigError(
-                "evaluation.dataset is not set, so there is nothing to evaluate on. Give labelled images, for instance "
-                "--set 'evaluation.dataset={kind: image_folder, path: PATH}'."
-            )
-        dataset = self.config.evaluation.dataset.open()  # fails early if it is not there
+        config = evaluation_dataset(self.config)
+        dataset = config.open()  # fails early if it is not there
         folders = {name: outcome.location for name, outcome in self.retrain(genotype).items()}
         inputs = {
-            "dataset": self.config.evaluation.dataset.model_dump(mode="json"),
+            "dataset": config.model_dump(mode="json"),
             "files": dataset.fingerprint,
             "teacher": self.teacher.fingerprint,
             "networks": {name: folder.name for name, folder in folders.items()},
@@ -269,6 +266,16 @@ class Pipeline(Session):
             except GenotypeError as error:
                 problems.append(str(error))
         raise GenotypeError("\n".join(problems))
+
+
+def evaluation_dataset(config: ExperimentConfig) -> DatasetConfig:
+    """Return the settings of the real images, or say how to give some."""
+    if config.evaluation.dataset is None:
+        raise ConfigError(
+            "evaluation.dataset is not set, so there is nothing to evaluate on. Give labelled images, for instance "
+            "--set 'evaluation.dataset={kind: image_folder, path: PATH}'."
+        )
+    return config.evaluation.dataset
 
 
 def run(config: ExperimentConfig, listener: Listener | None = None) -> dict[str, Outcome]:

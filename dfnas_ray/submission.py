@@ -6,17 +6,20 @@ import os
 import re
 import secrets
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel
 
+from dfnas_ray.datasets.parquet import ParquetConfig
 from dfnas_ray.datasets.torchvision_datasets import TorchvisionDatasetConfig
 from dfnas_ray.distributed.working_dir import WorkingDir
 from dfnas_ray.errors import ConfigError
 from dfnas_ray.experiment import ExperimentConfig, load_experiment
+from dfnas_ray.ranking.config import BenchmarkConfig
+from dfnas_ray.teachers import CheckpointTeacherConfig
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,9 @@ def prepare(
         verbose: Have the command show what Ray says.
 
     Raises:
-        ConfigError: a setting is wrong, or names a file that would not be where the job looks for it.
+        ConfigError: a setting is wrong, lacks what the command needs, or names a file that would not be where the job
+            looks for it.
+        TeacherError: the teacher has no checkpoint.
     """
     root = (root or Path.cwd()).resolve()
     config = load_experiment(file, overrides)
@@ -55,12 +60,13 @@ def prepare(
             f"The experiment file {file} is not below {root}, and only what is there is sent. Submit from a folder "
             "above the file, or name that folder with --working-dir."
         )
+    _check_needed(command, config)
     _check_run_dir(config)
     working_dir = WorkingDir.collect(root, leave_out=[root / config.run_directory])
     name = absolute.relative_to(root)
     if not working_dir.holds(name):
         raise ConfigError(f"The experiment file {file} is not sent: {_LEFT_OUT}.")
-    _check_paths(config, root, working_dir)
+    _check_paths(command, config, root, working_dir)
     words = ["python", "-m", "dfnas_ray", command, name.as_posix()]
     for override in (*overrides, "cluster.address=auto"):
         words += ["--set", override]
@@ -69,6 +75,30 @@ def prepare(
 
 
 _LEFT_OUT = "a .gitignore or .rayignore names it, it is a symbolic link, or it is in a folder that is never sent"
+
+
+_READERS = {"evaluation": ("run", "evaluate"), "sweep": ("sweep",), "benchmark": ("benchmark",)}
+"""The commands that read a section, where not all do."""
+
+_PATHS_AS_TEXT = ((ParquetConfig, "path"), (BenchmarkConfig, "table"))
+"""Settings that are paths or URIs."""
+
+
+def _check_needed(command: str, config: ExperimentConfig) -> None:
+    """Refuse what the command itself would refuse as soon as it starts."""
+    from dfnas_ray.benchmarking import benchmark_config  # bring everything: kept out of `dfnas --help`
+    from dfnas_ray.pipeline import evaluation_dataset
+    from dfnas_ray.tuning import sweep_config
+
+    if isinstance(config.teacher, CheckpointTeacherConfig):
+        config.teacher.file()
+    needed: dict[str, Callable[[ExperimentConfig], object]] = {
+        "evaluate": evaluation_dataset,
+        "sweep": sweep_config,
+        "benchmark": benchmark_config,
+    }
+    if command in needed:
+        needed[command](config)
 
 
 def _check_run_dir(config: ExperimentConfig) -> None:
@@ -87,15 +117,19 @@ def _check_run_dir(config: ExperimentConfig) -> None:
         )
 
 
-def _check_paths(config: ExperimentConfig, root: Path, working_dir: WorkingDir) -> None:
-    """Make sure that what the settings name by a relative path is sent."""
-    for setting, path, owner in (*_paths(config), *_table(config)):
-        if path.is_absolute() or working_dir.holds(path):
+def _check_paths(command: str, config: ExperimentConfig, root: Path, working_dir: WorkingDir) -> None:
+    """Make sure that what the command reads is sent, if the settings name it by a relative path."""
+    for setting, path, owner in _paths(config):
+        is_read = command in _READERS.get(setting.partition(".")[0], (command,))
+        if not is_read or path.is_absolute() or working_dir.holds(path):
             continue
         if not (root / path).exists():
             if isinstance(owner, TorchvisionDatasetConfig):
                 continue  # may be downloaded there
-            raise ConfigError(f"{setting} ({path}) does not exist in {root}, which is what is sent to the cluster.")
+            raise ConfigError(
+                f"{setting} ({path}) does not exist in {root}, which is what is sent to the cluster. Put it there, or where "
+                "the cluster's machines can read it and give the absolute path."
+            )
         raise ConfigError(
             f"{setting} ({path}) is not sent: it is outside of {root}, {_LEFT_OUT}. Change that, or put it where the "
             "cluster's machines can read it and give the absolute path."
@@ -111,13 +145,8 @@ def _paths(model: BaseModel, prefix: str = "") -> Iterator[tuple[str, Path, Base
                 yield from _paths(each, f"{prefix}{name}.")
             elif isinstance(each, Path):
                 yield f"{prefix}{name}", each, model
-
-
-def _table(config: ExperimentConfig) -> Iterator[tuple[str, Path, BaseModel]]:
-    """Yield the benchmark's table, which may be a URI as well, if it is a path."""
-    benchmark = config.benchmark
-    if benchmark is not None and benchmark.table is not None and "://" not in benchmark.table:
-        yield "benchmark.table", Path(benchmark.table), benchmark
+            elif isinstance(each, str) and (type(model), name) in _PATHS_AS_TEXT and "://" not in each:
+                yield f"{prefix}{name}", Path(each), model
 
 
 def _job_id(name: str) -> str:

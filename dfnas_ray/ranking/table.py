@@ -115,15 +115,25 @@ def read_table(config: BenchmarkConfig, space: SearchSpace) -> BenchmarkTable:
     return BenchmarkTable(_genotypes(texts.to_pylist(), space, config), _accuracies(table[name], name, config), name)
 
 
-def _load(config: BenchmarkConfig) -> pa.Table:
+def table_uri(config: BenchmarkConfig) -> str:
+    """Return where the table is.
+
+    Raises:
+        ConfigError: none is named.
+    """
     if config.table is None:
         raise ConfigError(
             "benchmark.table is not set. Give a CSV or Parquet file with true accuracies: --table FILE, or "
             "--set benchmark.table=FILE."
         )
+    return config.table
+
+
+def _load(config: BenchmarkConfig) -> pa.Table:
     where = f"benchmark.table ({config.table})"
+    uri = table_uri(config)
     try:
-        file = Location.parse(config.table, "benchmark.table")
+        file = Location.parse(uri, "benchmark.table")
         if not file.exists():
             raise DatasetError(f"{where} does not exist.")
         data = file.read_bytes()

@@ -194,11 +194,19 @@ class CheckpointTeacherConfig(BaseModel):
     mean: tuple[float, ...] = Field(description="Mean of the pixels in [0, 1] that the teacher was trained with.")
     std: tuple[float, ...] = Field(description="Standard deviation likewise, one number per channel.")
 
-    def load(self, cache: Location | Path) -> Teacher:
-        """Build the network and load the weights into it; ``cache`` is not needed."""
+    def file(self) -> Path:
+        """Return where the weights are.
+
+        Raises:
+            TeacherError: ``checkpoint`` is not set.
+        """
         if self.checkpoint is None:
             raise TeacherError("teacher.checkpoint is not set. Give the file: --set teacher.checkpoint=PATH.")
-        path = self.checkpoint.expanduser()
+        return self.checkpoint.expanduser()
+
+    def load(self, cache: Location | Path) -> Teacher:
+        """Build the network and load the weights into it; ``cache`` is not needed."""
+        path = self.file()
         state = read_state_dict(path)
         model = build_model(self.builder, self.arguments)
         load_weights(

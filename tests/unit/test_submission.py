@@ -6,7 +6,7 @@ import shlex
 import pytest
 import yaml
 
-from dfnas_ray.errors import ConfigError
+from dfnas_ray.errors import ConfigError, DfnasError
 from dfnas_ray.submission import prepare
 
 
@@ -22,9 +22,9 @@ def project(tmp_path, tiny_values):
 def refusal(project):
     """Return a function that expects a refusal and gives its message."""
 
-    def message(*overrides: str, file: str = "experiments/tiny.yaml", run_dir: str = "/shared/run") -> str:
-        with pytest.raises(ConfigError) as raised:
-            prepare("run", project / file, [*overrides, f"run_dir={run_dir}"], project)
+    def message(*overrides: str, command: str = "run", run_dir: str = "/shared/run") -> str:
+        with pytest.raises(DfnasError) as raised:
+            prepare(command, project / "experiments/tiny.yaml", [*overrides, f"run_dir={run_dir}"], project)
         return str(raised.value)
 
     return message
@@ -74,6 +74,33 @@ TEACHER = (
 )
 
 
+def test_a_teacher_without_its_checkpoint_is_refused_as_the_command_would(refusal):
+    assert "teacher.checkpoint is not set. Give the file" in refusal(TEACHER % "null")
+
+
+@pytest.mark.parametrize(
+    ("command", "override", "words"),
+    [
+        ("evaluate", "evaluation.dataset=null", "evaluation.dataset is not set"),
+        ("sweep", "sweep=null", "has no sweep section"),
+        ("benchmark", "benchmark=null", "has no benchmark section"),
+        ("benchmark", "benchmark={architectures: 3}", "benchmark.table is not set"),
+    ],
+)
+def test_what_a_command_would_refuse_as_soon_as_it_starts_is_refused_here(refusal, command, override, words):
+    assert words in refusal(override, command=command)
+
+
+def test_images_in_parquet_that_are_not_there_are_found_here_unless_the_command_does_not_read_them(refusal, project):
+    dataset = "evaluation.dataset={kind: parquet, path: %s}"
+    assert "evaluation.dataset.path (test.parquet) does not exist" in refusal(dataset % "test.parquet")
+    file = project / "experiments/tiny.yaml"
+    assert prepare("search", file, [dataset % "test.parquet", "run_dir=/shared/run"], project)
+    (project / "test.parquet").touch()
+    for path in ("test.parquet", "/shared/test.parquet", "s3://bucket/test.parquet"):
+        assert prepare("run", file, [dataset % path, "run_dir=/shared/run"], project)
+
+
 def test_a_checkpoint_that_is_not_there_is_found_here(refusal):
     assert "teacher.checkpoint (nets/x.pt) does not exist" in refusal(TEACHER % "nets/x.pt")
 
@@ -94,7 +121,8 @@ def test_a_checkpoint_that_is_sent_or_on_shared_storage_is_accepted(project, pat
 
 
 def test_a_table_that_is_not_there_is_found_here(refusal, project):
-    assert "benchmark.table (nb201.csv) does not exist" in refusal("benchmark.table=nb201.csv")
+    message = refusal("benchmark.table=nb201.csv", command="benchmark")
+    assert "benchmark.table (nb201.csv) does not exist" in message
     (project / "nb201.csv").touch()
     file = project / "experiments/tiny.yaml"
     for table in ("nb201.csv", "/shared/nb201.csv", "s3://bucket/nb201.csv"):
