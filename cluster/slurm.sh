@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # One experiment on the nodes of a Slurm allocation: a Ray cluster with a token of its own, gone when the job ends.
 #
-#   sbatch cluster/slurm.sh experiments/cifar10.yaml --run-dir /shared/runs/cifar10 --set cluster.search.gpus=1 ...
+#   sbatch cluster/slurm.sh experiments/digits.yaml --run-dir /shared/runs/digits --set cluster.search.gpus=1
 #
 # From a folder that all nodes see, with `dfnas` on PATH or a virtual environment in DFNAS_VENV. Everything after the
 # script's name goes to `dfnas run`. Submitted again after a time limit, it goes on from what the run directory holds.

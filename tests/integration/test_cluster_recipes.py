@@ -17,7 +17,7 @@ from jsonschema import Draft202012Validator, ValidationError
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray_heads import REPOSITORY, end, plain_environment
 
-from dfnas_ray.experiment import load_experiment
+from dfnas_ray.submission import prepare
 
 CLUSTER = REPOSITORY / "cluster"
 LAUNCHER = ["aws.yaml", "gcp.yaml"]
@@ -136,11 +136,36 @@ def test_the_gpu_workers_of_a_kuberay_recipe_autoscale_from_zero(name):
     assert worker["resources"]["limits"]["nvidia.com/gpu"] == "1"
 
 
-def test_the_command_of_the_kuberay_job_has_settings_that_exist():
-    _, command, _, *options = shlex.split(recipe("kuberay-job.yaml")["spec"]["entrypoint"])
-    overrides = [value for name, value in zip(options[::2], options[1::2], strict=True) if name == "--set"]
-    assert command == "run"
-    assert load_experiment(REPOSITORY / "experiments" / "cifar10.yaml", overrides).cluster.max_gpus == 4
+def documented(command: str) -> list[list[str]]:
+    """Experiment and options wherever the READMEs, or the recipes' comments, give this command."""
+    texts = [path.read_text() for path in (REPOSITORY / "README.md", *sorted(CLUSTER.iterdir()))]
+    lines = re.findall(rf"^[# ]*{command} (experiments/.*)$", "\n".join(texts).replace("\\\n", " "), re.MULTILINE)
+    return [shlex.split(line, comments=True) for line in lines]
+
+
+def kuberay_job() -> list[str]:
+    """The experiment that is put into the job's config map, and the options of the job's command."""
+    (file,) = re.findall(r"--from-file=experiment.yaml=(\S+)", (CLUSTER / "kuberay-job.yaml").read_text())
+    _, command, mounted, *options = shlex.split(recipe("kuberay-job.yaml")["spec"]["entrypoint"])
+    assert (command, mounted) == ("run", "/experiment/experiment.yaml")
+    return [file, *options]
+
+
+SUBMITTED, ALLOCATED = documented("dfnas submit"), documented(r"sbatch .*cluster/slurm\.sh")
+
+
+def test_the_commands_of_the_readmes_and_of_the_recipes_are_found():
+    assert (len(SUBMITTED), len(ALLOCATED)) == (8, 2)
+
+
+@pytest.mark.parametrize("words", [*SUBMITTED, *ALLOCATED, kuberay_job()], ids=" ".join)
+def test_a_documented_command_names_all_that_the_experiment_needs(words, tmp_path):
+    shutil.copytree(REPOSITORY / "experiments", tmp_path / "experiments")
+    (tmp_path / "resnet20-12fca82f.th").touch()  # whoever names it has it
+    file, *options = words
+    given = list(zip(options[::2], options[1::2], strict=False))  # --dry-run has no value
+    overrides = [f"run_dir={value}" if name == "--run-dir" else value for name, value in given if name != "--address"]
+    assert prepare("run", tmp_path / file, overrides, tmp_path).config.run_directory.endswith(Path(file).stem)
 
 
 def test_every_recipe_has_the_ray_that_the_package_is_tested_with():
