@@ -48,6 +48,7 @@ trap 'exit 143' TERM INT
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 head="${nodes[0]}"
 head_ip="$(srun --nodes=1 --ntasks=1 --nodelist="$head" hostname --ip-address | awk '{print $1}')"
+cpus=(--cpus-per-task="$SLURM_CPUS_PER_TASK") # since Slurm 22.05, srun does not take it from the job: Ray would sit on one CPU
 common=(--num-cpus="$SLURM_CPUS_PER_TASK" --disable-usage-stats --block)
 if [ -n "${SLURM_GPUS_ON_NODE:-}" ]; then
   common+=(--num-gpus="$SLURM_GPUS_ON_NODE")
@@ -55,7 +56,7 @@ fi
 scratch="/tmp/dfnas-$SLURM_JOB_ID" # short: Ray's socket names have 107 bytes
 
 # The dashboard is on the head's loopback: whoever opens it can run code. `ssh -L` reaches it.
-srun --nodes=1 --ntasks=1 --nodelist="$head" \
+srun --nodes=1 --ntasks=1 --nodelist="$head" "${cpus[@]}" \
   ray start --head --node-ip-address="$head_ip" --port="$port" --ray-client-server-port="$client_port" \
   --dashboard-host=127.0.0.1 --dashboard-port="$dashboard_port" --temp-dir="$scratch" "${common[@]}" &
 steps+=($!)
@@ -87,7 +88,8 @@ wait_for_nodes 1
 
 if [ ${#nodes[@]} -gt 1 ]; then
   others=$((${#nodes[@]} - 1))
-  srun --nodes="$others" --ntasks="$others" --exclude="$head" ray start --address="$RAY_ADDRESS" "${common[@]}" &
+  srun --nodes="$others" --ntasks="$others" --exclude="$head" "${cpus[@]}" \
+    ray start --address="$RAY_ADDRESS" "${common[@]}" &
   steps+=($!)
   wait_for_nodes ${#nodes[@]}
 fi

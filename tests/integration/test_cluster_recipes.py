@@ -200,36 +200,57 @@ def every_file() -> list[Path]:
 
 
 SRUN = """#!/usr/bin/env bash
+echo "$*" >>"$SRUN_LOG"
 while [[ "$1" == --* ]]; do shift; done
 exec "$@"
 """
 
 
+@pytest.fixture
+def slurm(tmp_path):
+    """Return a function that makes the environment of a Slurm job, with these scripts in the place of programmes."""
+
+    def make(nodes: int, **scripts: str) -> dict[str, str]:
+        tools = tmp_path / "bin"
+        tools.mkdir()
+        hosts = "".join(f"echo host-{number}\n" for number in range(nodes))
+        for name, text in {"srun": SRUN, "scontrol": f"#!/bin/sh\n{hosts}", **scripts}.items():
+            (tools / name).write_text(text)
+            (tools / name).chmod(0o755)
+        environment = plain_environment()
+        return environment | {
+            "PATH": f"{tools}:{environment['PATH']}",
+            "SLURM_JOB_ID": str(os.getpid()),
+            "SLURM_SUBMIT_DIR": str(tmp_path),
+            "SLURM_JOB_NODELIST": "all of them",
+            "SLURM_CPUS_PER_TASK": "2",
+            "SRUN_LOG": str(tools / "srun.log"),
+        }
+
+    return make
+
+
+@pytest.mark.timeout(60)
+def test_every_step_of_the_slurm_script_that_starts_ray_asks_for_its_cpus_itself(slurm, tmp_path):
+    """Of srun's environment, Slurm 22.05 and later take no number of CPUs."""
+    wait = '#!/bin/sh\nuntil [ "$(grep -c " ray start " "$SRUN_LOG")" -ge "$2" ]; do sleep 0.1; done\n'  # $2 nodes
+    here = slurm(2, ray="#!/bin/sh\nexec sleep 50\n", python=wait, dfnas="#!/bin/sh\n")
+    subprocess.run([CLUSTER / "slurm.sh", "x.yaml"], env=here, check=True, capture_output=True, timeout=40)
+    steps = [line.partition(" ray start ") for line in (tmp_path / "bin" / "srun.log").read_text().splitlines()]
+    started = [(srun, ray) for srun, _, ray in steps if ray]
+    assert len(started) == 2
+    assert all("--cpus-per-task=2" in srun and "--num-cpus=2" in ray for srun, ray in started), started
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(200)
-def test_the_slurm_script_starts_a_cluster_runs_the_command_in_it_and_leaves_nothing(tmp_path):
+def test_the_slurm_script_starts_a_cluster_runs_the_command_in_it_and_leaves_nothing(slurm, tmp_path):
     """Slurm is played by two scripts on this one machine; Ray is real, `dfnas` says what it sees."""
-    tools = tmp_path / "bin"
-    tools.mkdir()
     probe = "import os, ray; ray.init(address='auto', logging_level='ERROR'); print('cluster', ray.cluster_resources()['CPU'])"
-    for name, text in {
-        "srun": SRUN,
-        "scontrol": "#!/bin/sh\necho localhost\n",
-        "dfnas": f'#!/bin/sh\necho "called: $*"\nls -l "$RAY_AUTH_TOKEN_PATH" | cut -c1-10\npython -c "{probe}"\nexit 3\n',
-    }.items():
-        (tools / name).write_text(text)
-        (tools / name).chmod(0o755)
-    environment = plain_environment()
-    environment |= {
-        "PATH": f"{tools}:{environment['PATH']}",
-        "SLURM_JOB_ID": str(os.getpid()),
-        "SLURM_SUBMIT_DIR": str(tmp_path),
-        "SLURM_JOB_NODELIST": "localhost",
-        "SLURM_CPUS_PER_TASK": "2",
-    }
+    dfnas = f'#!/bin/sh\necho "called: $*"\nls -l "$RAY_AUTH_TOKEN_PATH" | cut -c1-10\npython -c "{probe}"\nexit 3\n'
     process = subprocess.Popen(
         [CLUSTER / "slurm.sh", "x.yaml", "--run-dir", "/shared/a b"],
-        env=environment,
+        env=slurm(1, dfnas=dfnas),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
