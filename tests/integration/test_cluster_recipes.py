@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
 import shutil
 import subprocess
+import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -64,6 +66,44 @@ def test_a_launcher_recipe_asks_for_the_token_and_keeps_its_dashboard_on_the_loo
     assert config["file_mounts"] == {"/home/ray/.ray/auth_token": "~/.ray/auth_token"}
     (start,) = [line for line in config["head_start_ray_commands"] if "ray start" in line]
     assert "--dashboard-host=127.0.0.1" in start
+
+
+AWS = f"""#!{sys.executable}
+import json, pathlib, sys
+if sys.argv[1] == "sts":
+    print(123456789012)
+else:
+    with pathlib.Path(__file__).with_name("calls").open("a") as log:
+        print(json.dumps(sys.argv[2:]), file=log)
+"""
+
+
+def test_the_commands_of_the_readme_make_the_roles_of_aws_and_the_head_may_give_its_workers_theirs(tmp_path):
+    (tmp_path / "aws").write_text(AWS)
+    (tmp_path / "aws").chmod(0o755)
+    blocks = re.findall(r"```bash\n(.*?)```", (CLUSTER / "README.md").read_text(), re.DOTALL)
+    (script,) = [block for block in blocks if "aws iam" in block]
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    subprocess.run(["bash", "-euc", script], env=environment, check=True)
+    profiles, allowed = {}, {"dfnas-head": {}, "dfnas-worker": {}}
+    for action, *words in map(json.loads, (tmp_path / "calls").read_text().splitlines()):
+        options = dict(zip(words[::2], words[1::2], strict=True))
+        if action == "add-role-to-instance-profile":
+            profiles[options["--instance-profile-name"]] = options["--role-name"]
+        if action == "put-role-policy":
+            (statement,) = json.loads(options["--policy-document"])["Statement"]
+            allowed[options["--role-name"]][options["--policy-name"]] = statement
+
+    types = recipe("aws.yaml")["available_node_types"]
+    head, worker = (profiles[types[name]["node_config"]["IamInstanceProfile"]["Name"]] for name in ("head", "gpu_spot"))
+    assert allowed[head]["pass-worker"]["Action"] == "iam:PassRole"
+    assert allowed[head]["pass-worker"]["Resource"] == f"arn:aws:iam::123456789012:role/{worker}"
+    assert "pass-worker" not in allowed[worker]
+    for role in (head, worker):
+        assert {"s3:ListBucket", "s3:GetObject", "s3:PutObject", "s3:DeleteObject"} <= {
+            *allowed[role]["bucket"]["Action"]
+        }
+        assert allowed[role]["bucket"]["Resource"] == ["arn:aws:s3:::my-bucket", "arn:aws:s3:::my-bucket/*"]
 
 
 def closed(schema: dict[str, Any]) -> dict[str, Any]:
