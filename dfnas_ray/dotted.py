@@ -1,9 +1,11 @@
-"""Changing one setting of nested mappings by its dotted path."""
+"""Settings by their dotted paths: one of nested mappings is changed, those of nested models are listed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel
 
 from dfnas_ray.errors import ConfigError
 
@@ -19,6 +21,33 @@ def set_dotted(values: Mapping[str, Any], path: str, value: Any, where: str) -> 
     """
     changed: dict[str, Any] = _set(dict(values), path.split("."), value, where)
     return changed
+
+
+class Setting(NamedTuple):
+    """One value within nested models.
+
+    Attributes:
+        path: Such as search.space.kind; members of a list share the list's.
+        value: No model.
+        owner: The model whose field it is.
+        field: The field's name.
+    """
+
+    path: str
+    value: Any
+    owner: BaseModel
+    field: str
+
+
+def list_settings(model: BaseModel, prefix: str = "") -> Iterator[Setting]:
+    """Yield every setting of a model and of the models in it."""
+    for name in type(model).model_fields:
+        value = getattr(model, name)
+        for each in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(each, BaseModel):
+                yield from list_settings(each, f"{prefix}{name}.")
+            else:
+                yield Setting(f"{prefix}{name}", each, model, name)
 
 
 def _set(container: Any, keys: list[str], value: Any, where: str) -> Any:

@@ -12,11 +12,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from dfnas_ray.algorithms.config import SearchConfig
 from dfnas_ray.datasets import DatasetConfig
 from dfnas_ray.distributed.config import ClusterConfig
-from dfnas_ray.dotted import set_dotted
+from dfnas_ray.dotted import list_settings, set_dotted
 from dfnas_ray.errors import ConfigError
 from dfnas_ray.explain import explain
 from dfnas_ray.ranking.config import BenchmarkConfig
 from dfnas_ray.search_spaces import SpaceConfig
+from dfnas_ray.storage.uri import refuse_secrets
 from dfnas_ray.sweeps.config import SweepConfig
 from dfnas_ray.synthesis.config import SynthesisConfig
 from dfnas_ray.teachers import TeacherConfig
@@ -92,6 +93,7 @@ def load_experiment(path: str | Path, overrides: Iterable[str] = ()) -> Experime
     Raises:
         ConfigError: the file is missing or is no YAML mapping, or a setting is wrong (names it, its value and the
             remedy).
+        StorageError: a setting is a URI that may hold a credential.
     """
     file = Path(path).expanduser()
     try:
@@ -114,11 +116,15 @@ def make_experiment(values: Mapping[str, Any], overrides: Iterable[str] = ()) ->
 
     Raises:
         ConfigError: as `load_experiment`.
+        StorageError: likewise.
     """
     merged = dict(values)
     for override in overrides:
         merged = _override(merged, override)
     config = _validate(merged)
+    for setting in list_settings(config):
+        if isinstance(setting.value, str) and "://" in setting.value:
+            refuse_secrets(setting.value, setting.path)
     if config.sweep is not None:
         _check_sweep(merged, config.sweep)
     return config

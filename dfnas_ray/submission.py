@@ -6,16 +6,14 @@ import os
 import re
 import secrets
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
-
-from pydantic import BaseModel
 
 from dfnas_ray.datasets.parquet import ParquetConfig
 from dfnas_ray.datasets.torchvision_datasets import TorchvisionDatasetConfig
 from dfnas_ray.distributed.working_dir import WorkingDir
+from dfnas_ray.dotted import Setting, list_settings
 from dfnas_ray.errors import ConfigError
 from dfnas_ray.experiment import ExperimentConfig, load_experiment
 from dfnas_ray.ranking.config import BenchmarkConfig
@@ -103,50 +101,40 @@ def _check_needed(command: str, config: ExperimentConfig) -> None:
 
 def _check_run_dir(config: ExperimentConfig) -> None:
     where = config.run_directory
-    if "://" not in where:
-        if not Path(where).is_absolute():
-            raise ConfigError(
-                f"run_dir ({where}) is relative: on the cluster it would be in the job's working directory, which is "
-                "deleted after the job. Give a place that lasts and that all machines reach: --run-dir "
-                "s3://BUCKET/PREFIX, gs://..., or the absolute path of a shared folder."
-            )
-    elif urlsplit(where).password:
+    if "://" not in where and not Path(where).is_absolute():
         raise ConfigError(
-            "run_dir holds a password, and a job's command line is shown on the dashboard. Give the cluster's machines "
-            "access to the store instead (an instance role, a service account, a Kubernetes secret)."
+            f"run_dir ({where}) is relative: on the cluster it would be in the job's working directory, which is "
+            "deleted after the job. Give a place that lasts and that all machines reach: --run-dir "
+            "s3://BUCKET/PREFIX, gs://..., or the absolute path of a shared folder."
         )
 
 
 def _check_paths(command: str, config: ExperimentConfig, root: Path, working_dir: WorkingDir) -> None:
     """Make sure that what the command reads is sent, if the settings name it by a relative path."""
-    for setting, path, owner in _paths(config):
-        is_read = command in _READERS.get(setting.partition(".")[0], (command,))
-        if not is_read or path.is_absolute() or working_dir.holds(path):
+    for setting in list_settings(config):
+        path, name = _path(setting), setting.path
+        is_read = command in _READERS.get(name.partition(".")[0], (command,))
+        if path is None or not is_read or path.is_absolute() or working_dir.holds(path):
             continue
         if not (root / path).exists():
-            if isinstance(owner, TorchvisionDatasetConfig):
+            if isinstance(setting.owner, TorchvisionDatasetConfig):
                 continue  # may be downloaded there
             raise ConfigError(
-                f"{setting} ({path}) does not exist in {root}, which is what is sent to the cluster. Put it there, or where "
+                f"{name} ({path}) does not exist in {root}, which is what is sent to the cluster. Put it there, or where "
                 "the cluster's machines can read it and give the absolute path."
             )
         raise ConfigError(
-            f"{setting} ({path}) is not sent: it is outside of {root}, {_LEFT_OUT}. Change that, or put it where the "
+            f"{name} ({path}) is not sent: it is outside of {root}, {_LEFT_OUT}. Change that, or put it where the "
             "cluster's machines can read it and give the absolute path."
         )
 
 
-def _paths(model: BaseModel, prefix: str = "") -> Iterator[tuple[str, Path, BaseModel]]:
-    """Yield the dotted name of every setting that is a path, its value, and the model that it belongs to."""
-    for name in type(model).model_fields:
-        value = getattr(model, name)
-        for each in value if isinstance(value, list | tuple) else (value,):
-            if isinstance(each, BaseModel):
-                yield from _paths(each, f"{prefix}{name}.")
-            elif isinstance(each, Path):
-                yield f"{prefix}{name}", each, model
-            elif isinstance(each, str) and (type(model), name) in _PATHS_AS_TEXT and "://" not in each:
-                yield f"{prefix}{name}", Path(each), model
+def _path(setting: Setting) -> Path | None:
+    """Return a setting's value if it is a path on this machine, or on the cluster's."""
+    value = setting.value
+    if isinstance(value, str) and (type(setting.owner), setting.field) in _PATHS_AS_TEXT and "://" not in value:
+        return Path(value)
+    return value if isinstance(value, Path) else None
 
 
 def _job_id(name: str) -> str:

@@ -11,13 +11,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import pyarrow as pa
 from pyarrow import fs
 
 from dfnas_ray.errors import StorageError
 from dfnas_ray.storage.retries import passes_by_itself, with_retries
+from dfnas_ray.storage.uri import refuse_secrets
 
 Result = TypeVar("Result")
 
@@ -42,19 +42,14 @@ class Location:
             setting: Where the user gave it, for errors.
 
         Raises:
-            StorageError: the URI's scheme is unknown, its store cannot be reached, or it holds a password.
+            StorageError: the URI's scheme is unknown, its store cannot be reached, or it may hold a credential.
         """
         if isinstance(uri, Location):
             return uri
         text = str(uri)
         if "://" not in text:
             return cls(fs.LocalFileSystem(), str(Path(text).expanduser().absolute()))
-        if urlsplit(text).password:
-            raise StorageError(
-                f"{setting} holds a password, which would be written to experiment.yaml and shown in reports. Give each "
-                "machine its credentials through its role or its environment (AWS_ACCESS_KEY_ID, "
-                f"AWS_SECRET_ACCESS_KEY, GOOGLE_APPLICATION_CREDENTIALS), and take them out of {setting}."
-            )
+        refuse_secrets(text, setting)
         try:
             filesystem, path = with_retries(lambda: fs.FileSystem.from_uri(text), f"open {text}")
         except (OSError, pa.ArrowException) as error:

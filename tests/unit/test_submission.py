@@ -52,8 +52,16 @@ def test_a_relative_run_directory_would_be_lost_with_the_job(refusal):
 
 def test_a_password_in_the_run_directory_would_be_shown_on_the_dashboard(refusal):
     message = refusal(run_dir="s3://key:canary@bucket/x")
-    assert "password" in message
+    assert "run_dir holds a password" in message
     assert "canary" not in message
+
+
+def test_a_token_in_any_uri_would_be_shown_on_the_dashboard(refusal):
+    uri = "abfss://c@acct.dfs.core.windows.net/x?sig=canary"
+    assert "run_dir holds the parameter sig" in refusal(run_dir=uri)
+    assert "canary" not in refusal(run_dir=uri)
+    dataset = f"evaluation.dataset={{kind: parquet, path: '{uri}'}}"
+    assert "evaluation.dataset.path holds the parameter sig" in refusal(dataset, command="search")
 
 
 def test_an_experiment_that_git_ignores_is_not_sent(refusal, project):

@@ -1,0 +1,80 @@
+"""Which URIs may be settings: none with a credential in it, since settings are written down and shown.
+
+Those of an experiment go into experiment.yaml and into reports, and those of a job onto the dashboard's command line.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import parse_qsl, urlsplit
+
+from dfnas_ray.errors import StorageError
+
+_S3 = (
+    "endpoint_override",
+    "scheme",
+    "region",
+    "allow_bucket_creation",
+    "allow_bucket_deletion",
+    "allow_delayed_open",
+    "smart_defaults",
+    "tls_ca_dir_path",
+    "tls_ca_file_path",
+    "tls_verify_certificates",
+)
+_GCS = ("endpoint_override", "scheme", "location", "project_id", "retry_limit_seconds")
+_AZURE = (
+    "blob_storage_authority",
+    "dfs_storage_authority",
+    "enable_tls",
+    "background_writes",
+    "credential_kind",
+    "tenant_id",
+    "client_id",
+)
+_HDFS = ("replication", "user", "buffer_size", "default_block_size", "kerb_ticket")
+_HARMLESS = {
+    "s3": _S3,
+    "gs": _GCS,
+    "gcs": _GCS,
+    "abfs": _AZURE,
+    "abfss": _AZURE,
+    "hdfs": _HDFS,
+    "viewfs": _HDFS,
+}
+"""By scheme, the query parameters of pyarrow's filesystems that hold no secret."""
+
+_REMEDY = (
+    "It would be written to experiment.yaml and shown in reports and on dashboards. Give each machine its credentials "
+    "through its role or its environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, GOOGLE_APPLICATION_CREDENTIALS, "
+    "AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET), and take them out of"
+)
+
+
+def refuse_secrets(uri: str, setting: str) -> None:
+    """Refuse a URI that holds a password, or a query parameter that is not known to be harmless.
+
+    Args:
+        uri: SCHEME://...
+        setting: Where the user gave it, for errors.
+
+    Raises:
+        StorageError: names what the URI holds, and never a value.
+    """
+    try:
+        parts = urlsplit(uri)
+        password, _ = parts.password, parts.port
+    except ValueError:  # as with a "/" in a password: what is wrong cannot be shown
+        raise StorageError(
+            f"{setting} is no URI: what follows :// must be a bucket or HOST:PORT. If that is a password: {_REMEDY} {setting}."
+        ) from None
+    if password:
+        raise StorageError(f"{setting} holds a password. {_REMEDY} {setting}.")
+    harmless = _HARMLESS.get(parts.scheme, ())
+    for name, value in parse_qsl(parts.query, keep_blank_values=True):
+        if name in harmless:
+            continue
+        parameter = (
+            f"the parameter {name}" if value else "a parameter without a value"
+        )  # which may itself be the secret
+        known = f"A URI of {parts.scheme} may have {', '.join(harmless) or 'no parameter'}."
+        raise StorageError(f"{setting} holds {parameter}, which may be a credential. {_REMEDY} {setting}. {known}")
