@@ -72,7 +72,7 @@ def prepare(
     return Submission(_job_id(config.name), shlex.join(words), config, working_dir)
 
 
-_LEFT_OUT = "a .gitignore or .rayignore names it, it is a symbolic link, or it is in a folder that is never sent"
+_LEFT_OUT = "git ignores it, a .rayignore names it, it is a symbolic link, or it is in a folder that is never sent"
 
 
 _READERS = {"evaluation": ("run", "evaluate"), "sweep": ("sweep",), "benchmark": ("benchmark",)}

@@ -46,7 +46,7 @@ def submit(
 ) -> None:
     """Run a command on a Ray cluster: send the working directory to its dashboard, and show what the job prints.
 
-    Sent is the working directory without what .gitignore names, run directories and symbolic links, and this package.
+    Sent is the working directory without what git ignores, run directories and symbolic links, and this package.
     Exits with the job's exit code. Ctrl-C leaves the job running.
     """
     submission = prepare(command.value, file, read_overrides(overrides, run_dir), working_dir, verbose)

@@ -1,8 +1,8 @@
 """What a submitted job takes along: the working directory's own files and this package, in one archive.
 
 Left out, as git leaves them out: what a .gitignore names, in the working directory, above it up to the repository's
-root, or below it. Left out besides: what a .rayignore names, run directories, virtual environments, git's own folder,
-files named .env, and symbolic links.
+root, or below it, and what the repository's info/exclude or the user's core.excludesFile names. Left out besides: what a
+.rayignore names, run directories, virtual environments, git's own folder, files named .env, and symbolic links.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from pathspec import GitIgnoreSpec
 
 import dfnas_ray
+from dfnas_ray.distributed.git_excludes import exclude_files
 from dfnas_ray.errors import ClusterError
 
 _MEBI = 2**20
@@ -86,11 +87,13 @@ class WorkingDir:
 
 def _walk(root: Path, leave_out: Sequence[Path]) -> Iterator[Path]:
     """Yield the files of ``root`` that are sent."""
-    rules = {folder: _rules(folder, (".gitignore",)) for folder in _above(root)}
+    top = next((folder for folder in (root, *root.parents) if (folder / ".git").exists()), root)
+    above = [folder for folder in root.parents if folder.is_relative_to(top)]
+    rules = {folder: _rules(folder, (".gitignore",), folder == top) for folder in above}
     never = GitIgnoreSpec.from_lines(_NEVER)
     for name, folders, names in os.walk(root):
         here = Path(name)
-        rules[here] = _rules(here, (".gitignore", ".rayignore"))
+        rules[here] = _rules(here, (".gitignore", ".rayignore"), here == top or (here / ".git").exists())
         folders[:] = sorted(
             folder
             for folder in folders
@@ -106,15 +109,9 @@ def _walk(root: Path, leave_out: Sequence[Path]) -> Iterator[Path]:
                 yield path
 
 
-def _above(root: Path) -> list[Path]:
-    """Return the folders above ``root`` whose .gitignore counts: those of its repository, if it is in one."""
-    repository = next((folder for folder in (root, *root.parents) if (folder / ".git").exists()), root)
-    return [folder for folder in root.parents if folder.is_relative_to(repository)]
-
-
-def _rules(folder: Path, names: Sequence[str]) -> GitIgnoreSpec:
+def _rules(folder: Path, names: Sequence[str], is_top: bool) -> GitIgnoreSpec:
     lines: list[str] = []
-    for file in [folder / ".git" / "info" / "exclude", *(folder / name for name in names)]:
+    for file in [*(exclude_files(folder) if is_top else []), *(folder / name for name in names)]:
         if file.is_file():
             lines += file.read_text(encoding="utf-8", errors="replace").splitlines()
     return GitIgnoreSpec.from_lines(lines)

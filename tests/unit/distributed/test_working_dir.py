@@ -1,5 +1,6 @@
 """Which files a submitted job takes along."""
 
+import os
 import subprocess
 import zipfile
 from pathlib import Path
@@ -9,6 +10,17 @@ import pytest
 from dfnas_ray.distributed import working_dir as module
 from dfnas_ray.distributed.working_dir import WorkingDir
 from dfnas_ray.errors import ClusterError
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path_factory, monkeypatch) -> Path:
+    """A home without settings of git, so that those of whoever runs the tests do not count."""
+    folder = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("HOME", str(folder))
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    for name in [name for name in os.environ if name == "XDG_CONFIG_HOME" or name.startswith("GIT_CONFIG_GLOBAL")]:
+        monkeypatch.delenv(name)
+    return folder
 
 
 @pytest.fixture
@@ -65,6 +77,70 @@ def test_what_git_sends_is_a_superset(write):
     command = ["git", "-C", str(root), "ls-files", "-z", "--others", "--exclude-standard"]
     listed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert sent(root) == set(listed.split("\0")) - {""}
+
+
+@pytest.fixture(params=["git is asked", "git is not installed"])
+def with_or_without_git(request, monkeypatch, tmp_path_factory):
+    if request.param == "git is not installed":
+        monkeypatch.setenv("PATH", str(tmp_path_factory.mktemp("empty")))
+
+
+@pytest.mark.parametrize("place", [".config/git/ignore", "xdg/git/ignore", "my.ignore"])
+def test_what_the_user_ignores_everywhere_stays_here(write, home, monkeypatch, with_or_without_git, place):
+    (home / place).parent.mkdir(parents=True, exist_ok=True)
+    (home / place).write_text("*.key\n/top.txt\n*.log\n")
+    if place.startswith("xdg"):
+        monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "xdg"))
+    if place == "my.ignore":
+        (home / ".gitconfig").write_text("[core]\n\texcludesFile = ~/my.ignore\n")
+    root = write("a.yaml", "id.key", "b/id.key", "top.txt", "b/top.txt", "b/keep.log")
+    (root / "b" / ".gitignore").write_text("!keep.log\n")  # a .gitignore counts more
+    assert sent(root) == {"a.yaml", "b/top.txt", "b/.gitignore", "b/keep.log"}
+    (root / ".git").mkdir()
+    assert sent(root) == {"a.yaml", "b/top.txt", "b/.gitignore", "b/keep.log"}
+    assert sent(root / "b") == {"top.txt", ".gitignore", "keep.log"}
+
+
+def test_the_users_file_may_be_switched_off_or_named_by_an_included_setting(write, home):
+    (home / ".config/git").mkdir(parents=True)
+    (home / ".config/git/ignore").write_text("*.key\n")
+    (home / ".gitconfig").write_text("[include]\n\tpath = more\n")
+    (home / "more").write_text('[core]\n\texcludesFile = ""\n')
+    root = write("a.yaml", "id.key")
+    assert sent(root) == {"a.yaml", "id.key"}
+    (home / "more").write_text(f"[core]\n\texcludesFile = {home / 'mine'}\n")
+    (home / "mine").write_text("*.yaml\n")
+    assert sent(root) == {"id.key"}
+
+
+def test_what_the_repository_excludes_stays_here_in_its_worktrees_and_submodules_too(write, with_or_without_git):
+    root = write(
+        "repo/.git/info/exclude", "repo/.git/worktrees/w/HEAD", "repo/.git/modules/s/info/exclude",
+        "repo/a.yaml", "repo/id.key", "tree/a.yaml", "tree/id.key", "repo/s/a.yaml", "repo/s/id.pem",
+    )  # fmt: skip
+    (root / "repo/.git/info/exclude").write_text("*.key\n")
+    (root / "repo/.git/worktrees/w/commondir").write_text("../..\n")
+    (root / "tree/.git").write_text(f"gitdir: {root}/repo/.git/worktrees/w\n")
+    (root / "repo/.git/modules/s/info/exclude").write_text("*.pem\n")
+    (root / "repo/s/.git").write_text("gitdir: ../.git/modules/s\n")
+    assert sent(root / "tree") == {"a.yaml"}
+    assert sent(root / "repo") == {"a.yaml", "s/a.yaml"}
+
+
+def test_git_agrees_about_a_worktree(write, home):
+    (home / ".config/git").mkdir(parents=True)
+    (home / ".config/git/ignore").write_text("*.key\n")
+    root = write("repo/a.yaml")
+    git = ["git", "-C", str(root / "repo"), "-c", "user.name=x", "-c", "user.email=x@y.z"]
+    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "x"], ["worktree", "add", "-q", str(root / "tree")]):
+        subprocess.run([*git, *words], check=True)
+    (root / "repo/.git/info/exclude").write_text("*.pem\n")
+    write("tree/id.key", "tree/id.pem", "tree/new.py")
+    listed = subprocess.run(
+        ["git", "-C", str(root / "tree"), "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    assert sent(root / "tree") == set(listed.split("\0")) - {""} == {"a.yaml", "new.py"}
 
 
 def test_runs_environments_secrets_and_links_are_never_sent(write):
