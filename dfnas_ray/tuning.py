@@ -33,10 +33,12 @@ def sweep(pipeline: Pipeline) -> Outcome:
     """Run the sweep, or go on with it, and write the best settings and the report.
 
     Raises:
-        ConfigError: the experiment has no sweep section, or a range's end does not suit the teacher.
+        ConfigError: the experiment has no sweep section, it is to run through Ray Client, or a range's end does not suit
+            the teacher.
         DfnasError: no trial could be finished.
     """
     config = sweep_config(pipeline.config)
+    check_address(pipeline.config)
     check_ranges(pipeline.teacher, pipeline.config, config)
     stage = pipeline.run_dir.stage(STAGE, sweep_inputs(pipeline))
     if stage.is_done and stage.summary()["asked"] < config.num_trials:
@@ -58,6 +60,20 @@ def sweep_config(config: ExperimentConfig) -> SweepConfig:
             "sweep:\n  settings:\n    synthesis.regularizers.bn_statistics.weight: {log_uniform: [0.01, 100]}\n  trials: 20"
         )
     return config.sweep
+
+
+def check_address(config: ExperimentConfig) -> None:
+    """Refuse Ray Client: with it, Ray Tune and its searcher work on the head, and the study's file is on this machine.
+
+    Raises:
+        ConfigError: names the address.
+    """
+    if config.cluster.ray_client is not None:
+        raise ConfigError(
+            f"cluster.address ({config.cluster.ray_client}) is Ray Client's, through which a sweep cannot work: its study is a "
+            "file on this machine, which the cluster's head would have to open. Let the cluster run it: dfnas submit FILE "
+            "--command sweep."
+        )
 
 
 def check_ranges(teacher: Teacher, config: ExperimentConfig, sweep: SweepConfig) -> None:

@@ -31,11 +31,12 @@ def sweep(
     An interrupted sweep goes on; a larger sweep.trials adds trials to those that are there.
     """
     from dfnas_ray.pipeline import Pipeline  # brings everything: kept out of `dfnas --help`
+    from dfnas_ray.tuning import check_address, sweep_config
     from dfnas_ray.tuning import sweep as run_sweep
-    from dfnas_ray.tuning import sweep_config
 
     config = read(file, overrides, run_dir, address)
     sweep_config(config)
+    check_address(config)
     with Pipeline(config, Terminal(), verbose).opened() as pipeline:
         _show(run_sweep(pipeline))
 

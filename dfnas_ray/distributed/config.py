@@ -5,6 +5,7 @@ The exception is ``cpus``: it is the number of threads of one worker, and sums o
 
 from __future__ import annotations
 
+import os
 from typing import Any, Literal
 
 from pydantic import BaseModel, ByteSize, ConfigDict, Field, field_validator
@@ -102,3 +103,9 @@ class ClusterConfig(BaseModel):
     synthesis: SynthesisResources = SynthesisResources()
     search: SearchResources = SearchResources()
     retraining: RetrainingResources = RetrainingResources()
+
+    @property
+    def ray_client(self) -> str | None:
+        """The address of Ray Client, if that is how the cluster is joined: for auto, Ray looks into RAY_ADDRESS."""
+        address = os.environ.get("RAY_ADDRESS", "") if self.address == "auto" else self.address
+        return address if address.startswith("ray://") else None

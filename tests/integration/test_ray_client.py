@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -25,11 +26,11 @@ if "--mode=specific-server" in sys.orig_argv:
 """
 
 
-def run_through(head: Head, tiny_values: Callable, folder: Path) -> str:
-    """Run the tiny experiment from outside of the cluster; return what the command said."""
-    (folder / "tiny.yaml").write_text(yaml.safe_dump(tiny_values()))
+def run_through(head: Head, values: dict[str, Any], folder: Path, command: str = "run") -> str:
+    """Run an experiment from outside of the cluster; return what the command said."""
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(values))
     assert head.client.startswith("ray://")
-    driver = head.dfnas("run", "tiny.yaml", "--run-dir", folder / "run", "--address", head.client, cwd=folder)
+    driver = head.dfnas(command, "tiny.yaml", "--run-dir", folder / "run", "--address", head.client, cwd=folder)
     out, err = driver.communicate(timeout=500)
     assert driver.returncode == 0, out + err
     assert "Traceback" not in out + err
@@ -38,8 +39,21 @@ def run_through(head: Head, tiny_values: Callable, folder: Path) -> str:
 
 def test_a_run_through_ray_client_ends_with_the_same_bytes(tiny_run, tiny_values, tmp_path):
     with ray_head("--num-cpus=2", "--num-gpus=0") as head:
-        run_through(head, tiny_values, tmp_path)
+        run_through(head, tiny_values(), tmp_path)
     assert_undisturbed(tmp_path / "run", tiny_run.folder)
+
+
+def test_a_search_whose_candidates_are_proposed_works_through_ray_client(tiny_values, tmp_path):
+    """Its searcher is sent to the head, with a study that is in memory."""
+    values = tiny_values()
+    values["synthesis"] |= {"num_shards": 1, "rounds": 1}
+    algorithm = {"candidates": 4, "max_epochs": 2, "reduction_factor": 2, "batch_size": 16, "proposals": "tpe"}
+    values["search"] |= {"algorithm": {"kind": "multi_fidelity", **algorithm}, "seeds": [0]}
+    with ray_head("--num-cpus=2", "--num-gpus=0") as head:
+        run_through(head, values, tmp_path, "search")
+    candidates = [json.loads(file.read_text()) for file in tmp_path.glob("run/search/*/*/candidate-*.json")]
+    assert sorted(each["number"] for each in candidates) == [0, 1, 2, 3]
+    assert any(each["results"][-1]["epochs"] == 2 for each in candidates)
 
 
 def test_a_server_that_dies_before_the_command_is_connected_is_asked_for_again(tiny_run, tiny_values, tmp_path):
@@ -48,7 +62,7 @@ def test_a_server_that_dies_before_the_command_is_connected_is_asked_for_again(t
     (tmp_path / "head" / "sitecustomize.py").write_text(LOSE_THE_FIRST_SERVER.format(marker=str(marker)))
     path = f"{tmp_path / 'head'}:{REPOSITORY}"
     with ray_head("--num-cpus=2", "--num-gpus=0", environment={"PYTHONPATH": path}) as head:
-        said = run_through(head, tiny_values, tmp_path)
+        said = run_through(head, tiny_values(), tmp_path)
     assert marker.exists()
     assert "did not start a server for this command (RuntimeError: " in said, said
     assert "trying again, attempt 2 of 5" in said
