@@ -16,7 +16,7 @@ from dfnas_ray.search_spaces import SearchSpace, make_space
 from dfnas_ray.search_spaces.architecture import Architecture
 from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.run_dir import RunDir, StageDir
-from dfnas_ray.teachers import Teacher
+from dfnas_ray.teachers import CheckpointTeacherConfig, Teacher
 
 if TYPE_CHECKING:
     from dfnas_ray.distributed.images import ImagesRef
@@ -106,9 +106,18 @@ class Session:
             self.listener.say(f"Starting Ray ({self.config.cluster.address}).")
             self._runtime = RayRuntime(self.config.cluster, self.verbose)
             self._shared = SharedStorage(self.run_dir.lock_file)
+            self._runtime.ensure()
+            self._check_code()
         self._runtime.ensure()
         self._shared.check()
         return self._runtime
+
+    def _check_code(self) -> None:
+        """Make sure that a teacher's own code is where its workers will be."""
+        if isinstance(self.config.teacher, CheckpointTeacherConfig):
+            from dfnas_ray.distributed.builder_code import check_builder
+
+            check_builder(self.config.teacher.builder, self.config.cluster)
 
     def check_fits(self, stage: ClusterStage) -> None:
         """Make sure that the cluster can hold what a stage asks for.

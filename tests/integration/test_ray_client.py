@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from ray_heads import REPOSITORY, Head, ray_head
 from undisturbed import assert_undisturbed
+
+from dfnas_ray.teachers.digits import DigitsCNN
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -54,6 +57,28 @@ def test_a_search_whose_candidates_are_proposed_works_through_ray_client(tiny_va
     candidates = [json.loads(file.read_text()) for file in tmp_path.glob("run/search/*/*/candidate-*.json")]
     assert sorted(each["number"] for each in candidates) == [0, 1, 2, 3]
     assert any(each["results"][-1]["epochs"] == 2 for each in candidates)
+
+
+def test_a_builder_in_the_working_directory_alone_is_refused_in_one_sentence(tmp_path, tiny_values):
+    (tmp_path / "net_of_this_test.py").write_text(
+        "from dfnas_ray.teachers.digits import DigitsCNN\n\n\nclass Mine(DigitsCNN):\n    pass\n"
+    )
+    torch.save(DigitsCNN(width=4).state_dict(), tmp_path / "x.pt")
+    teacher = {
+        "kind": "checkpoint",
+        "checkpoint": "x.pt",
+        "builder": "net_of_this_test:Mine",
+        "arguments": {"width": 4},
+    }
+    values = {**tiny_values(), "teacher": {**teacher, "image_shape": [1, 16, 16], "mean": [0.3], "std": [0.3]}}
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(values))
+    with ray_head("--num-cpus=1", "--num-gpus=0") as head:
+        driver = head.dfnas("run", "tiny.yaml", "--run-dir", tmp_path / "run", "--address", head.client, cwd=tmp_path)
+        out, err = driver.communicate(timeout=200)
+    assert driver.returncode == 2, out + err
+    assert "teacher.builder (net_of_this_test:Mine) cannot be imported on the node" in err
+    assert "Traceback" not in out + err
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_server_that_dies_before_the_command_is_connected_is_asked_for_again(tiny_run, tiny_values, tmp_path):
