@@ -108,7 +108,8 @@ class Session:
             self._shared = SharedStorage(self.run_dir.lock_file)
             self._runtime.ensure()
             self._check_code()
-        self._runtime.ensure()
+        else:
+            self._runtime.ensure()
         self._shared.check()
         return self._runtime
 

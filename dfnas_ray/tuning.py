@@ -63,16 +63,18 @@ def sweep_config(config: ExperimentConfig) -> SweepConfig:
 
 
 def check_address(config: ExperimentConfig) -> None:
-    """Refuse Ray Client: with it, Ray Tune and its searcher work on the head, and the study's file is on this machine.
+    """Refuse Ray Client beside an object store: Tune and its searcher work on the head, and the study's copy is here.
+
+    In a file system that the head shares with this machine, both open the same study.
 
     Raises:
         ConfigError: names the address.
     """
-    if config.cluster.ray_client is not None:
+    if config.cluster.ray_client is not None and not Location.parse(config.run_directory).is_local:
         raise ConfigError(
-            f"cluster.address ({config.cluster.ray_client}) is Ray Client's, through which a sweep cannot work: its study is a "
-            "file on this machine, which the cluster's head would have to open. Let the cluster run it: dfnas submit FILE "
-            "--command sweep."
+            f"cluster.address ({config.cluster.ray_client}) is Ray Client's, through which a sweep cannot work in an object "
+            f"store ({config.run_directory}): its study would be a file on this machine, which the cluster's head cannot "
+            "open. Let the cluster run it: dfnas submit FILE --command sweep."
         )
 
 

@@ -299,13 +299,15 @@ def test_a_cluster_that_is_not_there_is_reported_at_once(refused, monkeypatch, c
 
 
 @pytest.mark.parametrize("address", ["ray://127.0.0.1:1", "auto"])
-def test_a_sweep_through_ray_client_is_refused_before_anything_is_written(refused, monkeypatch, tmp_path, address):
+def test_a_sweep_through_ray_client_in_an_object_store_is_refused_before_anything_is_written(
+    refused, monkeypatch, address
+):
     monkeypatch.setenv("RAY_ADDRESS", "ray://127.0.0.1:1")
     swept = "sweep={settings: {synthesis.lr: {uniform: [0.1, 1]}}}"
-    message = refused("sweep", "--address", address, "--set", swept)
+    store = "s3://bucket/run?region=eu-central-1&endpoint_override=127.0.0.1:1"
+    message = refused("sweep", "--address", address, "--set", swept, run_dir=store)
     assert "cluster.address (ray://127.0.0.1:1) is Ray Client's" in message
     assert "dfnas submit FILE --command sweep" in message
-    assert not (tmp_path / "run").exists()
 
 
 @pytest.fixture

@@ -59,6 +59,20 @@ def test_a_search_whose_candidates_are_proposed_works_through_ray_client(tiny_va
     assert any(each["results"][-1]["epochs"] == 2 for each in candidates)
 
 
+def test_a_sweep_works_through_ray_client_where_the_head_shares_its_folder(tiny_values, tmp_path):
+    sweep = {
+        "settings": {"synthesis.regularizers.bn_statistics.weight": {"log_uniform": [0.1, 10]}},
+        "fixed": {"synthesis.num_shards": 1},
+        "objectives": ["domain_gap"],
+        "trials": 3,
+    }
+    with ray_head("--num-cpus=2", "--num-gpus=0") as head:
+        run_through(head, {**tiny_values(), "sweep": sweep}, tmp_path, "sweep")
+    (trials,) = tmp_path.glob("run/sweep/*/trials.json")
+    assert [trial["state"] for trial in json.loads(trials.read_text())] == ["complete"] * 3
+    assert list(tmp_path.glob("run/sweep/*/best.yaml"))
+
+
 def test_a_builder_in_the_working_directory_alone_is_refused_in_one_sentence(tmp_path, tiny_values):
     (tmp_path / "net_of_this_test.py").write_text(
         "from dfnas_ray.teachers.digits import DigitsCNN\n\n\nclass Mine(DigitsCNN):\n    pass\n"
