@@ -77,7 +77,15 @@ class Location:
 
     def exists(self) -> bool:
         """Whether a file or folder is here."""
-        return self._do("read", lambda: self.filesystem.get_file_info(self.path).type != fs.FileType.NotFound)
+
+        def is_here() -> bool:
+            return bool(self.filesystem.get_file_info(self.path).type != fs.FileType.NotFound)
+
+        found = self._do("read", is_here)
+        if not found and self.is_local:
+            _look_anew(Path(self.path).parent)
+            found = self._do("read", is_here)
+        return found
 
     def file_names(self) -> list[str]:
         """Names of the files directly in this folder, sorted; empty if the folder is absent."""
@@ -102,6 +110,8 @@ class Location:
             with self.filesystem.open_input_stream(self.path) as stream:
                 return bytes(stream.read())
 
+        if self.is_local and not os.path.lexists(self.path):
+            _look_anew(Path(self.path).parent)
         return self._do("read", read)
 
     def write_bytes(self, data: bytes | memoryview) -> None:
@@ -150,6 +160,12 @@ class Location:
             return with_retries(operation, f"{doing} {self}")
         except (OSError, pa.ArrowException) as error:
             raise StorageError(f"Cannot {doing} {self}: {error}. {_advice(error)}") from error
+
+
+def _look_anew(folder: Path) -> None:
+    """Open a folder: a client of NFS then asks the server, and else may hold for a minute that a new file is not there."""
+    with suppress(OSError):
+        os.close(os.open(folder, os.O_RDONLY | os.O_DIRECTORY))
 
 
 def _write_local(path: Path, data: bytes | memoryview) -> None:

@@ -9,6 +9,7 @@ import pytest
 from pyarrow import fs
 
 from dfnas_ray.errors import StorageError
+from dfnas_ray.storage import location as module
 from dfnas_ray.storage.location import Location
 
 
@@ -116,3 +117,28 @@ def test_a_path_below_a_file_is_refused(tmp_path):
     for action in (below.make_dir, lambda: below.write_bytes(b"x")):
         with pytest.raises(StorageError, match=rf"Cannot write {below}.*run_dir"):
             action()
+
+
+def test_a_file_that_another_machine_has_just_written_is_found_at_the_second_look(tmp_path, monkeypatch):
+    """A client of NFS may hold that a file is not there until somebody opens the folder."""
+    looks = []
+
+    def look(folder):
+        looks.append(folder)
+        (tmp_path / "late.json").write_text("{}")
+
+    monkeypatch.setattr(module, "_look_anew", look)
+    file = Location.parse(tmp_path) / "late.json"
+    assert file.read_json() == {}
+    (tmp_path / "late.json").unlink()
+    assert file.exists()
+    assert looks == [tmp_path] * 2
+    assert file.exists()
+    assert len(looks) == 2  # what is there needs no second look
+
+
+def test_a_second_look_at_a_folder_that_is_not_there_finds_nothing(tmp_path):
+    file = Location.parse(tmp_path) / "absent" / "x.json"
+    assert not file.exists()
+    with pytest.raises(StorageError, match="is not there"):
+        file.read_bytes()
