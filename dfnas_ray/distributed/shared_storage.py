@@ -61,12 +61,12 @@ class SharedStorage:
 
 
 def check_seen(folder: Location) -> None:
-    """Make sure that this worker sees the folder of its stage, in which the command has written ``inputs.json``.
+    """Make sure that this worker sees the folder of its stage, which the command has made.
 
     Raises:
         ClusterError: it does not; names the node.
     """
-    if folder.is_local and not _appears(folder / "inputs.json", _PATIENCE):
+    if folder.is_local and not _appears(folder, _PATIENCE):
         raise ClusterError(_message(folder, [ray.util.get_node_ip_address()]))
 
 

@@ -24,11 +24,12 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from dfnas_ray import load_experiment, synthesize
-from dfnas_ray.algorithms.base import SearchProblem, SearchState
+from dfnas_ray.algorithms.base import SCORE, SearchProblem, SearchState
 from dfnas_ray.algorithms.stand_alone import StandAloneScorer
 from dfnas_ray.experiment import ExperimentConfig
 from dfnas_ray.ops.latency import device_name
@@ -101,8 +102,8 @@ def select(
     scorer = StandAloneScorer(
         space, train, validation, distillation, selection.optimizer, selection.epochs, seed, config.search.precision
     )
-    scores = scorer(finalists)
-    return finalists[scores.index(max(scores))]
+    scores = [measured[SCORE] for measured in scorer(finalists)]
+    return finalists[int(np.nanargmax(scores))]
 
 
 def retrain(

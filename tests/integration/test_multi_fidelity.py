@@ -67,7 +67,8 @@ def population(ray_cluster, tiny_experiment, tmp_path):
 
     def measure(texts, folder="population", **settings):
         algorithm = MultiFidelityConfig(**{**SEARCH, **settings})
-        job = SearchJob(config.search, config.cluster.search, 0, None, Location.parse(tmp_path / folder))
+        place = Location.parse(tmp_path / folder).make_dir()
+        job = SearchJob(config.search, config.cluster.search, 0, None, place)
         trial = Trial("trial", algorithm, space, 0)
         built = space.space(teacher.image_shape, teacher.num_classes)
         genotypes = [built.decode(text) for text in texts]

@@ -50,7 +50,6 @@ def test_a_worker_that_does_not_see_its_stages_folder_says_so(ray_cluster, mine_
         shared_storage._PATIENCE = 0.0
         check_seen(folder)
 
-    (tmp_path / "inputs.json").touch()
     with pytest.raises(ClusterError, match="is not there on"):
         ray.get(work.remote(mine_alone))
     ray.get(work.remote(Location.parse(tmp_path)))
