@@ -68,9 +68,9 @@ class Lease:
             renewal.start()
             try:
                 yield
-            except KeyboardInterrupt as interrupt:
+            except (KeyboardInterrupt, SystemExit) as stop:
                 if self._is_lost:
-                    raise StorageError(self._loss) from interrupt
+                    raise StorageError(self._loss) from stop
                 raise
             finally:
                 over.set()
@@ -105,7 +105,7 @@ class Lease:
         logger.error("%s", self._loss)
         if callable(signal.getsignal(signal.SIGINT)):
             _thread.interrupt_main()
-        else:  # it is ignored, as in the background of a shell
+        else:  # it is ignored, as in the background of a shell; Ray makes the other one a SystemExit
             os.kill(os.getpid(), signal.SIGTERM)
 
     def _await_the_others(self) -> None:

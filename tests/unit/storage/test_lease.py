@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import threading
 import time
 from pathlib import Path
@@ -15,6 +16,7 @@ from dfnas_ray.storage import lease as module
 from dfnas_ray.storage.lease import Lease
 from dfnas_ray.storage.location import Location
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 ELSEWHERE = {"host": "elsewhere pid:[1]", "pid": 7, "started": 0.0, "state": "holding"}
 
 
@@ -114,7 +116,21 @@ def test_a_lease_written_by_another_version_counts_as_held(where):
         assert "0.json" not in left(where)  # silent for long enough
 
 
-def test_a_command_that_was_taken_for_dead_stops_when_it_reaches_the_store_again(where, caplog):
+@pytest.fixture(params=["sigint", "sigterm"])
+def stoppable(request):
+    """The main thread hears SIGINT; or only SIGTERM, as a command in the background of a shell, once Ray is started."""
+
+    def leave(number, frame):
+        raise SystemExit(number)
+
+    heard = {"sigint": (signal.default_int_handler, signal.SIG_DFL), "sigterm": (signal.SIG_IGN, leave)}[request.param]
+    before = [signal.signal(number, handler) for number, handler in zip(SIGNALS, heard, strict=True)]
+    yield
+    for number, handler in zip(SIGNALS, before, strict=True):
+        signal.signal(number, handler)
+
+
+def test_a_command_that_was_taken_for_dead_stops_when_it_reaches_the_store_again(where, caplog, stoppable):
     def work() -> None:
         (where / ".lock" / left(where)[0]).delete_file()
         time.sleep(10)
