@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dfnas_ray.algorithms.proxyless import LatencyTermConfig
 from dfnas_ray.datasets.parquet import ParquetConfig
 from dfnas_ray.datasets.torchvision_datasets import TorchvisionDatasetConfig
 from dfnas_ray.distributed.working_dir import WorkingDir
@@ -75,10 +76,15 @@ def prepare(
 _LEFT_OUT = "git ignores it, a .rayignore names it, it is a symbolic link, or it is in a folder that is never sent"
 
 
-_READERS = {"evaluation": ("run", "evaluate"), "sweep": ("sweep",), "benchmark": ("benchmark",)}
+_READERS = {
+    "search": ("run", "search", "retrain", "evaluate"),
+    "evaluation": ("run", "evaluate"),
+    "sweep": ("sweep",),
+    "benchmark": ("benchmark",),
+}
 """The commands that read a section, where not all do."""
 
-_PATHS_AS_TEXT = ((ParquetConfig, "path"), (BenchmarkConfig, "table"))
+_PATHS_AS_TEXT = ((ParquetConfig, "path"), (BenchmarkConfig, "table"), (LatencyTermConfig, "file"))
 """Settings that are paths or URIs."""
 
 

@@ -137,6 +137,15 @@ def test_a_table_that_is_not_there_is_found_here(refusal, project):
         assert prepare("benchmark", file, [f"benchmark.table={table}", "run_dir=/shared/run"], project)
 
 
+def test_a_latency_table_that_is_not_there_is_found_here(refusal, project):
+    table = "search.algorithm={kind: proxyless, cost: {kind: latency, file: t.json}}"
+    assert "search.algorithm.cost.file (t.json) does not exist" in refusal(table)
+    file = project / "experiments/tiny.yaml"
+    assert prepare("synthesize", file, [table, "run_dir=/shared/run"], project)
+    (project / "t.json").touch()
+    assert prepare("search", file, [table, "run_dir=/shared/run"], project)
+
+
 def test_a_dataset_that_torchvision_may_download_there_need_not_be_here(project):
     dataset = "evaluation.dataset={kind: torchvision, name: CIFAR10, arguments: {download: true}}"
     assert prepare("run", project / "experiments/tiny.yaml", [dataset, "run_dir=/shared/run"], project)
