@@ -12,6 +12,15 @@ from dfnas_ray.synthesis.checks import check_synthesis
 from dfnas_ray.synthesis.config import SynthesisConfig
 from dfnas_ray.teachers.base import Teacher
 
+_ROUNDS = "synthesis.rounds"
+_BN_WEIGHT = "synthesis.regularizers.bn_statistics.weight"
+_IDLE_AT = {
+    "synthesis.tau": (_ROUNDS, 1),
+    "synthesis.keep": (_ROUNDS, 1),
+    "synthesis.regularizers.bn_statistics.first_layer_multiplier": (_BN_WEIGHT, 0),
+}
+"""By setting: which other one decides whether it has an effect, and where that one is when it has none."""
+
 
 def check_settings(
     teacher: Teacher, base: SynthesisConfig, sweep: SweepConfig, parameters: Mapping[str, Parameter]
@@ -50,22 +59,14 @@ def check_effects(sweep: SweepConfig, settings: SynthesisConfig) -> None:
     Raises:
         ConfigError: it has none; says why.
     """
-    one_round = {"synthesis.rounds": settings.rounds == 1}
-    weight = "synthesis.regularizers.bn_statistics.weight"
-    needs = {
-        "synthesis.tau": one_round,
-        "synthesis.keep": one_round,
-        "synthesis.regularizers.bn_statistics.first_layer_multiplier": {
-            weight: settings.regularizers.bn_statistics.weight == 0
-        },
-    }
+    values = {_ROUNDS: settings.rounds, _BN_WEIGHT: settings.regularizers.bn_statistics.weight}
     for path in sweep.settings:
-        for decisive, is_off in needs.get(path, {}).items():
-            if is_off and decisive not in sweep.settings:
-                raise ConfigError(
-                    f"sweep.settings.{path} has no effect: {decisive} of the trials is {1 if 'rounds' in decisive else 0}. "
-                    f"Raise {decisive}, vary it as well, or leave {path} out."
-                )
+        decisive, idle = _IDLE_AT.get(path, (None, None))
+        if decisive is not None and decisive not in sweep.settings and values[decisive] == idle:
+            raise ConfigError(
+                f"sweep.settings.{path} has no effect: {decisive} of the trials is {idle}. Raise {decisive}, vary it as "
+                f"well, or leave {path} out."
+            )
 
 
 def check_objectives(teacher: Teacher, sweep: SweepConfig, settings: SynthesisConfig) -> None:
