@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from dfnas_ray.experiment import ExperimentConfig, make_experiment
+from dfnas_ray.config.experiment import ExperimentConfig, make_experiment
 
 TINY: dict[str, Any] = {
     "name": "tiny",
@@ -137,7 +137,7 @@ def ray_cluster():
 @pytest.fixture(scope="session")
 def tiny_run(ray_cluster, tiny_experiment, tmp_path_factory) -> SimpleNamespace:
     """The tiny experiment gone the whole way, once, undisturbed: config, pipeline, outcomes, folder. Do not alter it."""
-    from dfnas_ray.pipeline import Pipeline
+    from dfnas_ray.workflow.pipeline import Pipeline
 
     folder = tmp_path_factory.mktemp("tiny-run")
     config = tiny_experiment(folder)

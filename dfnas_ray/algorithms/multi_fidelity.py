@@ -6,7 +6,7 @@ its asynchronous form, Li et al. 2020, arXiv:1810.05934.
 A *rung* is a number of epochs at which candidates are compared. What a candidate scores there depends on its genotype and
 the seed alone. Who goes on depends on whom it is compared with: on all others in the synchronous form that runs here
 (`successive_halving.SuccessiveHalving`), on those that were there before it in the asynchronous one, where each
-candidate is a Ray Tune trial (`distributed.multi_fidelity`) and survivors therefore vary with the timing. The final order
+candidate is a Ray Tune trial (`execution.ray.multi_fidelity`) and survivors therefore vary with the timing. The final order
 is the same function of the results in both: by the rung reached, then by the score there; ties by the genotype's text.
 """
 
@@ -153,7 +153,7 @@ class MultiFidelityConfig(BaseAlgorithmConfig):
         return [math.nan if math.isnan(key[1]) else float(valid.index(key)) for key in keys]
 
     def algorithm(self, problem: SearchProblem) -> SuccessiveHalving:
-        """Return the synchronous form, which needs no Ray; `distributed.multi_fidelity` runs the asynchronous one."""
+        """Return the synchronous form, which needs no Ray; `execution.ray.multi_fidelity` runs the asynchronous one."""
         from dfnas_ray.algorithms.successive_halving import SuccessiveHalving
 
         return SuccessiveHalving(self, problem)

@@ -12,7 +12,7 @@ from dfnas_ray.cli.console import Terminal, out
 from dfnas_ray.cli.options import Address, ExperimentFile, Overrides, RunDirectory, Verbose, read
 
 if TYPE_CHECKING:
-    from dfnas_ray.pipeline import Outcome
+    from dfnas_ray.workflow.pipeline import Outcome
 
 
 def benchmark(
@@ -32,9 +32,9 @@ def benchmark(
 
     An interrupted benchmark goes on; more architectures, seeds or algorithms are added to what is measured.
     """
-    from dfnas_ray.benchmarking import benchmark as run_benchmark
-    from dfnas_ray.benchmarking import plan
-    from dfnas_ray.pipeline import Pipeline  # brings everything: kept out of `dfnas --help`
+    from dfnas_ray.workflow.benchmark import benchmark as run_benchmark
+    from dfnas_ray.workflow.benchmark import plan
+    from dfnas_ray.workflow.pipeline import Pipeline  # brings everything: kept out of `dfnas --help`
 
     changes = list(overrides or [])
     changes += [f"benchmark.table={table}"] if table is not None else []

@@ -7,7 +7,7 @@ import json
 import typer
 
 from dfnas_ray.cli.options import ExperimentFile, Overrides, read
-from dfnas_ray.experiment import ExperimentConfig, dump_experiment
+from dfnas_ray.config.experiment import ExperimentConfig, dump_experiment
 
 app = typer.Typer(help="Look at an experiment's settings.", no_args_is_help=True)
 

@@ -16,7 +16,7 @@ def evaluate(
     verbose: Verbose = False,
 ) -> None:
     """Measure accuracy on the experiment's real images, the one time that they are read."""
-    from dfnas_ray.pipeline import Pipeline  # brings everything: kept out of `dfnas --help`
+    from dfnas_ray.workflow.pipeline import Pipeline  # brings everything: kept out of `dfnas --help`
 
     with Pipeline(read(file, overrides, run_dir, address), Terminal(), verbose).opened() as pipeline:
         show_outcomes([pipeline.evaluate(genotype)])

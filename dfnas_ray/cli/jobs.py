@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from dfnas_ray.cli.console import Terminal, err, out
-from dfnas_ray.distributed.jobs import DEFAULT_DASHBOARD, Dashboard, Job
 from dfnas_ray.errors import ClusterError
+from dfnas_ray.execution.ray.dashboard import DEFAULT_DASHBOARD, Dashboard, Job
 
 EXIT_INTERRUPTED = 130
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dfnas_ray.experiment import ExperimentConfig, load_experiment
+from dfnas_ray.config.experiment import ExperimentConfig, load_experiment
 
 ExperimentFile = Annotated[Path, typer.Argument(help="The experiment's YAML file.", show_default=False)]
 Overrides = Annotated[

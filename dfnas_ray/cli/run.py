@@ -18,7 +18,7 @@ def run(
 
     What an earlier command finished with the same settings is kept; after an interruption, the same command goes on.
     """
-    from dfnas_ray.pipeline import Pipeline  # brings everything: kept out of `dfnas --help`
+    from dfnas_ray.workflow.pipeline import Pipeline  # brings everything: kept out of `dfnas --help`
 
     with Pipeline(read(file, overrides, run_dir, address), Terminal(), verbose).opened() as pipeline:
         outcomes = pipeline.run()

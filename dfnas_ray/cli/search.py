@@ -15,7 +15,7 @@ def search(
     verbose: Verbose = False,
 ) -> None:
     """Search an architecture on the synthetic images (made first if need be)."""
-    from dfnas_ray.pipeline import Pipeline  # brings everything: kept out of `dfnas --help`
+    from dfnas_ray.workflow.pipeline import Pipeline  # brings everything: kept out of `dfnas --help`
 
     with Pipeline(read(file, overrides, run_dir, address), Terminal(), verbose).opened() as pipeline:
         show_outcomes([pipeline.search()])

@@ -206,7 +206,7 @@ def _space(
 ) -> SearchSpace:
     import difflib
 
-    from dfnas_ray.experiment import make_space_config
+    from dfnas_ray.config.experiment import make_space_config
     from dfnas_ray.search_spaces import SPACE_CONFIGS
 
     if kind not in SPACE_CONFIGS:
@@ -223,8 +223,8 @@ def _space(
 
 
 def _from_experiment(kind: str, file: Path) -> tuple[dict[str, Any], tuple[tuple[int, int, int], int]]:
-    from dfnas_ray.experiment import load_experiment
-    from dfnas_ray.pipeline import Pipeline
+    from dfnas_ray.config.experiment import load_experiment
+    from dfnas_ray.workflow.pipeline import Pipeline
 
     config = load_experiment(file)
     found = [space for space in config.search.space if space.kind == kind]

@@ -14,8 +14,8 @@ import dfnas_ray
 from dfnas_ray.cli.console import Terminal, err, out
 from dfnas_ray.cli.jobs import DashboardUrl, follow
 from dfnas_ray.cli.options import ExperimentFile, Overrides, RunDirectory, Verbose, read_overrides
-from dfnas_ray.distributed.jobs import DEFAULT_DASHBOARD, Dashboard
-from dfnas_ray.submission import Submission, prepare
+from dfnas_ray.execution.ray.dashboard import DEFAULT_DASHBOARD, Dashboard
+from dfnas_ray.submission.prepare import Submission, prepare
 
 
 class Command(StrEnum):

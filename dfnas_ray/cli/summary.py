@@ -11,8 +11,8 @@ from rich.text import Text
 from dfnas_ray.cli.console import out
 
 if TYPE_CHECKING:
-    from dfnas_ray.pipeline import Outcome
     from dfnas_ray.storage.location import Location
+    from dfnas_ray.workflow.pipeline import Outcome
 
 
 def show_outcomes(outcomes: Iterable[Outcome], report: Location | None = None) -> None:

@@ -13,7 +13,7 @@ from dfnas_ray.cli.options import Address, ExperimentFile, Overrides, RunDirecto
 from dfnas_ray.sweeps.objectives import OBJECTIVES
 
 if TYPE_CHECKING:
-    from dfnas_ray.pipeline import Outcome
+    from dfnas_ray.workflow.pipeline import Outcome
 
 _ROWS = 5
 _ROWS_OF_FRONT = 10
@@ -30,9 +30,9 @@ def sweep(
 
     An interrupted sweep goes on; a larger sweep.trials adds trials to those that are there.
     """
-    from dfnas_ray.pipeline import Pipeline  # brings everything: kept out of `dfnas --help`
-    from dfnas_ray.tuning import check_address, sweep_config
-    from dfnas_ray.tuning import sweep as run_sweep
+    from dfnas_ray.workflow.pipeline import Pipeline  # brings everything: kept out of `dfnas --help`
+    from dfnas_ray.workflow.sweep import check_address, sweep_config
+    from dfnas_ray.workflow.sweep import sweep as run_sweep
 
     config = read(file, overrides, run_dir, address)
     sweep_config(config)

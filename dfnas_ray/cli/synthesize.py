@@ -15,7 +15,7 @@ def synthesize(
     verbose: Verbose = False,
 ) -> None:
     """Make synthetic images from the teacher: Parquet shards with soft labels."""
-    from dfnas_ray.pipeline import Pipeline  # brings everything: kept out of `dfnas --help`
+    from dfnas_ray.workflow.pipeline import Pipeline  # brings everything: kept out of `dfnas --help`
 
     with Pipeline(read(file, overrides, run_dir, address), Terminal(), verbose).opened() as pipeline:
         show_outcomes([pipeline.synthesize()])

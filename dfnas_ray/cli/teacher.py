@@ -23,7 +23,7 @@ def _group() -> None:
 @app.command()
 def inspect(file: ExperimentFile, overrides: Overrides = None, run_dir: RunDirectory = None) -> None:
     """Show the teacher's layers, input, fingerprint, and its accuracy if evaluation.dataset is set."""
-    from dfnas_ray.pipeline import Pipeline  # brings everything: kept out of `dfnas --help`
+    from dfnas_ray.workflow.pipeline import Pipeline  # brings everything: kept out of `dfnas --help`
 
     config = read(file, overrides, run_dir)
     listener = Terminal()

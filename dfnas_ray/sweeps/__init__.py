@@ -1,1 +1,1 @@
-"""What a sweep over synthesis settings varies, and what it is judged by; `distributed.sweep` runs it."""
+"""What a sweep over synthesis settings varies, and what it is judged by; `execution.ray.sweep` runs it."""

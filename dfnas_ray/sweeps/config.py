@@ -8,8 +8,8 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from dfnas_ray.config.dotted import set_dotted
 from dfnas_ray.datasets import DatasetConfig
-from dfnas_ray.dotted import set_dotted
 from dfnas_ray.errors import ConfigError
 from dfnas_ray.sweeps.objectives import OBJECTIVES, Direction
 from dfnas_ray.sweeps.ranges import Parameter, Range

@@ -31,7 +31,7 @@ from dfnas_ray import load_experiment
 from dfnas_ray.algorithms.base import SCORE, SearchProblem, SearchState
 from dfnas_ray.algorithms.config import Trial
 from dfnas_ray.algorithms.stand_alone import StandAloneScorer
-from dfnas_ray.experiment import ExperimentConfig
+from dfnas_ray.config.experiment import ExperimentConfig
 from dfnas_ray.ops.latency import device_name
 from dfnas_ray.ranking.config import BenchmarkConfig
 from dfnas_ray.ranking.table import read_table

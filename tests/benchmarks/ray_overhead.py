@@ -20,9 +20,9 @@ import ray
 import torch
 
 from dfnas_ray import load_experiment
-from dfnas_ray.distributed.board import ProgressBoard
-from dfnas_ray.distributed.runtime import RayRuntime
-from dfnas_ray.distributed.synthesis_pool import ShardJob, _SynthesisActor
+from dfnas_ray.execution.ray.board import ProgressBoard
+from dfnas_ray.execution.ray.cluster import RayRuntime
+from dfnas_ray.execution.ray.synthesis_pool import ShardJob, _SynthesisActor
 from dfnas_ray.storage.location import Location
 from dfnas_ray.synthesis.inversion import Inverter
 from dfnas_ray.synthesis.shard import synthesize_shard

@@ -23,9 +23,9 @@ import psutil
 import ray
 import torch
 
-from dfnas_ray.distributed.config import ClusterConfig
-from dfnas_ray.distributed.runtime import RayRuntime
-from dfnas_ray.distributed.synthesis_pool import run_pool
+from dfnas_ray.config.cluster import ClusterConfig
+from dfnas_ray.execution.ray.cluster import RayRuntime
+from dfnas_ray.execution.ray.synthesis_pool import run_pool
 from dfnas_ray.ops.latency import device_name
 
 

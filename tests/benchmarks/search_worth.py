@@ -31,7 +31,7 @@ from torch import nn
 from dfnas_ray import load_experiment, synthesize
 from dfnas_ray.algorithms.base import SCORE, SearchProblem, SearchState
 from dfnas_ray.algorithms.stand_alone import StandAloneScorer
-from dfnas_ray.experiment import ExperimentConfig
+from dfnas_ray.config.experiment import ExperimentConfig
 from dfnas_ray.ops.latency import device_name
 from dfnas_ray.search_spaces.base import Genotype, SearchSpace
 from dfnas_ray.seeding import derive_seed, numpy_generator, seed_everything

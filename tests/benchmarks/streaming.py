@@ -28,10 +28,10 @@ import ray
 import torch
 
 from dfnas_ray import load_experiment, stages
-from dfnas_ray.distributed.runtime import RayRuntime
-from dfnas_ray.experiment import ExperimentConfig
+from dfnas_ray.config.experiment import ExperimentConfig
+from dfnas_ray.execution.ray.cluster import RayRuntime
 from dfnas_ray.ops.latency import device_name
-from dfnas_ray.pipeline import Pipeline
+from dfnas_ray.workflow.pipeline import Pipeline
 
 ROOT = Path(__file__).parents[2]
 SHORT = [

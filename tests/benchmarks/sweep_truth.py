@@ -25,13 +25,13 @@ from scipy.stats import spearmanr
 
 from dfnas_ray import load_experiment
 from dfnas_ray.ops.latency import device_name
-from dfnas_ray.pipeline import Pipeline
 from dfnas_ray.seeding import derive_seed, seed_everything
 from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.shards import SyntheticImages, decode_shard, read_info
 from dfnas_ray.sweeps.measure import proxy_architecture, train_student
 from dfnas_ray.sweeps.record import trial_folder
 from dfnas_ray.training.evaluation import evaluate_networks
+from dfnas_ray.workflow.pipeline import Pipeline
 
 CPU = torch.device("cpu")
 

@@ -12,7 +12,7 @@ import psutil
 import pytest
 from undisturbed import assert_undisturbed
 
-from dfnas_ray.pipeline import Pipeline
+from dfnas_ray.workflow.pipeline import Pipeline
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 

@@ -12,7 +12,7 @@ import yaml
 from ray_heads import Node, end, ray_head
 from undisturbed import assert_undisturbed
 
-from dfnas_ray.pipeline import Pipeline
+from dfnas_ray.workflow.pipeline import Pipeline
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -13,8 +13,8 @@ from pyarrow import fs
 from s3_server import S3Server, s3_server
 from undisturbed import assert_undisturbed
 
-from dfnas_ray.pipeline import Pipeline
 from dfnas_ray.storage.location import Location
+from dfnas_ray.workflow.pipeline import Pipeline
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 

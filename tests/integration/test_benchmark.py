@@ -9,12 +9,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from dfnas_ray.benchmarking import benchmark
-from dfnas_ray.distributed import ranking as rankings
+from dfnas_ray.config.experiment import make_experiment
 from dfnas_ray.errors import DfnasError
-from dfnas_ray.experiment import make_experiment
-from dfnas_ray.pipeline import Pipeline
+from dfnas_ray.execution.ray import ranking as rankings
 from dfnas_ray.search_spaces import NASBench201Config
+from dfnas_ray.workflow.benchmark import benchmark
+from dfnas_ray.workflow.pipeline import Pipeline
 
 pytestmark = pytest.mark.ray
 

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from dfnas_ray.distributed.board import ProgressBoard, _Board
+from dfnas_ray.execution.ray.board import ProgressBoard, _Board
 
 pytestmark = pytest.mark.ray
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from dfnas_ray.distributed.builder_code import check_builder
-from dfnas_ray.distributed.config import ClusterConfig
+from dfnas_ray.config.cluster import ClusterConfig
 from dfnas_ray.errors import ClusterError
+from dfnas_ray.execution.ray.builder_code import check_builder
 
 pytestmark = pytest.mark.ray
 

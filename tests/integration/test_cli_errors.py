@@ -16,7 +16,7 @@ from jsonschema import Draft202012Validator
 
 from dfnas_ray.cli import console
 from dfnas_ray.cli.main import main
-from dfnas_ray.experiment import ExperimentConfig, load_experiment
+from dfnas_ray.config.experiment import ExperimentConfig, load_experiment
 from dfnas_ray.teachers.digits import DigitsCNN
 
 pytestmark = pytest.mark.timeout(120)
@@ -364,7 +364,7 @@ def test_a_dashboard_that_is_not_there_is_reported_at_once(submit_refused):
 
 
 def test_a_dashboard_that_never_answers_is_not_waited_for(submit_refused, listening, monkeypatch):
-    monkeypatch.setattr("dfnas_ray.distributed.jobs._ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr("dfnas_ray.execution.ray.dashboard._ANSWER_SECONDS", 0.5)
     assert "timed out" in submit_refused(listening(None))
 
 
@@ -401,8 +401,10 @@ def test_ctrl_c_while_following_says_that_the_job_goes_on(dfnas, monkeypatch):
     def interrupted(self, job_id, write):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("dfnas_ray.distributed.jobs.Dashboard.__init__", lambda self, url: setattr(self, "url", url))
-    monkeypatch.setattr("dfnas_ray.distributed.jobs.Dashboard.follow", interrupted)
+    monkeypatch.setattr(
+        "dfnas_ray.execution.ray.dashboard.Dashboard.__init__", lambda self, url: setattr(self, "url", url)
+    )
+    monkeypatch.setattr("dfnas_ray.execution.ray.dashboard.Dashboard.follow", interrupted)
     code, _, err = dfnas("jobs", "logs", "x-1", "--follow", "--dashboard", "http://head:8265")
     assert code == 130
     assert "Job x-1 goes on. Watch it: dfnas jobs logs x-1 --follow --dashboard http://head:8265" in err

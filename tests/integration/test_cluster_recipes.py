@@ -19,7 +19,7 @@ from jsonschema import Draft202012Validator, ValidationError
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray_heads import REPOSITORY, end, plain_environment
 
-from dfnas_ray.submission import prepare
+from dfnas_ray.submission.prepare import prepare
 
 CLUSTER = REPOSITORY / "cluster"
 LAUNCHER = ["aws.yaml", "gcp.yaml"]

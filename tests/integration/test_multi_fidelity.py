@@ -13,16 +13,16 @@ import torch
 from dfnas_ray.algorithms.config import Trial
 from dfnas_ray.algorithms.multi_fidelity import MultiFidelityConfig
 from dfnas_ray.algorithms.stand_alone import CandidateTraining
-from dfnas_ray.distributed import multi_fidelity
-from dfnas_ray.distributed.board import ProgressBoard
-from dfnas_ray.distributed.search_trials import SearchJob, make_batches
-from dfnas_ray.experiment import make_experiment
-from dfnas_ray.pipeline import Pipeline
+from dfnas_ray.config.experiment import make_experiment
+from dfnas_ray.execution.ray import multi_fidelity
+from dfnas_ray.execution.ray.board import ProgressBoard
+from dfnas_ray.execution.ray.search_trials import SearchJob, make_batches
 from dfnas_ray.search_spaces import NASBenchMacroConfig
 from dfnas_ray.seeding import derive_seed, fixed_threads
 from dfnas_ray.storage.arrivals import WholeSet
 from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.shards import SyntheticImages
+from dfnas_ray.workflow.pipeline import Pipeline
 
 pytestmark = pytest.mark.ray
 

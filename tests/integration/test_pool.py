@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from dfnas_ray.distributed.synthesis_pool import run_pool
 from dfnas_ray.errors import ClusterError
+from dfnas_ray.execution.ray.synthesis_pool import run_pool
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(90)]
 

@@ -14,10 +14,10 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from dfnas_ray.config.experiment import make_experiment
 from dfnas_ray.errors import ClusterError, DfnasError
-from dfnas_ray.experiment import make_experiment
-from dfnas_ray.pipeline import Pipeline
 from dfnas_ray.storage.shards import SyntheticImages
+from dfnas_ray.workflow.pipeline import Pipeline
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
 

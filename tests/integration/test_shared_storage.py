@@ -8,11 +8,11 @@ import pyarrow.fs as fs
 import pytest
 import ray
 
-from dfnas_ray.distributed import shared_storage
-from dfnas_ray.distributed.shared_storage import SharedStorage, check_seen
 from dfnas_ray.errors import ClusterError
-from dfnas_ray.pipeline import Pipeline
+from dfnas_ray.execution.ray import shared_storage
+from dfnas_ray.execution.ray.shared_storage import SharedStorage, check_seen
 from dfnas_ray.storage.location import Location
+from dfnas_ray.workflow.pipeline import Pipeline
 
 pytestmark = pytest.mark.ray
 

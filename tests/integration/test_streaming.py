@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from dfnas_ray import stages
 from dfnas_ray.errors import ClusterError, DfnasError, SynthesisError
-from dfnas_ray.pipeline import Pipeline
+from dfnas_ray.workflow import stages
+from dfnas_ray.workflow.pipeline import Pipeline
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import optuna
 import pytest
 
+from dfnas_ray.config.experiment import load_experiment, make_experiment
 from dfnas_ray.errors import DfnasError
-from dfnas_ray.experiment import load_experiment, make_experiment
-from dfnas_ray.pipeline import Pipeline
-from dfnas_ray.tuning import sweep
+from dfnas_ray.workflow.pipeline import Pipeline
+from dfnas_ray.workflow.sweep import sweep
 
 pytestmark = pytest.mark.ray
 
@@ -195,7 +195,7 @@ def test_a_sweep_that_was_killed_ends_as_the_undisturbed_one(ray_cluster, tiny_v
 def test_a_trial_whose_process_keeps_dying_is_gone_on_with_by_the_next_command(ray_cluster, tiny_values, tmp_path):
     settings = {"settings": COEFFICIENT, "objectives": ["domain_gap"], "concurrency": 1, "trials": 2}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dfnas_ray.distributed.sweep._trial", lambda *given, **shared: os._exit(1))
+        patch.setattr("dfnas_ray.execution.ray.sweep._trial", lambda *given, **shared: os._exit(1))
         values = {**tiny_values(), "cluster": {**tiny_values().get("cluster", {}), "synthesis": {"attempts": 1}}}
         with pytest.raises(DfnasError, match=r"2 of the sweep's trials failed 1 times.*run the same command again"):
             run(values, tmp_path, **settings)

@@ -2,9 +2,9 @@
 
 import pytest
 
-from dfnas_ray.benchmarking import plan
+from dfnas_ray.config.experiment import make_experiment
 from dfnas_ray.errors import ConfigError
-from dfnas_ray.experiment import make_experiment
+from dfnas_ray.workflow.benchmark import plan
 
 
 def experiment(search=None, **benchmark):

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from dfnas_ray.algorithms.proxyless import LatencyTermConfig
+from dfnas_ray.config.experiment import make_experiment
 from dfnas_ray.errors import ConfigError
-from dfnas_ray.experiment import make_experiment
-from dfnas_ray.pipeline import Pipeline
 from dfnas_ray.search_spaces import NASBench201Config, NASBenchMacroConfig, latency
 from dfnas_ray.search_spaces.latency import load_latency_table, measure_latency_table
 from dfnas_ray.teachers.base import freeze_teacher
 from dfnas_ray.teachers.digits import DigitsCNN
+from dfnas_ray.workflow.pipeline import Pipeline
 
 SPACE = NASBench201Config(channels=4, cells_per_stage=2).space((1, 16, 16), 10)
 CPU = torch.device("cpu")

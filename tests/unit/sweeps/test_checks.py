@@ -3,10 +3,10 @@
 import pytest
 from torch import nn
 
+from dfnas_ray.config.experiment import make_experiment
 from dfnas_ray.errors import ConfigError
-from dfnas_ray.experiment import make_experiment
 from dfnas_ray.sweeps.checks import check_settings
-from dfnas_ray.tuning import check_ranges
+from dfnas_ray.workflow.sweep import check_ranges
 
 LR = {"synthesis.lr": {"uniform": [0.1, 1]}}
 SMALL = {"images_per_shard": 20, "batch_size": 10, "num_shards": 2, "canvas_margin": 2, "warmup_steps": 0}

@@ -10,7 +10,7 @@ import pytest
 from optuna.samplers import CmaEsSampler
 from optuna.storages import RDBStorage
 
-from dfnas_ray.experiment import make_experiment
+from dfnas_ray.config.experiment import make_experiment
 from dfnas_ray.sweeps.samplers import ReplayedCmaEs, make_sampler, propose
 
 SETTINGS = {

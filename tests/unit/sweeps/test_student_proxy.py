@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
+from dfnas_ray.config.experiment import make_experiment
 from dfnas_ray.errors import DfnasError
-from dfnas_ray.experiment import make_experiment
 from dfnas_ray.search_spaces import NASBenchMacroConfig
 from dfnas_ray.storage.shards import SyntheticImages
 from dfnas_ray.sweeps.measure import Examination, Judge, logit_correlation, proxy_architecture, student_proxy

@@ -2,8 +2,8 @@
 
 import pytest
 
+from dfnas_ray.config.experiment import make_experiment
 from dfnas_ray.errors import ConfigError
-from dfnas_ray.experiment import make_experiment
 
 WEIGHT = "synthesis.regularizers.bn_statistics.weight"
 

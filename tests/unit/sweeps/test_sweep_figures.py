@@ -13,7 +13,7 @@ from matplotlib.colors import to_rgb
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 
-from dfnas_ray.experiment import make_experiment
+from dfnas_ray.config.experiment import make_experiment
 from dfnas_ray.report.sweep_figures import break_at_dots, draw_parallel, draw_slices, sweep_figures
 
 DISTRIBUTIONS = {

@@ -1,0 +1,1 @@
+"""Settings: from YAML and overrides to one validated experiment."""

@@ -1,0 +1,204 @@
+"""An experiment: every setting of the whole path, from a YAML file and overrides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from dfnas_ray.algorithms.config import SearchConfig
+from dfnas_ray.config.cluster import ClusterConfig
+from dfnas_ray.config.dotted import list_settings, set_dotted
+from dfnas_ray.config.explain import explain
+from dfnas_ray.datasets import DatasetConfig
+from dfnas_ray.errors import ConfigError
+from dfnas_ray.ranking.config import BenchmarkConfig
+from dfnas_ray.search_spaces import SpaceConfig
+from dfnas_ray.storage.uri import refuse_secrets
+from dfnas_ray.sweeps.config import SweepConfig
+from dfnas_ray.synthesis.config import SynthesisConfig
+from dfnas_ray.teachers import TeacherConfig
+from dfnas_ray.training.config import RetrainingConfig
+
+
+class EvaluationConfig(BaseModel):
+    """The final test on real images; without a dataset the stage is left out."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dataset: DatasetConfig | None = Field(
+        None, description="Labelled real images. Nothing before this stage reads them."
+    )
+
+
+class ExperimentConfig(BaseModel):
+    """From a teacher's checkpoint to a searched, retrained and evaluated network."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field("experiment", pattern=r"^[\w.-]+$", description="Names the run directory and the report.")
+    run_dir: str | None = Field(None, description="Folder or URI of everything that is made; by default runs/NAME.")
+    seed: int = Field(0, ge=0, description="Root of all random numbers but the built-in teacher's.")
+    teacher: TeacherConfig
+    synthesis: SynthesisConfig = SynthesisConfig()
+    search: SearchConfig = SearchConfig()
+    retraining: RetrainingConfig = RetrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    sweep: SweepConfig | None = Field(None, description="Tuning of synthesis settings; read by `dfnas sweep` alone.")
+    benchmark: BenchmarkConfig | None = Field(
+        None, description="Rankings against true accuracies; read by `dfnas benchmark` alone."
+    )
+    cluster: ClusterConfig = ClusterConfig()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for space in self.search.space:
+            for setting, supported in (
+                ("auxiliary_weight", space.has_auxiliary_classifier),
+                ("drop_path", space.has_drop_path),
+            ):
+                value = getattr(self.retraining, setting)
+                if value and not supported:
+                    raise ValueError(
+                        f"retraining.{setting} ({value}) does nothing for networks of {space.kind}. Set it to 0."
+                    )
+        start, shards = self.search.start_after_shards, self.synthesis.num_shards
+        if start is not None and start > shards:
+            raise ValueError(
+                f"search.start_after_shards ({start}) is more than synthesis.num_shards ({shards}): the search would never "
+                f"start. Set it to {shards} or less, or to null to wait for all."
+            )
+        workers, resources = self.retraining.num_workers, self.cluster.retraining
+        # Above 0.5, or each on its own node, no two are ever on one GPU.
+        if workers > 1 and 0 < resources.gpus <= 0.5 and resources.placement != "STRICT_SPREAD":
+            raise ValueError(
+                f"cluster.retraining.gpus ({resources.gpus:g}) lets the workers of retraining.num_workers ({workers}) share a "
+                "GPU, on which NCCL refuses to average their gradients. Set cluster.retraining.gpus to 1, or to 0 to train on "
+                "CPUs, or retraining.num_workers to 1."
+            )
+        return self
+
+    @property
+    def run_directory(self) -> str:
+        """Where everything goes."""
+        return self.run_dir or f"runs/{self.name}"
+
+
+def load_experiment(path: str | Path, overrides: Iterable[str] = ()) -> ExperimentConfig:
+    """Read a YAML file, apply ``dotted.key=value`` overrides, and validate the whole.
+
+    Raises:
+        ConfigError: the file is missing or is no YAML mapping, or a setting is wrong (names it, its value and the
+            remedy).
+        StorageError: a setting is a URI that may hold a credential.
+    """
+    file = Path(path).expanduser()
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The experiment file {file} cannot be read: {error}") from error
+    try:
+        values = yaml.load(text, _UniqueKeyLoader)  # a SafeLoader
+    except yaml.YAMLError as error:
+        raise ConfigError(f"The experiment file {file} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(
+            f"The experiment file {file} must be a mapping with at least a teacher, such as `teacher: digits`."
+        )
+    return make_experiment(values, overrides)
+
+
+def make_experiment(values: Mapping[str, Any], overrides: Iterable[str] = ()) -> ExperimentConfig:
+    """Validate settings given as nested mappings, after applying ``dotted.key=value`` overrides.
+
+    Raises:
+        ConfigError: as `load_experiment`.
+        StorageError: likewise.
+    """
+    merged = dict(values)
+    for override in overrides:
+        merged = _override(merged, override)
+    config = _validate(merged)
+    for setting in list_settings(config):
+        if isinstance(setting.value, str) and "://" in setting.value:
+            refuse_secrets(setting.value, setting.path)
+    if config.sweep is not None:
+        _check_sweep(merged, config.sweep)
+    return config
+
+
+def _validate(values: Mapping[str, Any]) -> ExperimentConfig:
+    try:
+        return ExperimentConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(explain(error, values, ExperimentConfig)) from error
+
+
+def _check_sweep(values: Mapping[str, Any], sweep: SweepConfig) -> None:
+    """Try the ends of every range, one at a time: a wrong path or value is found before the first trial."""
+    base = {name: value for name, value in values.items() if name != "sweep"}
+    if isinstance(base.get("search"), Mapping):  # trials, which search nothing, may have fewer shards
+        base["search"] = {name: value for name, value in base["search"].items() if name != "start_after_shards"}
+    for path, value in sweep.fixed.items():
+        base = set_dotted(base, path, value, f"sweep.fixed.{path}")
+    _try(base, "sweep.fixed")
+    for path, range_ in sweep.settings.items():
+        for limit in range_.limits:
+            where = f"sweep.settings.{path} at {limit!r}"
+            _try(set_dotted(base, path, limit, where), where)
+    if sweep.pruning is not None:
+        most = sweep.most_rounds(_validate(base).synthesis)
+        if sweep.pruning.min_rounds >= most:
+            raise ConfigError(
+                f"sweep.pruning.min_rounds ({sweep.pruning.min_rounds}) must be below the {most} rounds that a trial makes in "
+                "all its shards: nobody could be stopped before the end. Lower it, or raise synthesis.rounds or "
+                "synthesis.num_shards."
+            )
+
+
+def _try(values: Mapping[str, Any], where: str) -> None:
+    try:
+        _validate(values)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def make_space_config(values: Mapping[str, Any], overrides: Iterable[str] = ()) -> SpaceConfig:
+    """Validate the settings of a search space alone, after applying ``dotted.key=value`` overrides.
+
+    Raises:
+        ConfigError: as `load_experiment`.
+    """
+    nested = [f"search.space.{override}" for override in overrides]
+    return make_experiment({"teacher": "digits", "search": {"space": dict(values)}}, nested).search.space[0]
+
+
+def dump_experiment(config: ExperimentConfig) -> str:
+    """Return the resolved experiment as YAML, which `load_experiment` reads back to an equal one."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, width=120)
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """Refuses a key that is given twice, where plain YAML would drop the first."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Check, then construct."""
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is given twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def _override(values: dict[str, Any], override: str) -> dict[str, Any]:
+    path, equals, text = override.partition("=")
+    if not equals or not path:
+        raise ConfigError(f"--set {override!r} must have the form dotted.key=value, such as synthesis.rounds=3.")
+    try:
+        value = yaml.load(text, _UniqueKeyLoader)  # a SafeLoader
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {path}: {text!r} is not a YAML value: {' '.join(str(error).split())}") from error
+    return set_dotted(values, path, value, f"--set {path}")

@@ -1,0 +1,1 @@
+"""Sending a command to a Ray cluster as a job."""

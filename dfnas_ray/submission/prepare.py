@@ -1,0 +1,148 @@
+"""What a command becomes when it is sent to a cluster: checked here first, so that a typo does not wait for machines."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dfnas_ray.algorithms.proxyless import LatencyTermConfig
+from dfnas_ray.config.dotted import Setting, list_settings
+from dfnas_ray.config.experiment import ExperimentConfig, load_experiment
+from dfnas_ray.datasets.parquet import ParquetConfig
+from dfnas_ray.datasets.torchvision_datasets import TorchvisionDatasetConfig
+from dfnas_ray.errors import ConfigError
+from dfnas_ray.ranking.config import BenchmarkConfig
+from dfnas_ray.submission.working_dir import WorkingDir
+from dfnas_ray.teachers import CheckpointTeacherConfig
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A job that has been checked and can be sent."""
+
+    id: str
+    entrypoint: str
+    config: ExperimentConfig
+    working_dir: WorkingDir
+
+
+def prepare(
+    command: str, file: Path, overrides: Sequence[str] = (), root: Path | None = None, verbose: bool = False
+) -> Submission:
+    """Check an experiment, and what it needs on the cluster.
+
+    Args:
+        command: The subcommand of `dfnas` that the cluster runs.
+        file: The experiment file, below ``root``.
+        overrides: ``dotted.key=value``, as for the command itself.
+        root: What becomes the job's working directory; by default the present one.
+        verbose: Have the command show what Ray says.
+
+    Raises:
+        ConfigError: a setting is wrong, lacks what the command needs, or names a file that would not be where the job
+            looks for it.
+        TeacherError: the teacher has no checkpoint.
+    """
+    root = (root or Path.cwd()).resolve()
+    config = load_experiment(file, overrides)
+    if not root.is_dir():
+        raise ConfigError(f"--working-dir ({root}) is not a folder.")
+    absolute = Path(os.path.abspath(file.expanduser()))  # noqa: PTH100 - a link keeps the name that it is sent under
+    absolute = absolute if absolute.is_relative_to(root) else absolute.resolve()
+    if not absolute.is_relative_to(root):
+        raise ConfigError(
+            f"The experiment file {file} is not below {root}, and only what is there is sent. Submit from a folder "
+            "above the file, or name that folder with --working-dir."
+        )
+    _check_needed(command, config)
+    _check_run_dir(config)
+    working_dir = WorkingDir.collect(root, leave_out=[root / config.run_directory])
+    name = absolute.relative_to(root)
+    if not working_dir.holds(name):
+        raise ConfigError(f"The experiment file {file} is not sent: {_LEFT_OUT}.")
+    _check_paths(command, config, root, working_dir)
+    words = ["python", "-m", "dfnas_ray", command, name.as_posix()]
+    for override in (*overrides, "cluster.address=auto"):
+        words += ["--set", override]
+    words += ["--verbose"] if verbose else []
+    return Submission(_job_id(config.name), shlex.join(words), config, working_dir)
+
+
+_LEFT_OUT = "git ignores it, a .rayignore names it, it is a symbolic link, or it is in a folder that is never sent"
+
+
+_READERS = {
+    "search": ("run", "search", "retrain", "evaluate"),
+    "evaluation": ("run", "evaluate"),
+    "sweep": ("sweep",),
+    "benchmark": ("benchmark",),
+}
+"""The commands that read a section, where not all do."""
+
+_PATHS_AS_TEXT = ((ParquetConfig, "path"), (BenchmarkConfig, "table"), (LatencyTermConfig, "file"))
+"""Settings that are paths or URIs."""
+
+
+def _check_needed(command: str, config: ExperimentConfig) -> None:
+    """Refuse what the command itself would refuse as soon as it starts."""
+    from dfnas_ray.workflow.benchmark import benchmark_config  # bring everything: kept out of `dfnas --help`
+    from dfnas_ray.workflow.pipeline import evaluation_dataset
+    from dfnas_ray.workflow.sweep import sweep_config
+
+    if isinstance(config.teacher, CheckpointTeacherConfig):
+        config.teacher.file()
+    needed: dict[str, Callable[[ExperimentConfig], object]] = {
+        "evaluate": evaluation_dataset,
+        "sweep": sweep_config,
+        "benchmark": benchmark_config,
+    }
+    if command in needed:
+        needed[command](config)
+
+
+def _check_run_dir(config: ExperimentConfig) -> None:
+    where = config.run_directory
+    if "://" not in where and not Path(where).is_absolute():
+        raise ConfigError(
+            f"run_dir ({where}) is relative: on the cluster it would be in the job's working directory, which is "
+            "deleted after the job. Give a place that lasts and that all machines reach: --run-dir "
+            "s3://BUCKET/PREFIX, gs://..., or the absolute path of a shared folder."
+        )
+
+
+def _check_paths(command: str, config: ExperimentConfig, root: Path, working_dir: WorkingDir) -> None:
+    """Make sure that what the command reads is sent, if the settings name it by a relative path."""
+    for setting in list_settings(config):
+        path, name = _path(setting), setting.path
+        is_read = command in _READERS.get(name.partition(".")[0], (command,))
+        if path is None or not is_read or path.is_absolute() or working_dir.holds(path):
+            continue
+        if not (root / path).exists():
+            if isinstance(setting.owner, TorchvisionDatasetConfig):
+                continue  # may be downloaded there
+            raise ConfigError(
+                f"{name} ({path}) does not exist in {root}, which is what is sent to the cluster. Put it there, or where "
+                "the cluster's machines can read it and give the absolute path."
+            )
+        raise ConfigError(
+            f"{name} ({path}) is not sent: it is outside of {root}, {_LEFT_OUT}. Change that, or put it where the "
+            "cluster's machines can read it and give the absolute path."
+        )
+
+
+def _path(setting: Setting) -> Path | None:
+    """Return a setting's value if it is a path on this machine, or on the cluster's."""
+    value = setting.value
+    if isinstance(value, str) and (type(setting.owner), setting.field) in _PATHS_AS_TEXT and "://" not in value:
+        return Path(value)
+    return value if isinstance(value, Path) else None
+
+
+def _job_id(name: str) -> str:
+    plain = re.sub(r"[^A-Za-z0-9.-]+", "-", name).strip("-.")
+    return "-".join(filter(None, [plain, secrets.token_hex(4)]))

@@ -1,0 +1,151 @@
+"""What is checked before a job is sent, and what it then calls."""
+
+import re
+import shlex
+
+import pytest
+import yaml
+
+from dfnas_ray.errors import ConfigError, DfnasError
+from dfnas_ray.submission.prepare import prepare
+
+
+@pytest.fixture
+def project(tmp_path, tiny_values):
+    """A working directory with the tiny experiment."""
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "tiny.yaml").write_text(yaml.safe_dump(tiny_values()))
+    return tmp_path
+
+
+@pytest.fixture
+def refusal(project):
+    """Return a function that expects a refusal and gives its message."""
+
+    def message(*overrides: str, command: str = "run", run_dir: str = "/shared/run") -> str:
+        with pytest.raises(DfnasError) as raised:
+            prepare(command, project / "experiments/tiny.yaml", [*overrides, f"run_dir={run_dir}"], project)
+        return str(raised.value)
+
+    return message
+
+
+def test_the_job_calls_the_command_with_the_same_settings_on_its_own_cluster(project):
+    submission = prepare("search", project / "experiments/tiny.yaml", ["run_dir=/shared/a b"], project, verbose=True)
+    assert shlex.split(submission.entrypoint) == [
+        *("python", "-m", "dfnas_ray", "search", "experiments/tiny.yaml"),
+        *("--set", "run_dir=/shared/a b", "--set", "cluster.address=auto", "--verbose"),
+    ]
+    assert re.fullmatch(r"tiny-[0-9a-f]{8}", submission.id)
+    assert submission.working_dir.holds(project.joinpath("experiments/tiny.yaml").relative_to(project))
+
+
+def test_a_typo_is_found_here(refusal):
+    assert "Did you mean batch_size?" in refusal("synthesis.batchsize=3")
+
+
+def test_a_relative_run_directory_would_be_lost_with_the_job(refusal):
+    message = refusal(run_dir="runs/x")
+    assert "run_dir (runs/x) is relative" in message
+    assert "s3://" in message
+
+
+def test_a_password_in_the_run_directory_would_be_shown_on_the_dashboard(refusal):
+    message = refusal(run_dir="s3://key:canary@bucket/x")
+    assert "run_dir holds a password" in message
+    assert "canary" not in message
+
+
+def test_a_token_in_any_uri_would_be_shown_on_the_dashboard(refusal):
+    uri = "abfss://c@acct.dfs.core.windows.net/x?sig=canary"
+    assert "run_dir holds the parameter sig" in refusal(run_dir=uri)
+    assert "canary" not in refusal(run_dir=uri)
+    dataset = f"evaluation.dataset={{kind: parquet, path: '{uri}'}}"
+    assert "evaluation.dataset.path holds the parameter sig" in refusal(dataset, command="search")
+
+
+def test_an_experiment_that_git_ignores_is_not_sent(refusal, project):
+    (project / ".gitignore").write_text("experiments/\n")
+    assert "is not sent" in refusal()
+
+
+def test_an_experiment_outside_of_the_working_directory_is_refused(project):
+    with pytest.raises(ConfigError, match="--working-dir"):
+        prepare("run", project / "experiments/tiny.yaml", ["run_dir=/x"], project / "other")
+    (project / "other").mkdir()
+    with pytest.raises(ConfigError, match="is not below"):
+        prepare("run", project / "experiments/tiny.yaml", ["run_dir=/x"], project / "other")
+
+
+TEACHER = (
+    "teacher={kind: checkpoint, checkpoint: %s, builder: 'a:b', image_shape: [1, 16, 16], mean: [0.3], std: [0.3]}"
+)
+
+
+def test_a_teacher_without_its_checkpoint_is_refused_as_the_command_would(refusal):
+    assert "teacher.checkpoint is not set. Give the file" in refusal(TEACHER % "null")
+
+
+@pytest.mark.parametrize(
+    ("command", "override", "words"),
+    [
+        ("evaluate", "evaluation.dataset=null", "evaluation.dataset is not set"),
+        ("sweep", "sweep=null", "has no sweep section"),
+        ("benchmark", "benchmark=null", "has no benchmark section"),
+        ("benchmark", "benchmark={architectures: 3}", "benchmark.table is not set"),
+    ],
+)
+def test_what_a_command_would_refuse_as_soon_as_it_starts_is_refused_here(refusal, command, override, words):
+    assert words in refusal(override, command=command)
+
+
+def test_images_in_parquet_that_are_not_there_are_found_here_unless_the_command_does_not_read_them(refusal, project):
+    dataset = "evaluation.dataset={kind: parquet, path: %s}"
+    assert "evaluation.dataset.path (test.parquet) does not exist" in refusal(dataset % "test.parquet")
+    file = project / "experiments/tiny.yaml"
+    assert prepare("search", file, [dataset % "test.parquet", "run_dir=/shared/run"], project)
+    (project / "test.parquet").touch()
+    for path in ("test.parquet", "/shared/test.parquet", "s3://bucket/test.parquet"):
+        assert prepare("run", file, [dataset % path, "run_dir=/shared/run"], project)
+
+
+def test_a_checkpoint_that_is_not_there_is_found_here(refusal):
+    assert "teacher.checkpoint (nets/x.pt) does not exist" in refusal(TEACHER % "nets/x.pt")
+
+
+def test_a_checkpoint_that_git_ignores_is_named(refusal, project):
+    (project / "x.pt").touch()
+    (project / ".gitignore").write_text("*.pt\n")
+    message = refusal(TEACHER % "x.pt")
+    assert "teacher.checkpoint (x.pt) is not sent" in message
+    assert "absolute path" in message
+
+
+@pytest.mark.parametrize("path", ["x.pt", "/shared/x.pt"])
+def test_a_checkpoint_that_is_sent_or_on_shared_storage_is_accepted(project, path):
+    (project / "x.pt").touch()
+    file = project / "experiments/tiny.yaml"
+    assert prepare("run", file, [TEACHER % path, "run_dir=/shared/run"], project)
+
+
+def test_a_table_that_is_not_there_is_found_here(refusal, project):
+    message = refusal("benchmark.table=nb201.csv", command="benchmark")
+    assert "benchmark.table (nb201.csv) does not exist" in message
+    (project / "nb201.csv").touch()
+    file = project / "experiments/tiny.yaml"
+    for table in ("nb201.csv", "/shared/nb201.csv", "s3://bucket/nb201.csv"):
+        assert prepare("benchmark", file, [f"benchmark.table={table}", "run_dir=/shared/run"], project)
+
+
+def test_a_latency_table_that_is_not_there_is_found_here(refusal, project):
+    table = "search.algorithm={kind: proxyless, cost: {kind: latency, file: t.json}}"
+    assert "search.algorithm.cost.file (t.json) does not exist" in refusal(table)
+    file = project / "experiments/tiny.yaml"
+    assert prepare("synthesize", file, [table, "run_dir=/shared/run"], project)
+    (project / "t.json").touch()
+    assert prepare("search", file, [table, "run_dir=/shared/run"], project)
+
+
+def test_a_dataset_that_torchvision_may_download_there_need_not_be_here(project):
+    dataset = "evaluation.dataset={kind: torchvision, name: CIFAR10, arguments: {download: true}}"
+    assert prepare("run", project / "experiments/tiny.yaml", [dataset, "run_dir=/shared/run"], project)
