@@ -21,6 +21,7 @@ from PIL import Image
 
 from dfnas_ray.errors import ShardError, StorageError
 from dfnas_ray.storage.location import Location
+from dfnas_ray.storage.manifest import Manifest, ManifestEntry
 from dfnas_ray.storage.retries import with_retries
 
 Ids = np.ndarray[Any, np.dtype[np.uint64]]
@@ -156,9 +157,9 @@ def sha256(data: bytes | memoryview) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def manifest_entry(shard: int, data: bytes | memoryview, rows: int) -> dict[str, Any]:
+def manifest_entry(shard: int, data: bytes | memoryview, rows: int) -> ManifestEntry:
     """Return what the manifest says about one shard."""
-    return {"shard": shard, "file": shard_name(shard), "rows": rows, "bytes": len(data), "sha256": sha256(data)}
+    return ManifestEntry(shard=shard, file=shard_name(shard), rows=rows, bytes=len(data), sha256=sha256(data))
 
 
 def read_info(location: Location) -> ShardInfo:
@@ -205,20 +206,20 @@ def decode_shard(data: bytes, key: str, where: str) -> tuple[ShardInfo, Syntheti
         raise _unreadable(where, error) from error
 
 
-def load_shards(folder: Location, manifest: dict[str, Any]) -> SyntheticImages:
+def load_shards(folder: Location, manifest: Manifest) -> SyntheticImages:
     """Load every shard that the manifest lists, in order.
 
     Raises:
         ShardError: a shard is missing or is not, byte for byte, the one that was committed (says which).
     """
     parts = []
-    for entry in manifest["shards"]:
-        location = folder / entry["file"]
+    for entry in manifest.shards:
+        location = folder / entry.file
         if not location.exists():
             raise ShardError(f"Shard {location} is missing. {_REMEDY}")
         data = location.read_bytes()
-        _, images = decode_shard(data, manifest["key"], str(location))
-        if sha256(data) != entry["sha256"]:
+        _, images = decode_shard(data, manifest.key, str(location))
+        if sha256(data) != entry.sha256:
             raise ShardError(f"Shard {location} has changed since it was made. {_REMEDY}")
         parts.append(images)
     return SyntheticImages.concatenate(parts)
