@@ -15,9 +15,9 @@ import dfnas_ray
 from dfnas_ray.cli.console import Terminal, err, out
 from dfnas_ray.cli.jobs import DashboardUrl, follow
 from dfnas_ray.cli.options import ExperimentFile, Overrides, RunDirectory, Verbose, read_overrides
+from dfnas_ray.errors import printable
 from dfnas_ray.execution.ray.dashboard import DEFAULT_DASHBOARD, Dashboard
 from dfnas_ray.submission.prepare import Submission, prepare
-from dfnas_ray.submission.working_dir import printable
 
 _FIRST_FILES = 20
 """So many files are listed before they are sent."""

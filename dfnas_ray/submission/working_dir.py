@@ -20,7 +20,7 @@ from typing import Any
 from pathspec import GitIgnoreSpec
 
 import dfnas_ray
-from dfnas_ray.errors import ClusterError, ConfigError
+from dfnas_ray.errors import ClusterError, ConfigError, printable
 from dfnas_ray.submission.private_names import CREDENTIALS
 
 _MEBI = 2**20
@@ -124,11 +124,6 @@ class WorkingDir:
                 "the job does not need in a .rayignore, and put large files where the cluster's machines can read them."
             )
         return archive
-
-
-def printable(name: str) -> str:
-    """Return a file's name as any terminal can show it."""
-    return name if name.isprintable() else ascii(name)
 
 
 def _first(names: Sequence[str]) -> str:
