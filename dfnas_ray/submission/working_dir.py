@@ -213,14 +213,8 @@ def _tracked(root: Path) -> tuple[list[str], str]:
     """Return the names of the files that git tracks below ``root``; if there are none in a checkout, why."""
     if not any((folder / ".git").exists() for folder in (root, *root.parents)):
         return [], ""
-    command = [
-        "git",
-        "-c",
-        "core.fsmonitor=false",
-        "ls-files",
-        "-z",
-        "--recurse-submodules",
-    ]  # starts no other programs
+    # its own setting fsmonitor would start a program
+    command = ["git", "-c", "core.fsmonitor=false", "ls-files", "-z", "--recurse-submodules"]
     environment = {name: value for name, value in os.environ.items() if name not in _GIT_PLACES}
     names, problem = [], "git tracks no file there"
     try:
