@@ -14,7 +14,7 @@ from dfnas_ray.execution.base import Crew, Shared, Work
 from dfnas_ray.progress import Board
 from dfnas_ray.storage.location import JsonObject
 from dfnas_ray.storage.manifest import Manifest, ManifestEntry
-from dfnas_ray.storage.shards import SyntheticImages, decode_shard, manifest_entry, shard_name
+from dfnas_ray.storage.shards import SyntheticImages, decode_shard, manifest_entry, shard_name, verify_entry
 from dfnas_ray.synthesis.checks import check_synthesis
 from dfnas_ray.synthesis.inversion import Inverter
 from dfnas_ray.synthesis.job import ShardJob
@@ -210,6 +210,8 @@ class Synthesis(Stage[SynthesisRecord]):
                 continue
             data = file.read_bytes()
             try:
+                if shard in expected:
+                    verify_entry(data, expected[shard], str(file))  # before anything of it is decoded
                 info, images = decode_shard(data, self.dir.key, str(file))
             except ShardError as error:
                 listener.say(str(error))

@@ -20,6 +20,7 @@ from dfnas_ray.storage.shards import (
     manifest_entry,
     read_info,
     shard_name,
+    verify_entry,
 )
 
 KEY = "a" * 64
@@ -148,6 +149,31 @@ def test_any_altered_byte_is_refused_by_the_manifest(tmp_path):
         file.write_bytes(bytes(altered))
         with pytest.raises(ShardError, match=rf"{file.path} .*again replaces it"):
             load_shards(folder, manifest)
+
+
+def test_bytes_are_compared_with_the_manifest_before_anything_is_decoded(tmp_path, monkeypatch):
+    folder, manifest = store(tmp_path, 0)
+    monkeypatch.setattr("dfnas_ray.storage.shards.decode_shard", lambda *_: pytest.fail("decoded"))
+    (folder / shard_name(0)).write_bytes(b"another file")
+    with pytest.raises(ShardError, match=rf"{shard_name(0)} has changed since it was made\..*again replaces it"):
+        load_shards(folder, manifest)
+
+
+def test_verify_entry_accepts_the_bytes_that_were_committed_alone():
+    data = make_shard()[0]
+    entry = manifest_entry(0, data, 8)
+    verify_entry(data, entry, "here")
+    with pytest.raises(ShardError, match="Shard here has changed"):
+        verify_entry(data + b"x", entry, "here")
+
+
+def test_a_shard_with_columns_of_another_type_is_refused():
+    table = pq.read_table(pa.BufferReader(make_shard()[0]))
+    for name, values in (("label", ["x"] * 8), ("round", [0.5] * 8), ("logits", [1] * 8), ("image", [1] * 8)):
+        buffer = io.BytesIO()
+        pq.write_table(table.set_column(table.column_names.index(name), name, pa.array(values)), buffer)
+        with pytest.raises(ShardError, match=r"Shard here .*again replaces it"):
+            decode_shard(buffer.getvalue(), KEY, "here")
 
 
 def test_a_missing_shard_is_named(tmp_path):
