@@ -34,7 +34,7 @@ class SuccessiveHalving(SearchAlgorithm):
         for name, value in (("proposals", "tpe"), ("scheduler", "hyperband")):
             if getattr(config, name) == value:
                 raise ConfigError(
-                    f"search.algorithm.{name} ({value}) needs Ray: set cluster.address to local, or leave it out."
+                    f"search.algorithm.{name} ({value}) needs Ray Tune: set cluster.address to local, or leave it out."
                 )
         if given is None:
             problem.space.check_limit(problem.max_macs)

@@ -10,6 +10,7 @@ from PIL import Image
 
 from dfnas_ray.errors import ShardError, StorageError
 from dfnas_ray.storage.location import Location
+from dfnas_ray.storage.manifest import Manifest
 from dfnas_ray.storage.shards import (
     ROW_GROUP_SIZE,
     ShardInfo,
@@ -42,7 +43,7 @@ def store(folder, *shards):
         data, images, _ = make_shard(shard, seed=shard)
         (location / shard_name(shard)).write_bytes(data)
         entries.append(manifest_entry(shard, data, len(images)))
-    return location, {"key": KEY, "shards": entries}
+    return location, Manifest(key=KEY, shards=tuple(entries))
 
 
 def test_a_shard_has_the_same_bytes_whenever_it_is_made():
@@ -193,7 +194,7 @@ def test_a_good_shard_under_the_name_of_another_is_refused(tmp_path):
 def test_ids_do_not_depend_on_which_shards_are_loaded(tmp_path):
     folder, manifest = store(tmp_path, 0, 1, 2)
     everything = load_shards(folder, manifest)
-    alone = load_shards(folder, {**manifest, "shards": manifest["shards"][2:]})
+    alone = load_shards(folder, manifest.model_copy(update={"shards": manifest.shards[2:]}))
     assert len(everything) == 24
     assert len(set(everything.ids.tolist())) == 24
     assert alone.ids.tolist() == [2 * 2**32 + row for row in range(8)]
