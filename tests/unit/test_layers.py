@@ -9,8 +9,8 @@ import dfnas_ray
 
 ROOT = Path(dfnas_ray.__file__).parent
 FLOORS = [
-    "errors", "config.dotted", "config.explain", "config.cluster", "seeding", "progress", "storage", "ops", "datasets",
-    "teachers", "synthesis", "search_spaces", "training", "algorithms", "sweeps", "ranking", "config.experiment",
+    "errors", "config.code", "config.registry", "config.member", "config.dotted", "config.explain", "config.cluster", "seeding", "progress", "storage", "ops", "datasets",
+    "teachers", "synthesis", "search_spaces", "training", "algorithms", "sweeps", "ranking", "config.experiment", "config.imports",
     "execution", "report", "workflow", "submission", "cli", "__main__",
 ]  # fmt: skip
 FACADE = ROOT / "__init__.py"  # the public names, loaded when they are asked for

@@ -7,9 +7,9 @@ from typing import Literal, NamedTuple
 
 from dfnas_ray.algorithms.base import Measurement
 from dfnas_ray.algorithms.zero_cost.az_nas import EXPRESSIVITY, PROGRESSIVITY, TRAINABILITY, az_nas, entropies
-from dfnas_ray.algorithms.zero_cost.candidate import Candidate
 from dfnas_ray.algorithms.zero_cost.naswot import naswot
 from dfnas_ray.algorithms.zero_cost.synflow import synflow
+from dfnas_ray.algorithms.zero_cost.untrained import UntrainedNetwork
 from dfnas_ray.algorithms.zero_cost.zico import zico
 
 ProxyName = Literal["parameters", "macs", "synflow", "naswot", "zico", "az_nas", "expressivity"]
@@ -25,7 +25,7 @@ class Proxy(NamedTuple):
     """
 
     figures: tuple[str, ...]
-    measure: Callable[[Candidate], Measurement]
+    measure: Callable[[UntrainedNetwork], Measurement]
     looks_at: Literal["nothing", "probe", "images"]
 
 

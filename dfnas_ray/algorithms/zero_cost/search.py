@@ -13,8 +13,8 @@ from torch import Tensor
 from dfnas_ray.algorithms.base import BaseAlgorithmConfig, Measurement, SearchProblem
 from dfnas_ray.algorithms.evolution import Evolution, EvolutionarySearch, EvolutionConfig
 from dfnas_ray.algorithms.ranks import add_up_ranks
-from dfnas_ray.algorithms.zero_cost.candidate import Candidate, initialize
 from dfnas_ray.algorithms.zero_cost.proxies import PROXIES, ProxyName
+from dfnas_ray.algorithms.zero_cost.untrained import UntrainedNetwork, initialize
 from dfnas_ray.search_spaces.base import Genotype, SearchSpace
 from dfnas_ray.seeding import derive_seed, seed_everything, torch_generator
 from dfnas_ray.training.batches import Batch
@@ -111,7 +111,7 @@ class ZeroCostScorer:
         network = self.space.build(genotype)
         initialize(network)  # on the CPU: devices draw differently
         network = network.to(self.batches[0].images.device).to(memory_format=torch.channels_last).train()
-        candidate = Candidate(
+        candidate = UntrainedNetwork(
             network,
             self.space.blocks(network),
             self.space.cost(genotype),
