@@ -1,4 +1,4 @@
-"""What algorithms say of themselves to features that not all of them serve; each feature's questions have an answer by default."""
+"""What algorithms say of themselves to features that not all of them serve. Each question has an answer by default."""
 
 from __future__ import annotations
 

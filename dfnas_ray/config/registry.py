@@ -30,7 +30,7 @@ from dfnas_ray.config.code import (
     package_of_entry,
     path_of,
 )
-from dfnas_ray.errors import ConfigError
+from dfnas_ray.errors import ConfigError, first_line
 
 T = TypeVar("T")
 
@@ -236,7 +236,7 @@ class Family(Generic[T]):
         try:
             code = import_code(path)
         except Exception as error:  # importing runs the code of others
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            reason = f"{type(error).__name__}: {first_line(error)}"
             raise ConfigError(
                 f"{_subject(path, package)} cannot be imported as a {self.name}: {reason}. It must be package.module:Class, "
                 "installed or in the working directory."

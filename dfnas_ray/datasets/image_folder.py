@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Literal
 
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from dfnas_ray.datasets.base import EVALUATION, ImageDataset
+from dfnas_ray.datasets.base import EVALUATION, DatasetSourceConfig, ImageDataset
 from dfnas_ray.errors import DatasetError
 from dfnas_ray.storage.run_dir import fingerprint
 
@@ -42,10 +42,8 @@ class _Folder:
             return image.copy(), label
 
 
-class ImageFolderConfig(BaseModel):
+class ImageFolderConfig(DatasetSourceConfig):
     """Images in PATH/CLASS/*.png|jpg|...; classes are numbered in alphabetical order, as torchvision does."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["image_folder"]
     path: Path = Field(description="The folder that holds one sub-folder per class.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from dfnas_ray.config.registry import describe, is_built_in
-from dfnas_ray.errors import ConfigError
+from dfnas_ray.errors import ConfigError, first_line
 from dfnas_ray.search_spaces.base import SearchSpace, SpaceConfig
 
 _tried: set[tuple[str, tuple[int, int, int], int]] = set()
@@ -42,7 +42,7 @@ def _broken_rule(space: object, image_shape: tuple[int, int, int], num_classes: 
         with torch.no_grad():
             logits = space.build(genotype).eval()(torch.zeros(2, *image_shape))
     except Exception as error:  # code of another package may raise anything
-        return f"its cheapest architecture cannot be made: {type(error).__name__}: {error}"
+        return f"its cheapest architecture cannot be made: {type(error).__name__}: {first_line(error)}"
     shape = tuple(getattr(logits, "shape", ()))
     if shape != (2, num_classes):
         return f"build() must return a network from (B, C, H, W) to logits (B, {num_classes}), not to {shape or type(logits)}"

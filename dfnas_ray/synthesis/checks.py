@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from dfnas_ray.errors import SynthesisError
+from dfnas_ray.errors import SynthesisError, first_line
 from dfnas_ray.synthesis.config import SynthesisConfig
-from dfnas_ray.teachers.base import Teacher, first_line
+from dfnas_ray.teachers.base import Teacher
 
 
 def check_synthesis(teacher: Teacher, config: SynthesisConfig) -> None:

@@ -12,7 +12,7 @@ import torch
 
 from dfnas_ray.config.experiment import ExperimentConfig, dump_experiment
 from dfnas_ray.progress import Listener, Silent
-from dfnas_ray.search_spaces import SearchSpace, make_space
+from dfnas_ray.search_spaces import SearchSpace, build_space, make_space
 from dfnas_ray.search_spaces.architecture import Architecture
 from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.run_dir import RunDir, StageDir
@@ -82,7 +82,8 @@ class Session:
     @cached_property
     def spaces(self) -> list[SearchSpace]:
         """The search spaces for the teacher's images and classes."""
-        return [space.space(self.teacher.image_shape, self.teacher.num_classes) for space in self.config.search.space]
+        shape, classes = self.teacher.image_shape, self.teacher.num_classes
+        return [build_space(space, shape, classes) for space in self.config.search.space]
 
     @cached_property
     def max_macs(self) -> int | None:

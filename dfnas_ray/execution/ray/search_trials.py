@@ -23,7 +23,15 @@ from ray import tune
 from ray.util.placement_group import get_current_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from dfnas_ray.algorithms.base import SCORE, MeasureCandidates, Measurement, Scorer, SearchProblem, SearchState
+from dfnas_ray.algorithms.base import (
+    SCORE,
+    MeasureCandidates,
+    Measurement,
+    Scorer,
+    SearchProblem,
+    SearchState,
+    make_algorithm,
+)
 from dfnas_ray.algorithms.config import SearchConfig, Trial
 from dfnas_ray.algorithms.multi_fidelity import MultiFidelityConfig
 from dfnas_ray.algorithms.stand_alone import StandAloneScorer
@@ -281,7 +289,7 @@ def _make_state(
     problem = SearchProblem(
         space, batches.train, batches.validation, config.distillation, job.max_macs, seed, config.precision
     )
-    return SearchState(trial.algorithm.algorithm(problem)), batches
+    return SearchState(make_algorithm(trial.algorithm, problem)), batches
 
 
 def save(state: SearchState, folder: Location) -> None:

@@ -13,9 +13,9 @@ from dfnas_ray.algorithms.base import SearchState
 from dfnas_ray.algorithms.ranks import add_up_ranks
 from dfnas_ray.algorithms.zero_cost import ZeroCostConfig
 from dfnas_ray.algorithms.zero_cost.az_nas import az_nas, feature_entropy, jacobian_norm
-from dfnas_ray.algorithms.zero_cost.untrained import UntrainedNetwork, initialize
 from dfnas_ray.algorithms.zero_cost.naswot import naswot
 from dfnas_ray.algorithms.zero_cost.synflow import synflow
+from dfnas_ray.algorithms.zero_cost.untrained import UntrainedNetwork, initialize
 from dfnas_ray.algorithms.zero_cost.zico import zico
 from dfnas_ray.ops.cost import Cost
 from dfnas_ray.training.batches import Batch
