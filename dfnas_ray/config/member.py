@@ -60,11 +60,13 @@ class OneOrSeveral:
 class Name:
     """Annotation of a text that names a member of a family which has no settings."""
 
-    def __init__(self, family: Family[Any]):
-        self.family = family
+    def __init__(self, family: Family[Any], is_checked: bool = True):
+        self.family, self.is_checked = family, is_checked
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Accept the kinds of members of any package."""
+        """Accept the kinds of members of any package; where it is not checked here, the model does it."""
+        if not self.is_checked:
+            return handler(source)
         return core_schema.no_info_plain_validator_function(as_value_error(self._check))
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
