@@ -314,10 +314,9 @@ class Family(Generic[T]):
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         """Describe the built-in members, those of installed packages, and that a class may be named by its path."""
-        members = {member.kind: handler(member.code.__pydantic_core_schema__) for member in self.members()}
-        mapping = {kind: reference["$ref"] for kind, reference in members.items()}
-        described = {"oneOf": list(members.values()), "discriminator": {"propertyName": "kind", "mapping": mapping}}
-        return {"anyOf": [described, _PATH_SCHEMA, *self.text_schemas(members)]}
+        members = {member.kind: member.code.__pydantic_core_schema__ for member in self.members()}
+        one = handler(core_schema.tagged_union_schema(members, discriminator="kind"))
+        return {"anyOf": [one, _PATH_SCHEMA, *self.text_schemas(members)]}
 
     def text_schemas(self, kinds: Any) -> list[JsonSchemaValue]:
         """Return the JSON Schemas of a member that is written as a text."""

@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
+from pydantic_core import CoreSchema, core_schema
 
 from dfnas_ray.config.registry import Family, kind_of
 from dfnas_ray.synthesis.regularizers.base import (
@@ -95,10 +95,15 @@ class RegularizersConfig(BaseModel):
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         """Describe the terms of installed packages beside those of this one."""
-        described = handler.resolve_ref_schema(handler(schema))
+        terms = handler.resolve_ref_schema(handler(schema))
         for member in REGULARIZERS.members():
-            described["properties"].setdefault(member.kind, handler(member.code.__pydantic_core_schema__))
-        return described
+            inner = core_schema.nullable_schema(member.code.__pydantic_core_schema__)  # its schema then is a reference
+            terms["properties"].setdefault(member.kind, handler(inner)["anyOf"][0])
+        of_other_names = {
+            "kind": {"anyOf": REGULARIZERS.text_schemas([member.kind for member in REGULARIZERS.members()])}
+        }
+        terms["additionalProperties"] = {"type": "object", "properties": of_other_names, "required": ["kind"]}
+        return terms
 
 
 def _with_kind(name: str, value: Any) -> Any:
