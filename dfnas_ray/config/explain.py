@@ -63,7 +63,8 @@ def _sentence(problem: Any, values: Any, root: type[BaseModel]) -> str:
         return f"{path} ({_short(value)}) must have {bound}."
     message = problem["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ").rstrip(".")
     if kind == "value_error" and isinstance(value, Mapping | BaseModel):
-        return f"{path}: {message}." if names else f"{message}."
+        whole = message if message.endswith("?") else f"{message}."
+        return f"{path}: {whole}" if names else whole
     if message.startswith("Input should be "):
         return f"{path} ({_short(value)}) must be {message.removeprefix('Input should be ').split(', unable to')[0]}."
     return f"{path} ({_short(value)}): {message[0].lower()}{message[1:]}."

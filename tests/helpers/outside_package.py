@@ -18,7 +18,9 @@ class OutsidePackages:
         self.folder, self.monkeypatch = folder, monkeypatch
         self.modules: list[str] = []
 
-    def install(self, package: str, module: str, code: str, entry_points: Mapping[str, str], version: str = "0.1") -> Path:
+    def install(
+        self, package: str, module: str, code: str, entry_points: Mapping[str, str], version: str = "0.1"
+    ) -> Path:
         """Install a package of one module.
 
         Args:

@@ -165,7 +165,9 @@ def test_a_broken_package_is_left_out_of_lists_and_breaks_nothing_else(outside):
     members, problems = SPACES.listing()
     assert [member.kind for member in members][-1] == "wide"
     assert len(problems) == 1
-    assert problems[0].startswith("broken_code:Wide (broken 0.1) cannot be imported as a search space: ZeroDivisionError")
+    assert problems[0].startswith(
+        "broken_code:Wide (broken 0.1) cannot be imported as a search space: ZeroDivisionError"
+    )
 
 
 def test_only_the_entry_points_of_the_kind_are_imported(outside):
