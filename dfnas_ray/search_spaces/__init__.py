@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 from dfnas_ray.config.registry import Family
+from dfnas_ray.errors import ConfigError
 from dfnas_ray.search_spaces.base import Edge, Genotype, Layer, SearchSpace, SpaceConfig, Supernet
 from dfnas_ray.search_spaces.contract import build_space
 from dfnas_ray.search_spaces.darts import DartsSpaceConfig
@@ -36,10 +37,15 @@ def make_space(config: Mapping[str, Any], image_shape: tuple[int, int, int], num
     """Return a space from its settings as a run directory records them.
 
     Raises:
-        ConfigError: there is no such space here, or it does not keep its contract.
-        ValueError: the settings are not those of the space.
+        ConfigError: there is no such space here, the settings are not those of the space, or it breaks its contract.
     """
-    return build_space(SPACES.validate(config), image_shape, num_classes)
+    try:
+        space = SPACES.validate(config)
+    except ValueError as error:
+        raise ConfigError(
+            f"The recorded settings of a search space cannot be used: {' '.join(str(error).split())}"
+        ) from error
+    return build_space(space, image_shape, num_classes)
 
 
 __all__ = [
