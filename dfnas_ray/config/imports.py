@@ -72,7 +72,7 @@ def _of_member(member: BaseModel, path: str) -> Iterator[tuple[str, str]]:
     if isinstance(member, MemberConfig):
         if not is_built_in(type(member)):
             yield path, type(member).__module__
-        for setting, code in member.code().items():
+        for setting, code in member.imported_code().items():
             yield f"{path}.{setting}", code.partition(":")[0]
 
 

@@ -35,7 +35,7 @@ class MemberConfig(BaseModel):
             return values
         return {**values, "kind": path_of(type(self))} if "kind" in values else {"kind": path_of(type(self)), **values}
 
-    def code(self) -> dict[str, str]:
+    def imported_code(self) -> dict[str, str]:
         """Return, by setting, what else these settings import: ``package.module:name``."""
         return {}
 

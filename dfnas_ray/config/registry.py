@@ -140,7 +140,8 @@ class Family(Generic[T]):
     def listing(self) -> tuple[list[Member], list[str]]:
         """Return the same, and one sentence for each plug-in of an installed package that cannot be used."""
         own = [Member(kind, self._built_in(kind), None) for kind in self.built_in]
-        found, problems = self._of_entry_points(installed())
+        found, problems = self._of_entry_points(point for point in installed() if not _is_stray(point))
+        problems += [_stray(point) for point in installed() if _is_stray(point)]
         alone = []
         for number, member in enumerate(found):
             twin = next((other for other in found[:number] if other.kind == member.kind), None)
@@ -225,11 +226,7 @@ class Family(Generic[T]):
 
     def _is_foreign(self, point: EntryPoint) -> bool:
         """Return whether an entry point is a member of another family."""
-        try:
-            code = import_code(point.value)
-        except Exception:  # said when it is loaded
-            return False
-        families = [family for family in _families if isinstance(code, type) and issubclass(code, family.base)]
+        families = _families_of(_import_or_none(point.value))
         return bool(families) and self not in families
 
     def _load(self, path: str, package: str | None, entry: str | None = None) -> type[T]:
@@ -238,8 +235,8 @@ class Family(Generic[T]):
         except Exception as error:  # importing runs the code of others
             reason = f"{type(error).__name__}: {first_line(error)}"
             raise ConfigError(
-                f"{_subject(path, package)} cannot be imported as a {self.name}: {reason}. It must be package.module:Class, "
-                "installed or in the working directory."
+                f"{_subject(path, package)} cannot be imported: {reason}. It must be package.module:Class, installed "
+                "or in the working directory."
             ) from error
         self._check(code, path, package, entry)
         return code
@@ -348,6 +345,21 @@ def is_registered(code: type) -> bool:
     """Return whether a class is found by its kind alone."""
     found = (_import_or_none(point.value) for point in installed() if point.name == kind_of(code))
     return is_built_in(code) or any(other is code for other in found)
+
+
+def _families_of(code: Any) -> list[Family[Any]]:
+    return [family for family in _families if isinstance(code, type) and issubclass(code, family.base)]
+
+
+def _is_stray(point: EntryPoint) -> bool:
+    """Return whether an entry point can be imported and is a member of no family."""
+    code = _import_or_none(point.value)
+    return code is not None and not _families_of(code)
+
+
+def _stray(point: EntryPoint) -> str:
+    base = path_of(_families[0].base)
+    return f"{_subject(point.value, package_of_entry(point))} is not a plug-in: it derives from no base class, such as {base}."
 
 
 def _import_or_none(path: str) -> Any:

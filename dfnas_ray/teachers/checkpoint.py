@@ -188,7 +188,7 @@ class CheckpointTeacherConfig(TeacherSourceConfig):
     mean: tuple[float, ...] = Field(description="Mean of the pixels in [0, 1] that the teacher was trained with.")
     std: tuple[float, ...] = Field(description="Standard deviation likewise, one number per channel.")
 
-    def code(self) -> dict[str, str]:
+    def imported_code(self) -> dict[str, str]:
         """Return the builder."""
         return {"builder": self.builder}
 

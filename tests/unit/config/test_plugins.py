@@ -270,7 +270,7 @@ def test_the_schema_knows_installed_members_and_paths(installed):
         ({"search": {"space": "my_members:EntropyConfig"}}, "search.space ('my_members:EntropyConfig'): my_members:EntropyConfig "
          "(my-package 0.1) is not a search space: it must be a class that derives from "
          "dfnas_ray.search_spaces.base:SpaceConfig."),
-        ({"search": {"space": {"kind": "no_module_a:B"}}}, "search.space: no_module_a:B cannot be imported as a search space: "
+        ({"search": {"space": {"kind": "no_module_a:B"}}}, "search.space: no_module_a:B cannot be imported: "
          "ModuleNotFoundError: No module named 'no_module_a'. It must be package.module:Class, installed or in the working "
          "directory."),
         ({"search": {"algorithm": {"kind": "zero_cost", "proxies": ["dephth"]}}}, "search.algorithm.proxies.0 ('dephth') must be "
@@ -562,6 +562,7 @@ def test_a_terms_settings_can_be_swept(installed):
 # Sweeps
 
 
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 def test_an_objective_and_a_sampler_of_another_package_are_used(installed, tiny_teacher):
     sweep = experiment().sweep
     sampler = make_sampler(sweep, 8, 0)

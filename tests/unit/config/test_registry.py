@@ -78,7 +78,7 @@ def test_an_unknown_kind_names_its_nearest_neighbour_or_all(outside):
 def test_code_that_does_not_import_is_named_with_its_package_and_the_reason(outside):
     outside.install("my-package", "my_broken", "import a_module_that_is_not_there\n", {"wide": "Wide"})
     expected = (
-        "my_broken:Wide (my-package 0.1) cannot be imported as a search space: ModuleNotFoundError: No module named "
+        "my_broken:Wide (my-package 0.1) cannot be imported: ModuleNotFoundError: No module named "
         "'a_module_that_is_not_there'. It must be package.module:Class, installed or in the working directory."
     )
     assert refusal("wide") == refusal("my_broken:Wide") == expected
@@ -165,8 +165,15 @@ def test_a_broken_package_is_left_out_of_lists_and_breaks_nothing_else(outside):
     members, problems = SPACES.listing()
     assert [member.kind for member in members][-1] == "wide"
     assert len(problems) == 1
-    assert problems[0].startswith(
-        "broken_code:Wide (broken 0.1) cannot be imported as a search space: ZeroDivisionError"
+    assert problems[0].startswith("broken_code:Wide (broken 0.1) cannot be imported: ZeroDivisionError")
+
+
+def test_lists_of_two_families_say_the_same_of_what_belongs_to_neither(outside):
+    outside.install("broken", "broken_code", "1 / 0\n", {"shattered": "Wide"})
+    outside.install("my-package", "my_things", "class Other:\n    kind = 'other'\n", {"other": "Other"})
+    assert SPACES.listing()[1] == TEACHERS.listing()[1]
+    assert SPACES.listing()[1][1].startswith(
+        "my_things:Other (my-package 0.1) is not a plug-in: it derives from no base class"
     )
 
 
