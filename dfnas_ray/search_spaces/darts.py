@@ -37,7 +37,7 @@ CELLS = ("normal", "reduce")
 _STEM_MULTIPLIER = 3
 
 
-class DartsConfig(SpaceConfig):
+class DartsSpaceConfig(SpaceConfig):
     """Cells of DARTS; the defaults are the paper's for CIFAR-10. For ImageNet: form imagenet, channels 48, layers 14."""
 
     kind: Literal["darts"] = "darts"
@@ -52,12 +52,12 @@ class DartsConfig(SpaceConfig):
     has_auxiliary_classifier: ClassVar[bool] = True
     has_drop_path: ClassVar[bool] = True
 
-    def space(self, image_shape: tuple[int, int, int], num_classes: int) -> Darts:
+    def space(self, image_shape: tuple[int, int, int], num_classes: int) -> DartsSpace:
         """Return the space for one input shape and number of classes."""
-        return Darts(self, image_shape, num_classes)
+        return DartsSpace(self, image_shape, num_classes)
 
 
-class Darts(SearchSpace):
+class DartsSpace(SearchSpace):
     """Genotypes ``Genotype(normal=[('sep_conv_3x3', 0), ...], normal_concat=range(2, 6), reduce=..., reduce_concat=...)``.
 
     A genotype's decisions, for the normal and then the reduction cell, node by node: which two inputs (left out for the
@@ -67,7 +67,7 @@ class Darts(SearchSpace):
 
     kind = "darts"
 
-    def __init__(self, config: DartsConfig, image_shape: tuple[int, int, int], num_classes: int):
+    def __init__(self, config: DartsSpaceConfig, image_shape: tuple[int, int, int], num_classes: int):
         self.config = config
         self.image_shape = image_shape
         self.num_classes = num_classes

@@ -27,7 +27,7 @@ from dfnas_ray.search_spaces.base import Genotype, Supernet
 from dfnas_ray.search_spaces.darts_genotype import CellGenes
 
 if TYPE_CHECKING:
-    from dfnas_ray.search_spaces.darts import Darts
+    from dfnas_ray.search_spaces.darts import DartsSpace
 
 OPERATIONS = (
     "none",
@@ -139,7 +139,7 @@ class _Cell(nn.Module):
 class DartsNetwork(nn.Module):
     """The stand-alone network of one architecture."""
 
-    def __init__(self, space: Darts, genotype: Genotype):
+    def __init__(self, space: DartsSpace, genotype: Genotype):
         super().__init__()
         genes, self.plans, self.num_classes = space.genes(genotype), space.final_plan, space.num_classes
         self.stem = space.stem(space.config.channels)
@@ -232,7 +232,7 @@ def _searched(name: str, channels: int, stride: int) -> nn.Module:
 class DartsSupernet(Supernet):
     """The network of all architectures."""
 
-    def __init__(self, space: Darts):
+    def __init__(self, space: DartsSpace):
         super().__init__()
         plans = space.plan(space.config.search_channels, space.config.search_layers)
         self.stem = space.stem(space.config.search_channels)

@@ -8,10 +8,12 @@ from typing import Any
 import optuna
 from optuna._transform import _SearchSpaceTransform
 from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler, CmaEsSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, CmaEsSampler, TPESampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
+from dfnas_ray.config.registry import describe
+from dfnas_ray.errors import ConfigError
 from dfnas_ray.sweeps.config import SweepConfig
 
 
@@ -22,18 +24,17 @@ def make_sampler(sweep: SweepConfig, num_trials: int, seed: int) -> BaseSampler:
         sweep: The sweep.
         num_trials: That it was begun with: how many are drawn at random, and how large a generation is, depends on it.
         seed: Of all draws.
+
+    Raises:
+        ConfigError: it is of another package, and does not keep the contract; names package, member and rule.
     """
-    seed %= 2**32
-    startup = num_startup_trials(num_trials)
-    match sweep.sampler:
-        case "tpe":
-            return tpe_sampler(seed, startup)
-        case "nsga2":
-            return NSGAIISampler(seed=seed, population_size=max(4, num_trials // 4))
-        case "cmaes":
-            return ReplayedCmaEs(seed=seed, n_startup_trials=startup)
-        case _:
-            return RandomSampler(seed=seed)
+    sampler: object = sweep.sampler.sampler(num_trials, seed % 2**32, sweep)
+    if not isinstance(sampler, BaseSampler):
+        raise ConfigError(
+            f"The sampler {describe(type(sweep.sampler))} breaks its contract: sampler() must return an Optuna sampler, not a "
+            f"{type(sampler).__name__}."
+        )
+    return sampler
 
 
 def num_startup_trials(num_trials: int) -> int:

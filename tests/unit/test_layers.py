@@ -9,9 +9,10 @@ import dfnas_ray
 
 ROOT = Path(dfnas_ray.__file__).parent
 FLOORS = [
-    "errors", "config.dotted", "config.explain", "config.cluster", "seeding", "progress", "storage", "ops", "datasets",
-    "teachers", "synthesis", "search_spaces", "training", "algorithms", "sweeps", "ranking", "config.experiment",
-    "execution", "workflow", "report", "library", "submission", "cli", "__main__",
+    "errors", "config.code", "config.registry", "config.member", "config.dotted", "config.explain", "config.cluster",
+    "seeding", "progress", "storage", "ops", "datasets", "teachers", "synthesis", "search_spaces", "training", "algorithms",
+    "sweeps", "ranking", "config.experiment", "config.imports", "execution", "workflow", "report", "library", "submission",
+    "cli", "__main__",
 ]  # fmt: skip
 FACADE = ROOT / "__init__.py"  # the public names, loaded when they are asked for
 MODULES = sorted(path for path in ROOT.rglob("*.py") if path != FACADE)
@@ -91,11 +92,28 @@ def test_only_one_room_imports_ray(path):
     assert not uses_ray or name_of(path).startswith("execution.ray")
 
 
-def test_regularizers_know_only_each_other_and_errors():
+def test_regularizers_know_only_each_other_errors_and_the_registry():
     for path in (ROOT / "synthesis" / "regularizers").glob("*.py"):
         for name in imports_of(path):
-            own = name.startswith("dfnas_ray.synthesis.regularizers")
+            own = name.startswith(
+                ("dfnas_ray.synthesis.regularizers", "dfnas_ray.config.registry", "dfnas_ray.config.member")
+            )
             assert own or not name.startswith("dfnas_ray") or name == "dfnas_ray.errors", f"{path.name} imports {name}"
+
+
+def test_the_registry_needs_no_torch():
+    for name in ("code", "registry", "member"):
+        assert not [found for found in imports_of(ROOT / "config" / f"{name}.py") if found.split(".")[0] == "torch"]
+
+
+def test_no_two_public_classes_share_a_name():
+    classes = [
+        node.name
+        for path in MODULES
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    ]
+    assert sorted({name for name in classes if classes.count(name) > 1} - {"WorkingDir"}) == []
 
 
 def test_the_facade_loads_nothing_by_itself():
