@@ -31,7 +31,8 @@ from dfnas_ray import load_experiment, stages
 from dfnas_ray.config.experiment import ExperimentConfig
 from dfnas_ray.execution.ray.cluster import RayRuntime
 from dfnas_ray.ops.latency import device_name
-from dfnas_ray.workflow.pipeline import Pipeline
+from dfnas_ray.workflow import run as order
+from dfnas_ray.workflow.session import Session
 
 ROOT = Path(__file__).parents[2]
 SHORT = [
@@ -62,9 +63,9 @@ def measure(config: ExperimentConfig, teacher: Path) -> dict[str, Any]:
     """Run synthesis and search; return wall times and what was found."""
     shutil.copytree(teacher, Path(config.run_directory) / "teacher")
     started = time.monotonic()
-    with Pipeline(config).opened() as pipeline:
-        search = pipeline.search()
-        synthesis = pipeline.synthesize()
+    with Session(config).opened() as session:
+        search = order.search(session)
+        synthesis = order.synthesize(session)
     wall = time.monotonic() - started
     trials = (search.location / "trials.json").read_json()
     return {

@@ -11,10 +11,9 @@ import pytest
 
 from dfnas_ray.config.experiment import make_experiment
 from dfnas_ray.errors import DfnasError
-from dfnas_ray.execution.ray import ranking as rankings
+from dfnas_ray.library import benchmark
+from dfnas_ray.ranking.recorded import Recorded
 from dfnas_ray.search_spaces import NASBench201Config
-from dfnas_ray.workflow.benchmark import benchmark
-from dfnas_ray.workflow.pipeline import Pipeline
 
 pytestmark = pytest.mark.ray
 
@@ -51,8 +50,7 @@ def experiment(tiny_values, tmp_path):
 
 
 def run(config, listener=None):
-    with Pipeline(config, listener).opened() as pipeline:
-        return benchmark(pipeline)
+    return benchmark(config, listener)
 
 
 def result_of(outcome):
@@ -103,16 +101,16 @@ def test_a_benchmark_from_the_table_to_the_report(ray_cluster, experiment, tmp_p
 def test_a_benchmark_that_broke_off_goes_on_and_measures_nothing_twice(
     ray_cluster, experiment, tmp_path, monkeypatch, recorder
 ):
-    record, records = rankings._Queue.record, []
+    add, records = Recorded.add, []
 
     def breaking(self, *chunk):
         if len(records) == 3:
             raise KeyboardInterrupt
         records.append(chunk)
-        record(self, *chunk)
+        add(self, *chunk)
 
     config = experiment([QUICK, SPOS], sources=["noise"])
-    monkeypatch.setattr(rankings._Queue, "record", breaking)
+    monkeypatch.setattr(Recorded, "add", breaking)
     with pytest.raises(KeyboardInterrupt):
         run(config)
     assert sum(map(len, measured(tmp_path).values())) == 9

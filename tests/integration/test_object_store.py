@@ -19,8 +19,10 @@ from s3_server import s3_server
 from dfnas_ray.errors import StorageError
 from dfnas_ray.report.samples import read_curves
 from dfnas_ray.storage.location import Location
+from dfnas_ray.storage.manifest import Manifest
 from dfnas_ray.storage.shards import ShardInfo, encode_shard, manifest_entry, shard_name
-from dfnas_ray.workflow.pipeline import Pipeline
+from dfnas_ray.workflow import run as order
+from dfnas_ray.workflow.session import Session
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
@@ -75,8 +77,8 @@ def another_machine(tmp_path, values, server, *arguments: str) -> tuple[int, str
 def test_images_made_on_one_machine_are_searched_and_retrained_on_by_another(
     ray_cluster, at_home, server, tiny_experiment, tiny_values, tiny_run, tmp_path
 ):
-    with Pipeline(tiny_experiment(server.uri("bucket/team/run"))).opened() as pipeline:
-        made = pipeline.synthesize()
+    with Session(tiny_experiment(server.uri("bucket/team/run"))).opened() as session:
+        made = order.synthesize(session)
     local = tiny_run.outcomes["synthesis"].location
     names = [name for name in local.file_names() if name.endswith(".parquet")]
     assert [(made.location / name).read_bytes() for name in names] == [(local / name).read_bytes() for name in names]
@@ -92,7 +94,7 @@ def test_images_made_on_one_machine_are_searched_and_retrained_on_by_another(
             stage: (root / stage / name / "done.json").read_json()
             for stage, name in (root / "latest.json").read_json().items()
         }
-        for root in (run, tiny_run.pipeline.run_dir.location)
+        for root in (run, tiny_run.session.run_dir.location)
     )
     assert ours["synthesis"]["made_now"] == 3
     assert ours["synthesis"]["finished_at"] == made.summary["finished_at"]  # nothing was made twice
@@ -101,7 +103,7 @@ def test_images_made_on_one_machine_are_searched_and_retrained_on_by_another(
     for stage in ("retraining", "baseline"):
         folders = [
             root / stage / (root / "latest.json").read_json()[stage]
-            for root in (run, tiny_run.pipeline.run_dir.location)
+            for root in (run, tiny_run.session.run_dir.location)
         ]
         ours_bytes, theirs_bytes = ((folder / "weights.safetensors").read_bytes() for folder in folders)
         assert ours_bytes == theirs_bytes
@@ -134,7 +136,7 @@ def test_a_report_waits_for_shards_that_cannot_be_read_for_a_while(server, at_ho
         np.zeros((4, 1, 8, 8), np.uint8), np.arange(4), np.zeros(4, int), np.zeros((4, 5)),
     )  # fmt: skip
     (folder / shard_name(0)).write_bytes(data)
-    manifest = {"shards": [manifest_entry(0, data, 4)]}
+    manifest = Manifest(key="k", shards=(manifest_entry(0, data, 4),)).model_dump()
     server.mode = "overloaded"
     before = server.refused
     threading.Timer(8.0, lambda: setattr(server, "mode", "works")).start()

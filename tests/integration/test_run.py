@@ -16,8 +16,10 @@ from safetensors.torch import load_file
 
 from dfnas_ray.config.experiment import make_experiment
 from dfnas_ray.errors import ClusterError, DfnasError
+from dfnas_ray.library import report
 from dfnas_ray.storage.shards import SyntheticImages
-from dfnas_ray.workflow.pipeline import Pipeline
+from dfnas_ray.workflow import run as order
+from dfnas_ray.workflow.session import Session
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
 
@@ -28,9 +30,9 @@ ALWAYS_WRITTEN = {"experiment.yaml", "latest.json", "report.html", ".lock"}
 def one_actor_run(ray_cluster, tiny_experiment, tmp_path_factory):
     """Images and search again in a directory of their own, with one synthesis actor. Do not alter it."""
     folder = tmp_path_factory.mktemp("one-actor")
-    with Pipeline(tiny_experiment(folder, "cluster.synthesis.actors=1")).opened() as pipeline:
-        search = pipeline.search()
-        synthesis = pipeline.synthesize()
+    with Session(tiny_experiment(folder, "cluster.synthesis.actors=1")).opened() as session:
+        search = order.search(session)
+        synthesis = order.synthesize(session)
     return folder, synthesis, search
 
 
@@ -65,7 +67,7 @@ def test_stored_logits_are_the_teachers_on_the_stored_centres(tiny_run):
     table = pq.read_table(where(tiny_run.outcomes["synthesis"]) / "shard-00001.parquet")
     canvases = np.stack([np.asarray(Image.open(io.BytesIO(row["bytes"]))) for row in table["image"].to_pylist()])
     assert canvases.shape == (40, 18, 18)  # a margin of 2 around 16x16
-    teacher = tiny_run.pipeline.teacher
+    teacher = tiny_run.session.teacher
     pixels = torch.from_numpy(canvases[:, None, 1:17, 1:17].astype(np.float32)) / 255
     with torch.no_grad():
         expected = teacher.model((pixels - teacher.mean[0]) / teacher.std[0])
@@ -83,7 +85,7 @@ def test_the_search_finds_an_architecture_of_the_space(tiny_run):
 def test_the_trained_network_is_exported_as_weights_and_as_a_program(tiny_run):
     for name in ("retraining", "baseline"):
         outcome = tiny_run.outcomes[name]
-        space = tiny_run.pipeline.spaces[0]
+        space = tiny_run.session.spaces[0]
         network = space.build(space.decode(outcome.summary["genotype"]))
         network.load_state_dict(load_file(where(outcome) / "weights.safetensors"))
         program = torch.export.load(where(outcome) / "network.pt2").module()
@@ -113,8 +115,8 @@ def test_a_second_run_does_nothing_again(tiny_run, recorder):
         return {str(file): file.stat().st_mtime_ns for file in files}
 
     before = times()
-    with Pipeline(tiny_run.config, recorder).opened() as pipeline:
-        outcomes = pipeline.run()
+    with Session(tiny_run.config, recorder).opened() as session:
+        outcomes = order.run(session)
     assert {name: outcome.reused for name, outcome in outcomes.items()} == dict.fromkeys(tiny_run.outcomes, True)
     assert {name: outcome.summary for name, outcome in outcomes.items()} == {
         name: outcome.summary for name, outcome in tiny_run.outcomes.items()
@@ -143,8 +145,8 @@ def test_the_driver_measures_the_images_without_holding_them(one_actor_run, tiny
         raise AssertionError("the whole set is in the driver")
 
     monkeypatch.setattr(SyntheticImages, "concatenate", refuse)  # of this process alone: workers import their own
-    with Pipeline(tiny_experiment(run_dir)).opened() as pipeline:
-        outcome = pipeline.synthesize()
+    with Session(tiny_experiment(run_dir)).opened() as session:
+        outcome = order.synthesize(session)
     assert (outcome.summary["images"], outcome.summary["made_now"]) == (120, 0)
     assert json.loads((folder / "quality.json").read_text()) == before
 
@@ -157,8 +159,8 @@ def test_a_truncated_shard_is_named_and_replaced_by_the_same_bytes(one_actor_run
     damaged = folder / "shard-00001.parquet"
     damaged.write_bytes(intact[damaged.name][:-100])
     others = {file: file.stat().st_mtime_ns for file in folder.glob("*.parquet") if file != damaged}
-    with Pipeline(tiny_experiment(run_dir), recorder).opened() as pipeline:
-        outcome = pipeline.synthesize()
+    with Session(tiny_experiment(run_dir), recorder).opened() as session:
+        outcome = order.synthesize(session)
     assert any("shard-00001.parquet" in message for message in recorder.said)
     assert not outcome.reused
     assert outcome.summary["made_now"] == 1
@@ -170,13 +172,13 @@ def test_a_changed_search_setting_searches_again_within_it_on_the_same_images(
     one_actor_run, tiny_experiment, recorder, tmp_path
 ):
     run_dir = shutil.copytree(one_actor_run[0], tmp_path / "run")
-    space = Pipeline(tiny_experiment(run_dir)).spaces[0]
+    space = Session(tiny_experiment(run_dir)).spaces[0]
     limit = space.cost(space.decode("10")).macs
     assert limit < space.cost(space.decode("22")).macs  # the limit does exclude something
     changed = tiny_experiment(run_dir, "search.algorithm.epochs=1", "search.seeds=[0]", f"search.max_macs={limit}")
-    with Pipeline(changed, recorder).opened() as pipeline:
-        search = pipeline.search()
-        synthesis = pipeline.synthesize()
+    with Session(changed, recorder).opened() as session:
+        search = order.search(session)
+        synthesis = order.synthesize(session)
     assert (synthesis.reused, search.reused) == (True, False)
     said = " ".join(recorder.said)
     for change in (
@@ -195,9 +197,9 @@ def test_a_grid_of_algorithms_is_compared_and_the_best_is_chosen(one_actor_run, 
     grid = tiny_experiment(
         run_dir, f"search.algorithm=[{random_search}, {darts}]", "search.seeds=[0]", "search.selection.epochs=1"
     )
-    with Pipeline(grid, recorder).opened() as pipeline:
-        search = pipeline.search()
-        report = pipeline.report()
+    with Session(grid, recorder).opened() as session:
+        search = order.search(session)
+        page = report(session)
     trials = json.loads((where(search) / "trials.json").read_text())
     assert [trial["trial"] for trial in trials] == [
         "random_search-nasbench_macro-seed-0",
@@ -207,37 +209,37 @@ def test_a_grid_of_algorithms_is_compared_and_the_best_is_chosen(one_actor_run, 
     if len(found) > 1:  # else there is nothing to compare
         best = max(trials, key=lambda trial: trial["score"])
         assert (search.summary["trial"], search.summary["genotype"]) == (best["trial"], best["genotype"])
-    page = report.read_bytes().decode()
+    page = page.read_bytes().decode()
     assert all(trial["trial"] in page for trial in trials)
-    with Pipeline(grid, recorder).opened() as pipeline:
-        assert pipeline.search().reused
+    with Session(grid, recorder).opened() as session:
+        assert order.search(session).reused
 
 
 def diverged_search(one_actor_run, tiny_experiment, tmp_path, trained=()):
-    """Architectures found, and a pipeline that is to choose among them; only those ``trained`` have a score."""
+    """Architectures found, and a session that is to choose among them; only those ``trained`` have a score."""
     folder = shutil.copytree(one_actor_run[0], tmp_path / "run")
     (done,) = folder.glob("search/*/done.json")
     done.unlink()
     comparison = done.with_name("comparison.json")
     names = list(json.loads(comparison.read_text()))
     comparison.write_text(json.dumps({name: -3.0 if n in trained else float("nan") for n, name in enumerate(names)}))
-    return names, Pipeline(tiny_experiment(folder, "cluster.synthesis.actors=1"))
+    return names, Session(tiny_experiment(folder, "cluster.synthesis.actors=1"))
 
 
 @pytest.mark.parametrize("trained", [0, 1])
 def test_a_finalist_whose_training_diverged_is_not_chosen(one_actor_run, tiny_experiment, tmp_path, trained):
-    names, pipeline = diverged_search(one_actor_run, tiny_experiment, tmp_path, [trained])
-    with pipeline.opened():
-        found = pipeline.search().summary
+    names, session = diverged_search(one_actor_run, tiny_experiment, tmp_path, [trained])
+    with session.opened():
+        found = order.search(session).summary
     assert f" {found['genotype']} " in names[trained]
     assert found["score"] == -3.0
 
 
 def test_a_search_whose_finalists_all_diverged_says_so(one_actor_run, tiny_experiment, tmp_path):
-    _, pipeline = diverged_search(one_actor_run, tiny_experiment, tmp_path)
+    _, session = diverged_search(one_actor_run, tiny_experiment, tmp_path)
     words = r"all \d architectures found diverged.*search\.selection\.optimizer\.lr"
-    with pytest.raises(DfnasError, match=words), pipeline.opened():
-        pipeline.search()
+    with pytest.raises(DfnasError, match=words), session.opened():
+        order.search(session)
 
 
 def test_other_real_images_at_the_same_place_are_evaluated_anew(tiny_run, tmp_path):
@@ -249,9 +251,9 @@ def test_other_real_images_at_the_same_place_are_evaluated_anew(tiny_run, tmp_pa
     values = {**tiny_run.config.model_dump(mode="json"), "run_dir": str(folder), "evaluation": {"dataset": dataset}}
 
     def evaluated():
-        with Pipeline(make_experiment(values)).opened() as pipeline:
-            outcome = pipeline.evaluate()
-            assert pipeline._runtime is None, "nothing but the evaluation was done"
+        with Session(make_experiment(values)).opened() as session:
+            outcome = order.evaluate(session)
+            assert session._executor is None, "nothing but the evaluation was done"
         return outcome.summary["images"], outcome.reused
 
     assert evaluated() == (10, False)
@@ -273,7 +275,7 @@ def test_a_command_that_cannot_begin_leaves_the_last_good_run_recorded(tiny_run,
     monkeypatch.setattr("ray.is_initialized", lambda: False)  # other tests may have connected this process
     with (
         pytest.raises(ClusterError, match=r"127\.0\.0\.1:1"),
-        Pipeline(make_experiment(values)).opened() as pipeline,
+        Session(make_experiment(values)).opened() as session,
     ):
-        pipeline.run()
+        order.run(session)
     assert {name: (folder / name).read_bytes() for name in before} == before

@@ -12,8 +12,7 @@ import pytest
 
 from dfnas_ray.config.experiment import load_experiment, make_experiment
 from dfnas_ray.errors import DfnasError
-from dfnas_ray.workflow.pipeline import Pipeline
-from dfnas_ray.workflow.sweep import sweep
+from dfnas_ray.library import sweep
 
 pytestmark = pytest.mark.ray
 
@@ -30,8 +29,7 @@ SWEEP = {
 
 def run(values, folder, listener=None, **changes):
     config = make_experiment({**values, "run_dir": str(folder), "sweep": {**SWEEP, **changes}})
-    with Pipeline(config, listener).opened() as pipeline:
-        return sweep(pipeline)
+    return sweep(config, listener)
 
 
 def study(outcome):
