@@ -31,7 +31,6 @@ from dfnas_ray.storage.shards import SyntheticImages, decode_shard, read_info
 from dfnas_ray.sweeps.measure import proxy_architecture, train_student
 from dfnas_ray.sweeps.record import trial_folder
 from dfnas_ray.training.evaluation import evaluate_networks
-from dfnas_ray.workflow import run as order
 from dfnas_ray.workflow.session import Session
 
 CPU = torch.device("cpu")
