@@ -31,11 +31,7 @@ class SuccessiveHalving(SearchAlgorithm):
     """
 
     def __init__(self, config: MultiFidelityConfig, problem: SearchProblem, given: Sequence[Genotype] | None = None):
-        for name, value in (("proposals", "tpe"), ("scheduler", "hyperband")):
-            if getattr(config, name) == value:
-                raise ConfigError(
-                    f"search.algorithm.{name} ({value}) needs Ray: set cluster.address to local, or leave it out."
-                )
+        check_synchronous(config)
         if given is None:
             problem.space.check_limit(problem.max_macs)
         self.config, self.problem, self.space = config, problem, problem.space
@@ -130,3 +126,16 @@ class SuccessiveHalving(SearchAlgorithm):
             problem.seed,
             problem.precision,
         )
+
+
+def check_synchronous(config: MultiFidelityConfig) -> None:
+    """Make sure that the synchronous form does what the settings ask for.
+
+    Raises:
+        ConfigError: only Ray Tune does it.
+    """
+    for name, value in (("proposals", "tpe"), ("scheduler", "hyperband")):
+        if getattr(config, name) == value:
+            raise ConfigError(
+                f"search.algorithm.{name} ({value}) needs Ray: set cluster.address to local, or leave it out."
+            )

@@ -83,9 +83,8 @@ def test_images_made_on_one_machine_are_searched_and_retrained_on_by_another(
     names = [name for name in local.file_names() if name.endswith(".parquet")]
     assert [(made.location / name).read_bytes() for name in names] == [(local / name).read_bytes() for name in names]
 
-    code, text = another_machine(
-        tmp_path, tiny_values(), server, "run", "tiny.yaml", "--run-dir", "s3://bucket/team/run"
-    )
+    where = ("--run-dir", "s3://bucket/team/run", "--address", "inline")
+    code, text = another_machine(tmp_path, tiny_values(), server, "run", "tiny.yaml", *where)
     assert code == 0, text
     assert "Traceback" not in text
     run = Location.parse(server.uri("bucket/team/run"))
