@@ -24,7 +24,7 @@ from dfnas_ray.storage.shards import ShardInfo, encode_shard, manifest_entry, sh
 from dfnas_ray.workflow import run as order
 from dfnas_ray.workflow.session import Session
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +158,8 @@ def test_a_bucket_that_is_not_there_is_one_error(server, at_home):
 
 def test_the_command_says_what_is_wrong_with_a_store_and_leaves_nothing(server, tmp_path, tiny_values):
     server.mode = "forbids"
-    code, text = another_machine(tmp_path, tiny_values(), server, "run", "tiny.yaml", "--run-dir", "s3://bucket/closed")
+    where = ("--run-dir", "s3://bucket/closed", "--address", "inline")
+    code, text = another_machine(tmp_path, tiny_values(), server, "run", "tiny.yaml", *where)
     assert code == 2
     assert "credentials of this machine do not allow it" in text
     assert "Traceback" not in text

@@ -1,10 +1,11 @@
-"""A search that starts while its images are being made, on a real Ray cluster."""
+"""A search that starts while its images are being made: its trials in this process or on Ray, its shards from elsewhere."""
 
 from __future__ import annotations
 
 import json
 import shutil
 import threading
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 
@@ -12,7 +13,9 @@ import pytest
 import torch
 
 from dfnas_ray.errors import ClusterError, DfnasError, SynthesisError
+from dfnas_ray.execution.inline import InlineExecutor
 from dfnas_ray.library import report
+from dfnas_ray.storage.arrivals import ShardsMissing
 from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.manifest import Manifest
 from dfnas_ray.workflow import run as order
@@ -20,7 +23,7 @@ from dfnas_ray.workflow.search import Search
 from dfnas_ray.workflow.session import Session
 from dfnas_ray.workflow.synthesis import Synthesis
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.timeout(240)
 
 EPOCHS = "search.algorithm.epochs=3"
 
@@ -48,9 +51,32 @@ class Slowly:
             raise SynthesisError(f"{len(self.fails)} of 3 shards could not be made (shard {min(self.fails)}: NaN)")
 
 
+class WithRoomForBoth(InlineExecutor):
+    """Trials one after the other in this process; the shards come from elsewhere, so there is room for both."""
+
+    def room_beside(self, resources, others, num_others):
+        return 1
+
+    def check_beside(self, stage, other, num_others, why):
+        pass
+
+    def run_trials(self, job, trials, teacher, images, board):
+        for trial in trials:
+            with suppress(ShardsMissing):  # it goes on when all are there
+                super().run_trials(job, [trial], teacher, images, board)
+
+
 @pytest.fixture
-def slowly(tiny_run, monkeypatch):
-    made = Slowly(Path(tiny_run.outcomes["synthesis"].location.path))
+def make(address, tiny_experiment, monkeypatch):
+    """Return a function that makes the experiment in a folder, its trials at an executor's address."""
+    if address == "inline":
+        monkeypatch.setattr("dfnas_ray.workflow.session.make_executor", WithRoomForBoth)
+    return lambda folder, *overrides: tiny_experiment(folder, f"cluster.address={address}", *overrides)
+
+
+@pytest.fixture
+def slowly(tiny_inline_run, monkeypatch):
+    made = Slowly(Path(tiny_inline_run.outcomes["synthesis"].location.path))
     monkeypatch.setattr(Synthesis, "make", lambda stage, crew, on_made: made.make(stage, crew, on_made))
     return made
 
@@ -70,13 +96,12 @@ def results(folder: Path) -> list[dict]:
     return json.loads(next(folder.glob("search/*/trials.json")).read_text())
 
 
-def test_a_search_starts_with_the_first_shards_and_compares_on_all(
-    ray_cluster, tiny_experiment, tiny_run, tmp_path, slowly
-):
+@pytest.mark.on_ray
+def test_a_search_starts_with_the_first_shards_and_compares_on_all(make, tiny_inline_run, tmp_path, slowly):
     slowly.gates[0].set()
     open_when(slowly.gates[1], tmp_path, "search/*/*-seed-0/state.pt")  # the second shard comes after an epoch
     open_when(slowly.gates[2], tmp_path, "search/*/*-seed-1/state.pt")
-    with Session(tiny_experiment(tmp_path, EPOCHS, "search.start_after_shards=1")).opened() as session:
+    with Session(make(tmp_path, EPOCHS, "search.start_after_shards=1")).opened() as session:
         search, synthesis = order.search(session), order.synthesize(session)
         report(session)
     trials = results(tmp_path)
@@ -89,24 +114,22 @@ def test_a_search_starts_with_the_first_shards_and_compares_on_all(
     assert first["score"] is not None, "finalists are compared"
     summary = synthesis.summary
     assert summary["made_now"] == 3
-    assert summary["quality"] == pytest.approx(tiny_run.outcomes["synthesis"].summary["quality"])
+    assert summary["quality"] == pytest.approx(tiny_inline_run.outcomes["synthesis"].summary["quality"])
     assert search.summary["finished_at"] > summary["finished_at"]
     assert "arrivals" not in search.summary["trials"][0]
     assert (tmp_path / "report.html").exists()
     with Session(session.config).opened() as again:
-        assert again.search().reused
-        assert again.synthesize().reused
+        assert order.search(again).reused
+        assert order.synthesize(again).reused
 
 
-def test_with_all_shards_there_the_result_is_that_of_a_search_that_waited(
-    ray_cluster, tiny_experiment, tiny_run, tmp_path, recorder
-):
-    shutil.copytree(tiny_run.folder / "synthesis", tmp_path / "synthesis")
-    shutil.copytree(tiny_run.folder / "teacher", tmp_path / "teacher")
-    with Session(tiny_experiment(tmp_path, "search.start_after_shards=2"), recorder).opened() as session:
+def test_with_all_shards_there_the_result_is_that_of_a_search_that_waited(make, tiny_inline_run, tmp_path, recorder):
+    shutil.copytree(tiny_inline_run.folder / "synthesis", tmp_path / "synthesis")
+    shutil.copytree(tiny_inline_run.folder / "teacher", tmp_path / "teacher")
+    with Session(make(tmp_path, "search.start_after_shards=2"), recorder).opened() as session:
         search = order.search(session)
-    assert search.location.name != tiny_run.outcomes["search"].location.name
-    ours, theirs = results(tmp_path), results(tiny_run.folder)
+    assert search.location.name != tiny_inline_run.outcomes["search"].location.name
+    ours, theirs = results(tmp_path), results(tiny_inline_run.folder)
     for our, their in zip(ours, theirs, strict=True):
         assert our.pop("arrivals") == [[0, 1, 2]]
         for entry in our["history"]:
@@ -114,10 +137,8 @@ def test_with_all_shards_there_the_result_is_that_of_a_search_that_waited(
         assert our == their
 
 
-def test_shards_that_cannot_be_made_end_in_an_error_and_the_next_command_goes_on(
-    ray_cluster, tiny_experiment, tmp_path, slowly, recorder
-):
-    config = tiny_experiment(tmp_path, EPOCHS, "search.start_after_shards=1", "search.seeds=[0]")
+def test_shards_that_cannot_be_made_end_in_an_error_and_the_next_command_goes_on(make, tmp_path, slowly, recorder):
+    config = make(tmp_path, EPOCHS, "search.start_after_shards=1", "search.seeds=[0]")
     slowly.fails = {2}
     for gate in slowly.gates:
         gate.set()
@@ -141,23 +162,23 @@ def test_shards_that_cannot_be_made_end_in_an_error_and_the_next_command_goes_on
     assert "search: goes on where an earlier command stopped." in recorder.said
 
 
-def test_nothing_starts_when_too_few_shards_can_be_made(ray_cluster, tiny_experiment, tmp_path, slowly):
+def test_nothing_starts_when_too_few_shards_can_be_made(make, tmp_path, slowly):
     slowly.fails = {1, 2}
     for gate in slowly.gates:
         gate.set()
-    config = tiny_experiment(tmp_path, "search.start_after_shards=2")
+    config = make(tmp_path, "search.start_after_shards=2")
     with pytest.raises(SynthesisError, match="shard 1"), Session(config).opened() as session:
         order.search(session)
     assert not (tmp_path / "search").exists()
 
 
-def test_a_search_that_fails_stops_the_synthesis(ray_cluster, tiny_experiment, tmp_path, slowly, monkeypatch):
+def test_a_search_that_fails_stops_the_synthesis(make, tmp_path, slowly, monkeypatch):
     def fail(*arguments):
         raise DfnasError("a trial failed")
 
     monkeypatch.setattr(Search, "go_ahead", fail)
     slowly.gates[0].set()
-    config = tiny_experiment(tmp_path, "search.start_after_shards=1")
+    config = make(tmp_path, "search.start_after_shards=1")
     with pytest.raises(DfnasError, match="a trial failed"), Session(config).opened() as session:
         order.search(session)
     assert slowly.made == [0]
