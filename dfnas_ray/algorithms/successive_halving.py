@@ -137,5 +137,5 @@ def check_synchronous(config: MultiFidelityConfig) -> None:
     for name, value in (("proposals", "tpe"), ("scheduler", "hyperband")):
         if getattr(config, name) == value:
             raise ConfigError(
-                f"search.algorithm.{name} ({value}) needs Ray: set cluster.address to local, or leave it out."
+                f"search.algorithm.{name} ({value}) needs Ray Tune: set cluster.address to local, or leave it out."
             )

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import pyarrow as pa
 from pyarrow import fs
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from dfnas_ray.errors import StorageError
 from dfnas_ray.storage.retries import passes_by_itself, with_retries
@@ -155,11 +155,25 @@ class Location:
         try:
             return model.model_validate(self.read_json())
         except ValidationError as error:
-            wrong = error.errors()[0]
-            field = ".".join(map(str, wrong["loc"])) or "its content"
-            raise StorageError(
-                f"{self} is of another version, or was altered: {field}: {wrong['msg']}. Delete it and run again."
-            ) from error
+            raise self._altered(error) from error
+
+    def read_models(self, model: type[Model]) -> list[Model]:
+        """Return the content of a JSON file that holds a list of models.
+
+        Raises:
+            StorageError: as `read_model`.
+        """
+        try:
+            return TypeAdapter(list[model]).validate_python(self.read_json())  # type: ignore[valid-type]
+        except ValidationError as error:
+            raise self._altered(error) from error
+
+    def _altered(self, error: ValidationError) -> StorageError:
+        wrong = error.errors()[0]
+        field = ".".join(map(str, wrong["loc"])) or "its content"
+        return StorageError(
+            f"{self} is of another version, or was altered: {field}: {wrong['msg']}. Delete it and run again."
+        )
 
     def write_model(self, value: BaseModel, exclude_none: bool = False) -> None:
         """Write a model as indented JSON, whole or not at all."""

@@ -163,7 +163,7 @@ class Benchmark(Stage[BenchmarkRecord]):
             },
         }
         if "synthetic" in planned.config.sources:
-            inputs["upstream"] = {"synthesis": Synthesis(self.session).dir.key}
+            inputs["upstream"] = {"synthesis": Synthesis(self.session).key}
         if planned.config.real is not None and "real" in planned.config.sources:
             inputs["files"] = planned.config.real.open("benchmark.real").fingerprint
         return inputs
@@ -234,7 +234,7 @@ class Benchmark(Stage[BenchmarkRecord]):
             "algorithm": contender.algorithm.measuring_settings(),
         }
         if contender.source == "synthetic":
-            inputs["upstream"] = {"synthesis": Synthesis(self.session, seed).dir.key}
+            inputs["upstream"] = {"synthesis": Synthesis(self.session, seed).key}
         elif contender.source == "real":
             assert self.plan.config.real is not None
             inputs["real"] = self.plan.config.real.model_dump(mode="json")
@@ -294,7 +294,7 @@ class Benchmark(Stage[BenchmarkRecord]):
         @cache
         def image_set(source: Source | None, seed: int) -> Shared[SyntheticImages]:
             if source == "synthetic":
-                return session.images(Synthesis(session, seed).location)
+                return Synthesis(session, seed).images(executor)
             if source == "real":
                 assert real is not None
                 canvases = real_canvases(real.open("benchmark.real"), image_shape, size, seed)

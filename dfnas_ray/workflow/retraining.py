@@ -10,7 +10,7 @@ from dfnas_ray.storage.location import JsonObject
 from dfnas_ray.training.export import NetworkDescription, export_network
 from dfnas_ray.training.retraining import RetrainingJob
 from dfnas_ray.workflow.session import Session
-from dfnas_ray.workflow.stage import Record, Stage
+from dfnas_ray.workflow.stage import ImageSource, Record, Stage
 from dfnas_ray.workflow.synthesis import Synthesis
 
 
@@ -37,15 +37,22 @@ class Retraining(Stage[RetrainingRecord]):
     verb: ClassVar[str] = "Retraining"
     """What the bar says."""
 
-    def __init__(self, session: Session, architecture: Architecture):
+    def __init__(self, session: Session, architecture: Architecture, source: ImageSource | None = None):
+        """Train on images.
+
+        Args:
+            session: The command.
+            architecture: What is trained.
+            source: Of the images; by default the experiment's synthesis.
+        """
         super().__init__(session)
         self.architecture, self.config = architecture, session.config.retraining
-        self.synthesis = Synthesis(session)
+        self.source = Synthesis(session) if source is None else source
 
     def inputs(self) -> JsonObject:
         """See `Stage`."""
         return {
-            "upstream": {"synthesis": self.synthesis.dir.key},
+            "upstream": {"synthesis": self.source.key},
             "seed": self.session.config.seed,
             "space": self.architecture.config,
             "genotype": self.architecture.text,
@@ -72,7 +79,7 @@ class Retraining(Stage[RetrainingRecord]):
         )
         executor, what = session.executor, f"{self.verb} {shorten(architecture.text, 24)}"
         with session.listener.task(what, self.config.epochs, "epoch") as task, executor.show(task) as board:
-            trained = executor.train(job, session.shared_teacher, session.images(self.synthesis.location), board)
+            trained = executor.train(job, session.shared_teacher, self.source.images(executor), board)
         export_network(trained.network, session.teacher.image_shape, self.location)
         NetworkDescription.of(architecture, session.teacher).write(self.location)
         (self.location / "history.json").write_json(trained.history)

@@ -28,11 +28,12 @@ def synthesize(session: Session) -> Outcome[SynthesisRecord]:
 
 def search(session: Session) -> Outcome[SearchRecord]:
     """Find an architecture on the synthetic images."""
-    stage = Search(session)
+    synthesis = Synthesis(session)
+    stage = Search(session, synthesis)
     stage.check()  # before images are made
     if session.config.search.start_after_shards is not None and not stage.is_done:
-        synthesize_beside(stage)
-    synthesize(session)
+        synthesize_beside(synthesis, stage)
+    synthesis.finish()
     return stage.finish()
 
 

@@ -27,7 +27,7 @@ from dfnas_ray.storage.location import JsonObject, Location
 from dfnas_ray.storage.shards import SyntheticImages
 from dfnas_ray.teachers.base import Teacher
 from dfnas_ray.workflow.session import Session
-from dfnas_ray.workflow.stage import Record, Stage
+from dfnas_ray.workflow.stage import ImageSource, Record, Stage
 from dfnas_ray.workflow.synthesis import Synthesis
 
 
@@ -51,10 +51,16 @@ class Search(Stage[SearchRecord]):
     record = SearchRecord
     workers = "search"
 
-    def __init__(self, session: Session):
+    def __init__(self, session: Session, source: ImageSource | None = None):
+        """Search on images.
+
+        Args:
+            session: The command.
+            source: Of the images; by default the experiment's synthesis.
+        """
         super().__init__(session)
         self.config = session.config.search
-        self.synthesis = Synthesis(session)
+        self.source = Synthesis(session) if source is None else source
 
     def inputs(self) -> JsonObject:
         """See `Stage`."""
@@ -62,7 +68,7 @@ class Search(Stage[SearchRecord]):
         settings = self.config.model_dump(mode="json", exclude={"start_after_shards"} if waits else None)
         files = self._files()
         return {
-            "upstream": {"synthesis": self.synthesis.dir.key},
+            "upstream": {"synthesis": self.source.key},
             "seed": self.session.config.seed,
             "search": settings,
             "threads": self.session.config.cluster.search.cpus,
@@ -87,7 +93,7 @@ class Search(Stage[SearchRecord]):
 
     def work(self) -> SearchRecord:
         """See `Stage`."""
-        images = self.session.images(self.synthesis.location)
+        images = self.source.images(self.session.executor)
         job = self._run(images, list(self.config.trials))
         trials = self._choose(job, [ComparedTrial.of(result) for result in job.results()], images)
         best = max(trials, key=lambda trial: trial.merit)
@@ -104,11 +110,6 @@ class Search(Stage[SearchRecord]):
         """Let every trial go as far as it can while its images are being made; `work` goes on from there."""
         trains = [trial for trial in self.config.trials if trial.algorithm.trains_by_epochs]
         self._run(images, [trial for trial in trains if not isinstance(trial.algorithm, MultiFidelityConfig)])
-
-    def architecture(self) -> Architecture:
-        """Return what was found, after finishing the search if need be."""
-        found = self.finish().record
-        return self.session.architecture(found.space_config, found.genotype)
 
     def _run(self, images: Shared[SyntheticImages] | ShardFolder, trials: list[Trial]) -> SearchJob:
         """Run those of the trials that have no result yet."""

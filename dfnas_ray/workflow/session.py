@@ -32,8 +32,22 @@ class Session:
         outcomes: Of the stages that this command has finished or found finished, by their folders.
     """
 
-    def __init__(self, config: ExperimentConfig, listener: Listener | None = None, verbose: bool = False):
-        self.config = config
+    def __init__(
+        self,
+        config: ExperimentConfig,
+        listener: Listener | None = None,
+        verbose: bool = False,
+        teacher: Teacher | None = None,
+    ):
+        """Take an experiment.
+
+        Args:
+            config: Its settings.
+            listener: Told what happens.
+            verbose: Show what workers say.
+            teacher: Instead of the one that the settings name.
+        """
+        self.config, self._given_teacher = config, teacher
         self.listener = listener or Silent()
         self.verbose = verbose
         self.run_dir = RunDir(config.run_directory)
@@ -70,6 +84,8 @@ class Session:
     @cached_property
     def teacher(self) -> Teacher:
         """The frozen teacher; the built-in one is trained the first time."""
+        if self._given_teacher is not None:
+            return self._given_teacher
         return self.config.teacher.load(self.teacher_cache)
 
     @property

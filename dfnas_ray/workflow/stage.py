@@ -9,14 +9,16 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
 from dfnas_ray.config.cluster import ClusterStage
 from dfnas_ray.errors import StorageError
+from dfnas_ray.execution.base import Executor, Shared
 from dfnas_ray.storage.location import JsonObject, Location
 from dfnas_ray.storage.run_dir import StageDir
+from dfnas_ray.storage.shards import SyntheticImages
 from dfnas_ray.workflow.session import Session
 
 
@@ -60,6 +62,19 @@ class Outcome(Generic[R_co]):
     def summary(self) -> JsonObject:
         """The record as JSON."""
         return self.record.model_dump(mode="json", exclude_none=True)
+
+
+class ImageSource(Protocol):
+    """Where the images of a stage come from."""
+
+    @property
+    def key(self) -> str:
+        """Everything that the images depend on, as a fingerprint."""
+        ...
+
+    def images(self, executor: Executor) -> Shared[SyntheticImages]:
+        """Return the images, which are all there, where the work is done."""
+        ...
 
 
 class Stage(ABC, Generic[R]):
@@ -116,6 +131,11 @@ class Stage(ABC, Generic[R]):
         if self._dir is None:
             self._dir = self.session.run_dir.stage(self.name, self.inputs())
         return self._dir
+
+    @property
+    def key(self) -> str:
+        """Everything that its result depends on, as a fingerprint."""
+        return self.dir.key
 
     @property
     def location(self) -> Location:
@@ -200,8 +220,3 @@ class Stage(ABC, Generic[R]):
             self.session.note(self.dir)
         self.session.outcomes[str(self.location)] = outcome
         return outcome
-
-    @classmethod
-    def of(cls, session: Session) -> Self:
-        """Return the stage of a session's experiment."""
-        return cls(session)

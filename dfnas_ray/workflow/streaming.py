@@ -22,17 +22,18 @@ from dfnas_ray.workflow.session import Session
 from dfnas_ray.workflow.synthesis import Entries, Synthesis
 
 
-def synthesize_beside(search: Search) -> None:
-    """Finish the synthesis of a search, which goes as far as it can meanwhile; the search itself is then to be finished.
+def synthesize_beside(synthesis: Synthesis, search: Search) -> None:
+    """Finish the synthesis while the search goes as far as it can; the search itself is then to be finished.
 
     Args:
+        synthesis: Where the search's images come from.
         search: With `search.start_after_shards`, and not finished.
 
     Raises:
         SynthesisError: some shards cannot be made. The others are committed, and the trials' states are kept.
         ClusterError: a trial has no room beside a synthesis worker.
     """
-    synthesis, session = search.synthesis, search.session
+    session = search.session
     if synthesis.is_done:
         return
     check_room_for_both(session)  # before anything is written
@@ -49,7 +50,7 @@ def synthesize_beside(search: Search) -> None:
     with BackgroundSynthesis(synthesis, num_actors) as background:
         background.wait_for(session.config.search.start_after_shards or 1)
         search.begin()
-        folder = ShardFolder(synthesis.location, synthesis.dir.key, config.num_shards, config.rows_per_shard)
+        folder = ShardFolder(synthesis.location, synthesis.key, config.num_shards, config.rows_per_shard)
         search.go_ahead(folder)
         entries = background.result()
     making, beside = background.ended - started, max(0.0, background.ended - search.began)

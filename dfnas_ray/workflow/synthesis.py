@@ -10,11 +10,11 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from dfnas_ray.errors import ShardError, SynthesisError
-from dfnas_ray.execution.base import Crew, Shared, Work
+from dfnas_ray.execution.base import Crew, Executor, Shared, Work
 from dfnas_ray.progress import Board
 from dfnas_ray.storage.location import JsonObject
 from dfnas_ray.storage.manifest import Manifest, ManifestEntry
-from dfnas_ray.storage.shards import SyntheticImages, decode_shard, manifest_entry, shard_name
+from dfnas_ray.storage.shards import SyntheticImages, decode_shard, manifest_entry, shard_name, verify_entry
 from dfnas_ray.synthesis.checks import check_synthesis
 from dfnas_ray.synthesis.inversion import Inverter
 from dfnas_ray.synthesis.job import ShardJob
@@ -119,6 +119,10 @@ class Synthesis(Stage[SynthesisRecord]):
                 return None
         return record
 
+    def images(self, executor: Executor) -> Shared[SyntheticImages]:
+        """Return the images of the finished set, read once for all stages."""
+        return self.session.images(self.location)
+
     @property
     def intact(self) -> Entries:
         """The manifest entries of the shards that are committed and intact; says which are not."""
@@ -155,7 +159,7 @@ class Synthesis(Stage[SynthesisRecord]):
         self.check()
         if self.intact:
             session.listener.say(f"synthesis: {len(self.intact)} of {config.num_shards} shards are there already.")
-        job = ShardJob(config, self.seed, self.dir.key, session.teacher.fingerprint, self.location)
+        job = ShardJob(config, self.seed, self.key, session.teacher.fingerprint, self.location)
         total = len(todo) * config.image_steps_per_shard
         executor = session.executor
         with session.listener.task("Synthesizing", total, "image step") as task, executor.show(task) as board:
@@ -182,10 +186,10 @@ class Synthesis(Stage[SynthesisRecord]):
             num_actors: By so many workers.
         """
         session, num_shards = self.session, self.config.num_shards
-        manifest = Manifest(key=self.dir.key, shards=tuple(entries[shard] for shard in range(num_shards)))
+        manifest = Manifest(key=self.key, shards=tuple(entries[shard] for shard in range(num_shards)))
         manifest.write(self.location)
         quality: dict[str, Any] = {}
-        measure = MeasureQuality(session.shared_teacher, session.images(self.location))
+        measure = MeasureQuality(session.shared_teacher, self.images(session.executor))
         work = Work("synthesis", "measurement of the images", measure)
         session.executor.map_all(work, ["quality"], lambda _, measured: quality.update(measured))
         (self.location / "quality.json").write_json(quality)
@@ -210,7 +214,9 @@ class Synthesis(Stage[SynthesisRecord]):
                 continue
             data = file.read_bytes()
             try:
-                info, images = decode_shard(data, self.dir.key, str(file))
+                if shard in expected:
+                    verify_entry(data, expected[shard], str(file))  # before anything of it is decoded
+                info, images = decode_shard(data, self.key, str(file))
             except ShardError as error:
                 listener.say(str(error))
                 continue

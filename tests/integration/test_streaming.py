@@ -71,7 +71,7 @@ def make(address, tiny_experiment, monkeypatch):
     """Return a function that makes the experiment in a folder, its trials at an executor's address."""
     if address == "inline":
         monkeypatch.setattr("dfnas_ray.workflow.session.make_executor", WithRoomForBoth)
-    return lambda folder, *overrides: tiny_experiment(folder, f"cluster.address={address}", *overrides)
+    return tiny_experiment
 
 
 @pytest.fixture

@@ -69,7 +69,7 @@ def add_synthesis(run, num_classes=NUM_CLASSES, rounds=2, per_round=12, canvas=(
             rng.normal(size=(num_rows, num_classes)),
         )
         (stage.location / shard_name(shard)).write_bytes(data)
-        entries.append(manifest_entry(shard, data, num_rows))
+        entries.append(manifest_entry(shard, data, num_rows).model_dump())
     (stage.location / "manifest.json").write_json({"key": stage.key, "shards": entries})
     quality = {"confidence": 0.8125, "entropy": 0.5, "agreement": 0.75, "domain_gap": 0.0123456789}
     rounds_quality = {str(number): quality for number in range(rounds)}

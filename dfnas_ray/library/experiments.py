@@ -1,4 +1,4 @@
-"""What other programmes call: an experiment from its file, or one step on objects of their own."""
+"""Experiments as other programmes run them: what `dfnas run`, `sweep` and `benchmark` do."""
 
 from __future__ import annotations
 
