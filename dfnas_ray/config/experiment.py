@@ -71,8 +71,6 @@ class ExperimentConfig(BaseModel):
                 f"search.start_after_shards ({start}) is more than synthesis.num_shards ({shards}): the search would never "
                 f"start. Set it to {shards} or less, or to null to wait for all."
             )
-        if self.cluster.is_inline:
-            self._check_inline()
         workers, resources = self.retraining.num_workers, self.cluster.retraining
         # Above 0.5, or each on its own node, no two are ever on one GPU.
         if workers > 1 and 0 < resources.gpus <= 0.5 and resources.placement != "STRICT_SPREAD":
@@ -82,23 +80,6 @@ class ExperimentConfig(BaseModel):
                 "CPUs, or retraining.num_workers to 1."
             )
         return self
-
-    def _check_inline(self) -> None:
-        """Refuse what a single process cannot do."""
-        start, workers = self.search.start_after_shards, self.retraining.num_workers
-        if start is not None:
-            raise ValueError(
-                f"search.start_after_shards ({start}) lets the search begin beside the synthesis, and with cluster.address "
-                "inline one process does everything. Set it to null, or cluster.address to local."
-            )
-        if workers > 1:
-            raise ValueError(
-                f"retraining.num_workers ({workers}) train together, and with cluster.address inline there is one process. "
-                "Set it to 1, or cluster.address to local."
-            )
-        for algorithm in self.search.algorithm:
-            if algorithm.needs_many_workers:
-                raise ValueError(f"{algorithm.needs_many_workers} With cluster.address inline there is one process.")
 
     @property
     def run_directory(self) -> str:

@@ -18,6 +18,7 @@ from dfnas_ray.algorithms.selection import (
     train_alone,
 )
 from dfnas_ray.algorithms.trials import SearchJob
+from dfnas_ray.errors import ConfigError
 from dfnas_ray.execution.base import Shared, Work
 from dfnas_ray.search_spaces.architecture import Architecture
 from dfnas_ray.storage.arrivals import ShardFolder
@@ -74,9 +75,13 @@ class Search(Stage[SearchRecord]):
         }
 
     def check(self) -> None:
-        """Find a limit that no architecture keeps to, and files that algorithms cannot use."""
+        """Find a limit that no architecture keeps to, what the executor does not do, and files that cannot be used."""
         teacher = self.session.teacher
         _ = self.session.max_macs
+        if self.session.config.cluster.is_inline and not self.is_done:
+            for each in self.config.algorithm:
+                if each.needs_many_workers:
+                    raise ConfigError(each.needs_many_workers)
         for algorithm, config in self.config.pairs:
             if algorithm.files:
                 algorithm.check_files(config.space(teacher.image_shape, teacher.num_classes))
