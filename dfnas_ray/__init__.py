@@ -1,9 +1,13 @@
-"""Data-free neural architecture search on Ray.
+"""Data-free neural architecture search: from a trained classifier to a better network, without its training data.
 
-    from dfnas_ray import load_experiment, run
-    outcomes = run(load_experiment("experiments/digits.yaml"))
+    import dfnas_ray as dfnas
 
-The stages can be called one by one: `synthesize`, `search`, `retrain`, `evaluate`.
+    teacher = dfnas.Teacher.from_model(model, image_shape=(3, 32, 32), mean=(0.5,) * 3, std=(0.25,) * 3)
+    images = dfnas.synthesize(teacher, num_images=1000)
+    found = dfnas.search(teacher, images, space="nasbench201", algorithm="spos", max_macs="50%")
+    student = dfnas.retrain(teacher, images, found.architecture)
+
+or a whole experiment: ``dfnas.run(dfnas.load_experiment("experiments/digits.yaml"))``.
 """
 
 from __future__ import annotations
@@ -13,12 +17,32 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dfnas_ray.config.experiment import ExperimentConfig, load_experiment, make_experiment
-    from dfnas_ray.workflow.pipeline import evaluate, retrain, run, search, synthesize
+    from dfnas_ray.library import Found, Images, TrainedNetwork, evaluate, retrain, run, search, synthesize
+    from dfnas_ray.teachers.base import Teacher
 
 __version__ = "0.1.0"
 
+_HOMES = {
+    "ExperimentConfig": "dfnas_ray.config.experiment",
+    "Found": "dfnas_ray.library",
+    "Images": "dfnas_ray.library",
+    "Teacher": "dfnas_ray.teachers.base",
+    "TrainedNetwork": "dfnas_ray.library",
+    "evaluate": "dfnas_ray.library",
+    "load_experiment": "dfnas_ray.config.experiment",
+    "make_experiment": "dfnas_ray.config.experiment",
+    "retrain": "dfnas_ray.library",
+    "run": "dfnas_ray.library",
+    "search": "dfnas_ray.library",
+    "synthesize": "dfnas_ray.library",
+}
+
 __all__ = [
     "ExperimentConfig",
+    "Found",
+    "Images",
+    "Teacher",
+    "TrainedNetwork",
     "evaluate",
     "load_experiment",
     "make_experiment",
@@ -28,11 +52,8 @@ __all__ = [
     "synthesize",
 ]
 
-_EXPERIMENT = ("ExperimentConfig", "load_experiment", "make_experiment")
 
-
-def __getattr__(name: str) -> Any:  # torch and Ray are imported when they are first needed
-    if name not in __all__:
+def __getattr__(name: str) -> Any:  # torch is imported when it is first needed
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = "dfnas_ray.config.experiment" if name in _EXPERIMENT else "dfnas_ray.workflow.pipeline"
-    return getattr(importlib.import_module(module), name)
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -5,6 +5,12 @@ exits with code 2; a programme that imports the package catches `DfnasError`.
 """
 
 
+def printable(name: object) -> str:
+    """Return a name that comes from outside, such as a file's, as any terminal can show it."""
+    text = str(name)
+    return text if text.isprintable() else ascii(text)
+
+
 class DfnasError(Exception):
     """Base of all errors that the user, not the programmer, can mend."""
 

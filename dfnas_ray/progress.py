@@ -15,6 +15,31 @@ class Task(Protocol):
         ...
 
 
+class Write(Protocol):
+    """Says how far one worker is."""
+
+    def __call__(self, done: float, note: str = "") -> None:
+        """Set how much it has done, and a short remark."""
+        ...
+
+
+class Board(Protocol):
+    """Where workers write how far they are, and what a bar shows."""
+
+    def writer(self, worker: str) -> Write:
+        """Return what one worker writes with."""
+        ...
+
+    def start(self, worker: str, where: str) -> None:
+        """Note that a worker starts.
+
+        Args:
+            worker: As users know it, beginning a sentence.
+            where: From which point it goes on.
+        """
+        ...
+
+
 class Listener(Protocol):
     """Whoever wants to know."""
 

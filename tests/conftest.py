@@ -136,14 +136,26 @@ def ray_cluster():
 
 @pytest.fixture(scope="session")
 def tiny_run(ray_cluster, tiny_experiment, tmp_path_factory) -> SimpleNamespace:
-    """The tiny experiment gone the whole way, once, undisturbed: config, pipeline, outcomes, folder. Do not alter it."""
-    from dfnas_ray.workflow.pipeline import Pipeline
+    """The tiny experiment gone the whole way on Ray, once, undisturbed. Do not alter it."""
+    return _whole_run(tiny_experiment(tmp_path_factory.mktemp("tiny-run")))
 
-    folder = tmp_path_factory.mktemp("tiny-run")
-    config = tiny_experiment(folder)
-    with Pipeline(config).opened() as pipeline:
-        outcomes = pipeline.run()
-    return SimpleNamespace(config=config, pipeline=pipeline, outcomes=outcomes, folder=folder)
+
+@pytest.fixture(scope="session")
+def tiny_inline_run(tiny_experiment, tmp_path_factory) -> SimpleNamespace:
+    """The same in this process, without Ray. Do not alter it."""
+    return _whole_run(tiny_experiment(tmp_path_factory.mktemp("tiny-inline-run"), "cluster.address=inline"))
+
+
+def _whole_run(config: ExperimentConfig) -> SimpleNamespace:
+    """Return config, session, outcomes by stage, and folder."""
+    from dfnas_ray.library import report
+    from dfnas_ray.workflow import run as order
+    from dfnas_ray.workflow.session import Session
+
+    with Session(config).opened() as session:
+        outcomes = order.run(session)
+        report(session)
+    return SimpleNamespace(config=config, session=session, outcomes=outcomes, folder=Path(config.run_directory))
 
 
 def _hear_interrupts() -> None:

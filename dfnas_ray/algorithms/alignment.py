@@ -10,12 +10,12 @@ import json
 import math
 from collections.abc import Sequence
 from itertools import compress
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from dfnas_ray.algorithms.alignment_scorer import AlignmentScorer, AlignmentSettings, make_scorer
-from dfnas_ray.algorithms.base import Measurement, SearchAlgorithm, SearchProblem
+from dfnas_ray.algorithms.base import Measurement, SearchAlgorithm, SearchProblem, StateDict
 from dfnas_ray.algorithms.ranks import add_up_ranks
 from dfnas_ray.algorithms.surrogate import ForestSurrogate, SurrogateConfig
 from dfnas_ray.errors import GenotypeError
@@ -135,7 +135,7 @@ class AlignmentSearch(SearchAlgorithm):
         """Return the candidates of the highest scores."""
         return list(self._ranked())[:count]
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StateDict:
         """Return numbers and text only."""
         return {
             "measurements": [[self.space.encode(genotype), found] for genotype, found in self.measurements.items()],
@@ -144,7 +144,7 @@ class AlignmentSearch(SearchAlgorithm):
             "rng": json.dumps(self.rng.bit_generator.state),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: StateDict) -> None:
         """Go on exactly where ``state_dict`` was called."""
         self.measurements = {self.space.decode(text): found for text, found in state["measurements"]}
         self._asked = [self.space.decode(text) for text in state["asked"]]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
 
 import torch
 from torch import nn
@@ -29,6 +29,12 @@ Measurement = dict[str, float]
 
 MeasureCandidates = Callable[[Sequence[Genotype]], list[Measurement]]
 """Returns one measurement per candidate, in their order."""
+
+HistoryEntry: TypeAlias = dict[str, Any]
+"""What one epoch or one round of candidates showed: ``phase``, ``number`` and metrics; numbers, text and lists only."""
+
+StateDict: TypeAlias = dict[str, Any]
+"""Tensors, numbers and text only: it can be loaded with ``weights_only=True``."""
 
 SCORE = "score"
 """The only figure of algorithms that measure a single one; higher is better."""
@@ -165,11 +171,11 @@ class SearchAlgorithm(ABC):
         """Return up to ``count`` different architectures within the limit that deserve a closer look; `best` first."""
 
     @abstractmethod
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StateDict:
         """Return tensors, numbers and text only."""
 
     @abstractmethod
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: StateDict) -> None:
         """Go on exactly where ``state_dict`` was called."""
 
 
@@ -198,7 +204,7 @@ class SearchState:
     """
 
     algorithm: SearchAlgorithm
-    history: list[dict[str, Any]] = field(default_factory=list)
+    history: list[HistoryEntry] = field(default_factory=list)
 
     def run(
         self,
@@ -237,11 +243,11 @@ class SearchState:
             self.history.append({"phase": "training", "number": self.algorithm.epochs_done, **metrics})
             on_progress(self)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StateDict:
         """Return tensors, numbers and text only."""
         return {"algorithm": self.algorithm.state_dict(), "history": self.history}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: StateDict) -> None:
         """Go on exactly where ``state_dict`` was called."""
         self.algorithm.load_state_dict(state["algorithm"])
         self.history = list(state["history"])

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from dfnas_ray.algorithms.architecture_parameters import ArchitectureParameters, likely_architectures
-from dfnas_ray.algorithms.base import BaseAlgorithmConfig, SearchAlgorithm, SearchProblem
+from dfnas_ray.algorithms.base import BaseAlgorithmConfig, SearchAlgorithm, SearchProblem, StateDict
 from dfnas_ray.algorithms.unrolled import dominant_eigenvalue, unrolled_alpha_gradient
 from dfnas_ray.ops.precision import autocast
 from dfnas_ray.search_spaces.base import Genotype
@@ -174,7 +174,7 @@ class DartsSearch(SearchAlgorithm):
         """Return the architecture that the alphas point at, and others that they hold to be likely."""
         return likely_architectures(self.space, self._final_rows(), self.problem.max_macs, count, self.problem.seed)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StateDict:
         """Return tensors, numbers and text only."""
         return {
             "epochs_done": self.epochs_done,
@@ -188,7 +188,7 @@ class DartsSearch(SearchAlgorithm):
             "torch_rng": torch.get_rng_state(),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: StateDict) -> None:
         """Go on exactly where ``state_dict`` was called."""
         self.epochs_done = state["epochs_done"]
         self.student.load_state_dict(state["student"])

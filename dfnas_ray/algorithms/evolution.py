@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from dfnas_ray.algorithms.base import Measurement, SearchAlgorithm
+from dfnas_ray.algorithms.base import Measurement, SearchAlgorithm, StateDict
 from dfnas_ray.errors import GenotypeError
 from dfnas_ray.search_spaces.base import Genotype, SearchSpace
 from dfnas_ray.seeding import numpy_generator
@@ -97,7 +97,7 @@ class Evolution:
         """Return all scored genotypes, the best first; the first found wins a tie."""
         return sorted(self.scores, key=lambda genotype: -self.scores[genotype])
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StateDict:
         """Return everything that later draws depend on, as JSON text and numbers."""
         return {
             "scores": [[self.space.encode(genotype), score] for genotype, score in self.scores.items()],
@@ -106,7 +106,7 @@ class Evolution:
             "rng": json.dumps(self.rng.bit_generator.state),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: StateDict) -> None:
         """Go on exactly where ``state_dict`` was called."""
         self.scores = {self.space.decode(text): score for text, score in state["scores"]}
         self._asked = [self.space.decode(text) for text in state["asked"]]

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from dfnas_ray.algorithms.architecture_parameters import ArchitectureParameters, likely_architectures
-from dfnas_ray.algorithms.base import BaseAlgorithmConfig, SearchAlgorithm, SearchProblem
+from dfnas_ray.algorithms.base import BaseAlgorithmConfig, SearchAlgorithm, SearchProblem, StateDict
 from dfnas_ray.ops.mixed import Mixture
 from dfnas_ray.ops.precision import autocast
 from dfnas_ray.search_spaces.base import Genotype, SearchSpace
@@ -184,7 +184,7 @@ class ProxylessSearch(SearchAlgorithm):
         rows = self.architecture.log_probabilities()
         return likely_architectures(self.space, rows, self.problem.max_macs, count, self.problem.seed)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StateDict:
         """Return tensors, numbers and text only."""
         return {
             "epochs_done": self.epochs_done,
@@ -197,7 +197,7 @@ class ProxylessSearch(SearchAlgorithm):
             "baseline": self.baseline,
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: StateDict) -> None:
         """Go on exactly where ``state_dict`` was called."""
         self.epochs_done, self.steps_done = state["epochs_done"], state["steps_done"]
         self.student.load_state_dict(state["student"])

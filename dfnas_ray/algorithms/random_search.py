@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Collection, Sequence
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
-from dfnas_ray.algorithms.base import BaseAlgorithmConfig, Measurement, SearchAlgorithm, SearchProblem
+from dfnas_ray.algorithms.base import BaseAlgorithmConfig, Measurement, SearchAlgorithm, SearchProblem, StateDict
 from dfnas_ray.algorithms.stand_alone import StandAloneScorer
 from dfnas_ray.errors import GenotypeError
 from dfnas_ray.search_spaces.base import Genotype, SearchSpace
@@ -109,7 +109,7 @@ class RandomSearch(SearchAlgorithm):
         """Return the candidates of the highest scores."""
         return sorted(self.scores, key=lambda genotype: -self.scores[genotype])[:count]
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StateDict:
         """Return numbers and text only."""
         return {
             "scores": [[self.space.encode(genotype), score] for genotype, score in self.scores.items()],
@@ -118,7 +118,7 @@ class RandomSearch(SearchAlgorithm):
             "rng": json.dumps(self.rng.bit_generator.state),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: StateDict) -> None:
         """Go on exactly where ``state_dict`` was called."""
         self.scores = {self.space.decode(text): score for text, score in state["scores"]}
         self._asked = [self.space.decode(text) for text in state["asked"]]

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import copy
 import json
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 from pydantic import Field
 
-from dfnas_ray.algorithms.base import BaseAlgorithmConfig, SearchProblem
+from dfnas_ray.algorithms.base import BaseAlgorithmConfig, SearchProblem, StateDict
 from dfnas_ray.algorithms.evolution import Evolution, EvolutionarySearch, EvolutionConfig
 from dfnas_ray.algorithms.one_shot import Fitness, OneShotScorer
 from dfnas_ray.seeding import derive_seed, numpy_generator, seed_everything
@@ -89,7 +89,7 @@ class Spos(EvolutionarySearch):
             self.problem.precision,
         )
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StateDict:
         """Return tensors, numbers and text only."""
         return {
             "epochs_done": self.epochs_done,
@@ -99,7 +99,7 @@ class Spos(EvolutionarySearch):
             "evolution": self.evolution.state_dict(),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: StateDict) -> None:
         """Go on exactly where ``state_dict`` was called."""
         self.epochs_done = state["epochs_done"]
         self.student.load_state_dict(state["student"])

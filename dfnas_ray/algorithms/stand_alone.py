@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import torch
 
-from dfnas_ray.algorithms.base import SCORE, Measurement, SearchProblem
+from dfnas_ray.algorithms.base import SCORE, Measurement, SearchProblem, StateDict
 from dfnas_ray.ops.precision import Precision
 from dfnas_ray.search_spaces.base import Genotype, SearchSpace
 from dfnas_ray.seeding import derive_seed, seed_everything
@@ -95,11 +95,11 @@ class CandidateTraining:
         result = self.validate()
         return result if math.isfinite(result.loss) else Validation(math.nan, math.nan)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StateDict:
         """Return tensors and numbers only: the state can be loaded with ``weights_only=True``."""
         return {"student": self.student.state_dict(), "epochs_done": self.epochs_done}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: StateDict) -> None:
         """Go on exactly where ``state_dict`` was called."""
         self.student.load_state_dict(state["student"])
         self.epochs_done = state["epochs_done"]

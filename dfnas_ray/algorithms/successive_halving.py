@@ -6,10 +6,10 @@ the seed alone. Source: Jamieson & Talwalkar 2016, arXiv:1502.07943.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
 
-from dfnas_ray.algorithms.base import SearchAlgorithm, SearchProblem
+from dfnas_ray.algorithms.base import SearchAlgorithm, SearchProblem, StateDict
 from dfnas_ray.algorithms.multi_fidelity import Candidate, MultiFidelityConfig, Population
 from dfnas_ray.algorithms.stand_alone import CandidateTraining, StandAloneScorer
 from dfnas_ray.errors import ConfigError
@@ -21,19 +21,25 @@ class SuccessiveHalving(SearchAlgorithm):
 
     Given architectures are measured at the highest rung, each: without others there is nobody to stop for.
 
+    Args:
+        config: Of the search.
+        problem: What it works on.
+        given: The candidates, instead of those that the settings draw within the limit.
+
     Raises:
         ConfigError: the settings ask for what only Ray Tune does.
     """
 
-    def __init__(self, config: MultiFidelityConfig, problem: SearchProblem):
+    def __init__(self, config: MultiFidelityConfig, problem: SearchProblem, given: Sequence[Genotype] | None = None):
         for name, value in (("proposals", "tpe"), ("scheduler", "hyperband")):
             if getattr(config, name) == value:
                 raise ConfigError(
-                    f"search.algorithm.{name} ({value}) needs Ray Tune. Use `dfnas search`, or leave it out."
+                    f"search.algorithm.{name} ({value}) needs Ray Tune: set cluster.address to local, or leave it out."
                 )
-        problem.space.check_limit(problem.max_macs)
+        if given is None:
+            problem.space.check_limit(problem.max_macs)
         self.config, self.problem, self.space = config, problem, problem.space
-        drawn = config.draw(problem.space, problem.max_macs, problem.seed)
+        drawn = config.draw(problem.space, problem.max_macs, problem.seed) if given is None else list(given)
         texts = [problem.space.encode(genotype) for genotype in drawn]
         self.population = Population(config, [Candidate(number, text) for number, text in enumerate(texts)])
         self._trainings: dict[int, CandidateTraining] = {}
@@ -75,7 +81,7 @@ class SuccessiveHalving(SearchAlgorithm):
         """Return the candidates that came farthest."""
         return [self.space.decode(candidate.genotype) for candidate in self.population.ranked()[:count]]
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StateDict:
         """Return tensors, numbers and text only: the results of all, and the networks of those still in the race."""
         return {
             "candidates": [asdict(candidate) for candidate in self.population.candidates],
@@ -83,7 +89,7 @@ class SuccessiveHalving(SearchAlgorithm):
             "epochs_done": self.epochs_done,
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: StateDict) -> None:
         """Go on exactly where ``state_dict`` was called."""
         self.population = Population(self.config, [Candidate(**candidate) for candidate in state["candidates"]])
         self.epochs_done = state["epochs_done"]

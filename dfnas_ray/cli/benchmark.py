@@ -12,7 +12,7 @@ from dfnas_ray.cli.console import Terminal, out
 from dfnas_ray.cli.options import Address, ExperimentFile, Overrides, RunDirectory, Verbose, read
 
 if TYPE_CHECKING:
-    from dfnas_ray.workflow.pipeline import Outcome
+    from dfnas_ray.workflow.stage import Outcome, Record
 
 
 def benchmark(
@@ -32,21 +32,20 @@ def benchmark(
 
     An interrupted benchmark goes on; more architectures, seeds or algorithms are added to what is measured.
     """
-    from dfnas_ray.workflow.benchmark import benchmark as run_benchmark
+    from dfnas_ray.library import benchmark as run_benchmark  # brings everything: kept out of `dfnas --help`
+    from dfnas_ray.storage.location import Location
     from dfnas_ray.workflow.benchmark import plan
-    from dfnas_ray.workflow.pipeline import Pipeline  # brings everything: kept out of `dfnas --help`
 
     changes = list(overrides or [])
     changes += [f"benchmark.table={table}"] if table is not None else []
     changes += [f"benchmark.architectures={architectures}"] if architectures is not None else []
     config = read(file, changes, run_dir, address)
     plan(config)
-    with Pipeline(config, Terminal(), verbose).opened() as pipeline:
-        _show(run_benchmark(pipeline))
-        out.print(Text(f"Report: {pipeline.run_dir.location / 'report.html'}"), soft_wrap=True)
+    _show(run_benchmark(config, Terminal(), verbose))
+    out.print(Text(f"Report: {Location.parse(config.run_directory) / 'report.html'}"), soft_wrap=True)
 
 
-def _show(outcome: Outcome) -> None:
+def _show(outcome: Outcome[Record]) -> None:
     result = (outcome.location / "benchmark.json").read_json()
     seeds = len(result["seeds"])
     title = f"{result['architectures']:,} architectures of {result['space']}, {seeds} seed{'s' if seeds > 1 else ''}"

@@ -16,7 +16,8 @@ def evaluate(
     verbose: Verbose = False,
 ) -> None:
     """Measure accuracy on the experiment's real images, the one time that they are read."""
-    from dfnas_ray.workflow.pipeline import Pipeline  # brings everything: kept out of `dfnas --help`
+    from dfnas_ray.workflow import run as order  # brings everything: kept out of `dfnas --help`
+    from dfnas_ray.workflow.session import Session
 
-    with Pipeline(read(file, overrides, run_dir, address), Terminal(), verbose).opened() as pipeline:
-        show_outcomes([pipeline.evaluate(genotype)])
+    with Session(read(file, overrides, run_dir, address), Terminal(), verbose).opened() as session:
+        show_outcomes([order.evaluate(session, genotype)])

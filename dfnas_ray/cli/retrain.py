@@ -16,7 +16,8 @@ def retrain(
     verbose: Verbose = False,
 ) -> None:
     """Train the architecture that the search found, or the one given, from scratch on synthetic images alone."""
-    from dfnas_ray.workflow.pipeline import Pipeline  # brings everything: kept out of `dfnas --help`
+    from dfnas_ray.workflow import run as order  # brings everything: kept out of `dfnas --help`
+    from dfnas_ray.workflow.session import Session
 
-    with Pipeline(read(file, overrides, run_dir, address), Terminal(), verbose).opened() as pipeline:
-        show_outcomes(pipeline.retrain(genotype).values())
+    with Session(read(file, overrides, run_dir, address), Terminal(), verbose).opened() as session:
+        show_outcomes(order.retrain(session, genotype))

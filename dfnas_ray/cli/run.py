@@ -18,8 +18,9 @@ def run(
 
     What an earlier command finished with the same settings is kept; after an interruption, the same command goes on.
     """
-    from dfnas_ray.workflow.pipeline import Pipeline  # brings everything: kept out of `dfnas --help`
+    from dfnas_ray.library import run as run_experiment  # brings everything: kept out of `dfnas --help`
+    from dfnas_ray.storage.location import Location
 
-    with Pipeline(read(file, overrides, run_dir, address), Terminal(), verbose).opened() as pipeline:
-        outcomes = pipeline.run()
-        show_outcomes(outcomes.values(), pipeline.run_dir.location / "report.html")
+    config = read(file, overrides, run_dir, address)
+    outcomes = run_experiment(config, Terminal(), verbose)
+    show_outcomes(outcomes.values(), Location.parse(config.run_directory) / "report.html")

@@ -231,14 +231,14 @@ def _from_experiment(
     kind: str, code: type[SpaceConfig], file: Path
 ) -> tuple[dict[str, Any], tuple[tuple[int, int, int], int]]:
     from dfnas_ray.config.experiment import load_experiment
-    from dfnas_ray.workflow.pipeline import Pipeline
+    from dfnas_ray.workflow.session import Session
 
     config = load_experiment(file)
     found = [space for space in config.search.space if type(space) is code]
     if not found:
         kinds = ", ".join(space.kind for space in config.search.space)
         raise ConfigError(f"{file} does not search {kind}, but {kinds}.")
-    teacher = Pipeline(config, Terminal()).teacher
+    teacher = Session(config, Terminal()).teacher
     return found[0].model_dump(mode="json"), (teacher.image_shape, teacher.num_classes)
 
 

@@ -8,14 +8,19 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 from rich.text import Text
 
 import dfnas_ray
 from dfnas_ray.cli.console import Terminal, err, out
 from dfnas_ray.cli.jobs import DashboardUrl, follow
 from dfnas_ray.cli.options import ExperimentFile, Overrides, RunDirectory, Verbose, read_overrides
+from dfnas_ray.errors import printable
 from dfnas_ray.execution.ray.dashboard import DEFAULT_DASHBOARD, Dashboard
 from dfnas_ray.submission.prepare import Submission, prepare
+
+_FIRST_FILES = 20
+"""So many files are listed before they are sent."""
 
 
 class Command(StrEnum):
@@ -40,21 +45,33 @@ def submit(
         Path | None,
         typer.Option("--working-dir", help="The folder that is sent; by default the present one.", show_default=False),
     ] = None,
+    include: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--include",
+            metavar="PATTERN",
+            help="Send these files, too: a pattern as in .gitignore, or the path of a hidden file; may be repeated.",
+        ),
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Show the job's output until it ends.")] = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be sent and called.")] = False,
     verbose: Verbose = False,
 ) -> None:
     """Run a command on a Ray cluster: send the working directory to its dashboard, and show what the job prints.
 
-    Sent is the working directory without what git ignores, run directories and symbolic links, and this package.
+    Sent are the files that git tracks, or, where there is no git, Python sources; the experiment; the files that its
+    settings name; and this package. Hidden files, names of credentials, run directories and symbolic links stay here.
     Exits with the job's exit code. Ctrl-C leaves the job running.
     """
-    submission = prepare(command.value, file, read_overrides(overrides, run_dir), working_dir, verbose)
+    submission = prepare(command.value, file, read_overrides(overrides, run_dir), working_dir, verbose, include or ())
+    terminal = Terminal()
+    for note in submission.working_dir.notes:
+        terminal.say(note)
     if dry_run:
         _show(submission)
         return
     there = Dashboard(dashboard)
-    terminal = Terminal()
+    _list_files(submission, err, _FIRST_FILES)
     terminal.say(f"Sending {_size(submission)} to {there.url}")
     metadata = {"experiment": submission.config.name, "dfnas_ray": dfnas_ray.__version__}
     there.submit(submission.id, submission.entrypoint, submission.working_dir, metadata)
@@ -65,10 +82,19 @@ def submit(
 
 
 def _show(submission: Submission) -> None:
-    for name, path in submission.working_dir.files.items():
-        out.print(Text(f"{path.stat().st_size:>12,}  {name}"), soft_wrap=True)
+    _list_files(submission, out)
     err.print(Text(f"{_size(submission)} would be sent, and this called there:"), soft_wrap=True)
     out.print(Text(submission.entrypoint), soft_wrap=True)
+
+
+def _list_files(submission: Submission, console: Console, at_most: int | None = None) -> None:
+    """Print the files with their sizes; with ``at_most``, so many of the working directory's own, and the number."""
+    sent = submission.working_dir
+    listed = [name for name, path in sent.files.items() if at_most is None or path == sent.root / name]
+    for name in listed[:at_most]:
+        console.print(Text(f"{sent.files[name].stat().st_size:>12,}  {printable(name)}"), soft_wrap=True)
+    if shown := len(sent.files) - len(listed[:at_most]):
+        console.print(Text(f"{'':12}  and {shown} more, this package's included; --dry-run lists all"), soft_wrap=True)
 
 
 def _size(submission: Submission) -> str:

@@ -12,10 +12,10 @@ from dfnas_ray.cli.console import out
 
 if TYPE_CHECKING:
     from dfnas_ray.storage.location import Location
-    from dfnas_ray.workflow.pipeline import Outcome
+    from dfnas_ray.workflow.stage import Outcome, Record
 
 
-def show_outcomes(outcomes: Iterable[Outcome], report: Location | None = None) -> None:
+def show_outcomes(outcomes: Iterable[Outcome[Record]], report: Location | None = None) -> None:
     """Print one row per stage, then the accuracies if there are any, then the report's path."""
     outcomes = list(outcomes)
     table = Table(box=None, pad_edge=False)
@@ -32,7 +32,7 @@ def show_outcomes(outcomes: Iterable[Outcome], report: Location | None = None) -
         out.print(Text(f"Report: {report}"), soft_wrap=True)
 
 
-def show_accuracies(evaluation: Outcome) -> None:
+def show_accuracies(evaluation: Outcome[Record]) -> None:
     """Print each network's accuracy on real images beside its cost."""
     summary = evaluation.summary
     table = Table(title=f"Accuracy on {summary['images']:,} real images: {summary['dataset']}", title_justify="left")
@@ -51,7 +51,7 @@ def show_accuracies(evaluation: Outcome) -> None:
     out.print(table)
 
 
-def _result(outcome: Outcome) -> str:
+def _result(outcome: Outcome[Record]) -> str:
     summary = outcome.summary
     match outcome.stage:
         case "synthesis":

@@ -13,7 +13,7 @@ from dfnas_ray.cli.options import Address, ExperimentFile, Overrides, RunDirecto
 from dfnas_ray.sweeps.objectives import OBJECTIVES
 
 if TYPE_CHECKING:
-    from dfnas_ray.workflow.pipeline import Outcome
+    from dfnas_ray.workflow.stage import Outcome, Record
 
 _ROWS = 5
 _ROWS_OF_FRONT = 10
@@ -30,18 +30,16 @@ def sweep(
 
     An interrupted sweep goes on; a larger sweep.trials adds trials to those that are there.
     """
-    from dfnas_ray.workflow.pipeline import Pipeline  # brings everything: kept out of `dfnas --help`
+    from dfnas_ray.library import sweep as run_sweep  # brings everything: kept out of `dfnas --help`
     from dfnas_ray.workflow.sweep import check_address, sweep_config
-    from dfnas_ray.workflow.sweep import sweep as run_sweep
 
     config = read(file, overrides, run_dir, address)
     sweep_config(config)
     check_address(config)
-    with Pipeline(config, Terminal(), verbose).opened() as pipeline:
-        _show(run_sweep(pipeline))
+    _show(run_sweep(config, Terminal(), verbose))
 
 
-def _show(outcome: Outcome) -> None:
+def _show(outcome: Outcome[Record]) -> None:
     summary = outcome.summary
     trials = (outcome.location / "trials.json").read_json()
     states = ", ".join(f"{count} {state}" for state, count in summary["trials"].items())

@@ -23,24 +23,19 @@ def _group() -> None:
 @app.command()
 def inspect(file: ExperimentFile, overrides: Overrides = None, run_dir: RunDirectory = None) -> None:
     """Show the teacher's layers, input, fingerprint, and its accuracy if evaluation.dataset is set."""
-    from dfnas_ray.workflow.pipeline import Pipeline  # brings everything: kept out of `dfnas --help`
+    from dfnas_ray.workflow.session import Session  # brings everything: kept out of `dfnas --help`
 
     config = read(file, overrides, run_dir)
     listener = Terminal()
-    teacher = Pipeline(config, listener).teacher
+    teacher = Session(config, listener).teacher
     out.print(_layers(teacher))
     out.print(_facts(teacher))
     if config.evaluation.dataset is not None:
         dataset = config.evaluation.dataset.open()
         with listener.task("Evaluating", len(dataset), "image") as task:
-            seen = 0
-
-            def on_images(count: int) -> None:
-                nonlocal seen
-                seen += count
-                task.advance_to(seen)
-
-            accuracy = evaluate_networks({"teacher": teacher.model}, teacher, dataset, torch.device("cpu"), on_images)
+            accuracy = evaluate_networks(
+                {"teacher": teacher.model}, teacher, dataset, torch.device("cpu"), task.advance_to
+            )
         out.print(f"accuracy      {accuracy['teacher']:.2%} of {len(dataset):,} images, {dataset.description}")
 
 

@@ -6,11 +6,19 @@ The exception is ``cpus``: it is the number of threads of one worker, and sums o
 from __future__ import annotations
 
 import os
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias, get_args
 
 from pydantic import BaseModel, ByteSize, ConfigDict, Field, field_validator
 
 Placement = Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"]
+
+ClusterStage: TypeAlias = Literal["synthesis", "search", "retraining"]
+"""The stages whose workers have settings of their own, in their order."""
+
+CLUSTER_STAGES: tuple[ClusterStage, ...] = get_args(ClusterStage)
+
+INLINE = "inline"
+"""The address of no cluster: this process does the work."""
 
 
 class WorkerResources(BaseModel):
@@ -89,7 +97,9 @@ class ClusterConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     address: str = Field(
-        "local", description="local: a cluster of its own; auto: the one running here; host:port; ray://host:port."
+        "local",
+        description="local: a Ray cluster of its own; auto: the one running here; host:port; ray://host:port. "
+        "inline: no Ray, all in this process, on its GPU if torch finds one.",
     )
     num_cpus: int | None = Field(None, gt=0, description="CPUs of a local cluster; by default the machine's.")
     num_gpus: int | None = Field(None, ge=0, description="GPUs of a local cluster; by default the machine's.")
@@ -103,6 +113,16 @@ class ClusterConfig(BaseModel):
     synthesis: SynthesisResources = SynthesisResources()
     search: SearchResources = SearchResources()
     retraining: RetrainingResources = RetrainingResources()
+
+    def of(self, stage: ClusterStage) -> WorkerResources:
+        """Return what a worker of a stage holds."""
+        resources: WorkerResources = getattr(self, stage)
+        return resources
+
+    @property
+    def is_inline(self) -> bool:
+        """Whether this process does the work."""
+        return self.address == INLINE
 
     @property
     def ray_client(self) -> str | None:

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from dfnas_ray.config.member import MemberConfig
-from dfnas_ray.errors import DatasetError
+from dfnas_ray.errors import DatasetError, DfnasError
+from dfnas_ray.storage.pictures import PictureError, check_pixels
 
 EVALUATION = "evaluation.dataset"
 """The setting that names the labelled images of the evaluation: what errors call a dataset by default."""
@@ -65,7 +66,7 @@ def to_uint8(image: Image.Image, image_shape: tuple[int, int, int], where: str) 
     Grey images become RGB where three channels are wanted, as torchvision's loaders do.
 
     Raises:
-        DatasetError: a colour image where the teacher takes one channel.
+        DatasetError: a colour image where the teacher takes one channel, or one that would be too large when resized.
     """
     channels, height, width = image_shape
     mode = {1: "L", 3: "RGB"}.get(channels)
@@ -81,16 +82,40 @@ def to_uint8(image: Image.Image, image_shape: tuple[int, int, int], where: str) 
             f"{where}: floating-point pixels (mode F) have no known range. Save the images with 8 or 16 bits."
         )
     if image.mode.startswith("I"):  # 16 bits; PIL would clip instead of scaling
-        image = Image.fromarray((np.asarray(image, dtype=np.float64) / 257).round().clip(0, 255).astype(np.uint8))
+        scaled = np.divide(np.asarray(image), 257, dtype=np.float32)  # exact enough: no 16-bit value is near a tie
+        image = Image.fromarray(scaled.round(out=scaled).clip(0, 255, out=scaled).astype(np.uint8))
     image = image.convert(mode)
     if image.size != (width, height):
         import torchvision.transforms.functional as TF  # takes a second, which `dfnas --help` should not
 
         scale = max(height / image.height, width / image.width) / CROP_FRACTION  # covers the input on both sides
-        image = TF.resize(image, [round(image.height * scale), round(image.width * scale)])
+        resized = [round(image.height * scale), round(image.width * scale)]
+        try:
+            check_pixels(*reversed(resized))
+        except PictureError as error:
+            size = f"{image.width:,} x {image.height:,}"
+            raise DatasetError(f"{where}: {size} pixels cannot be resized to the teacher's input: {error}.") from error
+        image = TF.resize(image, resized)
         image = TF.center_crop(image, [height, width])
     array = np.array(image, dtype=np.uint8).reshape(height, width, channels)
     return torch.from_numpy(array).permute(2, 0, 1).contiguous()
+
+
+def read_image(dataset: ImageDataset, index: int, setting: str) -> tuple[Image.Image, int, str]:
+    """Return an image with its pixels decoded, its label, and what errors call it.
+
+    Raises:
+        DatasetError: it cannot be read.
+    """
+    where = f"{setting}: {dataset.description}, image {index}"
+    try:
+        image, label = dataset[index]
+        image.load()  # datasets of other packages may leave it to Pillow to decode when it has to
+    except DfnasError:
+        raise
+    except Exception as error:  # as many kinds as there are datasets and decoders
+        raise DatasetError(f"{where} cannot be read: {error}") from error
+    return image, label, where
 
 
 class _Decoded(Dataset[tuple[Tensor, int]]):
@@ -101,12 +126,7 @@ class _Decoded(Dataset[tuple[Tensor, int]]):
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        where = f"evaluation.dataset: {self.dataset.description}, image {index}"
-        try:
-            image, label = self.dataset[index]
-            image.load()  # PIL decodes only when it has to
-        except (OSError, ValueError) as error:
-            raise DatasetError(f"{where} cannot be read: {error}") from error
+        image, label, where = read_image(self.dataset, index, EVALUATION)
         if not 0 <= label < self.num_classes:
             raise DatasetError(
                 f"{where}: label {label}, but the teacher has {self.num_classes} classes (0 to {self.num_classes - 1}). "

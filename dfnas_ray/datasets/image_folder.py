@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import stat
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -10,36 +13,76 @@ from PIL import Image
 from pydantic import Field
 
 from dfnas_ray.datasets.base import EVALUATION, DatasetSourceConfig, ImageDataset
-from dfnas_ray.errors import DatasetError
+from dfnas_ray.errors import DatasetError, printable
+from dfnas_ray.storage.pictures import PictureError, decode_picture
 from dfnas_ray.storage.run_dir import fingerprint
 
 _LAYOUT = "It must be a folder with one sub-folder of images per class."
+_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
 
 class _Folder:
     def __init__(self, path: Path, setting: str):
-        from torchvision.datasets import ImageFolder
-
-        self.path, self.description = path, f"image folder {path}"
+        self.path, self.description = path, f"image folder {printable(path)}"
+        self.samples: list[tuple[str, int]] = []
+        self.sizes: list[int] = []
         try:
-            self.samples: list[tuple[str, int]] = ImageFolder(str(path)).samples
-        except OSError as error:
-            raise DatasetError(f"{setting}.path ({path}) cannot be used: {error} {_LAYOUT}") from error
+            classes = sorted(entry.name for entry in os.scandir(path) if entry.is_dir())
+            found = [sorted(_image_files(path, name)) for name in classes]
+        except (OSError, ValueError) as error:
+            raise DatasetError(
+                f"{setting}.path ({printable(path)}) cannot be used: {printable(error)}. {_LAYOUT}"
+            ) from error
+        if lacking := [printable(name) for name, files in zip(classes, found, strict=True) if not files]:
+            raise DatasetError(
+                f"{setting}.path ({printable(path)}) cannot be used: there are no images ({', '.join(_EXTENSIONS)}) for the "
+                f"classes {', '.join(lacking)}. {_LAYOUT}"
+            )
+        if not classes:
+            raise DatasetError(f"{setting}.path ({printable(path)}) cannot be used: it has no sub-folder. {_LAYOUT}")
+        for label, files in enumerate(found):
+            self.samples += [(os.path.join(*place), label) for *place, _ in files]  # noqa: PTH118 - a million of them
+            self.sizes += [size for *_, size in files]
 
     @cached_property
     def fingerprint(self) -> str:
         """See `ImageDataset`."""
-        return fingerprint(
-            [(str(Path(file).relative_to(self.path)), Path(file).stat().st_size) for file, _ in self.samples]
-        )
+        names = (str(Path(file).relative_to(self.path)) for file, _ in self.samples)
+        return fingerprint(list(zip(names, self.sizes, strict=True)))
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
         path, label = self.samples[index]
-        with Image.open(path) as image:
-            return image.copy(), label
+        try:
+            return decode_picture(Path(path)), label
+        except PictureError as error:
+            raise PictureError(f"{printable(path)}: {error}") from error
+
+
+def _image_files(root: Path, name: str) -> Iterator[tuple[str, str, int]]:
+    """Yield folder, name and size of each image of a class; links to folders are followed.
+
+    Raises:
+        OSError: a folder or file cannot be read, such as a link to nowhere.
+        ValueError: a file is no regular one, or a folder is reached twice, as in a loop of links.
+    """
+    seen = {os.path.realpath(root)}
+    for folder, _, names in os.walk(root / name, followlinks=True, onerror=_raise):
+        if (real := os.path.realpath(folder)) in seen:
+            raise ValueError(f"{folder} is reached twice through symbolic links")
+        seen.add(real)
+        for file in names:
+            if file.lower().endswith(_EXTENSIONS):
+                status = (Path(folder) / file).stat()
+                if not stat.S_ISREG(status.st_mode):
+                    raise ValueError(f"{folder}/{file} is no regular file")
+                yield folder, file, status.st_size
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 class ImageFolderConfig(DatasetSourceConfig):
@@ -53,5 +96,5 @@ class ImageFolderConfig(DatasetSourceConfig):
         path = self.path.expanduser()
         if not path.is_dir():
             problem = "is a file, not a folder" if path.exists() else "does not exist"
-            raise DatasetError(f"{setting}.path ({path}) {problem}. {_LAYOUT}")
+            raise DatasetError(f"{setting}.path ({printable(path)}) {problem}. {_LAYOUT}")
         return _Folder(path, setting)

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from dfnas_ray.datasets.base import EVALUATION, DatasetSourceConfig, ImageDataset
 from dfnas_ray.errors import DatasetError
+from dfnas_ray.storage.pictures import chosen_formats_only
 
 
 class _Torchvision:
@@ -26,7 +27,9 @@ class _Torchvision:
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        image, label = self.dataset[index]
+        with chosen_formats_only():  # torchvision opens files of every format that Pillow knows
+            image, label = self.dataset[index]
+            image.load()
         return image, int(label)
 
 

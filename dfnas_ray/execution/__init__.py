@@ -1,1 +1,37 @@
 """How work is spread: in this process, or over a Ray cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from dfnas_ray.config.cluster import ClusterConfig
+from dfnas_ray.errors import ClusterError
+from dfnas_ray.execution.base import Executor
+from dfnas_ray.storage.location import Location
+
+__all__ = ["Executor", "make_executor"]
+
+
+def make_executor(
+    cluster: ClusterConfig, marker: Location, imports: Mapping[str, str] | None = None, verbose: bool = False
+) -> Executor:
+    """Return the executor that ``cluster.address`` names, not yet opened; the arguments are those of `Executor`.
+
+    Raises:
+        ClusterError: it needs Ray, which is not installed.
+    """
+    if cluster.is_inline:
+        from dfnas_ray.execution.inline import InlineExecutor
+
+        return InlineExecutor(cluster, marker, imports, verbose)
+    try:
+        from dfnas_ray.execution.ray.executor import RayExecutor
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] != "ray":
+            raise
+        raise ClusterError(
+            f"cluster.address ({cluster.address}) needs Ray, which cannot be imported here: {error}. Install it (pip install "
+            "'ray[default,tune,train]'), or set cluster.address to inline (--address inline): all is then done in this "
+            "process."
+        ) from error
+    return RayExecutor(cluster, marker, imports, verbose)

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dfnas_ray.datasets import ImageDataset
-from dfnas_ray.datasets.base import to_uint8
+from dfnas_ray.datasets.base import ImageDataset, read_image, to_uint8
 from dfnas_ray.errors import DatasetError
 from dfnas_ray.seeding import numpy_generator, torch_generator
 from dfnas_ray.storage.shards import SyntheticImages
@@ -94,12 +93,7 @@ def real_canvases(dataset: ImageDataset, image_shape: tuple[int, int, int], size
 
 
 def _pixels(dataset: ImageDataset, index: int, image_shape: tuple[int, int, int]) -> Canvases:
-    where = f"benchmark.real: {dataset.description}, image {index}"
-    try:
-        image, _ = dataset[index]  # its label stays unused
-        image.load()
-    except (OSError, ValueError) as error:
-        raise DatasetError(f"{where} cannot be read: {error}") from error
+    image, _, where = read_image(dataset, index, "benchmark.real")  # its label stays unused
     pixels: Canvases = to_uint8(image, image_shape, where).numpy()
     return pixels
 

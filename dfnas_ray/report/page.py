@@ -245,7 +245,7 @@ def _synthesis(artefacts: Artefacts) -> tuple[dict[str, Any] | None, Samples | N
         return None, None
     names = (stage.get("teacher") or {}).get("class_names")
     facts = read_curves(stage.location, manifest)
-    samples = read_samples(stage.location, manifest, names)
+    samples = read_samples(stage.location, manifest, names, facts.problems)
     settings = (stage.inputs or {}).get("synthesis", {})
     steps = [entry.get("steps", 0) for entry in settings.get("stages", [])]
     quality = stage.file("quality.json") or {}

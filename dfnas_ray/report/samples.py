@@ -20,6 +20,7 @@ from PIL import Image
 
 from dfnas_ray.errors import DfnasError
 from dfnas_ray.storage.location import Location
+from dfnas_ray.storage.pictures import SHARD_FORMATS, PictureError, decode_picture
 from dfnas_ray.storage.retries import with_retries
 from dfnas_ray.storage.shards import read_info
 
@@ -132,9 +133,15 @@ def read_curves(folder: Location, manifest: dict[str, Any]) -> ShardFacts:
 
 
 def read_samples(
-    folder: Location, manifest: dict[str, Any], class_names: Sequence[str] | None = None
+    folder: Location,
+    manifest: dict[str, Any],
+    class_names: Sequence[str] | None = None,
+    problems: list[str] | None = None,
 ) -> Samples | None:
-    """Return images of some classes and rounds, spread evenly over all; None if no shard can be read."""
+    """Return images of some classes and rounds, spread evenly over all; None if no shard can be read.
+
+    What cannot be decoded is added to ``problems``.
+    """
     shards = spread(manifest["shards"], _MAX_SHARDS)
     index, num_classes = _index_rows(folder, shards)
     if not index:
@@ -146,7 +153,7 @@ def read_samples(
     wanted = {
         (label, r): index[label, r][:per_cell] for label in shown_classes for r in shown_rounds if (label, r) in index
     }
-    found = _read_rows(folder, wanted)
+    found = _read_rows(folder, wanted, [] if problems is None else problems)
     if not any(found.values()):
         return None
 
@@ -187,12 +194,12 @@ def read_samples(
 
 def make_strip(pngs: Sequence[bytes], alt: str) -> Strip:
     """Put images side by side, one pixel apart. Small ones are lossless and enlarged by a whole factor."""
-    images = [Image.open(BytesIO(png)) for png in pngs]
-    side = max(max(image.size) for image in images)
+    images, side = [], 0
+    for png in pngs:
+        images.append(decode_picture(png, SHARD_FORMATS))
+        side = max(side, *images[-1].size)
+        images[-1].thumbnail((MAX_SIDE, MAX_SIDE))  # leaves smaller ones as they are
     small = side <= _SMALL_SIDE
-    if side > MAX_SIDE:
-        for image in images:
-            image.thumbnail((MAX_SIDE, MAX_SIDE))
     width, height = images[0].size
     gap = 1 if small else 4
     mode = "LA" if small and all(image.mode == "L" for image in images) else "RGBA"
@@ -262,7 +269,9 @@ def _index_rows(folder: Location, shards: Sequence[dict[str, Any]]) -> tuple[dic
     return dict(index), num_classes
 
 
-def _read_rows(folder: Location, wanted: dict[tuple[int, int], list[_Place]]) -> dict[tuple[int, int], list[Sample]]:
+def _read_rows(
+    folder: Location, wanted: dict[tuple[int, int], list[_Place]], problems: list[str]
+) -> dict[tuple[int, int], list[Sample]]:
     by_group: dict[tuple[str, int], list[tuple[tuple[int, int], int]]] = defaultdict(list)
     for cell, places in wanted.items():
         for file_name, group, row in places:
@@ -274,7 +283,12 @@ def _read_rows(folder: Location, wanted: dict[tuple[int, int], list[_Place]]) ->
         except _UNREADABLE:
             continue
         for (label, round_index), row in rows:
-            png = table["image"][row].as_py()["bytes"]
+            png: Any = (table["image"][row].as_py() or {}).get("bytes")
+            try:
+                decode_picture(png, SHARD_FORMATS)
+            except PictureError as error:
+                problems.append(f"{file_name}, row {row} of row group {group}: {error}")
+                continue
             logits = np.array(table["logits"][row].as_py(), np.float64)
             shifted = np.exp(logits - logits.max())
             found[label, round_index].append(Sample(label, round_index, png, shifted / shifted.sum()))
@@ -298,7 +312,7 @@ def _soft_label(sample: Sample, name: Any) -> SoftLabel:
 
 
 def _shape(png: bytes) -> tuple[int, int, int]:
-    image = Image.open(BytesIO(png))
+    image = decode_picture(png, SHARD_FORMATS)
     return len(image.getbands()), image.height, image.width
 
 

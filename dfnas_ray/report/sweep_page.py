@@ -21,6 +21,7 @@ from dfnas_ray.report import formatting
 from dfnas_ray.report.samples import Strip, make_strip
 from dfnas_ray.report.sweep_figures import sweep_figures
 from dfnas_ray.storage.location import Location
+from dfnas_ray.storage.pictures import PictureError
 from dfnas_ray.storage.shards import shard_name
 from dfnas_ray.sweeps.config import SweepConfig
 from dfnas_ray.sweeps.objectives import OBJECTIVES
@@ -92,7 +93,12 @@ def _grids(folder: Location, finished: Sequence[Mapping[str, Any]]) -> list[tupl
         trial = finished[place]
         pngs = _last_round(trial_folder(folder, trial["number"]) / shard_name(0))
         if pngs:
-            grids.append((title, trial, make_strip(pngs, f"Images of trial {trial['number']}")))
+            try:
+                grids.append((title, trial, make_strip(pngs, f"Images of trial {trial['number']}")))
+            except PictureError as error:
+                raise ShardError(
+                    f"Shard 0 of trial {trial['number']} holds an image that cannot be shown: {error}"
+                ) from error
     return grids
 
 

@@ -10,16 +10,21 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import pyarrow as pa
 from pyarrow import fs
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from dfnas_ray.errors import StorageError
 from dfnas_ray.storage.retries import passes_by_itself, with_retries
 from dfnas_ray.storage.uri import refuse_secrets
 
 Result = TypeVar("Result")
+Model = TypeVar("Model", bound=BaseModel)
+
+JsonObject: TypeAlias = dict[str, Any]
+"""A JSON object whose fields are not ours to know, such as the settings of a search space."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +145,39 @@ class Location:
     def write_json(self, value: Any) -> None:
         """Write ``value`` as indented JSON, whole or not at all."""
         self.write_bytes((json.dumps(value, indent=2, sort_keys=True) + "\n").encode())
+
+    def read_model(self, model: type[Model]) -> Model:
+        """Return the content of a JSON file that `write_model` wrote.
+
+        Raises:
+            StorageError: the file is of another version, or was altered; names the first field that is wrong.
+        """
+        try:
+            return model.model_validate(self.read_json())
+        except ValidationError as error:
+            raise self._altered(error) from error
+
+    def read_models(self, model: type[Model]) -> list[Model]:
+        """Return the content of a JSON file that holds a list of models.
+
+        Raises:
+            StorageError: as `read_model`.
+        """
+        try:
+            return TypeAdapter(list[model]).validate_python(self.read_json())  # type: ignore[valid-type]
+        except ValidationError as error:
+            raise self._altered(error) from error
+
+    def _altered(self, error: ValidationError) -> StorageError:
+        wrong = error.errors()[0]
+        field = ".".join(map(str, wrong["loc"])) or "its content"
+        return StorageError(
+            f"{self} is of another version, or was altered: {field}: {wrong['msg']}. Delete it and run again."
+        )
+
+    def write_model(self, value: BaseModel, exclude_none: bool = False) -> None:
+        """Write a model as indented JSON, whole or not at all."""
+        self.write_json(value.model_dump(mode="json", exclude_none=exclude_none))
 
     def delete_file(self) -> None:
         """Remove the file; one that is not there, perhaps since an attempt whose answer was lost, is removed already."""

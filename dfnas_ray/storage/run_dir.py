@@ -41,9 +41,14 @@ class StageDir:
         self.location = run.location / stage / self.key[:_KEY_LENGTH]
 
     @property
+    def done_file(self) -> Location:
+        """The record, written last."""
+        return self.location / "done.json"
+
+    @property
     def is_done(self) -> bool:
         """Whether the stage finished with these inputs."""
-        return (self.location / "done.json").exists()
+        return self.done_file.exists()
 
     @property
     def is_started(self) -> bool:
@@ -55,19 +60,10 @@ class StageDir:
         self.location.make_dir()
         (self.location / "inputs.json").write_json(self.inputs)
 
-    def finish(self, summary: Mapping[str, Any]) -> None:
-        """Record the summary: from now on the stage is not done again."""
-        (self.location / "done.json").write_json(dict(summary))
-
     def reopen(self) -> None:
         """Take the finish back, because an artefact is damaged."""
         if self.is_done:
-            (self.location / "done.json").delete_file()
-
-    def summary(self) -> dict[str, Any]:
-        """Return what `finish` recorded."""
-        summary: dict[str, Any] = (self.location / "done.json").read_json()
-        return summary
+            self.done_file.delete_file()
 
     def changes(self) -> list[str]:
         """Say which inputs differ from those of the run directory's last command, as ``name: old -> new``.

@@ -21,6 +21,8 @@ from PIL import Image
 
 from dfnas_ray.errors import ShardError, StorageError
 from dfnas_ray.storage.location import Location
+from dfnas_ray.storage.manifest import Manifest, ManifestEntry
+from dfnas_ray.storage.pictures import SHARD_FORMATS, PictureError, decode_picture
 from dfnas_ray.storage.retries import with_retries
 
 Ids = np.ndarray[Any, np.dtype[np.uint64]]
@@ -29,7 +31,9 @@ FORMAT = 1
 ROW_GROUP_SIZE = 500
 _METADATA_KEY = b"dfnas"
 _REMEDY = "Running the same command again replaces it."
-_UNREADABLE = (pa.ArrowException, OSError, KeyError, TypeError, ValueError)
+_UNREADABLE = (
+    pa.ArrowException, ArithmeticError, AttributeError, LookupError, MemoryError, OSError, RecursionError, TypeError, ValueError
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -156,9 +160,19 @@ def sha256(data: bytes | memoryview) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def manifest_entry(shard: int, data: bytes | memoryview, rows: int) -> dict[str, Any]:
+def manifest_entry(shard: int, data: bytes | memoryview, rows: int) -> ManifestEntry:
     """Return what the manifest says about one shard."""
-    return {"shard": shard, "file": shard_name(shard), "rows": rows, "bytes": len(data), "sha256": sha256(data)}
+    return ManifestEntry(shard=shard, file=shard_name(shard), rows=rows, bytes=len(data), sha256=sha256(data))
+
+
+def verify_entry(data: bytes | memoryview, entry: ManifestEntry, where: str) -> None:
+    """Compare a shard's bytes with what the manifest says of them; call it before anything of them is decoded.
+
+    Raises:
+        ShardError: they are not those that were committed.
+    """
+    if sha256(data) != entry.sha256:
+        raise ShardError(f"Shard {where} has changed since it was made. {_REMEDY}")
 
 
 def read_info(location: Location) -> ShardInfo:
@@ -192,7 +206,10 @@ def decode_shard(data: bytes, key: str, where: str) -> tuple[ShardInfo, Syntheti
         if info.key != key:
             raise ShardError(f"Shard {where} was made with other settings ({info.key[:12]}, not {key[:12]}). {_REMEDY}")
         table = file.read()
-        images = np.stack([_pixels(png) for png in pc.struct_field(table["image"], "bytes").to_pylist()])
+        if table.schema.field("label").type != pa.int64() or table.schema.field("round").type != pa.int64():
+            raise ValueError("label and round are not of type int64")
+        pngs = pc.struct_field(table["image"], "bytes").to_pylist()
+        images = np.stack([_pixels(png, row) for row, png in enumerate(pngs)])
         logits = table["logits"].combine_chunks()
         return info, SyntheticImages(
             images=images,
@@ -205,22 +222,20 @@ def decode_shard(data: bytes, key: str, where: str) -> tuple[ShardInfo, Syntheti
         raise _unreadable(where, error) from error
 
 
-def load_shards(folder: Location, manifest: dict[str, Any]) -> SyntheticImages:
+def load_shards(folder: Location, manifest: Manifest) -> SyntheticImages:
     """Load every shard that the manifest lists, in order.
 
     Raises:
         ShardError: a shard is missing or is not, byte for byte, the one that was committed (says which).
     """
     parts = []
-    for entry in manifest["shards"]:
-        location = folder / entry["file"]
+    for entry in manifest.shards:
+        location = folder / entry.file
         if not location.exists():
             raise ShardError(f"Shard {location} is missing. {_REMEDY}")
         data = location.read_bytes()
-        _, images = decode_shard(data, manifest["key"], str(location))
-        if sha256(data) != entry["sha256"]:
-            raise ShardError(f"Shard {location} has changed since it was made. {_REMEDY}")
-        parts.append(images)
+        verify_entry(data, entry, str(location))
+        parts.append(decode_shard(data, manifest.key, str(location))[1])
     return SyntheticImages.concatenate(parts)
 
 
@@ -243,8 +258,14 @@ def _png(image: np.ndarray[Any, Any]) -> bytes:
     return buffer.getvalue()
 
 
-def _pixels(png: bytes) -> np.ndarray[Any, Any]:
-    pixels = np.asarray(Image.open(BytesIO(png)))
+def _pixels(png: object, row: int) -> np.ndarray[Any, Any]:
+    try:
+        image = decode_picture(png, SHARD_FORMATS)
+    except PictureError as error:
+        raise PictureError(f"row {row}: {error}") from error
+    if image.mode not in ("L", "RGB"):
+        raise PictureError(f"row {row}: its mode is {image.mode}, not L or RGB")
+    pixels = np.asarray(image)
     return pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
 
 

@@ -6,7 +6,7 @@ import os
 import re
 import secrets
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +32,12 @@ class Submission:
 
 
 def prepare(
-    command: str, file: Path, overrides: Sequence[str] = (), root: Path | None = None, verbose: bool = False
+    command: str,
+    file: Path,
+    overrides: Sequence[str] = (),
+    root: Path | None = None,
+    verbose: bool = False,
+    include: Sequence[str] = (),
 ) -> Submission:
     """Check an experiment, and what it needs on the cluster.
 
@@ -42,10 +47,11 @@ def prepare(
         overrides: ``dotted.key=value``, as for the command itself.
         root: What becomes the job's working directory; by default the present one.
         verbose: Have the command show what Ray says.
+        include: Patterns of further files to send, relative to ``root``.
 
     Raises:
         ConfigError: a setting is wrong, lacks what the command needs, or names a file that would not be where the job
-            looks for it.
+            looks for it; or ``include`` names nothing that may be sent.
         TeacherError: the teacher has no checkpoint.
     """
     root = (root or Path.cwd()).resolve()
@@ -61,10 +67,10 @@ def prepare(
         )
     _check_needed(command, config)
     _check_run_dir(config)
-    working_dir = WorkingDir.collect(root, leave_out=[root / config.run_directory])
     name = absolute.relative_to(root)
+    working_dir = WorkingDir.collect(root, [name, *_named(config, root)], include, [root / config.run_directory])
     if not working_dir.holds(name):
-        raise ConfigError(f"The experiment file {file} is not sent: {_LEFT_OUT}.")
+        raise ConfigError(f"The experiment file {file} is not sent: {working_dir.why_not(name)}.")
     _check_paths(command, config, root, working_dir)
     words = ["python", "-m", "dfnas_ray", command, name.as_posix()]
     for override in (*overrides, "cluster.address=auto"):
@@ -73,8 +79,7 @@ def prepare(
     return Submission(_job_id(config.name), shlex.join(words), config, working_dir)
 
 
-_LEFT_OUT = "git ignores it, a .rayignore names it, it is a symbolic link, or it is in a folder that is never sent"
-
+_IMPORTED = re.compile(r"(\w+)(\.\w+)*:\w+")
 
 _READERS = {
     "search": ("run", "search", "retrain", "evaluate"),
@@ -91,7 +96,7 @@ _PATHS_AS_TEXT = ((ParquetConfig, "path"), (BenchmarkConfig, "table"), (LatencyT
 def _check_needed(command: str, config: ExperimentConfig) -> None:
     """Refuse what the command itself would refuse as soon as it starts."""
     from dfnas_ray.workflow.benchmark import benchmark_config  # bring everything: kept out of `dfnas --help`
-    from dfnas_ray.workflow.pipeline import evaluation_dataset
+    from dfnas_ray.workflow.evaluation import evaluation_dataset
     from dfnas_ray.workflow.sweep import sweep_config
 
     if isinstance(config.teacher, CheckpointTeacherConfig):
@@ -130,9 +135,20 @@ def _check_paths(command: str, config: ExperimentConfig, root: Path, working_dir
                 "the cluster's machines can read it and give the absolute path."
             )
         raise ConfigError(
-            f"{name} ({path}) is not sent: it is outside of {root}, {_LEFT_OUT}. Change that, or put it where the "
-            "cluster's machines can read it and give the absolute path."
+            f"{name} ({path}) is not sent: {working_dir.why_not(path)}. Change that, or put it where the cluster's "
+            "machines can read it and give the absolute path."
         )
+
+
+def _named(config: ExperimentConfig, root: Path) -> Iterator[Path]:
+    """Yield what the settings name relative to ``root``: files, folders, and the modules of builders."""
+    for setting in list_settings(config):
+        path = _path(setting)
+        if path is not None and not path.is_absolute():
+            yield path
+        elif isinstance(setting.value, str) and (module := _IMPORTED.fullmatch(setting.value)):
+            yield from (source.relative_to(root) for source in root.glob(f"{module[1]}.py"))
+            yield from (source.relative_to(root) for source in root.glob(f"{module[1]}/**/*.py"))
 
 
 def _path(setting: Setting) -> Path | None:

@@ -94,6 +94,10 @@ class SweepRecord:
         """Return the trials in these states, or all, in the order of their numbers."""
         return self.storage.get_all_trials(self.study_id, deepcopy=False, states=states or None)
 
+    def trial(self, number: int) -> FrozenTrial:
+        """Return one trial."""
+        return self.storage.get_trial(self._id(number))
+
     def next_number(self) -> int:
         """Return the number of the trial that Optuna gives next: the first in the queue, or a new one."""
         waiting = self.trials(TrialState.WAITING)
@@ -114,6 +118,27 @@ class SweepRecord:
         (objective, *others) = self.config.objectives
         if objective in figures and not others:  # Optuna keeps intermediate values of a single objective
             self.storage.set_trial_intermediate_value(trial_id, rounds, float(figures[objective]))
+
+    def observe(self, result: Mapping[str, Any]) -> None:
+        """Keep what a trial says at a rung, or at its end."""
+        if "rounds" not in result:  # it failed
+            return
+        pruning, rounds = self.config.pruning, result["rounds"]
+        # A trial that was started again finds a whole shard at once, and may report between two rungs.
+        if result["finished"] or (pruning is not None and pruning.has_rung(rounds - 1, rounds)):
+            self.remember(result["number"], rounds, result)
+
+    def tell(self, result: Mapping[str, Any]) -> bool:
+        """Keep what a trial says, and return whether it is over."""
+        self.observe(result)
+        number: int = result["number"]
+        if result.get("failed"):
+            self.end(number, TrialState.FAIL)
+        elif result["finished"]:
+            self.end(number, TrialState.COMPLETE, [result[name] for name in self.config.objectives])
+        else:
+            return False
+        return True
 
     def end(self, number: int, state: TrialState, values: Sequence[float] | None = None) -> None:
         """Tell how a trial ended."""

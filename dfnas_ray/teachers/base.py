@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from abc import abstractmethod
@@ -44,6 +45,38 @@ class Teacher:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     origin: str = ""
+
+    @classmethod
+    def from_model(
+        cls,
+        model: nn.Module,
+        image_shape: ImageShape,
+        mean: Sequence[float],
+        std: Sequence[float],
+        name: str = "model",
+        num_classes: int | None = None,
+    ) -> Teacher:
+        """Return a teacher from a trained classifier of one's own, which is copied and stays as it is.
+
+        Args:
+            model: Maps normalised images (B, C, H, W) to logits (B, num_classes).
+            image_shape: (C, H, W) of its input.
+            mean: Of pixels in [0, 1], one number per channel, as in its training.
+            std: Likewise.
+            name: What results call it.
+            num_classes: How many there should be; found by trying if it is None.
+
+        Raises:
+            TeacherError: the model cannot be copied, does not take such an image, or does not return logits.
+        """
+        try:
+            copied = copy.deepcopy(model).cpu()
+        except Exception as error:  # whatever an attribute of the model raises
+            raise TeacherError(
+                f"Teacher {name} cannot be copied: {first_line(error)}. Remove what cannot be copied from the model's "
+                "attributes, such as a lock or a generator."
+            ) from error
+        return freeze_teacher(name, copied, image_shape, mean, std, num_classes)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -17,7 +17,7 @@ def evaluate_networks(
     teacher: Teacher,
     dataset: ImageDataset,
     device: torch.device,
-    on_images: Callable[[int], None] = lambda count: None,
+    on_images: Callable[[int], object] = lambda count: None,
 ) -> dict[str, float]:
     """Return the top-1 accuracy of each network in [0, 1]; every image is decoded once.
 
@@ -26,7 +26,7 @@ def evaluate_networks(
         teacher: Its input statistics, shape and classes.
         dataset: Real images with labels.
         device: Where the networks run.
-        on_images: Called with the number of images after each batch.
+        on_images: Called after each batch with the number of images so far.
 
     Raises:
         DatasetError: an image, a label or the number of channels does not fit.
@@ -40,5 +40,5 @@ def evaluate_networks(
         for name, network in placed.items():
             correct[name] += int((network(x).argmax(1) == target).sum())
         count += len(labels)
-        on_images(len(labels))
+        on_images(count)
     return {name: hits / count for name, hits in correct.items()}

@@ -3,22 +3,84 @@
 from __future__ import annotations
 
 from io import BytesIO
+from typing import Self
 
 import torch
-from safetensors.torch import save
+from pydantic import BaseModel, ConfigDict
+from safetensors.torch import load, save
 from torch import nn
 
-from dfnas_ray.storage.location import Location
+from dfnas_ray.search_spaces import make_space
+from dfnas_ray.search_spaces.architecture import Architecture
+from dfnas_ray.storage.location import JsonObject, Location
+from dfnas_ray.teachers.base import ImageShape, Teacher
+
+_DESCRIPTION = "network.json"
+_WEIGHTS = "weights.safetensors"
+
+
+class NetworkDescription(BaseModel):
+    """What it takes to build a network, and to feed it: ``network.json``.
+
+    Attributes:
+        space: Settings of the search space.
+        genotype: In the space's notation.
+        image_shape: (C, H, W) of one input.
+        mean: Per channel, of pixels in [0, 1]; they are to be normalised as for the teacher.
+        std: Likewise.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    space: JsonObject
+    genotype: str
+    image_shape: ImageShape
+    num_classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @classmethod
+    def of(cls, architecture: Architecture, teacher: Teacher) -> Self:
+        """Describe a network that was trained for a teacher's images."""
+        return cls(
+            space=architecture.config,
+            genotype=architecture.text,
+            image_shape=teacher.image_shape,
+            num_classes=teacher.num_classes,
+            mean=teacher.mean,
+            std=teacher.std,
+        )
+
+    def write(self, folder: Location) -> None:
+        """Write it into a network's folder."""
+        (folder / _DESCRIPTION).write_model(self)
+
+    @classmethod
+    def read(cls, folder: Location) -> Self:
+        """Read it from a network's folder."""
+        return (folder / _DESCRIPTION).read_model(cls)
+
+    @property
+    def architecture(self) -> Architecture:
+        """The architecture, which can be built."""
+        space = make_space(self.space, self.image_shape, self.num_classes)
+        return Architecture(self.space, space, space.decode(self.genotype))
 
 
 def export_network(network: nn.Module, image_shape: tuple[int, int, int], folder: Location) -> None:
     """Write ``weights.safetensors`` and ``network.pt2`` (any batch size) into ``folder``."""
     network = network.cpu().eval()
-    (folder / "weights.safetensors").write_bytes(
-        save({name: t.contiguous() for name, t in network.state_dict().items()})
-    )
+    (folder / _WEIGHTS).write_bytes(save({name: t.contiguous() for name, t in network.state_dict().items()}))
     batch = torch.export.Dim("batch", min=1)
     program = torch.export.export(network, (torch.zeros(2, *image_shape),), dynamic_shapes=({0: batch},))
     buffer = BytesIO()
     torch.export.save(program, buffer)
     (folder / "network.pt2").write_bytes(buffer.getvalue())
+
+
+def load_network(folder: Location) -> tuple[Architecture, nn.Module]:
+    """Return the architecture and the trained network, in evaluation mode, of a folder that `export_network` wrote to."""
+    architecture = NetworkDescription.read(folder).architecture
+    network = architecture.space.build(architecture.genotype)
+    network.load_state_dict(load((folder / _WEIGHTS).read_bytes()))
+    return architecture, network.eval()

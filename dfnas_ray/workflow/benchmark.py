@@ -1,38 +1,55 @@
-"""`dfnas benchmark`: rankings of the search algorithms beside a table of true accuracies."""
+"""Benchmark: rankings of the search algorithms beside a table of true accuracies."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dfnas_ray.algorithms.config import ALGORITHMS, Trial, distinct
+from dfnas_ray.algorithms.trials import SearchJob
 from dfnas_ray.config.experiment import ExperimentConfig
 from dfnas_ray.errors import ConfigError
+from dfnas_ray.execution.base import Shared
 from dfnas_ray.ranking.config import BenchmarkConfig, Source, is_data_free
-from dfnas_ray.ranking.sources import SetSize, real_canvases
-from dfnas_ray.ranking.statistics import LEVEL, Agreement, Estimate, draw_resamples, measure_agreement
+from dfnas_ray.ranking.recorded import Ranking, Recorded
+from dfnas_ray.ranking.result import BenchmarkFacts, BenchmarkResult, Interval, RankingRow, TableFacts
+from dfnas_ray.ranking.sources import SetSize, labelled, real_canvases
+from dfnas_ray.ranking.statistics import LEVEL, Agreement, draw_resamples, measure_agreement
 from dfnas_ray.ranking.table import BenchmarkTable, read_table, table_uri
 from dfnas_ray.search_spaces.base import SearchSpace
 from dfnas_ray.search_spaces.contract import build_space
-from dfnas_ray.storage.location import Location
+from dfnas_ray.storage.location import JsonObject, Location
 from dfnas_ray.storage.run_dir import StageDir, fingerprint
+from dfnas_ray.storage.shards import SyntheticImages
 from dfnas_ray.synthesis.checks import check_synthesis
-from dfnas_ray.workflow.pipeline import Outcome, Pipeline
+from dfnas_ray.workflow import rankings
+from dfnas_ray.workflow.session import Session
+from dfnas_ray.workflow.stage import Record, Stage
+from dfnas_ray.workflow.synthesis import Synthesis
 
-if TYPE_CHECKING:
-    from dfnas_ray.execution.ray.ranking import Ranking
-
-STAGE = "benchmark"
 BASELINES = ("parameters", "macs")
 _TRIAL_SEED = 0  # with the root seed of the experiment, an algorithm trains as in the search's first trial
 
 Array = np.ndarray[Any, Any]
+
+
+class BenchmarkRecord(Record, BenchmarkFacts):
+    """A finished benchmark.
+
+    Attributes:
+        rankings: Their number.
+        best: The title of the best data-free one, and its tau.
+    """
+
+    rankings: int
+    best: str
+    tau: float
 
 
 @dataclass(frozen=True)
@@ -122,24 +139,170 @@ def plan(config: ExperimentConfig) -> Plan:
     return Plan(benchmark, table, table.sample(benchmark, config.seed))
 
 
-def benchmark(pipeline: Pipeline) -> Outcome:
-    """Rank the table's architectures by every algorithm, compare, and write figures and report.
+class Benchmark(Stage[BenchmarkRecord]):
+    """Figures, scores, and what is kept for further benchmarks."""
 
-    Raises:
-        DfnasError: as `plan`, or a ranking failed.
-    """
-    planned = plan(pipeline.config)
-    check_synthesis(pipeline.teacher, pipeline.config.synthesis)
-    stage = pipeline.run_dir.stage(STAGE, _inputs(pipeline, planned))
-    if not stage.is_done:
-        pipeline.runtime.check_fits("search", pipeline.config.cluster.search)
-    outcome = pipeline.finish(stage, lambda: _benchmark(pipeline, stage, planned))
+    name = "benchmark"
+    title = "Benchmark"
+    record = BenchmarkRecord
+    workers = "search"
 
-    from dfnas_ray.report.benchmark_section import write_figure
+    def __init__(self, session: Session):
+        super().__init__(session)
+        self.config, self.plan = session.config, plan(session.config)
 
-    write_figure(outcome.location)
-    pipeline.report()
-    return outcome
+    def inputs(self) -> JsonObject:
+        """See `Stage`."""
+        config, planned = self.config, self.plan
+        inputs = {
+            **self._common_inputs(),
+            "seed": config.seed,
+            "table": planned.table.fingerprint,
+            "benchmark": planned.config.model_dump(mode="json", exclude={"table", "chunk_size"}),
+            "algorithms": {
+                label: algorithm.model_dump(mode="json") for label, algorithm in _algorithms(config).items()
+            },
+        }
+        if "synthetic" in planned.config.sources:
+            inputs["upstream"] = {"synthesis": Synthesis(self.session).key}
+        if planned.config.real is not None and "real" in planned.config.sources:
+            inputs["files"] = planned.config.real.open("benchmark.real").fingerprint
+        return inputs
+
+    def check(self) -> None:
+        """See `Stage`."""
+        check_synthesis(self.session.teacher, self.config.synthesis)
+
+    def work(self) -> BenchmarkRecord:
+        """See `Stage`."""
+        config, planned, space = self.config, self.plan, self.session.spaces[0]
+        sample = planned.sample
+        costs = np.array([space.cost(genotype) for genotype in sample.architectures], dtype=np.float64)  # (N, 2)
+        scored = [
+            *(Scored(Contender(name), costs[None, :, column], None) for column, name in enumerate(BASELINES)),
+            *self._rank(),
+        ]
+        resamples = draw_resamples(len(sample), config.seed)
+        agreements: list[Agreement] = []
+        with self.session.listener.task("Comparing with the table", len(scored), "ranking") as task:
+            for one in scored:
+                baseline = agreements[0] if agreements else None
+                agreements.append(measure_agreement(one.scores, sample.accuracies, resamples, baseline))
+                task.advance_to(len(agreements))
+        rows = [_row(one, agreement) for one, agreement in zip(scored, agreements, strict=True)]
+        best = max((row for row in rows if row.data_free), key=lambda row: row.tau.mean)
+        rows = [row.model_copy(update={"best": row is best}) for row in rows]
+        facts = BenchmarkFacts(
+            space=config.search.space[0].kind,
+            architectures=len(sample),
+            table=TableFacts(
+                rows=len(planned.table),
+                used=planned.config.rows or (0, len(planned.table)),
+                accuracy_column=sample.accuracy_column,
+                best_in_sample=float(sample.accuracies.max()),
+            ),
+            seeds=planned.config.seeds,
+            level=LEVEL,
+            resamples=len(resamples),
+        )
+        (self.location / "benchmark.json").write_model(BenchmarkResult(**dict(facts), rankings=tuple(rows)))
+        _write_scores(self.location / "scores.parquet", sample, space, planned.config.seeds, scored)
+        return BenchmarkRecord(**dict(facts), rankings=len(rows), best=best.title, tau=best.tau.mean)
+
+    def _common_inputs(self) -> JsonObject:
+        """Return what all measurements depend on."""
+        config, session = self.config, self.session
+        size = SetSize.of(config.synthesis, session.teacher.image_shape)
+        settings = config.search.model_dump(mode="json", include={"validation_fraction", "distillation", "precision"})
+        return {
+            "teacher": session.teacher.fingerprint,
+            "images": {"number": size.images, "canvas": size.canvas},
+            "space": config.search.space[0].model_dump(mode="json"),
+            "max_macs": session.max_macs,
+            "search": settings,
+            "threads": config.cluster.search.cpus,
+        }
+
+    def _ranking_dir(self, contender: Contender, seed: int) -> StageDir:
+        """Return where the measurements of one contender with one root seed are kept.
+
+        They depend neither on the table nor on each other: another benchmark can use them again.
+        """
+        inputs = {
+            **self._common_inputs(),
+            "seed": seed,
+            "source": contender.source,
+            "algorithm": contender.algorithm.measuring_settings(),
+        }
+        if contender.source == "synthetic":
+            inputs["upstream"] = {"synthesis": Synthesis(self.session, seed).key}
+        elif contender.source == "real":
+            assert self.plan.config.real is not None
+            inputs["real"] = self.plan.config.real.model_dump(mode="json")
+            inputs["files"] = self.plan.config.real.open("benchmark.real").fingerprint
+        if contender.algorithm.measures_population:
+            inputs["population"] = fingerprint(self.plan.sample.architectures)
+        return self.session.run_dir.stage("ranking", inputs)
+
+    def _rank(self) -> list[Scored]:
+        """Measure what is missing, and return each contender's scores."""
+        session, config, planned = self.session, self.config, self.plan
+        seeds, contenders = planned.config.seeds, _contenders(config, planned)
+        if "synthetic" in planned.config.sources:
+            for seed in seeds:
+                Synthesis(session, seed).finish()
+        image_set, sets = self._image_sets(), []
+        recorded: dict[Ranking, Recorded] = {}
+        for contender in contenders:
+            for seed in seeds:
+                folder = self._ranking_dir(contender, seed)
+                folder.begin()
+                name = f"{contender.title}, seed {seed}"
+                job = SearchJob(config.search, config.cluster.search, seed, session.max_macs, folder.location)
+                trial = Trial(name, contender.algorithm, config.search.space[0], _TRIAL_SEED)
+                ranking = Ranking(name, job, trial)
+                recorded[ranking] = Recorded.read(ranking)
+                sets.append((contender.source, seed))
+
+        def images_of(number: int) -> Shared[SyntheticImages]:
+            return image_set(*sets[number])
+
+        space, executor, teacher = session.spaces[0], session.executor, session.shared_teacher
+        architectures = {space.encode(genotype): genotype for genotype in planned.sample.architectures}
+        missing = sum(len(one.missing(architectures)) for one in recorded.values())
+        total = len(recorded) * len(architectures)
+        if 0 < missing < total:
+            session.listener.say(f"benchmark: {total - missing:,} of {total:,} measurements are there already.")
+        if missing:
+            with session.listener.task("Measuring", missing, "architecture") as task, executor.show(task) as board:
+                size = planned.config.chunk_size
+                rankings.measure_all(executor, recorded, architectures, size, teacher, images_of, board)
+        scores = rankings.scores_of(executor, recorded, list(architectures), teacher, images_of)
+        scored = []
+        for number, contender in enumerate(contenders):
+            own = scores[number * len(seeds) : (number + 1) * len(seeds)]
+            seconds = float(np.mean([one.seconds for one in own]))
+            scored.append(Scored(contender, np.array([one.scores for one in own]), seconds))
+        return scored
+
+    def _image_sets(self) -> Callable[[Source | None, int], Shared[SyntheticImages]]:
+        """Return a function that gives the images of a source and a root seed, each made once."""
+        session, real = self.session, self.plan.config.real
+        image_shape, executor = session.teacher.image_shape, session.executor
+        size = SetSize.of(self.config.synthesis, image_shape)
+
+        @cache
+        def image_set(source: Source | None, seed: int) -> Shared[SyntheticImages]:
+            if source == "synthetic":
+                return Synthesis(session, seed).images(executor)
+            if source == "real":
+                assert real is not None
+                canvases = real_canvases(real.open("benchmark.real"), image_shape, size, seed)
+                return executor.compute(labelled, session.shared_teacher, executor.share(canvases), size)
+            wanted = size.token if source is None else size
+            return executor.compute(rankings.label_noise, session.shared_teacher, wanted, seed)
+
+        return image_set
 
 
 def _algorithms(config: ExperimentConfig) -> dict[str, Any]:
@@ -157,184 +320,21 @@ def _contenders(config: ExperimentConfig, planned: Plan) -> list[Contender]:
     ]
 
 
-# What it depends on
-
-
-def _common_inputs(pipeline: Pipeline) -> dict[str, Any]:
-    """Return what all measurements depend on."""
-    config = pipeline.config
-    size = SetSize.of(config.synthesis, pipeline.teacher.image_shape)
-    return {
-        "teacher": pipeline.teacher.fingerprint,
-        "images": {"number": size.images, "canvas": size.canvas},
-        "space": config.search.space[0].model_dump(mode="json"),
-        "max_macs": pipeline.max_macs,
-        "search": config.search.model_dump(mode="json", include={"validation_fraction", "distillation", "precision"}),
-        "threads": config.cluster.search.cpus,
-    }
-
-
-def _inputs(pipeline: Pipeline, planned: Plan) -> dict[str, Any]:
-    config = pipeline.config
-    inputs = {
-        **_common_inputs(pipeline),
-        "seed": config.seed,
-        "table": planned.table.fingerprint,
-        "benchmark": planned.config.model_dump(mode="json", exclude={"table", "chunk_size"}),
-        "algorithms": {label: algorithm.model_dump(mode="json") for label, algorithm in _algorithms(config).items()},
-    }
-    if "synthetic" in planned.config.sources:
-        inputs["upstream"] = {"synthesis": pipeline.synthesis_stage().key}
-    if planned.config.real is not None and "real" in planned.config.sources:
-        inputs["files"] = planned.config.real.open("benchmark.real").fingerprint
-    return inputs
-
-
-def _ranking_stage(pipeline: Pipeline, planned: Plan, contender: Contender, seed: int) -> StageDir:
-    """Return where the measurements of one contender with one root seed are kept.
-
-    They depend neither on the table nor on each other: another benchmark can use them again.
-    """
-    inputs = {
-        **_common_inputs(pipeline),
-        "seed": seed,
-        "source": contender.source,
-        "algorithm": contender.algorithm.measuring_settings(),
-    }
-    if contender.source == "synthetic":
-        inputs["upstream"] = {"synthesis": pipeline.synthesis_stage(seed).key}
-    elif contender.source == "real":
-        assert planned.config.real is not None
-        inputs["real"] = planned.config.real.model_dump(mode="json")
-        inputs["files"] = planned.config.real.open("benchmark.real").fingerprint
-    if contender.algorithm.measures_population:
-        inputs["population"] = fingerprint(planned.sample.architectures)
-    return pipeline.run_dir.stage("ranking", inputs)
-
-
-# Doing it
-
-
-def _benchmark(pipeline: Pipeline, stage: StageDir, planned: Plan) -> dict[str, Any]:
-    config, sample, space = pipeline.config, planned.sample, pipeline.spaces[0]
-    costs = np.array([space.cost(genotype) for genotype in sample.architectures], dtype=np.float64)  # (N, 2)
-    scored = [
-        *(Scored(Contender(name), costs[None, :, column], None) for column, name in enumerate(BASELINES)),
-        *_rank(pipeline, planned),
-    ]
-    resamples = draw_resamples(len(sample), config.seed)
-    agreements: list[Agreement] = []
-    with pipeline.listener.task("Comparing with the table", len(scored), "ranking") as task:
-        for one in scored:
-            baseline = agreements[0] if agreements else None
-            agreements.append(measure_agreement(one.scores, sample.accuracies, resamples, baseline))
-            task.advance_to(len(agreements))
-    rows = [_describe(one, agreement) for one, agreement in zip(scored, agreements, strict=True)]
-    best = max((row for row in rows if row["data_free"]), key=lambda row: row["tau"]["mean"])
-    best["best"] = True
-    summary = {
-        "space": config.search.space[0].kind,
-        "architectures": len(sample),
-        "table": {
-            "rows": len(planned.table),
-            "used": planned.config.rows or [0, len(planned.table)],
-            "accuracy_column": sample.accuracy_column,
-            "best_in_sample": float(sample.accuracies.max()),
-        },
-        "seeds": list(planned.config.seeds),
-        "level": LEVEL,
-        "resamples": len(resamples),
-    }
-    (stage.location / "benchmark.json").write_json({**summary, "rankings": rows})
-    _write_scores(stage.location / "scores.parquet", sample, space, planned.config.seeds, scored)
-    return {**summary, "rankings": len(rows), "best": best["title"], "tau": best["tau"]["mean"]}
-
-
-def _rank(pipeline: Pipeline, planned: Plan) -> list[Scored]:
-    """Measure what is missing, and return each contender's scores."""
-    from dfnas_ray.execution.ray import ranking
-    from dfnas_ray.execution.ray.board import ProgressBoard
-    from dfnas_ray.execution.ray.search_trials import SearchJob
-
-    config, resources = pipeline.config, pipeline.config.cluster.search
-    seeds, contenders = planned.config.seeds, _contenders(config, planned)
-    if "synthetic" in planned.config.sources:
-        for seed in seeds:
-            pipeline.synthesize(seed)
-    teacher = ranking.share(pipeline.teacher)
-    image_set = _image_sets(pipeline, planned, teacher)
-
-    sets: dict[Ranking, tuple[Source | None, int]] = {}
-    for contender in contenders:
-        for seed in seeds:
-            folder = _ranking_stage(pipeline, planned, contender, seed)
-            folder.begin()
-            name = f"{contender.title}, seed {seed}"
-            job = SearchJob(config.search, resources, seed, pipeline.max_macs, folder.location)
-            trial = Trial(name, contender.algorithm, config.search.space[0], _TRIAL_SEED)
-            sets[ranking.Ranking(name, job, trial)] = (contender.source, seed)
-
-    def images_of(one: Ranking) -> Any:
-        return image_set(*sets[one])
-
-    space = pipeline.spaces[0]
-    architectures = {space.encode(genotype): genotype for genotype in planned.sample.architectures}
-    rankings = {one: ranking.Recorded.read(one) for one in sets}
-    missing = sum(len(recorded.missing(architectures)) for recorded in rankings.values())
-    total = len(rankings) * len(architectures)
-    if 0 < missing < total:
-        pipeline.listener.say(f"benchmark: {total - missing:,} of {total:,} measurements are there already.")
-    if missing:
-        board, workers = ProgressBoard(), pipeline.runtime.room_for(resources)
-        with pipeline.listener.task("Measuring", missing, "architecture") as task, board.shown_on(task):
-            ranking.measure_all(rankings, architectures, planned.config.chunk_size, workers, teacher, images_of, board)
-    scores = ranking.scores_of(rankings, list(architectures), teacher, images_of)
-    scored = []
-    for number, contender in enumerate(contenders):
-        own = scores[number * len(seeds) : (number + 1) * len(seeds)]
-        seconds = float(np.mean([one.seconds for one in own]))
-        scored.append(Scored(contender, np.array([one.scores for one in own]), seconds))
-    return scored
-
-
-def _image_sets(pipeline: Pipeline, planned: Plan, teacher: Any) -> Callable[[Source | None, int], Any]:
-    """Return a function that puts the images of a source and a root seed into the object store, each once."""
-    from dfnas_ray.execution.ray import ranking
-
-    image_shape = pipeline.teacher.image_shape
-    size = SetSize.of(pipeline.config.synthesis, image_shape)
-
-    @cache
-    def image_set(source: Source | None, seed: int) -> Any:
-        if source == "synthetic":
-            return ranking.synthetic_set(pipeline.synthesis_stage(seed).location)
-        if source == "real":
-            assert planned.config.real is not None
-            dataset = planned.config.real.open("benchmark.real")
-            return ranking.labelled_set(teacher, real_canvases(dataset, image_shape, size, seed), size)
-        return ranking.noise_set(teacher, size.token if source is None else size, seed)
-
-    return image_set
-
-
-def _describe(scored: Scored, agreement: Agreement) -> dict[str, Any]:
+def _row(scored: Scored, agreement: Agreement) -> RankingRow:
     contender = scored.contender
-    return {
-        "title": contender.title,
-        "ranking": contender.label,
-        "images": contender.source,
-        "data_free": is_data_free(contender.source),
-        "best": False,
-        "tau": _numbers(agreement.tau),
-        "rho": _numbers(agreement.rho),
-        **{f"regret_{top}": _numbers(estimate) for top, estimate in agreement.regret.items()},
-        "tau_gain": None if agreement.tau_gain is None else _numbers(agreement.tau_gain),
-        "seconds_per_architecture": scored.seconds,
-    }
-
-
-def _numbers(estimate: Estimate) -> dict[str, Any]:
-    return {**asdict(estimate), "deviation": estimate.deviation}
+    return RankingRow(
+        title=contender.title,
+        ranking=contender.label,
+        images=contender.source,
+        data_free=is_data_free(contender.source),
+        best=False,
+        tau=Interval.of(agreement.tau),
+        rho=Interval.of(agreement.rho),
+        regret_1=Interval.of(agreement.regret[1]),
+        regret_5=Interval.of(agreement.regret[5]),
+        tau_gain=None if agreement.tau_gain is None else Interval.of(agreement.tau_gain),
+        seconds_per_architecture=scored.seconds,
+    )
 
 
 def _write_scores(

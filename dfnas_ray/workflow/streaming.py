@@ -1,104 +1,98 @@
 """A search that starts while its images are still being made (`search.start_after_shards`).
 
-Actors make shards in the background, under a thread of this process, while the trials run. Trials never wait for a shard
-(execution/ray/search_trials.py), so both stages can share a cluster without ever waiting for each other. What needs all
-images, evolution and the comparison of finalists, comes afterwards, as in a search that waited.
+Workers make shards in the background, under a thread of this process, while the trials run. Trials never wait for a shard
+(algorithms/trials.py), so both stages can share a cluster without ever waiting for each other. What needs all images,
+evolution and the comparison of finalists, comes afterwards, as in a search that waited.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from itertools import takewhile
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-from dfnas_ray.config.cluster import SearchResources, SynthesisResources
+from dfnas_ray.execution.base import Crew
 from dfnas_ray.storage.arrivals import ShardFolder
-from dfnas_ray.storage.run_dir import StageDir
+from dfnas_ray.storage.manifest import ManifestEntry
 from dfnas_ray.storage.shards import shard_name
-from dfnas_ray.workflow import stages
+from dfnas_ray.workflow.search import Search
 from dfnas_ray.workflow.session import Session
+from dfnas_ray.workflow.synthesis import Entries, Synthesis
 
 
-def synthesize_and_search(
-    session: Session, stage: StageDir, kept: stages.Entries, *, search: StageDir, begin: Callable[[StageDir], float]
-) -> dict[str, Any]:
-    """Make the shards that are not ``kept``, and let the search go as far as it can meanwhile.
+def synthesize_beside(synthesis: Synthesis, search: Search) -> None:
+    """Finish the synthesis while the search goes as far as it can; the search itself is then to be finished.
 
     Args:
-        session: The command, with `search.start_after_shards`.
-        stage: Of the synthesis.
-        kept: Manifest entries of the shards that are there, by number.
-        search: The search's stage, which is not finished.
-        begin: Called with ``search`` when the first shards are there; returns when that was, on the monotonic clock.
-
-    Returns:
-        The synthesis stage's summary.
+        synthesis: Where the search's images come from.
+        search: With `search.start_after_shards`, and not finished.
 
     Raises:
         SynthesisError: some shards cannot be made. The others are committed, and the trials' states are kept.
-        ClusterError: a trial has no room beside a synthesis actor.
+        ClusterError: a trial has no room beside a synthesis worker.
     """
-    config = session.config.synthesis
-    todo = stages.missing_shards(session, kept)
+    session = search.session
+    if synthesis.is_done:
+        return
+    check_room_for_both(session)  # before anything is written
+    todo = synthesis.missing()
     if not todo:
-        return stages.synthesize(session, stage, kept)
-    for name in {shard_name(shard) for shard in todo} & set(stage.location.file_names()):
-        (stage.location / name).delete_file()  # a damaged one must not be taken for one that is made
+        synthesis.finish()
+        return
+    synthesis.begin()
+    for name in {shard_name(shard) for shard in todo} & set(synthesis.location.file_names()):
+        (synthesis.location / name).delete_file()  # a damaged one must not be taken for one that is made
+    config = session.config.synthesis
     num_actors = min(len(todo), actors_beside_trials(session))
     started = time.monotonic()
-    with BackgroundSynthesis(session, stage, kept, num_actors) as synthesis:
-        synthesis.wait_for(session.config.search.start_after_shards or 1)
-        begun = begin(search)
-        folder = ShardFolder(stage.location, stage.key, config.num_shards, config.rows_per_shard)
-        stages.search_beside_synthesis(session, search, folder)
-        entries = synthesis.result()
-    making, beside = synthesis.ended - started, max(0.0, synthesis.ended - begun)
+    with BackgroundSynthesis(synthesis, num_actors) as background:
+        background.wait_for(session.config.search.start_after_shards or 1)
+        search.begin()
+        folder = ShardFolder(synthesis.location, synthesis.key, config.num_shards, config.rows_per_shard)
+        search.go_ahead(folder)
+        entries = background.result()
+    making, beside = background.ended - started, max(0.0, background.ended - search.began)
     measured = time.monotonic()
-    summary = stages.describe_images(session, stage, entries, len(todo), num_actors)
+    record = synthesis.describe(entries, len(todo), num_actors)
     measuring = time.monotonic() - measured
-    return {
-        **summary,
-        "seconds": round(making + measuring, 2),
-        "seconds_beside_search": round(beside + measuring, 2),  # counted by both stages
-    }
+    times = {"seconds": round(making + measuring, 2), "seconds_beside_search": round(beside + measuring, 2)}
+    synthesis.complete(record.model_copy(update=times))
 
 
 def check_room_for_both(session: Session) -> None:
-    """Make sure that the cluster holds a synthesis actor beside a search trial.
+    """Make sure that there is room for a synthesis worker beside a search trial.
 
     Raises:
-        ClusterError: it does not; says what each asks for.
+        ClusterError: there is not; says what each asks for.
     """
-    runtime, cluster, search = session.runtime, session.config.cluster, session.config.search
-    workers = 1 + cluster.search.scoring_workers
-    runtime.check_fits("synthesis", cluster.synthesis)
-    runtime.check_fits("search", cluster.search, workers)
-    runtime.check_beside(
-        "synthesis", cluster.synthesis, "search", cluster.search, workers,
+    executor, search = session.executor, session.config.search
+    workers = 1 + session.config.cluster.search.scoring_workers
+    executor.check_fits("synthesis")
+    executor.check_fits("search", workers)
+    executor.check_beside(
+        "synthesis", "search", workers,
         f"search.start_after_shards ({search.start_after_shards}) to null, which lets the search wait for all shards",
     )  # fmt: skip
 
 
 def actors_beside_trials(session: Session) -> int:
-    """Return how many synthesis actors there are, so that search trials have room beside them.
+    """Return how many synthesis workers there are, so that search trials have room beside them.
 
-    Room is left for all trials, as far as the actors keep half of what they would have alone, and for one in any case.
+    Room is left for all trials, as far as the workers keep half of what they would have alone, and for one in any case.
 
     Raises:
         ClusterError: there is no room for one of each.
     """
     check_room_for_both(session)
-    runtime, cluster, search = session.runtime, session.config.cluster, session.config.search
-    synthesis: SynthesisResources = cluster.synthesis
-    trial: SearchResources = cluster.search
+    executor, cluster, search = session.executor, session.config.cluster, session.config.search
+    synthesis, trial = cluster.synthesis, cluster.search
     workers = 1 + trial.scoring_workers
-    most = runtime.room_beside(synthesis, trial, workers)
+    most = executor.room_beside(synthesis, trial, workers)
     if synthesis.actors is None:
-        enough = max(1, runtime.room_for(synthesis) / 2)
-        rooms = (runtime.room_beside(synthesis, trial, count * workers) for count in range(2, len(search.trials) + 1))
+        enough = max(1, executor.room_for(synthesis) / 2)
+        rooms = (executor.room_beside(synthesis, trial, count * workers) for count in range(2, len(search.trials) + 1))
         return min([most, *takewhile(lambda room: room >= enough, rooms)])
     if synthesis.actors > most:
         session.listener.say(
@@ -115,11 +109,12 @@ class BackgroundSynthesis:
         ended: When the last shard was made, on the monotonic clock.
     """
 
-    def __init__(self, session: Session, stage: StageDir, kept: stages.Entries, num_actors: int):
-        self._session, self._stage, self._kept, self._num_actors = session, stage, kept, num_actors
-        self._entries = dict(kept)
+    def __init__(self, synthesis: Synthesis, num_actors: int):
+        self._synthesis = synthesis
+        self._entries = dict(synthesis.intact)
         self._changed = threading.Condition()
         self._stop = threading.Event()
+        self._crew = Crew(num_actors, self._on_started, self._stop.is_set)
         self._has_started = self._has_ended = False
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._make, name="synthesis", daemon=True)
@@ -136,7 +131,7 @@ class BackgroundSynthesis:
         self._thread.join()
 
     def wait_for(self, shards: int) -> None:
-        """Return when so many shards are committed and an actor has its place.
+        """Return when so many shards are committed and a worker has its place.
 
         Raises:
             DfnasError: the work has ended by then, and some shards cannot be made.
@@ -146,7 +141,7 @@ class BackgroundSynthesis:
             if self._error is not None:
                 raise self._error
 
-    def result(self) -> stages.Entries:
+    def result(self) -> Entries:
         """Wait for all shards and return the manifest's entries.
 
         Raises:
@@ -159,15 +154,7 @@ class BackgroundSynthesis:
 
     def _make(self) -> None:
         try:
-            stages.make_shards(
-                self._session,
-                self._stage,
-                self._kept,
-                self._num_actors,
-                self._on_made,
-                self._on_started,
-                self._stop.is_set,
-            )
+            self._synthesis.make(self._crew, self._on_made)
         except BaseException as error:
             self._error = error  # raised again for whoever asks for the result
         finally:
@@ -180,7 +167,7 @@ class BackgroundSynthesis:
             self._has_started = True
             self._changed.notify_all()
 
-    def _on_made(self, entry: dict[str, Any]) -> None:
+    def _on_made(self, shard: int, entry: ManifestEntry) -> None:
         with self._changed:
-            self._entries[entry["shard"]] = entry
+            self._entries[shard] = entry
             self._changed.notify_all()

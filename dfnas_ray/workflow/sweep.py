@@ -1,55 +1,270 @@
-"""`dfnas sweep`: from an experiment with a ``sweep`` section to its best settings, with what was tried."""
+"""A sweep: from an experiment with a ``sweep`` section to its best settings, with what was tried."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from optuna.trial import FrozenTrial, TrialState
+from pydantic import BaseModel, ConfigDict
 from scipy.stats import qmc
 
 from dfnas_ray.config.experiment import ExperimentConfig, dump_experiment, make_experiment
 from dfnas_ray.errors import ConfigError, DfnasError, TeacherError
+from dfnas_ray.execution.base import Shared, Work
 from dfnas_ray.seeding import derive_seed
-from dfnas_ray.storage.location import Location
-from dfnas_ray.storage.run_dir import StageDir
+from dfnas_ray.storage.location import JsonObject, Location
 from dfnas_ray.storage.shards import SyntheticImages
 from dfnas_ray.sweeps.checks import check_effects, check_objectives, check_settings
 from dfnas_ray.sweeps.config import SweepConfig
 from dfnas_ray.sweeps.measure import Examination, Judge, proxy_architecture
 from dfnas_ray.sweeps.ranges import Parameter
 from dfnas_ray.sweeps.record import SweepRecord, trial_folder
+from dfnas_ray.sweeps.trials import SweepJob, reference_images, shard_job
 from dfnas_ray.synthesis.config import SynthesisConfig
+from dfnas_ray.synthesis.job import ShardJob
 from dfnas_ray.teachers import Teacher
-from dfnas_ray.workflow.pipeline import Outcome, Pipeline
+from dfnas_ray.workflow.session import Session
+from dfnas_ray.workflow.stage import Record, Stage
 
-STAGE = "sweep"
 _BETWEEN = 0.38  # of a range: no whole number where only whole numbers will do
 
 
-def sweep(pipeline: Pipeline) -> Outcome:
-    """Run the sweep, or go on with it, and write the best settings and the report.
+class TriedSettings(BaseModel):
+    """One trial of a sweep: an entry of ``trials.json``.
 
-    Raises:
-        ConfigError: the experiment has no sweep section, it is to run through Ray Client, or a range's end does not suit
-            the teacher.
-        DfnasError: no trial could be finished.
+    Attributes:
+        parameters: As Optuna stores them, by dotted path.
+        settings: The same as an experiment says them.
+        values: Of the objectives; None if the trial was not finished.
+        figures: Everything that was measured, by name.
+        error: Why it failed.
     """
-    config = sweep_config(pipeline.config)
-    check_address(pipeline.config)
-    check_ranges(pipeline.teacher, pipeline.config, config)
-    stage = pipeline.run_dir.stage(STAGE, sweep_inputs(pipeline))
-    if stage.is_done and stage.summary()["asked"] < config.num_trials:
-        pipeline.check_fits("synthesis")
-        stage.reopen()
-    outcome = pipeline.finish_on_cluster("synthesis", stage, lambda: _sweep(pipeline, stage, config))
 
-    from dfnas_ray.report.sweep_page import write_sweep_report
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
-    write_sweep_report(outcome.location, pipeline.config.name)
-    return outcome
+    number: int
+    state: str
+    parameters: JsonObject
+    settings: JsonObject
+    values: tuple[float, ...] | None
+    figures: JsonObject
+    seconds: float | None
+    error: str | None
+
+
+class BestSettings(BaseModel):
+    """The trial that the sweep chose."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+
+    number: int
+    settings: JsonObject
+    values: tuple[float, ...]
+    figures: JsonObject
+
+
+class SweptRecord(Record):
+    """What a sweep found.
+
+    Attributes:
+        asked: Trials that were asked for.
+        trials: Their number by state.
+        pareto_front: Numbers of the trials that none beats, in order of merit.
+        data_free: Whether nothing real decided.
+    """
+
+    asked: int
+    trials: dict[str, int]
+    objectives: tuple[str, ...]
+    best: BestSettings
+    pareto_front: tuple[int, ...]
+    data_free: bool
+
+
+class Sweep(Stage[SweptRecord]):
+    """A study, the trials with their images, the best settings as an experiment."""
+
+    name = "sweep"
+    title = "Sweep"
+    record = SweptRecord
+    workers = "synthesis"
+
+    def __init__(self, session: Session):
+        super().__init__(session)
+        self.experiment, self.config = session.config, sweep_config(session.config)
+
+    def inputs(self) -> JsonObject:
+        """Return what trials depend on; more of them can be added later."""
+        experiment, labelled = self.experiment, self.config.labelled
+        return {
+            **({} if labelled is None else {"files": labelled.open("sweep.labelled").fingerprint}),
+            "teacher": self.session.teacher.fingerprint,
+            "seed": experiment.seed,
+            "synthesis": experiment.synthesis.model_dump(mode="json"),
+            "sweep": self.config.model_dump(mode="json", exclude={"trials", "concurrency"}),
+            "space": experiment.search.space[0].model_dump(mode="json"),
+            "max_macs": self.session.max_macs,
+            "distillation": experiment.retraining.distillation.model_dump(mode="json"),
+            "threads": experiment.cluster.synthesis.cpus,
+        }
+
+    def check(self) -> None:
+        """See `Stage`."""
+        check_address(self.experiment)
+        check_ranges(self.session.teacher, self.experiment, self.config)
+
+    def read(self) -> SweptRecord | None:
+        """Return the record, if no more trials are asked for than it has."""
+        record = super().read()
+        if record is not None and record.asked < self.config.num_trials:
+            self.check_fits()
+            self.dir.reopen()
+            return None
+        return record
+
+    def work(self) -> SweptRecord:
+        """See `Stage`."""
+        session, config = self.session, self.config
+        job = SweepJob(config, self.experiment.synthesis, self.experiment.seed, self.location)
+        judge = session.executor.share(self._judge())
+        with SweepRecord.opened(config, self.location) as record:
+            record.recover()
+            todo = record.num_open()
+            if 0 < todo < config.num_trials:
+                session.listener.say(
+                    f"sweep: {config.num_trials - todo} of {config.num_trials} trials are finished already."
+                )
+            total, executor = todo * job.steps_of_a_trial, session.executor
+            with session.listener.task("Sweeping", total, "image step") as task, executor.show(task) as board:
+                executor.run_sweep(job, record, judge, board)
+            trials = [self._describe(trial) for trial in record.trials()]
+        (self.location / "trials.json").write_json([trial.model_dump(mode="json") for trial in trials])
+        return self._write_best(trials)
+
+    def _judge(self) -> Judge:
+        """Return what measures every trial's images."""
+        session, experiment, config, teacher = self.session, self.experiment, self.config, self.session.teacher
+        space = session.spaces[0]
+        verifier = None
+        if config.verifier is not None:
+            verifier = config.verifier.load(session.teacher_cache)
+            if (verifier.image_shape, verifier.num_classes) != (teacher.image_shape, teacher.num_classes):
+                raise TeacherError(
+                    f"sweep.verifier ({verifier.name}) takes {verifier.image_shape} and knows {verifier.num_classes} "
+                    f"classes, but the teacher takes {teacher.image_shape} and knows {teacher.num_classes}. They must be "
+                    "the same."
+                )
+        judge = Judge(
+            config,
+            teacher,
+            space,
+            proxy_architecture(space, session.max_macs, experiment.seed),
+            experiment.retraining.distillation,
+            Examination(torch.empty(0), torch.empty(0)),
+            experiment.seed,
+            verifier,
+            config.labelled.open("sweep.labelled") if config.labelled is not None else None,
+        )
+        if not judge.needs_student:
+            return judge
+        return replace(judge, examination=Examination.of(self._reference(), teacher, config.reference.share))
+
+    def _reference(self) -> list[SyntheticImages]:
+        """Make the images on which students are examined; settings that do not go together are left out."""
+        session, experiment, config = self.session, self.experiment, self.config
+        # Of a seed of its own: no trial's images are among them, even if its settings are.
+        seed = derive_seed(experiment.seed, "sweep-reference")
+        jobs: dict[int, ShardJob] = {}
+        for number, parameters in enumerate(reference_settings(config, experiment.seed)):
+            try:
+                settings = config.synthesis(experiment.synthesis, parameters, fixed=True)
+            except ConfigError as error:
+                session.listener.say(f"Reference setting {number} is left out. {error}")
+                continue
+            batch = min(settings.batch_size, config.reference.images)
+            images = -(-config.reference.images // batch) * batch
+            settings = settings.model_copy(update={"num_shards": 1, "images_per_shard": images, "batch_size": batch})
+            jobs[number] = shard_job(session.teacher, settings, seed, self.location / f"reference-{number:03d}")
+        made: dict[int, SyntheticImages] = {}
+        work = Work("synthesis", "reference setting", MakeReference(session.shared_teacher, jobs))
+        with session.listener.task("Making reference images", len(jobs), "setting") as task:
+
+            def on_made(number: int, images: SyntheticImages) -> None:
+                made[number] = images
+                task.advance_to(len(made))
+
+            failed = session.executor.map(work, list(jobs), on_made)
+        for _, reason in sorted(failed.items()):
+            session.listener.say(f"A reference setting is left out. {reason}")
+        if not made:
+            raise DfnasError(
+                f"None of the sweep's {config.reference.settings} reference settings gives images. "
+                f"{' '.join(list(failed.values())[:1])}"
+            )
+        return [made[number] for number in sorted(made)]
+
+    def _describe(self, trial: FrozenTrial) -> TriedSettings:
+        file = trial_folder(self.location, trial.number) / "result.json"
+        result = file.read_json() if file.exists() else {}
+        ranges = self.config.settings
+        return TriedSettings(
+            number=trial.number,
+            state=trial.state.name.lower(),
+            parameters=trial.params,
+            settings={path: ranges[path].value(value) for path, value in trial.params.items()},
+            values=tuple(trial.values) if trial.state is TrialState.COMPLETE else None,
+            figures={**trial.user_attrs, **result.get("figures", {})},
+            seconds=result.get("seconds"),
+            error=result.get("error"),
+        )
+
+    def _write_best(self, trials: Sequence[TriedSettings]) -> SweptRecord:
+        config = self.config
+        best, front = best_of(trials, config.directions)
+        by_number = {trial.number: trial for trial in trials}
+        for number in front:
+            text = self._best_experiment(by_number[number])
+            if number == best.number:
+                (self.location / "best.yaml").write_bytes(text.encode())
+            if len(front) > 1:
+                (self.location / f"pareto-{number:05d}.yaml").write_bytes(text.encode())
+        states = [trial.state for trial in trials]
+        return SweptRecord(
+            asked=config.num_trials,
+            trials={state: states.count(state) for state in sorted(set(states))},
+            objectives=config.objectives,
+            best=BestSettings(
+                number=best.number, settings=best.settings, values=best.values or (), figures=best.figures
+            ),
+            pareto_front=tuple(front),
+            data_free=config.is_data_free,
+        )
+
+    def _best_experiment(self, trial: TriedSettings) -> str:
+        """Return the experiment with a trial's settings, as `dfnas run` takes it: without what was fixed to save time."""
+        config, experiment = self.config, self.experiment
+        synthesis = config.synthesis(experiment.synthesis, trial.parameters, fixed=False)
+        values = zip(config.objectives, trial.values or (), strict=True)
+        figures = ", ".join(f"{name} {value:.4g}" for name, value in values)
+        source = "without real data" if config.is_data_free else "NOT data-free: a real model or real labels decided"
+        header = f"# Trial {trial.number} of the sweep of {experiment.name}: {figures} ({source}).\n"
+        return header + dump_experiment(_experiment_with(experiment, synthesis))
+
+
+@dataclass(frozen=True)
+class MakeReference:
+    """The work on reference settings: make the images of one."""
+
+    teacher: Shared[Teacher]
+    jobs: dict[int, ShardJob]
+
+    def __call__(self, device: torch.device) -> Callable[[int], SyntheticImages]:
+        """Return the function that makes one."""
+        teacher = self.teacher.get()
+        return lambda number: reference_images(teacher, self.jobs[number], device)
 
 
 def sweep_config(config: ExperimentConfig) -> SweepConfig:
@@ -97,24 +312,6 @@ def check_ranges(teacher: Teacher, config: ExperimentConfig, sweep: SweepConfig)
                 raise ConfigError(f"sweep.settings.{path} at {value!r}: {error}") from error
 
 
-def sweep_inputs(pipeline: Pipeline) -> dict[str, Any]:
-    """Return what a sweep's trials depend on; more of them can be added later."""
-    config = pipeline.config
-    sweep = sweep_config(config).model_dump(mode="json", exclude={"trials", "concurrency"})
-    labelled = sweep_config(config).labelled
-    return {
-        **({} if labelled is None else {"files": labelled.open("sweep.labelled").fingerprint}),
-        "teacher": pipeline.teacher.fingerprint,
-        "seed": config.seed,
-        "synthesis": config.synthesis.model_dump(mode="json"),
-        "sweep": sweep,
-        "space": config.search.space[0].model_dump(mode="json"),
-        "max_macs": pipeline.max_macs,
-        "distillation": config.retraining.distillation.model_dump(mode="json"),
-        "threads": config.cluster.synthesis.cpus,
-    }
-
-
 def reference_settings(sweep: SweepConfig, seed: int) -> list[dict[str, Parameter]]:
     """Return settings that cover the ranges evenly: a scrambled Latin hypercube (McKay et al. 1979)."""
     sampler = qmc.LatinHypercube(len(sweep.settings), rng=derive_seed(seed, "sweep-reference") % 2**32)
@@ -123,101 +320,6 @@ def reference_settings(sweep: SweepConfig, seed: int) -> list[dict[str, Paramete
         {path: range_.at(float(u)) for (path, range_), u in zip(sweep.settings.items(), point, strict=True)}
         for point in points
     ]
-
-
-def _sweep(pipeline: Pipeline, stage: StageDir, config: SweepConfig) -> dict[str, Any]:
-    from dfnas_ray.execution.ray.board import ProgressBoard
-    from dfnas_ray.execution.ray.sweep import SweepJob, recover, run_sweep
-
-    experiment, resources = pipeline.config, pipeline.config.cluster.synthesis
-    job = SweepJob(config, experiment.synthesis, resources, experiment.seed, stage.location)
-    judge = _judge(pipeline, stage, config)
-    board = ProgressBoard()
-    with SweepRecord.opened(config, stage.location) as record:
-        recover(job, record)
-        todo = record.num_open()
-        if 0 < todo < config.num_trials:
-            pipeline.listener.say(
-                f"sweep: {config.num_trials - todo} of {config.num_trials} trials are finished already."
-            )
-        total = todo * job.steps_of_a_trial
-        with pipeline.listener.task("Sweeping", total, "image step") as task, board.shown_on(task):
-            run_sweep(job, record, judge, board)
-        trials = [_describe(trial, config, stage.location) for trial in record.trials()]
-    (stage.location / "trials.json").write_json(trials)
-    return {"asked": config.num_trials, **_write_best(experiment, config, trials, stage.location)}
-
-
-def _judge(pipeline: Pipeline, stage: StageDir, config: SweepConfig) -> Judge:
-    experiment, teacher = pipeline.config, pipeline.teacher
-    space = pipeline.spaces[0]
-    verifier = None
-    if config.verifier is not None:
-        verifier = config.verifier.load(pipeline.teacher_cache)
-        if (verifier.image_shape, verifier.num_classes) != (teacher.image_shape, teacher.num_classes):
-            raise TeacherError(
-                f"sweep.verifier ({verifier.name}) takes {verifier.image_shape} and knows {verifier.num_classes} classes, "
-                f"but the teacher takes {teacher.image_shape} and knows {teacher.num_classes}. They must be the same."
-            )
-    judge = Judge(
-        config,
-        teacher,
-        space,
-        proxy_architecture(space, pipeline.max_macs, experiment.seed),
-        experiment.retraining.distillation,
-        Examination(torch.empty(0), torch.empty(0)),
-        experiment.seed,
-        verifier,
-        config.labelled.open("sweep.labelled") if config.labelled is not None else None,
-    )
-    if not judge.needs_student:
-        return judge
-    images = _reference_images(pipeline, stage, config)
-    return replace(judge, examination=Examination.of(images, teacher, config.reference.share))
-
-
-def _reference_images(pipeline: Pipeline, stage: StageDir, config: SweepConfig) -> list[SyntheticImages]:
-    """Make the images on which students are examined; settings that do not go together are left out."""
-    from dfnas_ray.execution.ray.sweep import make_reference, shard_job
-
-    experiment, resources = pipeline.config, pipeline.config.cluster.synthesis
-    # Of a seed of its own: no trial's images are among them, even if its settings are.
-    seed = derive_seed(experiment.seed, "sweep-reference")
-    jobs = []
-    for number, parameters in enumerate(reference_settings(config, experiment.seed)):
-        try:
-            settings = config.synthesis(experiment.synthesis, parameters, fixed=True)
-        except ConfigError as error:
-            pipeline.listener.say(f"Reference setting {number} is left out. {error}")
-            continue
-        batch = min(settings.batch_size, config.reference.images)
-        images = -(-config.reference.images // batch) * batch
-        settings = settings.model_copy(update={"num_shards": 1, "images_per_shard": images, "batch_size": batch})
-        jobs.append(shard_job(pipeline.teacher, settings, seed, stage.location / f"reference-{number:03d}"))
-    with pipeline.listener.task("Making reference images", len(jobs), "setting") as task:
-        made, failed = make_reference(jobs, pipeline.teacher, resources, task.advance_to)
-    for reason in failed:
-        pipeline.listener.say(f"A reference setting is left out. {reason}")
-    if not made:
-        raise DfnasError(
-            f"None of the sweep's {config.reference.settings} reference settings gives images. {' '.join(failed[:1])}"
-        )
-    return made
-
-
-def _describe(trial: Any, config: SweepConfig, folder: Location) -> dict[str, Any]:
-    file = trial_folder(folder, trial.number) / "result.json"
-    result = file.read_json() if file.exists() else {}
-    return {
-        "number": trial.number,
-        "state": trial.state.name.lower(),
-        "parameters": trial.params,
-        "settings": {path: config.settings[path].value(value) for path, value in trial.params.items()},
-        "values": list(trial.values) if trial.state.name == "COMPLETE" else None,
-        "figures": {**trial.user_attrs, **result.get("figures", {})},
-        "seconds": result.get("seconds"),
-        "error": result.get("error"),
-    }
 
 
 def pareto_front(values: Sequence[Sequence[float]], directions: Sequence[str]) -> list[int]:
@@ -231,7 +333,7 @@ def pareto_front(values: Sequence[Sequence[float]], directions: Sequence[str]) -
     return [i for i, point in enumerate(points) if not any(beats(other, point) for other in points)]
 
 
-def best_of(trials: Sequence[Mapping[str, Any]], directions: Sequence[str]) -> tuple[Mapping[str, Any], list[int]]:
+def best_of(trials: Sequence[TriedSettings], directions: Sequence[str]) -> tuple[TriedSettings, list[int]]:
     """Return the best finished trial, and the numbers of those that none beats, in order of merit.
 
     With several objectives, the best of the Pareto front is the one nearest to the ideal point: the best value of each
@@ -240,50 +342,20 @@ def best_of(trials: Sequence[Mapping[str, Any]], directions: Sequence[str]) -> t
     Raises:
         DfnasError: no trial is finished.
     """
-    finished = [trial for trial in trials if trial["values"] is not None]
+    finished = [(trial, trial.values) for trial in trials if trial.values is not None]
     if not finished:
-        reasons = [trial["error"] for trial in trials if trial["error"]]
+        reasons = [trial.error for trial in trials if trial.error]
         raise DfnasError(
             f"No trial of the sweep could be finished. The first failed with: {(reasons or ['nothing'])[0]}"
         )
-    front = [finished[index] for index in pareto_front([trial["values"] for trial in finished], directions)]
+    front = [finished[index] for index in pareto_front([values for _, values in finished], directions)]
     signs = np.array([-1.0 if direction == "maximize" else 1.0 for direction in directions])
-    points = signs * np.array([trial["values"] for trial in front], dtype=float)
+    points = signs * np.array([values for _, values in front], dtype=float)
     low, high = points.min(axis=0), points.max(axis=0)
     distance = np.linalg.norm((points - low) / np.where(high > low, high - low, 1.0), axis=1)
-    order = sorted(range(len(front)), key=lambda index: (distance[index], front[index]["number"]))
+    order = sorted(range(len(front)), key=lambda index: (distance[index], front[index][0].number))
     shown = order if len(directions) > 1 else order[:1]  # with one objective, a front is nothing but ties
-    return front[order[0]], [front[index]["number"] for index in shown]
-
-
-def _write_best(
-    experiment: ExperimentConfig, config: SweepConfig, trials: Sequence[Mapping[str, Any]], folder: Location
-) -> dict[str, Any]:
-    best, front = best_of(trials, config.directions)
-    by_number = {trial["number"]: trial for trial in trials}
-    for number in front:
-        text = _best_experiment(experiment, config, by_number[number])
-        if number == best["number"]:
-            (folder / "best.yaml").write_bytes(text.encode())
-        if len(front) > 1:
-            (folder / f"pareto-{number:05d}.yaml").write_bytes(text.encode())
-    states = [trial["state"] for trial in trials]
-    return {
-        "trials": {state: states.count(state) for state in sorted(set(states))},
-        "objectives": list(config.objectives),
-        "best": {name: best[name] for name in ("number", "settings", "values", "figures")},
-        "pareto_front": front,
-        "data_free": config.is_data_free,
-    }
-
-
-def _best_experiment(experiment: ExperimentConfig, config: SweepConfig, trial: Mapping[str, Any]) -> str:
-    """Return the experiment with a trial's settings, as `dfnas run` takes it: without what was fixed to save time."""
-    synthesis = config.synthesis(experiment.synthesis, trial["parameters"], fixed=False)
-    figures = ", ".join(f"{name} {value:.4g}" for name, value in zip(config.objectives, trial["values"], strict=True))
-    source = "without real data" if config.is_data_free else "NOT data-free: a real model or real labels decided"
-    header = f"# Trial {trial['number']} of the sweep of {experiment.name}: {figures} ({source}).\n"
-    return header + dump_experiment(_experiment_with(experiment, synthesis))
+    return front[order[0]][0], [front[index][0].number for index in shown]
 
 
 def _experiment_with(experiment: ExperimentConfig, synthesis: SynthesisConfig) -> ExperimentConfig:

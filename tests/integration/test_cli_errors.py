@@ -387,12 +387,15 @@ def test_a_wrong_setting_is_found_before_the_dashboard_is_asked(submit_refused):
 
 def test_a_dry_run_shows_what_would_be_sent_and_called(dfnas, tiny_yaml, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "id.key").touch()
-    (tmp_path / ".gitignore").write_text("*.key\n")
-    code, out, err = dfnas("submit", tiny_yaml, "--run-dir", "/shared/run", "--command", "search", "--dry-run")
+    for name in ("id.key", "notes.txt", "table.csv"):
+        (tmp_path / name).touch()
+    words = ("submit", tiny_yaml, "--run-dir", "/shared/run", "--command", "search", "--dry-run", "--include", "*.csv")
+    code, out, err = dfnas(*words)
     assert code == 0
     assert "  tiny.yaml\n" in out
-    assert "id.key" not in out
+    assert "  table.csv\n" in out
+    assert "id.key" not in out + err
+    assert "notes.txt" not in out
     assert "python -m dfnas_ray search tiny.yaml --set run_dir=/shared/run --set cluster.address=auto" in out
     assert "would be sent" in err
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from dfnas_ray.workflow.pipeline import Pipeline
 from pyarrow import fs
 from s3_server import s3_server
 
@@ -20,7 +21,6 @@ from dfnas_ray.errors import StorageError
 from dfnas_ray.report.samples import read_curves
 from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.shards import ShardInfo, encode_shard, manifest_entry, shard_name
-from dfnas_ray.workflow.pipeline import Pipeline
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 

@@ -64,7 +64,9 @@ def test_a_submitted_command_runs_on_the_cluster_with_the_files_that_may_leave(h
     assert list(run_dir.glob("synthesis/*/shard-00000.parquet"))
 
     files = {name for name in head.arrived() if not name.startswith("dfnas_ray")}
-    assert files == {".gitignore", "net.py", "tiny.yaml"}
+    assert files == {"net.py", "tiny.yaml"}
+    assert re.search(r"\d  net\.py\n", err)  # listed before it is sent
+    assert re.search(r"and \d+ more, this package's included", err)
 
     (job,) = json.loads(answer(head, "/api/jobs/"))
     assert job["status"] == "SUCCEEDED"

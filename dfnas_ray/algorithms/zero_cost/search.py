@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from dfnas_ray.algorithms.base import BaseAlgorithmConfig, Measurement, SearchProblem
+from dfnas_ray.algorithms.base import BaseAlgorithmConfig, Measurement, SearchProblem, StateDict
 from dfnas_ray.algorithms.evolution import Evolution, EvolutionarySearch, EvolutionConfig
 from dfnas_ray.algorithms.ranks import add_up_ranks
 from dfnas_ray.algorithms.zero_cost.proxies import PROXIES, measure_proxy
@@ -168,14 +168,14 @@ class ZeroCost(EvolutionarySearch):
             probe = noise.to(probe.device, memory_format=torch.channels_last)
         return ZeroCostScorer(self.space, self.config.proxies, batches, probe, self.problem.seed, self.config.repeats)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StateDict:
         """Return numbers and text only."""
         return {
             "evolution": self.evolution.state_dict(),
             "measured": [[self.space.encode(genotype), figures] for genotype, figures in self.measured.items()],
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: StateDict) -> None:
         """Go on exactly where ``state_dict`` was called."""
         self.evolution.load_state_dict(state["evolution"])
         self.measured = {self.space.decode(text): dict(figures) for text, figures in state["measured"]}

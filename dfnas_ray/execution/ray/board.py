@@ -7,14 +7,14 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from dfnas_ray.progress import Task
+from dfnas_ray.progress import Task, Write
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class ProgressBoard:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self._actor = ray.remote(num_cpus=0, scheduling_strategy=here)(_Board).remote()
 
-    def writer(self, worker: str) -> Callable[[float, str], None]:
+    def writer(self, worker: str) -> Write:
         """Return a function ``write(done, note)`` that reports at most twice a second."""
         actor, last = self._actor, [0.0]
 

@@ -19,7 +19,7 @@ from ray.tune.search import Searcher
 from dfnas_ray.algorithms.base import SCORE
 from dfnas_ray.algorithms.multi_fidelity import EPOCHS, Candidate, Population
 from dfnas_ray.algorithms.random_search import draw_new
-from dfnas_ray.execution.ray.tune_runs import StudySearch
+from dfnas_ray.execution.ray.tune import StudySearch
 from dfnas_ray.search_spaces.base import Genotype, SearchSpace
 from dfnas_ray.seeding import derive_seed, numpy_generator
 from dfnas_ray.sweeps.samplers import num_startup_trials, tpe_sampler

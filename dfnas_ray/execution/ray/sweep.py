@@ -2,84 +2,41 @@
 
 from __future__ import annotations
 
-import logging
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import optuna
-import ray
 from optuna.trial import TrialState
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from dfnas_ray.config.cluster import SynthesisResources
-from dfnas_ray.errors import DfnasError, ShardError
-from dfnas_ray.execution.ray.board import ProgressBoard
-from dfnas_ray.execution.ray.cluster import worker_device
+from dfnas_ray.errors import DfnasError
+from dfnas_ray.execution.base import Shared
+from dfnas_ray.execution.ray.connection import worker_device
+from dfnas_ray.execution.ray.errors import last_line
 from dfnas_ray.execution.ray.halving import NumberedHalving
 from dfnas_ray.execution.ray.shared_storage import check_seen
-from dfnas_ray.execution.ray.synthesis_pool import ShardJob, commit_shard
-from dfnas_ray.execution.ray.tune_runs import StudySearch, fit, last_line
+from dfnas_ray.execution.ray.tune import StudySearch, fit
+from dfnas_ray.progress import Board
 from dfnas_ray.seeding import derive_seed
-from dfnas_ray.storage.location import Location
-from dfnas_ray.storage.run_dir import fingerprint
-from dfnas_ray.storage.shards import SyntheticImages, decode_shard, ids_of_shard, shard_name
-from dfnas_ray.sweeps.checks import check_settings
-from dfnas_ray.sweeps.config import SweepConfig
 from dfnas_ray.sweeps.measure import Judge
-from dfnas_ray.sweeps.ranges import Parameter
-from dfnas_ray.sweeps.record import STUDY, SweepRecord, trial_folder
+from dfnas_ray.sweeps.record import STUDY, SweepRecord
 from dfnas_ray.sweeps.samplers import make_sampler, propose
-from dfnas_ray.synthesis.config import SynthesisConfig
-from dfnas_ray.synthesis.inversion import Inverter
-from dfnas_ray.synthesis.shard import synthesize_rounds
-from dfnas_ray.teachers.base import Teacher
-
-logger = logging.getLogger(__name__)
+from dfnas_ray.sweeps.trials import SweepJob, run_trial
 
 
-@dataclass(frozen=True)
-class SweepJob:
-    """What all trials of one sweep have in common."""
-
-    sweep: SweepConfig
-    synthesis: SynthesisConfig
-    resources: SynthesisResources
-    seed: int
-    folder: Location
-
-    @staticmethod
-    def steps(config: SynthesisConfig) -> int:
-        """Return image steps of one trial, to show progress by."""
-        return config.image_steps_per_shard * config.num_shards
-
-    @property
-    def steps_of_a_trial(self) -> int:
-        """Image steps of a trial with the experiment's own settings, for which every trial counts."""
-        return self.steps(self.sweep.synthesis(self.synthesis, {}, fixed=True))
-
-
-def recover(job: SweepJob, record: SweepRecord) -> None:
-    """Settle what a command that was cut off has left: trials with a result, and those that were to be stopped."""
-    record.recover()
-    _, stopped = _halving(job, record)
-    for number in stopped:
+def run_sweep(
+    job: SweepJob, resources: SynthesisResources, record: SweepRecord, judge: Shared[Judge], board: Board
+) -> None:
+    """Run the open trials of a sweep; see `Executor.run_sweep`."""
+    scheduler, stopped = _halving(job, record)
+    for number in stopped:  # a command that was cut off did not come to note it
         record.end(number, TrialState.PRUNED)
-
-
-def run_sweep(job: SweepJob, record: SweepRecord, judge: Judge, board: ProgressBoard) -> None:
-    """Run the trials of a recovered sweep to its number; their results are in the record and beside their images.
-
-    Raises:
-        DfnasError: a trial's process died again and again; says which, and how to go on.
-    """
-    resources, todo = job.resources, record.num_open()
+    todo = record.num_open()
     if not todo:
         return
-    trainable = tune.with_parameters(_trial, job=job, judge=[ray.put(judge)], board=board)
-    scheduler, _ = _halving(job, record)
+    trainable = tune.with_parameters(_trial, job=job, threads=resources.cpus, judge=judge, board=board)
     results = fit(
         tune.with_resources(trainable, tune.PlacementGroupFactory([resources.bundle()])),
         "sweep",
@@ -101,110 +58,12 @@ def run_sweep(job: SweepJob, record: SweepRecord, judge: Judge, board: ProgressB
         )
 
 
-def make_reference(
-    jobs: Sequence[ShardJob], teacher: Teacher, resources: SynthesisResources, on_made: Callable[[int], None]
-) -> tuple[list[SyntheticImages], list[str]]:
-    """Return the images of the last round of each setting's first shard, and why some settings gave none."""
-    shared, made, failed = ray.put(teacher), [], []
-    task = _make_images.options(**resources.options(), max_retries=resources.attempts - 1)
-    for number, running in enumerate([task.remote(job, [shared], resources.cpus) for job in jobs], start=1):
-        try:
-            made.append(ray.get(running))
-        except DfnasError as error:
-            failed.append(str(getattr(error, "cause", None) or error))
-        on_made(number)
-    return made, failed
-
-
-@ray.remote
-def _make_images(job: ShardJob, teacher: list[ray.ObjectRef[Teacher]], cpus: int) -> SyntheticImages:
-    device = worker_device(cpus)
-    images = _shard(Inverter(ray.get(teacher[0]), job.config, device), job, 0)
-    return images.select(images.rounds == images.rounds.max())
-
-
-def _shard(inverter: Inverter, job: ShardJob, shard: int) -> SyntheticImages:
-    *_, images = _rounds(inverter, job, shard, lambda images: None)
-    return images
-
-
-def _rounds(
-    inverter: Inverter, job: ShardJob, shard: int, on_steps: Callable[[int], None]
-) -> Iterator[SyntheticImages]:
-    """Yield a shard's images after each round; after the last one it is committed.
-
-    A shard that was committed before is whole at once.
-    """
-    location = job.folder / shard_name(shard)
-    if location.exists():
-        try:
-            yield decode_shard(location.read_bytes(), job.key, str(location))[1]
-            return
-        except ShardError as error:
-            logger.warning("%s", error)
-    for made in synthesize_rounds(inverter, job.seed, shard, on_steps):
-        if len(made.curves) == job.config.rounds:
-            commit_shard(made, job, shard)
-        yield SyntheticImages(made.images, made.labels, made.rounds, made.logits, ids_of_shard(shard, len(made.labels)))
-
-
-def shard_job(teacher: Teacher, config: SynthesisConfig, seed: int, folder: Location) -> ShardJob:
-    """Return the job of one setting's shards, whose key covers everything that they depend on."""
-    key = fingerprint([teacher.fingerprint, seed, config.model_dump(mode="json")])
-    return ShardJob(config, seed, key, teacher.fingerprint, folder)
-
-
-def _trial(config: dict[str, Any], job: SweepJob, judge: list[ray.ObjectRef[Judge]], board: ProgressBoard) -> None:
-    """Make one setting's images and measure them; an error of the setting is a result, too."""
+def _trial(config: Mapping[str, Any], job: SweepJob, threads: int, judge: Shared[Judge], board: Board) -> None:
     check_seen(job.folder)
-    number: int = config["number"]
-    folder = trial_folder(job.folder, number)
-    shared: Judge = ray.get(judge[0])
-    device = worker_device(job.resources.cpus)
-    write = board.writer(f"trial {number}")
-    started = time.monotonic()
-    parameters: dict[str, Parameter] = {path: config[path] for path in job.sweep.settings}
-    total = job.steps_of_a_trial
-    try:
-        settings = check_settings(shared.teacher, job.synthesis, job.sweep, parameters)
-        shards = shard_job(shared.teacher, settings, job.seed, folder)
-        inverter = Inverter(shared.teacher, settings, device)
-        done, compared = 0, config["compared"]
-
-        def on_steps(count: int) -> None:
-            nonlocal done
-            done += count
-            write(min(1.0, done / job.steps(settings)) * total, "")
-
-        for rounds, images in _growing(inverter, shards, on_steps):
-            if rounds == settings.rounds * settings.num_shards:
-                figures = shared(SyntheticImages.concatenate(images), device)
-                seconds = round(time.monotonic() - started, 1)
-                result = {"number": number, "rounds": rounds, "figures": figures, "seconds": seconds}
-                (folder / "result.json").write_json(result)
-                tune.report({**figures, "number": number, "rounds": rounds, "finished": True})
-            elif job.sweep.pruning is not None and job.sweep.pruning.has_rung(compared, rounds):
-                figures = shared(SyntheticImages.concatenate(images), device)
-                tune.report({**figures, "number": number, "rounds": rounds, "finished": False})
-                compared = rounds
-    except DfnasError as error:
-        reason = str(getattr(error, "cause", None) or error)
-        logger.warning("Trial %d of the sweep cannot be finished: %s", number, reason)
-        (folder / "result.json").write_json({"number": number, "error": reason})
-        tune.report({"number": number, "failed": True})
-    write(total, f"trial {number}")
-
-
-def _growing(
-    inverter: Inverter, job: ShardJob, on_steps: Callable[[int], None]
-) -> Iterator[tuple[int, list[SyntheticImages]]]:
-    """Make a trial's shards, and yield after each round how many rounds there are and each shard's images so far."""
-    whole: list[SyntheticImages] = []
-    for shard in range(job.config.num_shards):
-        for latest in _rounds(inverter, job, shard, on_steps):
-            rounds = shard * job.config.rounds + int(latest.rounds.max()) + 1
-            yield rounds, [*whole, latest]
-        whole.append(latest)
+    device = worker_device(threads)
+    parameters = {path: config[path] for path in job.sweep.settings}
+    for result in run_trial(config["number"], config["compared"], parameters, job, judge.get(), device, board):
+        tune.report(result)
 
 
 class _Search(StudySearch):
@@ -232,7 +91,7 @@ class _Search(StudySearch):
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Keep what was measured; Tune tells of a trial's last result at its end alone."""
-        self._remember(result)
+        self.record.observe(result)
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
         """Tell how a trial ended: by its own failure, pruned, or complete.
@@ -240,7 +99,7 @@ class _Search(StudySearch):
         One whose process died too often has not ended; the next command goes on with it.
         """
         if not error and result and "number" in result:
-            self._remember(result)
+            self.record.observe(result)
             is_whole = result.get("finished", False)
             super().on_trial_complete(trial_id, result if is_whole else None, result.get("failed", False))
         self.record.keep()
@@ -249,15 +108,6 @@ class _Search(StudySearch):
         propose(self.job.sweep, trial)
         (stored,) = [each for each in self.record.trials() if each.number == trial.number]
         return {"number": trial.number, "compared": max(stored.intermediate_values, default=0)}
-
-    def _remember(self, result: Mapping[str, Any]) -> None:
-        pruning = self.job.sweep.pruning
-        if "rounds" not in result:  # it failed
-            return
-        rounds = result["rounds"]
-        # A trial that Tune started again finds a whole shard at once, and may report between two rungs.
-        if result["finished"] or (pruning is not None and pruning.has_rung(rounds - 1, rounds)):
-            self.record.remember(result["number"], rounds, result)
 
 
 def _halving(job: SweepJob, record: SweepRecord) -> tuple[TrialScheduler, list[int]]:

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import json
-from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
 from ray.tune.schedulers import TrialScheduler
 
+from dfnas_ray.algorithms import population as core
 from dfnas_ray.algorithms.multi_fidelity import Candidate, MultiFidelityConfig, Population
+from dfnas_ray.algorithms.population import CandidateFiles, CandidateWorker
+from dfnas_ray.algorithms.trials import SearchJob
 from dfnas_ray.config.cluster import ClusterConfig
 from dfnas_ray.errors import StorageError
-from dfnas_ray.execution.ray import board, multi_fidelity
-from dfnas_ray.execution.ray.cluster import RayRuntime
-from dfnas_ray.execution.ray.multi_fidelity import _CandidateTrial, _Closing, _Experiment, _Files
+from dfnas_ray.execution.inline import Held
+from dfnas_ray.execution.ray import population
+from dfnas_ray.execution.ray.executor import RayExecutor
+from dfnas_ray.execution.ray.population import CandidateTrial, Closing, Experiment
 from dfnas_ray.storage.location import Location
 from dfnas_ray.training.student import Validation
-from dfnas_ray.workflow import stages
 
 CONFIG = MultiFidelityConfig(candidates=9, max_epochs=9, reduction_factor=3)
-BUDGET, SCORE = multi_fidelity._BUDGET, multi_fidelity.SCORE
+BUDGET, SCORE = population._BUDGET, population.SCORE
 
 
 def reached(number, *losses, is_stopped=False):
@@ -44,20 +46,22 @@ def worker(tmp_path, monkeypatch):
             self.epochs_done = epochs
             return Validation(1.0, 0.5)
 
-    monkeypatch.setattr(multi_fidelity, "CandidateTraining", lambda *arguments: Training())
-    worker = object.__new__(_CandidateTrial)
-    worker.settings, worker.files = CONFIG, _Files(Location.parse(tmp_path))
-    worker.search, worker.device, worker.seed = SimpleNamespace(name="trial"), None, 0
+    monkeypatch.setattr(core, "CandidateTraining", lambda *arguments: Training())
+    worker = object.__new__(CandidateWorker)
+    worker.settings, worker.files = CONFIG, CandidateFiles(Location.parse(tmp_path))
+    worker.trial, worker.device, worker.seed = SimpleNamespace(name="trial"), None, 0
     worker.job = SimpleNamespace(config=SimpleNamespace(distillation=None, precision="float32"))
     worker.space = SimpleNamespace(decode=lambda text: text)
     worker.batches = SimpleNamespace(train=None, validation=None)
     worker.board = SimpleNamespace(start=lambda worker, where: None)
-    return worker
+    trial = object.__new__(CandidateTrial)
+    trial.worker = worker
+    return trial
 
 
 def test_a_process_that_never_gets_to_a_step_leaves_the_candidate_alone(worker, tmp_path):
     # Tune prepared this process for candidate 1, gave the candidate to another one, and it is over by now.
-    worker.files.write(reached(1, 0.9, is_stopped=True))
+    worker.worker.files.write(reached(1, 0.9, is_stopped=True))
     before = (tmp_path / "candidate-00001.json").read_bytes()
     worker.reset_config({"candidate": {"number": 1, "genotype": "0001"}})
     worker.reset_config({"candidate": {"number": 2, "genotype": "0002"}})
@@ -68,7 +72,7 @@ def test_a_process_that_never_gets_to_a_step_leaves_the_candidate_alone(worker, 
 
 
 def test_what_a_lost_process_reached_is_told_again_before_it_goes_on(worker):
-    worker.files.write(reached(1, 0.9))
+    worker.worker.files.write(reached(1, 0.9))
     worker.reset_config({"candidate": {"number": 1, "genotype": "0001"}})
     first, second = worker.step(), worker.step()
     assert (first[BUDGET], first[SCORE], first["done"]) == (1, -0.9, False)
@@ -76,7 +80,7 @@ def test_what_a_lost_process_reached_is_told_again_before_it_goes_on(worker):
 
 
 def test_a_candidate_of_the_same_number_and_another_architecture_is_not_taken_up(worker, tmp_path, caplog):
-    worker.files.write(reached(1, 0.9))
+    worker.worker.files.write(reached(1, 0.9))
     (tmp_path / "candidate-00001.pt").write_bytes(b"the weights of another architecture")
     worker.reset_config({"candidate": {"number": 1, "genotype": "2222"}})
     assert worker.step()[BUDGET] == 1
@@ -90,7 +94,7 @@ def test_a_candidate_of_the_same_number_and_another_architecture_is_not_taken_up
 
 def scheduler_of(*candidates):
     experiment = SimpleNamespace(config=CONFIG, seed=0)
-    return _Experiment._scheduler(experiment, Population(CONFIG, candidates))
+    return Experiment.scheduler(experiment, Population(CONFIG, candidates))
 
 
 def trial(number, name):
@@ -136,8 +140,8 @@ def test_a_candidate_that_was_let_on_is_let_on_again_when_its_process_is_lost():
 
 
 def test_a_storage_out_of_order_does_not_undo_a_stop(tmp_path, monkeypatch, caplog):
-    files = _Files(Location.parse(tmp_path))
-    closing = object.__new__(_Closing)
+    files = CandidateFiles(Location.parse(tmp_path))
+    closing = object.__new__(Closing)
     closing.files, closing.config, closing.name, closing.num_over = files, CONFIG, "trial", 0
     closing.write = lambda done, note: None
 
@@ -168,7 +172,7 @@ class Started(Exception):  # noqa: N818 - it is no error
     ],
 )
 def test_as_many_candidates_are_proposed_as_the_cluster_may_have_room_for(
-    tmp_path, monkeypatch, recorder, tiny_experiment, settings, cluster, at_once
+    tmp_path, monkeypatch, tiny_experiment, settings, cluster, at_once
 ):
     started = []
 
@@ -177,28 +181,20 @@ def test_as_many_candidates_are_proposed_as_the_cluster_may_have_room_for(
         raise Started
 
     monkeypatch.setattr("ray.nodes", lambda: [{"Alive": True, "Resources": {"CPU": 1.0}}])  # an autoscaling head
-    monkeypatch.setattr(multi_fidelity, "fit", fit)
-    monkeypatch.setattr(multi_fidelity.tune, "with_parameters", lambda trainable, **parameters: trainable)
-    monkeypatch.setattr(board, "ProgressBoard", Board)
+    monkeypatch.setattr(population, "fit", fit)
+    monkeypatch.setattr(population.tune, "with_parameters", lambda trainable, **parameters: trainable)
     config = tiny_experiment(tmp_path, f"search.algorithm={json.dumps({'kind': 'multi_fidelity', **settings})}")
     config = config.model_copy(update={"cluster": ClusterConfig(address="auto", **cluster)})
-    session = SimpleNamespace(
-        config=config,
-        listener=recorder,
-        max_macs=None,
-        teacher=SimpleNamespace(image_shape=(1, 16, 16), num_classes=10),
-        runtime=RayRuntime(config.cluster),
-    )
+    folder = Location.parse(tmp_path).make_dir()
+    job = SearchJob(config.search, config.cluster.search, 0, None, folder)
+    teacher = Held(SimpleNamespace(image_shape=(1, 16, 16), num_classes=10))
     with pytest.raises(Started):
-        stages._run_trials(session, SimpleNamespace(location=Location.parse(tmp_path).make_dir()), images=None)
+        RayExecutor(config.cluster, folder).run_trials(job, config.search.trials[:1], teacher, Held(None), Board())
     assert [tuned.max_concurrent_trials for tuned in started] == [at_once]
 
 
 class Board:
     """Shows nothing."""
-
-    def shown_on(self, task):
-        return nullcontext()
 
     def writer(self, worker):
         return lambda done, note="": None

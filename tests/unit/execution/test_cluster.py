@@ -9,7 +9,8 @@ import pytest
 
 from dfnas_ray.config.cluster import ClusterConfig, WorkerResources
 from dfnas_ray.errors import ClusterError
-from dfnas_ray.execution.ray.cluster import RayRuntime, token_settings
+from dfnas_ray.execution.ray.cluster import ClusterSize
+from dfnas_ray.execution.ray.connection import Connection, token_settings
 
 
 def has(monkeypatch, *nodes: dict[str, float], alive: bool = True) -> None:
@@ -25,7 +26,7 @@ def refusal(monkeypatch):
 
     def message(stage, cpus, gpus, workers=1) -> str:
         with pytest.raises(ClusterError) as raised:
-            RayRuntime(ClusterConfig()).check_fits(stage, WorkerResources(cpus=cpus, gpus=gpus), workers)
+            ClusterSize(ClusterConfig()).check_fits(stage, WorkerResources(cpus=cpus, gpus=gpus), workers)
         return str(raised.value)
 
     return message
@@ -67,7 +68,7 @@ def test_one_worker_that_is_too_large_is_not_blamed_on_the_number_of_workers(ref
 
 def test_what_just_fits_is_accepted(monkeypatch):
     has(monkeypatch, {"CPU": 4.0, "GPU": 1.0})
-    RayRuntime(ClusterConfig()).check_fits("search", WorkerResources(gpus=0.25), 4)
+    ClusterSize(ClusterConfig()).check_fits("search", WorkerResources(gpus=0.25), 4)
 
 
 # several nodes, memory and custom resources
@@ -75,7 +76,7 @@ def test_what_just_fits_is_accepted(monkeypatch):
 
 def test_a_worker_must_fit_on_one_node(monkeypatch):
     has(monkeypatch, {"CPU": 2.0}, {"CPU": 3.0})
-    runtime = RayRuntime(ClusterConfig(address="auto"))
+    runtime = ClusterSize(ClusterConfig(address="auto"))
     runtime.check_fits("synthesis", WorkerResources(cpus=3))
     with pytest.raises(ClusterError, match=r"cluster\.synthesis\.cpus=4, each on one node .*largest has 3 CPUs"):
         runtime.check_fits("synthesis", WorkerResources(cpus=4))
@@ -93,7 +94,7 @@ def test_a_worker_must_fit_on_one_node(monkeypatch):
 )
 def test_a_strict_placement_that_can_never_be_is_refused_not_waited_for(monkeypatch, placement, room, words):
     has(monkeypatch, {"CPU": 2.0}, {"CPU": 3.0})
-    runtime = RayRuntime(ClusterConfig(address="auto"))
+    runtime = ClusterSize(ClusterConfig(address="auto"))
     resources = WorkerResources(placement=placement)
     runtime.check_fits("retraining", resources, room)
     if placement != "PACK":
@@ -104,12 +105,12 @@ def test_a_strict_placement_that_can_never_be_is_refused_not_waited_for(monkeypa
 @pytest.mark.parametrize("placement", ["STRICT_PACK", "STRICT_SPREAD"])
 def test_workers_that_do_not_start_together_have_room_on_all_nodes(monkeypatch, placement):
     has(monkeypatch, {"CPU": 2.0}, {"CPU": 3.0})
-    assert RayRuntime(ClusterConfig(address="auto")).room_for(WorkerResources(placement=placement)) == 5
+    assert ClusterSize(ClusterConfig(address="auto")).room_for(WorkerResources(placement=placement)) == 5
 
 
 def test_memory_and_custom_resources_are_counted(monkeypatch):
     has(monkeypatch, {"CPU": 8.0, "memory": 16e9, "spot": 3.0}, {"CPU": 8.0, "memory": 16e9})
-    runtime = RayRuntime(ClusterConfig())
+    runtime = ClusterSize(ClusterConfig())
     assert runtime.room_for(WorkerResources(memory="5GB")) == 6
     assert runtime.room_for(WorkerResources(memory="5GB", custom={"spot": 1})) == 3
     with pytest.raises(
@@ -137,13 +138,13 @@ def test_memory_and_custom_resources_are_counted(monkeypatch):
 )
 def test_room_beside_workers_of_another_stage(monkeypatch, nodes, synthesis, trial, trials, room):
     has(monkeypatch, *nodes)
-    runtime = RayRuntime(ClusterConfig())
+    runtime = ClusterSize(ClusterConfig())
     assert runtime.room_beside(WorkerResources(**synthesis), WorkerResources(**trial), trials) == room
 
 
 def test_stages_that_cannot_work_side_by_side_are_refused_with_what_each_asks_for(monkeypatch):
     has(monkeypatch, {"CPU": 4.0, "GPU": 1.0})
-    runtime, one = RayRuntime(ClusterConfig()), WorkerResources(gpus=1)
+    runtime, one = ClusterSize(ClusterConfig()), WorkerResources(gpus=1)
     runtime.check_beside("synthesis", WorkerResources(gpus=0.5), "search", WorkerResources(gpus=0.5), 1, "x")
     with pytest.raises(ClusterError) as refused:
         runtime.check_beside("synthesis", one, "search", one, 1, "search.start_after_shards (2) to null")
@@ -153,7 +154,7 @@ def test_stages_that_cannot_work_side_by_side_are_refused_with_what_each_asks_fo
 
 def test_an_autoscaling_cluster_has_room_for_both_stages_in_what_it_may_grow_to(monkeypatch):
     has(monkeypatch, {"CPU": 2.0})
-    runtime = RayRuntime(ClusterConfig(address="auto", max_cpus=10, max_gpus=4))
+    runtime = ClusterSize(ClusterConfig(address="auto", max_cpus=10, max_gpus=4))
     assert runtime.room_beside(WorkerResources(gpus=1), WorkerResources(gpus=0.5), 2) == 3
 
 
@@ -194,7 +195,7 @@ def joining(monkeypatch):
 
         monkeypatch.setattr("ray.is_initialized", lambda: False)
         monkeypatch.setattr("ray.init", init)
-        monkeypatch.setattr("dfnas_ray.execution.ray.cluster._probe", lambda address: None)
+        monkeypatch.setattr("dfnas_ray.execution.ray.connection._probe", lambda address: None)
         return attempts
 
     return failing
@@ -202,7 +203,7 @@ def joining(monkeypatch):
 
 def test_a_server_that_the_proxy_loses_is_asked_for_again_and_a_line_says_so(joining, caplog):
     attempts = joining(ConnectionAbortedError(LOST_SERVER), times=4)
-    RayRuntime(ClusterConfig(address="ray://head:10001")).ensure()
+    Connection(ClusterConfig(address="ray://head:10001")).ensure()
     assert attempts == ["ray://head:10001"] * 5
     assert len(caplog.messages) == 4
     for words in ("ray://head:10001", "Starting Ray client server failed", "attempt 2 of 5"):
@@ -212,7 +213,7 @@ def test_a_server_that_the_proxy_loses_is_asked_for_again_and_a_line_says_so(joi
 def test_a_proxy_that_never_starts_a_server_is_an_error_that_says_why_and_where_to_look(joining):
     attempts = joining(ConnectionAbortedError(LOST_SERVER), times=100)
     with pytest.raises(ClusterError) as raised:
-        RayRuntime(ClusterConfig(address="ray://head:10001")).ensure()
+        Connection(ClusterConfig(address="ray://head:10001")).ensure()
     assert len(attempts) == 5
     for words in ("5 attempts: RuntimeError: Starting Ray client server failed. See", "log folder", "dfnas submit"):
         assert words in str(raised.value)
@@ -224,7 +225,7 @@ def test_what_does_not_pass_by_itself_is_not_tried_again(joining, error):
     with pytest.raises(
         ClusterError, match=r"cannot be reached: (Version mismatch|RuntimeError\(''\))\. Start a cluster"
     ):
-        RayRuntime(ClusterConfig(address="ray://head:10001")).ensure()
+        Connection(ClusterConfig(address="ray://head:10001")).ensure()
     assert len(attempts) == 1
 
 
@@ -289,7 +290,7 @@ def test_where_no_file_can_be_written_the_cluster_has_no_token(monkeypatch, not_
 def growing(monkeypatch):
     """A cluster whose head has 2 CPUs, and which may grow."""
     has(monkeypatch, {"CPU": 2.0})
-    return RayRuntime(ClusterConfig(address="auto", max_cpus=10, max_gpus=2))
+    return ClusterSize(ClusterConfig(address="auto", max_cpus=10, max_gpus=2))
 
 
 def test_an_autoscaling_cluster_is_planned_for_what_it_may_grow_to(growing):
@@ -319,7 +320,7 @@ def test_more_than_an_autoscaling_cluster_may_grow_to_is_refused(growing):
 )
 def test_gpus_that_may_be_added_bring_their_own_cpus(monkeypatch, nodes, worker, room):
     has(monkeypatch, *nodes)
-    runtime, resources = RayRuntime(ClusterConfig(address="auto", max_gpus=8)), WorkerResources(**worker)
+    runtime, resources = ClusterSize(ClusterConfig(address="auto", max_gpus=8)), WorkerResources(**worker)
     assert runtime.room_for(resources) == room
     runtime.check_fits("retraining", resources, room)
     with pytest.raises(ClusterError):
@@ -328,7 +329,7 @@ def test_gpus_that_may_be_added_bring_their_own_cpus(monkeypatch, nodes, worker,
 
 def test_more_gpu_work_than_may_be_added_is_refused_for_its_gpus_not_for_cpus(monkeypatch):
     has(monkeypatch, {"CPU": 1.0})
-    runtime = RayRuntime(ClusterConfig(address="auto", max_gpus=2))
+    runtime = ClusterSize(ClusterConfig(address="auto", max_gpus=2))
     with pytest.raises(ClusterError, match=r"asks for 3 GPUs .*the cluster has 2\. Lower retraining.num_workers to 2"):
         runtime.check_fits("retraining", WorkerResources(gpus=1, cpus=4), 3)
     with pytest.raises(ClusterError, match="asks for 4 CPUs"):
@@ -347,11 +348,11 @@ def test_more_gpu_work_than_may_be_added_is_refused_for_its_gpus_not_for_cpus(mo
 )
 def test_gpus_that_may_be_added_bring_cpus_for_one_stage_beside_another(monkeypatch, synthesis, trial, trials, room):
     has(monkeypatch, {"CPU": 4.0})
-    runtime = RayRuntime(ClusterConfig(address="auto", max_gpus=8))
+    runtime = ClusterSize(ClusterConfig(address="auto", max_gpus=8))
     assert runtime.room_beside(WorkerResources(**synthesis), WorkerResources(**trial), trials) == room
 
 
 def test_a_joined_cluster_without_room_is_told_of_the_autoscaling_limits(monkeypatch):
     has(monkeypatch, {"CPU": 2.0})
     with pytest.raises(ClusterError, match=r"If the cluster autoscales, say with cluster\.max_gpus"):
-        RayRuntime(ClusterConfig(address="auto")).check_fits("synthesis", WorkerResources(gpus=1))
+        ClusterSize(ClusterConfig(address="auto")).check_fits("synthesis", WorkerResources(gpus=1))

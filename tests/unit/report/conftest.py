@@ -69,14 +69,14 @@ def add_synthesis(run, num_classes=NUM_CLASSES, rounds=2, per_round=12, canvas=(
             rng.normal(size=(num_rows, num_classes)),
         )
         (stage.location / shard_name(shard)).write_bytes(data)
-        entries.append(manifest_entry(shard, data, num_rows))
+        entries.append(manifest_entry(shard, data, num_rows).model_dump())
     (stage.location / "manifest.json").write_json({"key": stage.key, "shards": entries})
     quality = {"confidence": 0.8125, "entropy": 0.5, "agreement": 0.75, "domain_gap": 0.0123456789}
     rounds_quality = {str(number): quality for number in range(rounds)}
     (stage.location / "quality.json").write_json({"overall": quality, "rounds": rounds_quality})
     images = num_shards * rounds * per_round
     facts = {"images": images, "shards": num_shards, "made_now": num_shards, "actors": 2, "bytes": 123_456}
-    stage.finish({**facts, "seconds": 12.0, "finished_at": 1_795_470_000.0, **summary})
+    stage.done_file.write_json({**facts, "seconds": 12.0, "finished_at": 1_795_470_000.0, **summary})
     return stage
 
 
@@ -117,7 +117,7 @@ def add_search(run, synthesis, space, candidates=False):
         )
     (stage.location / "trials.json").write_json(trials)
     best = {name: value for name, value in trials[0].items() if name != "history"}
-    stage.finish({**best, "max_macs": 100_000, "seconds": 30.0})
+    stage.done_file.write_json({**best, "max_macs": 100_000, "seconds": 30.0})
     return stage
 
 
@@ -133,7 +133,7 @@ def add_network(run, name, genotype, synthesis, space):
     network = {"space": SPACE, "genotype": genotype, "image_shape": SHAPE, "num_classes": NUM_CLASSES}
     (stage.location / "network.json").write_json(network)
     cost = space.cost(space.decode(genotype))
-    stage.finish(
+    stage.done_file.write_json(
         {
             "space_config": SPACE,
             "genotype": genotype,
@@ -160,7 +160,7 @@ def add_evaluation(run, networks, dataset="ten pictures"):
         }
         for i, name in enumerate(["teacher", *networks])
     }
-    stage.finish({"dataset": dataset, "images": 10, "networks": rows, "seconds": 0.5})
+    stage.done_file.write_json({"dataset": dataset, "images": 10, "networks": rows, "seconds": 0.5})
     return stage
 
 

@@ -13,7 +13,8 @@ from dfnas_ray.search_spaces import NASBench201Config, NASBenchMacroConfig, late
 from dfnas_ray.search_spaces.latency import load_latency_table, measure_latency_table
 from dfnas_ray.teachers.base import freeze_teacher
 from dfnas_ray.teachers.digits import DigitsCNN
-from dfnas_ray.workflow.pipeline import Pipeline
+from dfnas_ray.workflow.search import Search
+from dfnas_ray.workflow.session import Session
 
 SPACE = NASBench201Config(channels=4, cells_per_stage=2).space((1, 16, 16), 10)
 CPU = torch.device("cpu")
@@ -78,10 +79,11 @@ def test_a_search_depends_on_what_the_table_holds(table, tmp_path):
                 "max_macs": None,
             },
         }
-        pipeline = Pipeline(make_experiment(values))
-        pipeline.__dict__["teacher"] = teacher  # a cached property
-        pipeline.check_search()
-        return pipeline.run_dir.stage("search", pipeline._search_inputs).key
+        session = Session(make_experiment(values))
+        session.__dict__["teacher"] = teacher  # a cached property
+        stage = Search(session)
+        stage.check()
+        return stage.dir.key
 
     with pytest.raises(ConfigError, match="is not there"):
         key()

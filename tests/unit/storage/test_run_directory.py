@@ -61,9 +61,9 @@ def test_a_stage_is_done_only_after_its_finish_and_until_it_is_reopened(tmp_path
     stage.begin()
     assert stage.is_started
     assert not stage.is_done
-    stage.finish({"best": "0000"})
+    stage.done_file.write_json({"best": "0000"})
     assert RunDir(tmp_path).stage("search", INPUTS).is_done
-    assert stage.summary() == {"best": "0000"}
+    assert stage.done_file.read_json() == {"best": "0000"}
     stage.reopen()
     stage.reopen()  # no harm
     assert not stage.is_done
@@ -77,7 +77,7 @@ def test_reports_show_a_stage_once_it_is_finished(tmp_path):
     stage.begin()
     run.set_latest([stage])
     assert run.latest_stage("search") is None
-    stage.finish({})
+    stage.done_file.write_json({})
     assert run.latest_stage("search") == stage.location
     other = run.stage("synthesis", INPUTS)
     run.set_latest([other])
@@ -116,11 +116,11 @@ def test_going_back_to_an_earlier_setting_finds_what_was_made(tmp_path):
     for inputs in (INPUTS, changed(["seed"], 1)):
         stage = run.stage("search", inputs)
         stage.begin()
-        stage.finish({"seed": inputs["seed"]})
+        stage.done_file.write_json({"seed": inputs["seed"]})
         run.set_latest([stage])
     back = run.stage("search", INPUTS)
     assert back.is_done
-    assert back.summary() == {"seed": 0}
+    assert back.done_file.read_json() == {"seed": 0}
     assert back.changes() == ["seed: 1 -> 0"]
 
 

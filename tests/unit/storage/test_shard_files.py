@@ -10,6 +10,7 @@ from PIL import Image
 
 from dfnas_ray.errors import ShardError, StorageError
 from dfnas_ray.storage.location import Location
+from dfnas_ray.storage.manifest import Manifest
 from dfnas_ray.storage.shards import (
     ROW_GROUP_SIZE,
     ShardInfo,
@@ -20,6 +21,7 @@ from dfnas_ray.storage.shards import (
     manifest_entry,
     read_info,
     shard_name,
+    verify_entry,
 )
 
 KEY = "a" * 64
@@ -41,7 +43,7 @@ def store(folder, *shards):
         data, images, _ = make_shard(shard, seed=shard)
         (location / shard_name(shard)).write_bytes(data)
         entries.append(manifest_entry(shard, data, len(images)))
-    return location, {"key": KEY, "shards": entries}
+    return location, Manifest(key=KEY, shards=tuple(entries))
 
 
 def test_a_shard_has_the_same_bytes_whenever_it_is_made():
@@ -150,6 +152,31 @@ def test_any_altered_byte_is_refused_by_the_manifest(tmp_path):
             load_shards(folder, manifest)
 
 
+def test_bytes_are_compared_with_the_manifest_before_anything_is_decoded(tmp_path, monkeypatch):
+    folder, manifest = store(tmp_path, 0)
+    monkeypatch.setattr("dfnas_ray.storage.shards.decode_shard", lambda *_: pytest.fail("decoded"))
+    (folder / shard_name(0)).write_bytes(b"another file")
+    with pytest.raises(ShardError, match=rf"{shard_name(0)} has changed since it was made\..*again replaces it"):
+        load_shards(folder, manifest)
+
+
+def test_verify_entry_accepts_the_bytes_that_were_committed_alone():
+    data = make_shard()[0]
+    entry = manifest_entry(0, data, 8)
+    verify_entry(data, entry, "here")
+    with pytest.raises(ShardError, match="Shard here has changed"):
+        verify_entry(data + b"x", entry, "here")
+
+
+def test_a_shard_with_columns_of_another_type_is_refused():
+    table = pq.read_table(pa.BufferReader(make_shard()[0]))
+    for name, values in (("label", ["x"] * 8), ("round", [0.5] * 8), ("logits", [1] * 8), ("image", [1] * 8)):
+        buffer = io.BytesIO()
+        pq.write_table(table.set_column(table.column_names.index(name), name, pa.array(values)), buffer)
+        with pytest.raises(ShardError, match=r"Shard here .*again replaces it"):
+            decode_shard(buffer.getvalue(), KEY, "here")
+
+
 def test_a_missing_shard_is_named(tmp_path):
     folder, manifest = store(tmp_path, 0, 1)
     (folder / shard_name(1)).delete_file()
@@ -167,7 +194,7 @@ def test_a_good_shard_under_the_name_of_another_is_refused(tmp_path):
 def test_ids_do_not_depend_on_which_shards_are_loaded(tmp_path):
     folder, manifest = store(tmp_path, 0, 1, 2)
     everything = load_shards(folder, manifest)
-    alone = load_shards(folder, {**manifest, "shards": manifest["shards"][2:]})
+    alone = load_shards(folder, manifest.model_copy(update={"shards": manifest.shards[2:]}))
     assert len(everything) == 24
     assert len(set(everything.ids.tolist())) == 24
     assert alone.ids.tolist() == [2 * 2**32 + row for row in range(8)]

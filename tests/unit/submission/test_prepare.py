@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import subprocess
+from pathlib import Path
 
 import pytest
 import yaml
@@ -64,9 +66,21 @@ def test_a_token_in_any_uri_would_be_shown_on_the_dashboard(refusal):
     assert "evaluation.dataset.path holds the parameter sig" in refusal(dataset, command="search")
 
 
-def test_an_experiment_that_git_ignores_is_not_sent(refusal, project):
+def test_an_experiment_that_git_ignores_is_sent_and_one_that_rayignore_names_is_refused(project, refusal):
+    subprocess.run(["git", "-C", str(project), "init", "-q"], check=True)
     (project / ".gitignore").write_text("experiments/\n")
-    assert "is not sent" in refusal()
+    file = Path("experiments/tiny.yaml")
+    assert prepare("run", project / file, ["run_dir=/shared/run"], project).working_dir.holds(file)
+    (project / ".rayignore").write_text("experiments/\n")
+    assert "tiny.yaml is not sent: a .rayignore names it." in refusal()
+
+
+def test_an_experiment_with_a_name_of_credentials_is_sent_if_it_is_named(project):
+    file = (project / "experiments/tiny.yaml").rename(project / "secrets.yaml")
+    with pytest.raises(ConfigError, match=r"secrets\.yaml is not sent: credentials have such names"):
+        prepare("run", file, ["run_dir=/shared/run"], project)
+    submission = prepare("run", file, ["run_dir=/shared/run"], project, include=["secrets.yaml"])
+    assert submission.working_dir.holds(Path("secrets.yaml"))
 
 
 def test_an_experiment_outside_of_the_working_directory_is_refused(project):
@@ -113,12 +127,49 @@ def test_a_checkpoint_that_is_not_there_is_found_here(refusal):
     assert "teacher.checkpoint (nets/x.pt) does not exist" in refusal(TEACHER % "nets/x.pt")
 
 
-def test_a_checkpoint_that_git_ignores_is_named(refusal, project):
-    (project / "x.pt").touch()
-    (project / ".gitignore").write_text("*.pt\n")
-    message = refusal(TEACHER % "x.pt")
-    assert "teacher.checkpoint (x.pt) is not sent" in message
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        (".cache/x.pt", "it is hidden; --include"),
+        ("runs/old/x.pt", "it is in a run directory"),
+        ("x.key", "credentials have such names"),
+        ("ignored.pt", "a .rayignore names it"),
+        ("link.pt", "it is a symbolic link"),
+        ("../x.pt", "it is outside of"),
+    ],
+)
+def test_a_checkpoint_that_is_not_sent_is_named_with_the_reason(refusal, project, path, reason):
+    for name in (".cache/x.pt", "runs/old/x.pt", "x.key", "ignored.pt", "../x.pt"):
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        (project / name).touch()
+    (project / "link.pt").symlink_to(project / "ignored.pt")
+    (project / ".rayignore").write_text("ignored.pt\n")
+    message = refusal(TEACHER % path)
+    assert f"teacher.checkpoint ({path}) is not sent: {reason}" in message
     assert "absolute path" in message
+
+
+def test_an_empty_folder_of_images_is_not_sent(refusal, project):
+    (project / "photos").mkdir()
+    dataset = "evaluation.dataset={kind: image_folder, path: photos}"
+    assert "evaluation.dataset.path (photos) is not sent: it holds no file that may be sent" in refusal(dataset)
+
+
+def test_the_module_that_builds_the_teacher_goes_along_although_git_does_not_track_it(project):
+    (project / "pkg").mkdir()
+    for name in ("x.pt", "a.py", "b.py", "pkg/__init__.py", "pkg/net.py", "pkg/notes.txt"):
+        (project / name).touch()
+    subprocess.run(["git", "-C", str(project), "init", "-q"], check=True)
+    subprocess.run(["git", "-C", str(project), "add", "experiments"], check=True)
+    file = project / "experiments/tiny.yaml"
+
+    def sent(builder: str) -> set[str]:
+        teacher = (TEACHER % "x.pt").replace("a:b", builder)
+        files = prepare("run", file, [teacher, "run_dir=/shared/run"], project).working_dir.files
+        return {name for name in files if not name.startswith("dfnas_ray/")} - {"experiments/tiny.yaml", "x.pt"}
+
+    assert sent("a:b") == {"a.py"}
+    assert sent("pkg.net:build") == {"pkg/__init__.py", "pkg/net.py"}
 
 
 @pytest.mark.parametrize("path", ["x.pt", "/shared/x.pt"])

@@ -45,12 +45,6 @@ def fit(
         ).fit()
 
 
-def last_line(error: BaseException) -> str:
-    """Return what failed, without the traceback before it."""
-    lines = str(error).strip().splitlines()
-    return lines[-1] if lines else type(error).__name__
-
-
 class StudySearch(OptunaSearch):  # type: ignore[misc]  # Ray has no types here
     """A searcher that is left out of Tune's snapshots: what it knows is kept elsewhere, and never lags behind."""
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from dfnas_ray.algorithms.config import SearchConfig
+from dfnas_ray.algorithms.trials import SearchJob, make_state, restore, save
 from dfnas_ray.config.cluster import SearchResources
-from dfnas_ray.execution.ray.search_trials import SearchJob, make_state, restore, save
 from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.shards import SyntheticImages
 from dfnas_ray.teachers.base import freeze_teacher

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from dfnas_ray.algorithms.config import SearchConfig
+from dfnas_ray.algorithms.trials import SearchJob, begin_trial, take_up
 from dfnas_ray.config.cluster import SearchResources
-from dfnas_ray.execution.ray.search_trials import SearchJob, _make_state, _take_up
 from dfnas_ray.storage.arrivals import GrowingSet, ShardFolder, ShardsMissing
 from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.shards import ShardInfo, encode_shard, shard_name
@@ -64,13 +64,13 @@ class Run:
         """Start the trial, as a worker does, and return its state at the end."""
         growing = GrowingSet(self.source, self.folder / "shards.json")
         torch.manual_seed(1234)
-        state, batches = _make_state(
+        state, batches = begin_trial(
             self.job, self.job.config.trials[0], self.teacher, self.source, growing, torch.device("cpu")
         )
         file = self.folder / "state.pt"
         if file.exists():
             state.load_state_dict(torch.load(io.BytesIO(file.read_bytes()), weights_only=True))
-        _take_up(state, growing, batches)
+        take_up(state, growing, batches)
         plain = SyntheticBatches.epoch
 
         def epoch(own, number):
@@ -87,7 +87,7 @@ class Run:
             buffer = io.BytesIO()
             torch.save(state.state_dict(), buffer)
             file.write_bytes(buffer.getvalue())
-            _take_up(state, growing, batches)
+            take_up(state, growing, batches)
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(SyntheticBatches, "epoch", epoch)

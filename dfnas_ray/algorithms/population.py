@@ -1,0 +1,175 @@
+"""The candidates of a multi-fidelity search in its folder, and the training of one of them at a time.
+
+A candidate's results, and after every epoch its network, lie in the trial's folder: a candidate that is started again, in
+whichever process, goes on from its last epoch.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict
+from io import BytesIO
+
+import torch
+
+from dfnas_ray.algorithms.config import Trial
+from dfnas_ray.algorithms.multi_fidelity import Candidate, MultiFidelityConfig, Population
+from dfnas_ray.algorithms.stand_alone import CandidateTraining
+from dfnas_ray.algorithms.trials import SearchJob, TrialResult, describe_trial, make_batches
+from dfnas_ray.errors import StorageError
+from dfnas_ray.progress import Board
+from dfnas_ray.search_spaces.base import Genotype, SearchSpace
+from dfnas_ray.seeding import derive_seed
+from dfnas_ray.storage.arrivals import WholeSet
+from dfnas_ray.storage.location import Location
+from dfnas_ray.storage.shards import SyntheticImages
+from dfnas_ray.teachers.base import Teacher
+
+logger = logging.getLogger(__name__)
+
+
+def space_of(trial: Trial, teacher: Teacher) -> SearchSpace:
+    """Return a trial's space for the teacher's images and classes."""
+    space: SearchSpace = trial.space.space(teacher.image_shape, teacher.num_classes)
+    return space
+
+
+def seed_of(job: SearchJob, trial: Trial) -> int:
+    """Return the seed of a trial's draws."""
+    return derive_seed(job.seed, "search", trial.seed)
+
+
+def config_of(trial: Trial) -> MultiFidelityConfig:
+    """Return the settings of a trial that is a population."""
+    assert isinstance(trial.algorithm, MultiFidelityConfig)
+    return trial.algorithm
+
+
+def describe_population(job: SearchJob, trial: Trial, space: SearchSpace, population: Population) -> TrialResult:
+    """Return what a search found: its best candidate, and the runners-up."""
+    best, score = population.best()
+    finalists = [space.decode(one.genotype) for one in population.ranked()[: job.config.selection.finalists]]
+    return describe_trial(trial, space, space.decode(best.genotype), score, finalists, population.history())
+
+
+class CandidateFiles:
+    """The files of a population's candidates, by number."""
+
+    def __init__(self, folder: Location):
+        self.folder = folder
+
+    def results(self, number: int) -> Location:
+        """Return where a candidate's results are."""
+        return self.folder / f"candidate-{number:05d}.json"
+
+    def state(self, number: int) -> Location:
+        """Return where the network of a candidate under way is."""
+        return self.folder / f"candidate-{number:05d}.pt"
+
+    def candidates(self) -> list[Candidate]:
+        """Return all candidates that were begun."""
+        names = [name for name in self.folder.file_names() if name.startswith("candidate-") and name.endswith(".json")]
+        return [Candidate(**(self.folder / name).read_json()) for name in names]
+
+    def read(self, number: int) -> Candidate | None:
+        """Return one candidate, if it was begun."""
+        file = self.results(number)
+        return Candidate(**file.read_json()) if file.exists() else None
+
+    def write(self, candidate: Candidate) -> None:
+        """Note what a candidate has shown."""
+        self.results(candidate.number).write_json(asdict(candidate))
+
+    def close(self, candidate: Candidate, is_stopped: bool) -> None:
+        """Note that a candidate is over; its network is not needed any more."""
+        if is_stopped:
+            candidate.is_stopped = True
+            self.write(candidate)
+        self.state(candidate.number).delete_file()
+
+    def waiting(self, given: Sequence[Genotype], space: SearchSpace, population: Population) -> list[tuple[int, str]]:
+        """Return the numbers and genotypes of those given candidates that are not over.
+
+        Raises:
+            StorageError: a number belongs to another architecture here.
+        """
+        known = {candidate.number: candidate for candidate in population.candidates}
+        waiting = []
+        for number, genotype in enumerate(given):
+            text = space.encode(genotype)
+            candidate = known.get(number)
+            if candidate is not None and candidate.genotype != text:
+                raise StorageError(
+                    f"{self.results(number)} holds {candidate.genotype}, where {text} should be. Delete "
+                    f"{self.folder} and run again."
+                )
+            if candidate is None or population.config.is_open(candidate):
+                waiting.append((number, text))
+        return waiting
+
+
+class CandidateWorker:
+    """Trains one candidate after the other in one process, from rung to rung.
+
+    Attributes:
+        candidate: The present one.
+    """
+
+    def __init__(
+        self,
+        job: SearchJob,
+        trial: Trial,
+        teacher: Teacher,
+        images: SyntheticImages,
+        device: torch.device,
+        board: Board,
+    ):
+        self.job, self.trial, self.device, self.board = job, trial, device, board
+        self.settings = config_of(trial)
+        self.files = CandidateFiles(job.trial_folder(trial))
+        self.space = space_of(trial, teacher)
+        self.seed = seed_of(job, trial)
+        whole = WholeSet(images)
+        self.batches = make_batches(job, teacher, images, whole, self.settings.batch_size, self.seed, device)
+        self.candidate: Candidate
+
+    def take_up(self, number: int, text: str) -> None:
+        """Begin a candidate, or go on with one that broke off."""
+        found = self.files.read(number)
+        if found is not None and found.genotype != text:  # of a command that was at work here at the same time
+            logger.warning("Candidate %d of %s is another one now, and begins anew.", number, self.trial.name)
+            self.files.state(number).delete_file()
+            found = None
+        self.candidate = found or Candidate(number, text)
+        self.training = CandidateTraining(
+            self.space,
+            self.space.decode(text),
+            self.batches.train,
+            self.batches.validation,
+            self.job.config.distillation,
+            self.settings.optimizer,
+            self.settings.rungs,
+            self.seed,
+            self.job.config.precision,
+        )
+        state = self.files.state(number)
+        if state.exists():
+            loaded = torch.load(BytesIO(state.read_bytes()), map_location=self.device, weights_only=True)
+            self.training.load_state_dict(loaded)
+        else:
+            self.files.write(self.candidate)  # a candidate that was proposed is not forgotten
+        self.board.start(f"Candidate {number} of {self.trial.name}", f"after epoch {self.training.epochs_done}")
+
+    def advance(self) -> None:
+        """Train the candidate to its next rung, if there is one."""
+        candidate, config = self.candidate, self.settings
+        if config.is_open(candidate):
+            epochs = next(rung for rung in config.rungs if rung > candidate.epochs)
+            candidate.add(epochs, self.training.train_to(epochs, self._keep))
+            self.files.write(candidate)
+
+    def _keep(self) -> None:
+        buffer = BytesIO()
+        torch.save(self.training.state_dict(), buffer)
+        self.files.state(self.candidate.number).write_bytes(buffer.getbuffer())

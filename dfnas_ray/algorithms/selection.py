@@ -1,0 +1,163 @@
+"""The best of several architectures: each is trained alone, all in the same short way, and validated."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Self
+
+import torch
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from dfnas_ray.algorithms.base import SCORE, HistoryEntry
+from dfnas_ray.algorithms.stand_alone import StandAloneScorer
+from dfnas_ray.algorithms.trials import SearchJob, TrialResult, make_batches
+from dfnas_ray.errors import DfnasError
+from dfnas_ray.search_spaces.architecture import Architecture
+from dfnas_ray.search_spaces.base import Genotype, SearchSpace
+from dfnas_ray.seeding import derive_seed
+from dfnas_ray.storage.arrivals import WholeSet
+from dfnas_ray.storage.location import JsonObject
+from dfnas_ray.storage.run_dir import fingerprint
+from dfnas_ray.storage.shards import SyntheticImages
+from dfnas_ray.teachers.base import Teacher
+from dfnas_ray.training.batches import SplitBatches
+
+
+class Finalist(BaseModel):
+    """An architecture that a trial handed in.
+
+    Attributes:
+        score: Minus its validation loss after a training alone; NaN if that diverged, None if there was no comparison.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+
+    genotype: str
+    macs: int | None = None
+    score: float | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _genotype_alone(cls, value: Any) -> Any:
+        return {"genotype": value} if isinstance(value, str) else value
+
+
+class TrialSummary(BaseModel):
+    """A trial's choice among its finalists.
+
+    Attributes:
+        trial: Its name.
+        genotype: Of the best finalist, with its cost.
+        own_score: Of the architecture that the trial itself liked best, on its algorithm's scale.
+        finalists: The trial's own favourite first.
+        score: Of the best finalist; None if there was no comparison.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+
+    trial: str
+    algorithm: str
+    space: str
+    seed: int
+    genotype: str
+    macs: int
+    params: int
+    own_score: float
+    finalists: tuple[Finalist, ...]
+    score: float | None = None
+
+    @property
+    def merit(self) -> float:
+        """What trials are compared by."""
+        return merit(self.own_score if self.score is None else self.score)
+
+
+class ComparedTrial(TrialSummary):
+    """The same with all that happened in the trial."""
+
+    space_config: JsonObject
+    history: tuple[HistoryEntry, ...]
+    arrivals: tuple[tuple[int, ...], ...] | None = None
+
+    @classmethod
+    def of(cls, result: TrialResult) -> Self:
+        """Return a trial before the comparison."""
+        values = result.model_dump()
+        return cls(**{**values, "finalists": tuple(Finalist(genotype=text) for text in result.finalists)})
+
+    def compared(self, found: Mapping[str, Architecture], scores: Mapping[str, float]) -> Self:
+        """Return the trial with its best finalist as its result.
+
+        Args:
+            found: Architectures by `name_of`.
+            scores: Likewise.
+        """
+        names = [name_of(self, finalist.genotype) for finalist in self.finalists]
+        finalists = tuple(
+            Finalist(genotype=found[name].text, macs=found[name].cost.macs, score=scores[name]) for name in names
+        )
+        best = max(names, key=lambda name: merit(scores[name]))
+        cost = found[best].cost
+        chosen = {"genotype": found[best].text, "macs": cost.macs, "params": cost.params, "score": scores[best]}
+        return self.model_copy(update={"finalists": finalists, **chosen})
+
+    def summary(self) -> TrialSummary:
+        """Return it without what happened."""
+        return TrialSummary(**{name: getattr(self, name) for name in TrialSummary.model_fields})
+
+
+def name_of(trial: ComparedTrial, genotype: str) -> str:
+    """Return a name that two trials share if they found the same architecture in the same space."""
+    return f"{trial.space} {genotype} {fingerprint(trial.space_config)[:8]}"
+
+
+def merit(score: float) -> float:
+    """Return a score to compare by: an architecture whose training diverged (NaN) is below every other."""
+    return -math.inf if math.isnan(score) else score
+
+
+def selection_batches(job: SearchJob, teacher: Teacher, images: SyntheticImages, device: torch.device) -> SplitBatches:
+    """Return what all finalists are trained and judged on."""
+    seed = derive_seed(job.seed, "selection")
+    return make_batches(job, teacher, images, WholeSet(images), job.config.selection.batch_size, seed, device)
+
+
+def train_alone(job: SearchJob, space: SearchSpace, genotype: Genotype, batches: SplitBatches) -> float:
+    """Return minus the validation loss of an architecture trained alone; NaN if its training diverged.
+
+    Args:
+        job: Whose `selection` says how long.
+        space: Whose architecture it is.
+        genotype: The architecture.
+        batches: Those of `selection_batches`.
+    """
+    settings = job.config.selection
+    scorer = StandAloneScorer(
+        space,
+        batches.train,
+        batches.validation,
+        job.config.distillation,
+        settings.optimizer,
+        settings.epochs,
+        derive_seed(job.seed, "selection"),
+        job.config.precision,
+    )
+    return scorer([genotype])[0][SCORE]
+
+
+def check_some_trained(scores: Mapping[str, float], lr: float) -> None:
+    """Make sure that not every architecture's training alone has diverged, which a score of NaN says.
+
+    Args:
+        scores: By architecture.
+        lr: That they were trained with, for the message.
+
+    Raises:
+        DfnasError: every one has.
+    """
+    if all(map(math.isnan, scores.values())):
+        raise DfnasError(
+            f"The training alone of all {len(scores)} architectures found diverged, so none can be chosen. Lower "
+            f"search.selection.optimizer.lr ({lr:g})."
+        )

@@ -1,0 +1,285 @@
+"""One search of several: from images to a result, in whichever process it is run.
+
+A trial keeps its state in its folder after every epoch and generation. Started again, it goes on from there: nothing has to
+be unpickled, and no snapshot can lag behind.
+
+Where images are still being made (`search.start_after_shards`), a trial takes up new shards between two epochs. It never
+waits for one: a trial that needs the whole set, to compare candidates on it, ends with `ShardsMissing` and is started
+again when the set is finished.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict
+
+from dfnas_ray.algorithms.base import (
+    HistoryEntry,
+    MeasureCandidates,
+    Scorer,
+    SearchProblem,
+    SearchState,
+    make_algorithm,
+)
+from dfnas_ray.algorithms.config import SearchConfig, Trial
+from dfnas_ray.config.cluster import SearchResources
+from dfnas_ray.progress import Board
+from dfnas_ray.search_spaces.base import Genotype, SearchSpace
+from dfnas_ray.seeding import derive_seed, seed_everything
+from dfnas_ray.storage.arrivals import GrowingSet, ShardFolder, ShardSource, WholeSet
+from dfnas_ray.storage.location import JsonObject, Location
+from dfnas_ray.storage.shards import SyntheticImages, shard_of
+from dfnas_ray.teachers.base import Teacher
+from dfnas_ray.training.batches import SplitBatches
+
+
+class TrialResult(BaseModel):
+    """What a trial found, as it is written to its folder.
+
+    Attributes:
+        trial: Its name.
+        space_config: The space's settings.
+        own_score: Of the genotype, on the algorithm's own scale.
+        finalists: Genotypes to be compared by training each alone, the best first.
+        history: One entry per epoch and round of candidates.
+        arrivals: Per epoch, the shards that were new to it, if images were still being made.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+
+    trial: str
+    algorithm: str
+    space: str
+    space_config: JsonObject
+    seed: int
+    genotype: str
+    macs: int
+    params: int
+    own_score: float
+    finalists: tuple[str, ...]
+    history: tuple[HistoryEntry, ...]
+    arrivals: tuple[tuple[int, ...], ...] | None = None
+
+    def write(self, file: Location) -> None:
+        """Write it as JSON."""
+        file.write_model(self, exclude_none=True)
+
+
+@dataclass(frozen=True)
+class SearchJob:
+    """What all trials of one search have in common."""
+
+    config: SearchConfig
+    resources: SearchResources
+    seed: int
+    max_macs: int | None
+    folder: Location
+
+    def trial_folder(self, trial: Trial) -> Location:
+        """Return where one trial keeps its state and its result."""
+        return self.folder / trial.name
+
+    def result_file(self, trial: Trial) -> Location:
+        """Return where a trial's result is, once the trial is over."""
+        return self.trial_folder(trial) / "result.json"
+
+    def results(self) -> list[TrialResult]:
+        """Return the results of all trials, which are finished, in the order of `SearchConfig.trials`.
+
+        Raises:
+            StorageError: a result cannot be read.
+        """
+        return [self.result_file(trial).read_model(TrialResult) for trial in self.config.trials]
+
+
+def run_trial(
+    trial: Trial,
+    job: SearchJob,
+    teacher: Teacher,
+    images: SyntheticImages | ShardFolder,
+    device: torch.device,
+    board: Board,
+    measure_with: Callable[[Scorer], MeasureCandidates] = lambda scorer: scorer,
+    on_step: Callable[[HistoryEntry], None] = lambda entry: None,
+) -> None:
+    """Search to the end, from where the trial's folder says, and write the result there.
+
+    Args:
+        trial: Which one.
+        job: What it shares with others.
+        teacher: Labels the images.
+        images: The finished set; or the folder of one that is being made.
+        device: Where it computes.
+        board: Told how far it is.
+        measure_with: See `SearchState.run`.
+        on_step: Called with each entry of the history as it is made.
+
+    Raises:
+        ShardsMissing: the trial cannot go on before more images are there. Its state is kept.
+    """
+    folder = job.trial_folder(trial)
+    source = images if isinstance(images, ShardFolder) else WholeSet(images)
+    growing = GrowingSet(source, folder / "shards.json") if job.config.start_after_shards is not None else None
+    state, batches = begin_trial(job, trial, teacher, source, growing, device)
+    where = restore(state, folder)
+    board.start(f"Search trial {trial.name}", where)
+    if growing is not None:
+        take_up(state, growing, batches)
+    write, steps = board.writer(trial.name), trial.algorithm.steps_to_show
+
+    def on_progress(state: SearchState) -> None:
+        latest = state.history[-1]
+        if growing is not None and latest["phase"] == "training":
+            latest["images"] = len(batches.train.ids)
+        save(state, folder)
+        figure = f"loss {latest['loss']:.3f}" if latest["phase"] == "training" else f"best {latest['best']:.3f}"
+        write(min(len(state.history), steps), f"{trial.name}: {latest['phase']} {latest['number']}, {figure}")
+        on_step(latest)
+        if growing is not None:
+            take_up(state, growing, batches)
+
+    state.run(on_progress, measure_with)
+    write(steps, f"{trial.name}: finished")  # it may have stopped early
+    genotype, score = state.algorithm.best()
+    finalists = state.algorithm.finalists(job.config.selection.finalists)
+    arrivals = growing.arrivals if growing is not None else None
+    result = describe_trial(trial, state.algorithm.space, genotype, score, finalists, state.history, arrivals)
+    result.write(job.result_file(trial))
+
+
+def describe_trial(
+    trial: Trial,
+    space: SearchSpace,
+    genotype: Genotype,
+    own_score: float,
+    finalists: Sequence[Genotype],
+    history: Sequence[HistoryEntry],
+    arrivals: Sequence[Sequence[int]] | None = None,
+) -> TrialResult:
+    """Return what a trial found."""
+    cost = space.cost(genotype)
+    return TrialResult(
+        trial=trial.name,
+        algorithm=trial.algorithm.kind,
+        space=trial.space.kind,
+        space_config=trial.space.model_dump(mode="json"),
+        seed=trial.seed,
+        genotype=space.encode(genotype),
+        macs=cost.macs,
+        params=cost.params,
+        own_score=own_score,
+        finalists=tuple(space.encode(finalist) for finalist in finalists),
+        history=tuple(history),
+        arrivals=None if arrivals is None else tuple(tuple(new) for new in arrivals),
+    )
+
+
+def take_up(state: SearchState, growing: GrowingSet, batches: SplitBatches) -> None:
+    """Serve the images that come next: those of the next epoch, or all, on which candidates are compared.
+
+    Raises:
+        ShardsMissing: the trial cannot go on yet.
+    """
+    algorithm = state.algorithm
+    if algorithm.is_training:
+        shards = growing.of_epoch(algorithm.epochs_done)
+    elif not algorithm.is_finished:
+        shards = growing.whole()
+    else:
+        return
+    if shards != [int(shard) for shard in np.unique(shard_of(batches.ids))]:
+        batches.take(growing.load(shards))
+
+
+def make_state(
+    job: SearchJob, trial: Trial, teacher: Teacher, images: SyntheticImages, device: torch.device
+) -> SearchState:
+    """Return a search at its beginning, everything seeded, on a finished set of images."""
+    return begin_trial(job, trial, teacher, WholeSet(images), None, device)[0]
+
+
+def make_problem(
+    job: SearchJob, trial: Trial, teacher: Teacher, images: SyntheticImages, device: torch.device
+) -> SearchProblem:
+    """Return what a search works on, everything seeded, on a finished set of images."""
+    return _problem(job, trial, teacher, WholeSet(images), None, device)[0]
+
+
+def begin_trial(
+    job: SearchJob,
+    trial: Trial,
+    teacher: Teacher,
+    source: ShardSource,
+    growing: GrowingSet | None,
+    device: torch.device,
+) -> tuple[SearchState, SplitBatches]:
+    """Return a search at its beginning, with the batches that it learns from."""
+    problem, batches = _problem(job, trial, teacher, source, growing, device)
+    return SearchState(make_algorithm(trial.algorithm, problem)), batches
+
+
+def _problem(
+    job: SearchJob,
+    trial: Trial,
+    teacher: Teacher,
+    source: ShardSource,
+    growing: GrowingSet | None,
+    device: torch.device,
+) -> tuple[SearchProblem, SplitBatches]:
+    config = job.config
+    seed = derive_seed(job.seed, "search", trial.seed)
+    seed_everything(seed)
+    images = source.load(source.present()) if growing is None else growing.load(growing.of_epoch(0))
+    batches = make_batches(job, teacher, images, source, trial.algorithm.batch_size, seed, device)
+    space = trial.space.space(teacher.image_shape, teacher.num_classes)
+    problem = SearchProblem(
+        space, batches.train, batches.validation, config.distillation, job.max_macs, seed, config.precision
+    )
+    return problem, batches
+
+
+def make_batches(
+    job: SearchJob,
+    teacher: Teacher,
+    images: SyntheticImages,
+    source: ShardSource,
+    batch_size: int,
+    seed: int,
+    device: torch.device,
+) -> SplitBatches:
+    """Return training and validation batches of the images that are there; the split is the same for all trials."""
+    warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # shared memory is read only
+    config = job.config
+    return SplitBatches(
+        images,
+        teacher,
+        config.distillation,
+        batch_size,
+        seed,
+        device,
+        config.validation_fraction,
+        job.seed,
+        source.ids,
+    )
+
+
+def save(state: SearchState, folder: Location) -> None:
+    """Write a search's state into its folder."""
+    buffer = BytesIO()
+    torch.save(state.state_dict(), buffer)
+    (folder / "state.pt").write_bytes(buffer.getbuffer())
+
+
+def restore(state: SearchState, folder: Location) -> str:
+    """Go on where `save` was called last, if it ever was, and say where that is."""
+    file = folder / "state.pt"
+    if file.exists():
+        # To the CPU, where the random number generator's state belongs; weights and moments go to the model's device.
+        state.load_state_dict(torch.load(BytesIO(file.read_bytes()), map_location="cpu", weights_only=True))
+    return "after {phase} {number}".format(**state.history[-1]) if state.history else "from its beginning"

@@ -1,0 +1,254 @@
+"""Everything in this process, one after the other: in a notebook, in a debugger, where Ray is not installed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
+
+import torch
+from optuna.pruners import SuccessiveHalvingPruner
+from optuna.trial import TrialState
+from threadpoolctl import threadpool_limits
+
+from dfnas_ray.algorithms.base import Measurement, SearchState
+from dfnas_ray.algorithms.config import Trial
+from dfnas_ray.algorithms.multi_fidelity import MultiFidelityConfig
+from dfnas_ray.algorithms.successive_halving import SuccessiveHalving
+from dfnas_ray.algorithms.trials import SearchJob, make_problem, restore, run_trial, save
+from dfnas_ray.config.cluster import ClusterStage, WorkerResources
+from dfnas_ray.errors import DfnasError
+from dfnas_ray.execution.base import Crew, Executor, Item, Result, Shared, T, Work
+from dfnas_ray.progress import Board, Task, Write
+from dfnas_ray.search_spaces.base import Genotype
+from dfnas_ray.seeding import derive_seed, fixed_threads
+from dfnas_ray.storage.arrivals import ShardFolder
+from dfnas_ray.storage.location import Location
+from dfnas_ray.storage.shards import SyntheticImages
+from dfnas_ray.sweeps import trials as sweep_trials
+from dfnas_ray.sweeps.measure import Judge
+from dfnas_ray.sweeps.record import SweepRecord
+from dfnas_ray.sweeps.samplers import make_sampler, propose
+from dfnas_ray.sweeps.trials import SweepJob
+from dfnas_ray.teachers.base import Teacher
+from dfnas_ray.training.retraining import Checkpoint, EpochFigures, Retrained, RetrainingJob, retrained, train_network
+
+
+@dataclass(frozen=True)
+class Held:
+    """A value in this process."""
+
+    value: Any
+
+    def get(self) -> Any:
+        """Return it."""
+        return self.value
+
+
+class Computed:
+    """A value that is computed when it is first asked for."""
+
+    def __init__(self, function: Callable[[], Any]):
+        self._function, self._value = function, None
+        self._is_known = False
+
+    def get(self) -> Any:
+        """Return the value."""
+        if not self._is_known:
+            self._value, self._is_known = self._function(), True
+        return self._value
+
+
+class BarBoard:
+    """A board whose only reader is a bar of this process."""
+
+    def __init__(self, task: Task):
+        self._task = task
+        self._done: dict[str, float] = {}
+        self._notes: dict[str, str] = {}
+
+    def writer(self, worker: str) -> Write:
+        """See `Board`."""
+
+        def write(done: float, note: str = "") -> None:
+            self._done[worker] = done
+            if note:
+                self._notes[worker] = note
+            self._task.advance_to(sum(self._done.values()), "  ".join(self._notes[w] for w in sorted(self._notes)))
+
+        return write
+
+    def start(self, worker: str, where: str) -> None:
+        """Say nothing: in one process nothing is started again."""
+
+
+class InlineExecutor(Executor):
+    """One worker: this process. Its device is the GPU, where torch finds one."""
+
+    has_many_workers = False
+
+    @property
+    def device(self) -> torch.device:
+        """Where everything is computed."""
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    def open(self) -> None:
+        """Nothing to do."""
+
+    def close(self) -> None:
+        """Nothing to do."""
+
+    def facts(self) -> dict[str, str | int | float]:
+        """See `Executor`."""
+        return {"executor": "inline", "device": str(self.device)}
+
+    def share(self, value: T) -> Shared[T]:
+        """See `Executor`."""
+        return Held(value)
+
+    def compute(self, function: Callable[..., T], *arguments: Any) -> Shared[T]:
+        """See `Executor`."""
+        return Computed(
+            lambda: function(*(one.get() if isinstance(one, Held | Computed) else one for one in arguments))
+        )
+
+    @contextmanager
+    def show(self, task: Task) -> Iterator[Board]:
+        """See `Executor`."""
+        yield BarBoard(task)
+
+    def check_fits(self, stage: ClusterStage, workers: int = 1) -> None:
+        """Everything fits: there is one worker, whatever it is set to hold."""
+
+    def room_for(self, resources: WorkerResources) -> int:
+        """See `Executor`."""
+        return 1
+
+    def map(
+        self,
+        work: Work[Item, Result],
+        items: Sequence[Item],
+        on_done: Callable[[Item, Result], object],
+        crew: Crew | None = None,
+    ) -> dict[Item, str]:
+        """See `Executor`. An error that nobody foresaw is raised as it is: where it arose, a debugger can look."""
+        failed: dict[Item, str] = {}
+        with self._threads_of(work.stage):
+            do = work.prepare(self.device)
+            if crew is not None:
+                crew.on_started()
+            for item in items:
+                try:
+                    result = do(item)
+                except DfnasError as error:
+                    failed[item] = str(error)
+                else:
+                    on_done(item, result)
+        return failed
+
+    def run_trials(
+        self,
+        job: SearchJob,
+        trials: Iterable[Trial],
+        teacher: Shared[Teacher],
+        images: Shared[SyntheticImages] | ShardFolder,
+        board: Board,
+    ) -> None:
+        """See `Executor`. A population is compared rung by rung, in the synchronous form of its algorithm."""
+        source = images if isinstance(images, ShardFolder) else images.get()
+        with self._threads_of("search"):
+            for trial in trials:
+                run_trial(trial, job, teacher.get(), source, self.device, board)
+
+    def measure_population(
+        self,
+        job: SearchJob,
+        trial: Trial,
+        genotypes: Sequence[Genotype],
+        teacher: Shared[Teacher],
+        images: Shared[SyntheticImages],
+        board: Board,
+    ) -> list[Measurement]:
+        """See `Executor`."""
+        folder, write = job.trial_folder(trial), board.writer(trial.name)
+        config = trial.algorithm
+        assert isinstance(config, MultiFidelityConfig)
+        with self._threads_of("search"):
+            problem = make_problem(job, trial, teacher.get(), images.get(), self.device)
+            search = SuccessiveHalving(config, problem, list(dict.fromkeys(genotypes)))
+            state = SearchState(search)
+            restore(state, folder)
+
+            def on_progress(state: SearchState) -> None:
+                save(state, folder)
+                write(len(genotypes) * len(state.history) / max(1, state.algorithm.num_epochs))
+
+            state.run(on_progress)
+        measured = {one.genotype: config.measurement(one) for one in search.population.candidates}
+        return [measured[search.space.encode(genotype)] for genotype in genotypes]
+
+    def train(
+        self, job: RetrainingJob, teacher: Shared[Teacher], images: Shared[SyntheticImages], board: Board
+    ) -> Retrained:
+        """See `Executor`."""
+        checkpoints = FileCheckpoints(job.folder / "state.pt")
+        with self._threads_of("retraining"):
+            train_network(job, teacher.get(), images.get(), self.device, checkpoints, board)
+        checkpoint = checkpoints.load(torch.device("cpu"))
+        assert checkpoint is not None, "a training has at least one epoch"
+        return retrained(job, checkpoint)
+
+    def run_sweep(self, job: SweepJob, record: SweepRecord, judge: Shared[Judge], board: Board) -> None:
+        """See `Executor`. Optuna is asked directly; its own halving prunes."""
+        pruning, study = job.sweep.pruning, record.study
+        pruner = None
+        if pruning is not None:
+            pruner = SuccessiveHalvingPruner(
+                min_resource=pruning.min_rounds, reduction_factor=pruning.reduction_factor, min_early_stopping_rate=0
+            )
+        with self._threads_of("synthesis"):
+            for _ in range(record.num_open()):
+                study.sampler = make_sampler(
+                    job.sweep, record.first_trials, derive_seed(job.seed, "sweep", record.next_number())
+                )
+                trial = study.ask()
+                propose(job.sweep, trial)
+                compared = max(record.trial(trial.number).intermediate_values, default=0)
+                for result in sweep_trials.run_trial(
+                    trial.number, compared, trial.params, job, judge.get(), self.device, board
+                ):
+                    if record.tell(result):
+                        break
+                    if pruner is not None and pruner.prune(study, record.trial(trial.number)):
+                        record.end(trial.number, TrialState.PRUNED)
+                        break
+                record.keep()
+
+    @contextmanager
+    def _threads_of(self, stage: ClusterStage) -> Iterator[None]:
+        """Compute with the threads that a worker of a stage has: their number decides the last bits of sums."""
+        threads = self.cluster.of(stage).cpus
+        with threadpool_limits(threads), fixed_threads(threads):
+            yield
+
+
+class FileCheckpoints:
+    """The state of a training in one file."""
+
+    def __init__(self, file: Location):
+        self.file = file
+
+    def load(self, device: torch.device) -> Checkpoint | None:
+        """See `Checkpoints`."""
+        if not self.file.exists():
+            return None
+        checkpoint: Checkpoint = torch.load(BytesIO(self.file.read_bytes()), map_location=device, weights_only=True)
+        return checkpoint
+
+    def save(self, checkpoint: Checkpoint, figures: EpochFigures) -> None:
+        """See `Checkpoints`."""
+        buffer = BytesIO()
+        torch.save(checkpoint, buffer)
+        self.file.write_bytes(buffer.getbuffer())

@@ -1,0 +1,196 @@
+"""Work on a Ray cluster."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.exceptions import RayTaskError
+
+from dfnas_ray.algorithms.base import Measurement
+from dfnas_ray.algorithms.config import Trial
+from dfnas_ray.algorithms.multi_fidelity import MultiFidelityConfig
+from dfnas_ray.algorithms.trials import SearchJob
+from dfnas_ray.config.cluster import ClusterConfig, ClusterStage, WorkerResources
+from dfnas_ray.errors import ClusterError
+from dfnas_ray.execution.base import Crew, Executor, Item, Result, Shared, T, Work
+from dfnas_ray.execution.ray.board import ProgressBoard
+from dfnas_ray.execution.ray.cluster import ClusterSize
+from dfnas_ray.execution.ray.connection import Connection, worker_device
+from dfnas_ray.execution.ray.errors import raised_in_worker
+from dfnas_ray.execution.ray.imports import check_imports
+from dfnas_ray.execution.ray.pool import Pool, actor_maker
+from dfnas_ray.execution.ray.shared_storage import SharedStorage
+from dfnas_ray.progress import Board, Task
+from dfnas_ray.search_spaces.base import Genotype
+from dfnas_ray.storage.arrivals import ShardFolder
+from dfnas_ray.storage.location import Location
+from dfnas_ray.storage.shards import SyntheticImages
+from dfnas_ray.sweeps.measure import Judge
+from dfnas_ray.sweeps.record import SweepRecord
+from dfnas_ray.sweeps.trials import SweepJob
+from dfnas_ray.teachers.base import Teacher
+from dfnas_ray.training.retraining import Retrained, RetrainingJob
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A value in the object store."""
+
+    reference: Any
+
+    def get(self) -> Any:
+        """Return it; an error of whoever computed it is raised as that one raised it."""
+        try:
+            return ray.get(self.reference)
+        except RayTaskError as error:
+            raise raised_in_worker(error) from None
+
+
+class RayExecutor(Executor):
+    """A cluster that was started for this command, or joined."""
+
+    def __init__(
+        self, cluster: ClusterConfig, marker: Location, imports: Mapping[str, str] | None = None, verbose: bool = False
+    ):
+        super().__init__(cluster, marker, imports, verbose)
+        self.size = ClusterSize(cluster)
+        self._connection = Connection(cluster, verbose)
+        self._storage = SharedStorage(marker)
+        self._is_checked = False
+
+    def open(self) -> None:
+        """Start or join the cluster, all of whose nodes see the run directory and can import what is needed.
+
+        Raises:
+            ClusterError: it cannot be reached, or a node does not.
+        """
+        self._connection.ensure()
+        if not self._is_checked:
+            check_imports(self.imports, self.cluster)
+            self._is_checked = True
+        self._storage.check()
+
+    def close(self) -> None:
+        """Leave the cluster; end it if it was started here."""
+        self._connection.close()
+
+    def facts(self) -> dict[str, str | int | float]:
+        """See `Executor`."""
+        return self.size.facts()
+
+    def share(self, value: T) -> Shared[T]:
+        """See `Executor`.
+
+        Raises:
+            ClusterError: the value cannot be sent.
+        """
+        try:
+            return Stored(ray.put(value))
+        except (TypeError, pickle.PicklingError) as error:
+            raise ClusterError(
+                f"A {type(value).__name__} cannot be sent to the cluster's workers: {str(error).splitlines()[0]}. Whatever "
+                "it holds must be picklable: no lock, open file or lambda as an attribute. Or set cluster.address to inline."
+            ) from error
+
+    def compute(self, function: Callable[..., T], *arguments: Any) -> Shared[T]:
+        """See `Executor`."""
+        given = [one.reference if isinstance(one, Stored) else one for one in arguments]
+        return Stored(_compute.remote(function, *given))
+
+    @contextmanager
+    def show(self, task: Task) -> Iterator[Board]:
+        """See `Executor`."""
+        board = ProgressBoard()
+        with board.shown_on(task):
+            yield board
+
+    def check_fits(self, stage: ClusterStage, workers: int = 1) -> None:
+        """See `Executor`."""
+        self.size.check_fits(stage, self.cluster.of(stage), workers)
+
+    def room_for(self, resources: WorkerResources) -> int:
+        """See `Executor`."""
+        return self.size.room_for(resources)
+
+    def room_beside(self, resources: WorkerResources, others: WorkerResources, num_others: int) -> int:
+        """See `Executor`."""
+        return self.size.room_beside(resources, others, num_others)
+
+    def check_beside(self, stage: ClusterStage, other: ClusterStage, num_others: int, why: str) -> None:
+        """See `Executor`."""
+        self.size.check_beside(stage, self.cluster.of(stage), other, self.cluster.of(other), num_others, why)
+
+    def map(
+        self,
+        work: Work[Item, Result],
+        items: Sequence[Item],
+        on_done: Callable[[Item, Result], object],
+        crew: Crew | None = None,
+    ) -> dict[Item, str]:
+        """See `Executor`."""
+        if not items:
+            return {}
+        resources, crew = self.cluster.of(work.stage), crew or Crew()
+        size = crew.size or self.room_for(resources)
+        pool = Pool(actor_maker(work, resources, self.marker), work, resources.attempts, min(size, len(items)), crew)
+        return pool.run(items, on_done)
+
+    def run_trials(
+        self,
+        job: SearchJob,
+        trials: Iterable[Trial],
+        teacher: Shared[Teacher],
+        images: Shared[SyntheticImages] | ShardFolder,
+        board: Board,
+    ) -> None:
+        """See `Executor`. A population is a Tune experiment of its own, in which every candidate is a trial."""
+        from dfnas_ray.execution.ray.population import search_population
+        from dfnas_ray.execution.ray.trials import run_trials
+
+        trials = list(trials)
+        populations = [trial for trial in trials if isinstance(trial.algorithm, MultiFidelityConfig)]
+        alone = [trial for trial in trials if trial not in populations]
+        if alone:
+            run_trials(job, alone, teacher, images, board)
+        for trial in populations:
+            assert not isinstance(images, ShardFolder), "candidates are compared on the whole set"
+            search_population(job, trial, teacher, images, board, self.room_for(job.resources))
+
+    def measure_population(
+        self,
+        job: SearchJob,
+        trial: Trial,
+        genotypes: Sequence[Genotype],
+        teacher: Shared[Teacher],
+        images: Shared[SyntheticImages],
+        board: Board,
+    ) -> list[Measurement]:
+        """See `Executor`."""
+        from dfnas_ray.execution.ray.population import measure_population
+
+        return measure_population(job, trial, genotypes, teacher, images, board)
+
+    def train(
+        self, job: RetrainingJob, teacher: Shared[Teacher], images: Shared[SyntheticImages], board: Board
+    ) -> Retrained:
+        """See `Executor`."""
+        from dfnas_ray.execution.ray.training import train
+
+        return train(job, teacher, images, board)
+
+    def run_sweep(self, job: SweepJob, record: SweepRecord, judge: Shared[Judge], board: Board) -> None:
+        """See `Executor`."""
+        from dfnas_ray.execution.ray.sweep import run_sweep
+
+        run_sweep(job, self.cluster.synthesis, record, judge, board)
+
+
+@ray.remote(num_cpus=0)
+def _compute(function: Callable[..., T], *arguments: Any) -> T:
+    worker_device(1)
+    return function(*arguments)

@@ -1,0 +1,118 @@
+"""Retraining with Ray Train, which keeps a checkpoint of every epoch in the stage's folder.
+
+A group of workers that breaks, or a later command with the same settings, goes on from the last one.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dfnas_ray.errors import DfnasError
+from dfnas_ray.execution.base import Shared
+from dfnas_ray.execution.ray.connection import worker_device
+from dfnas_ray.execution.ray.errors import last_line
+from dfnas_ray.progress import Board
+from dfnas_ray.storage.shards import SyntheticImages
+from dfnas_ray.teachers.base import Teacher
+from dfnas_ray.training.retraining import (
+    Checkpoint,
+    EpochFigures,
+    Place,
+    Retrained,
+    RetrainingJob,
+    retrained,
+    train_network,
+)
+
+_STATE_FILE = "state.pt"
+
+
+def train(job: RetrainingJob, teacher: Shared[Teacher], images: Shared[SyntheticImages], board: Board) -> Retrained:
+    """Train the network on ``job.config.num_workers`` workers; see `Executor.train`."""
+    import ray.train
+    from ray.train.torch import TorchTrainer
+    from ray.train.v2.api.exceptions import TrainingFailedError
+
+    class Trainer(TorchTrainer):  # type: ignore[misc]  # Ray has no types here
+        """Leaves Ctrl-C to the command: Ray Train's own handler would end the process, and stay for what comes after."""
+
+        def _register_sigint_handler(self, controller: Any) -> None:
+            pass
+
+    resources = job.resources
+    trainer = Trainer(
+        _worker,
+        train_loop_config={"job": job, "teacher": teacher, "images": images, "board": board},
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=job.config.num_workers,
+            use_gpu=resources.gpus > 0,
+            resources_per_worker=resources.bundle(),
+            placement_strategy=resources.placement,
+        ),
+        run_config=ray.train.RunConfig(
+            name="train",
+            storage_path=job.folder.path,
+            storage_filesystem=job.folder.filesystem,
+            failure_config=ray.train.FailureConfig(max_failures=resources.attempts - 1),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
+        ),
+    )
+    try:
+        result = trainer.fit()
+    except TrainingFailedError as error:
+        raise DfnasError(
+            f"Retraining of {job.space.encode(job.genotype)} failed {resources.attempts} times: {last_line(error)}. Its "
+            f"checkpoints are kept in {job.folder}; run the same command again to go on from the last epoch."
+        ) from error
+    return retrained(job, _read(result.checkpoint, torch.device("cpu")))
+
+
+class _TrainCheckpoints:
+    """Ray Train's own; all workers report, the first one saves."""
+
+    def __init__(self, rank: int):
+        self.rank = rank
+
+    def load(self, device: torch.device) -> Checkpoint | None:
+        import ray.train
+
+        checkpoint = ray.train.get_checkpoint()
+        return None if checkpoint is None else _read(checkpoint, device)
+
+    def save(self, checkpoint: Checkpoint, figures: EpochFigures) -> None:
+        import ray.train
+
+        with tempfile.TemporaryDirectory() as folder:
+            saved = None
+            if self.rank == 0:
+                torch.save(checkpoint, Path(folder) / _STATE_FILE)
+                saved = ray.train.Checkpoint.from_directory(folder)
+            ray.train.report({"epoch": len(checkpoint["history"]), **figures}, checkpoint=saved)
+
+
+def _read(checkpoint: Any, device: torch.device) -> Checkpoint:
+    with checkpoint.as_directory() as folder:
+        state: Checkpoint = torch.load(Path(folder) / _STATE_FILE, map_location=device, weights_only=True)
+    return state
+
+
+def _worker(config: dict[str, Any]) -> None:
+    import ray.train
+    import ray.train.torch
+
+    warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # shared memory is read only
+    job: RetrainingJob = config["job"]
+    context = ray.train.get_context()
+    place = Place(
+        context.get_world_rank(),
+        context.get_world_size(),
+        lambda network: ray.train.torch.prepare_model(network, move_to_device=False),
+    )
+    device = worker_device(job.resources.cpus)
+    checkpoints = _TrainCheckpoints(place.rank)
+    train_network(job, config["teacher"].get(), config["images"].get(), device, checkpoints, config["board"], place)

@@ -1,0 +1,73 @@
+"""Experiments as other programmes run them: what `dfnas run`, `sweep` and `benchmark` do."""
+
+from __future__ import annotations
+
+from dfnas_ray.config.experiment import ExperimentConfig
+from dfnas_ray.progress import Listener
+from dfnas_ray.report.benchmark_section import write_figure
+from dfnas_ray.report.page import write_report
+from dfnas_ray.report.sweep_page import write_sweep_report
+from dfnas_ray.storage.location import Location
+from dfnas_ray.workflow import run as order
+from dfnas_ray.workflow.benchmark import Benchmark, BenchmarkRecord
+from dfnas_ray.workflow.run import Outcomes
+from dfnas_ray.workflow.session import Session
+from dfnas_ray.workflow.stage import Outcome
+from dfnas_ray.workflow.sweep import Sweep, SweptRecord
+
+
+def run(config: ExperimentConfig, listener: Listener | None = None, verbose: bool = False) -> Outcomes:
+    """Go the whole way from the teacher to the report.
+
+    Args:
+        config: The experiment.
+        listener: Told what happens.
+        verbose: Show what workers say.
+
+    Returns:
+        The finished stages by their names; ``report.html`` lies in the run directory.
+
+    Raises:
+        DfnasError: something is to be mended; says what.
+    """
+    with Session(config, listener, verbose).opened() as session:
+        outcomes = order.run(session)
+        report(session)
+    return outcomes
+
+
+def sweep(config: ExperimentConfig, listener: Listener | None = None, verbose: bool = False) -> Outcome[SweptRecord]:
+    """Tune settings of synthesis, or go on with it, and write the best ones and the page of figures.
+
+    Raises:
+        DfnasError: the experiment has no sweep section, a range does not suit the teacher, or no trial could be finished.
+    """
+    with Session(config, listener, verbose).opened() as session:
+        stage = Sweep(session)
+        stage.check()
+        outcome = stage.finish()
+        write_sweep_report(outcome.location, config.name)
+    return outcome
+
+
+def benchmark(
+    config: ExperimentConfig, listener: Listener | None = None, verbose: bool = False
+) -> Outcome[BenchmarkRecord]:
+    """Rank a table's architectures by every algorithm, compare, and write figures and report.
+
+    Raises:
+        DfnasError: the table cannot be used, an algorithm cannot rank, or a ranking failed.
+    """
+    with Session(config, listener, verbose).opened() as session:
+        stage = Benchmark(session)
+        stage.check()
+        outcome = stage.finish()
+        write_figure(outcome.location)
+        report(session)
+    return outcome
+
+
+def report(session: Session) -> Location:
+    """Write the report of what is finished so far, and return its place."""
+    session.record()
+    return write_report(session.run_dir)

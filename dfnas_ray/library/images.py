@@ -1,0 +1,127 @@
+"""A set of synthetic images in the user's hands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from dfnas_ray.errors import ConfigError
+from dfnas_ray.execution.base import Executor, Shared
+from dfnas_ray.storage.location import Location
+from dfnas_ray.storage.manifest import Manifest
+from dfnas_ray.storage.run_dir import fingerprint
+from dfnas_ray.storage.shards import SyntheticImages, load_shards
+from dfnas_ray.synthesis.regions import center_crop
+from dfnas_ray.teachers.base import Teacher
+
+_GRID = 100  # images of a grid, if nobody says otherwise
+_PADDING = 2  # pixels between them
+
+
+class Images:
+    """Synthetic images with the teacher's view of them. ``len(images)`` is their number.
+
+    Attributes:
+        data: Whole canvases, classes asked for, rounds of calibration and the teacher's logits, as numpy arrays.
+        teacher: Whose images they are.
+    """
+
+    def __init__(self, data: SyntheticImages, teacher: Teacher, folder: Location, manifest: Manifest):
+        self.data, self.teacher = data, teacher
+        self._files = {entry.file: (folder / entry.file).read_bytes() for entry in manifest.shards}
+        self._manifest = manifest
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def pixels(self) -> Tensor:
+        """Return what the teacher sees: the canvases' centres as uint8 (N, C, H, W)."""
+        height, width = self.teacher.image_shape[1:]
+        return center_crop(torch.from_numpy(np.array(self.data.images)), (height, width))
+
+    def show(self, count: int = _GRID, columns: int | None = None) -> Image.Image:
+        """Return a picture of a grid of images, evenly spread over the classes; a notebook shows it.
+
+        Args:
+            count: Images at most.
+            columns: Of the grid; by default as many as rows.
+        """
+        from torchvision.transforms.functional import to_pil_image
+        from torchvision.utils import make_grid
+
+        order = np.argsort(self.data.labels, kind="stable")
+        chosen = order[np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int)]
+        columns = columns or max(1, round(len(chosen) ** 0.5))
+        picture: Image.Image = to_pil_image(make_grid(self.pixels()[chosen], columns, _PADDING, pad_value=255))
+        return picture
+
+    def dataset(self) -> Dataset[tuple[Tensor, Tensor]]:
+        """Return the images as a `torch.utils.data.DataLoader` takes them.
+
+        Returns:
+            Pairs of an image, float32 (C, H, W) in the teacher's normalisation, and its logits, float32 (num_classes,).
+        """
+        return _Pairs(self.pixels(), torch.from_numpy(np.array(self.data.logits)), self.teacher)
+
+    def save(self, folder: str | Path) -> None:
+        """Write Parquet shards and their manifest, which `load`, Hugging Face `datasets` and Ray Data read.
+
+        Args:
+            folder: A path, or a URI such as s3://bucket/prefix.
+        """
+        target = Location.parse(folder, "folder").make_dir()
+        for name, content in self._files.items():
+            (target / name).write_bytes(content)
+        self._manifest.write(target)
+
+    @classmethod
+    def load(cls, folder: str | Path, teacher: Teacher) -> Self:
+        """Read a set that `save`, or a run's synthesis, has written.
+
+        Args:
+            folder: A path, or a URI.
+            teacher: Whose images they are.
+
+        Raises:
+            ConfigError: they are another teacher's, by their shape or their number of classes.
+            StorageError: the folder holds no set, or a shard was altered.
+        """
+        source = Location.parse(folder, "folder")
+        manifest = Manifest.read(source)
+        data = load_shards(source, manifest)
+        channels, height, width = teacher.image_shape
+        canvas, classes = data.images.shape[1:], data.logits.shape[1]
+        if canvas[0] != channels or canvas[1] < height or canvas[2] < width or classes != teacher.num_classes:
+            raise ConfigError(
+                f"The images in {folder} are {canvas} with {classes} classes, and the teacher {teacher.name} takes "
+                f"{teacher.image_shape} and knows {teacher.num_classes}. Give the teacher that they were made from."
+            )
+        return cls(data, teacher, source, manifest)
+
+    # What search and retraining take
+
+    @property
+    def key(self) -> str:
+        """Everything that the images depend on."""
+        return fingerprint([entry.sha256 for entry in self._manifest.shards])
+
+    def images(self, executor: Executor) -> Shared[SyntheticImages]:
+        """Return the images where the work is done."""
+        return executor.share(self.data)
+
+
+class _Pairs(Dataset[tuple[Tensor, Tensor]]):
+    def __init__(self, pixels: Tensor, logits: Tensor, teacher: Teacher):
+        self._pixels, self._logits, self._teacher = pixels, logits, teacher
+
+    def __len__(self) -> int:
+        return len(self._pixels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self._teacher.normalize(self._pixels[index : index + 1])[0], self._logits[index]

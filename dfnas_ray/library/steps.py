@@ -1,0 +1,250 @@
+"""The steps on objects: no file, no cluster, no settings but those that are given.
+
+Keyword arguments are the settings of the experiment file, with the same defaults and the same errors. Everything runs in
+this process unless ``address`` names a Ray cluster. With ``run_dir`` a step that was broken off goes on where it was, and
+one that is finished is not done again; without it, nothing is kept but what is returned.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from dfnas_ray.algorithms.base import HistoryEntry
+from dfnas_ray.algorithms.selection import ComparedTrial, Finalist
+from dfnas_ray.config.cluster import INLINE
+from dfnas_ray.config.experiment import make_experiment
+from dfnas_ray.datasets import DatasetConfig, ImageDataset
+from dfnas_ray.errors import ConfigError
+from dfnas_ray.library.images import Images
+from dfnas_ray.library.networks import TrainedNetwork
+from dfnas_ray.ops.cost import Cost
+from dfnas_ray.progress import Listener
+from dfnas_ray.search_spaces.architecture import Architecture
+from dfnas_ray.storage.manifest import Manifest
+from dfnas_ray.storage.shards import load_shards
+from dfnas_ray.synthesis.config import SynthesisConfig
+from dfnas_ray.teachers.base import Teacher
+from dfnas_ray.training.evaluation import evaluate_networks
+from dfnas_ray.training.export import load_network
+from dfnas_ray.training.retraining import EpochFigures
+from dfnas_ray.workflow.retraining import Retraining
+from dfnas_ray.workflow.search import Search, SearchRecord
+from dfnas_ray.workflow.session import Session
+from dfnas_ray.workflow.synthesis import Synthesis
+
+_MOST_PER_SHARD = 1_000
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search found.
+
+    Attributes:
+        architecture: The best one; ``architecture.text`` is its genotype.
+        finalists: Those that were compared by training each one alone, of all trials.
+        history: By trial, one entry per epoch and round of candidates.
+        record: All figures.
+    """
+
+    architecture: Architecture
+    finalists: tuple[Finalist, ...]
+    history: dict[str, tuple[HistoryEntry, ...]]
+    record: SearchRecord
+
+    @property
+    def cost(self) -> Cost:
+        """Parameters and MACs of the architecture."""
+        return self.architecture.cost
+
+
+def synthesize(
+    teacher: Teacher,
+    num_images: int | None = None,
+    *,
+    seed: int = 0,
+    run_dir: str | Path | None = None,
+    address: str = INLINE,
+    listener: Listener | None = None,
+    **settings: Any,
+) -> Images:
+    """Make synthetic images from a teacher.
+
+    Args:
+        teacher: `Teacher.from_model`.
+        num_images: In all rounds that are kept; by default what the settings give.
+        seed: The same seed gives the same images.
+        run_dir: Where unfinished work is kept.
+        address: ``inline``, or that of a Ray cluster.
+        listener: Told what happens.
+        settings: Those of the section ``synthesis``, such as ``rounds=2, regularizers={"bn_statistics": {"weight": 1}}``.
+
+    Raises:
+        ConfigError: a setting is wrong.
+        SynthesisError: the images cannot be made.
+    """
+    if num_images is not None:
+        settings = {**settings, **_shards_for(num_images, settings)}
+    with _session(teacher, {"synthesis": settings}, seed, run_dir, address, listener) as session:
+        stage = Synthesis(session)
+        stage.check()
+        folder = stage.finish().location
+        manifest = Manifest.read(folder)
+        return Images(load_shards(folder, manifest), teacher, folder, manifest)
+
+
+def search(
+    teacher: Teacher,
+    images: Images,
+    *,
+    seed: int = 0,
+    run_dir: str | Path | None = None,
+    address: str = INLINE,
+    listener: Listener | None = None,
+    **settings: Any,
+) -> Found:
+    """Find an architecture on synthetic images.
+
+    Args:
+        teacher: Labels the images.
+        images: What candidates are judged on.
+        seed: The same seed finds the same architecture.
+        run_dir: Where unfinished work is kept.
+        address: ``inline``, or that of a Ray cluster.
+        listener: Told what happens.
+        settings: Those of the section ``search``, such as ``space="nasbench201", algorithm="spos", max_macs="50%"``.
+
+    Raises:
+        ConfigError: a setting is wrong.
+        GenotypeError: no architecture is within the limit.
+    """
+    with _session(teacher, {"search": settings}, seed, run_dir, address, listener) as session:
+        stage = Search(session, images)
+        stage.check()
+        outcome = stage.finish()
+        record = outcome.record
+        trials = (outcome.location / "trials.json").read_models(ComparedTrial)
+        return Found(
+            session.architecture(record.space_config, record.genotype),
+            tuple(finalist for trial in trials for finalist in trial.finalists),
+            {trial.trial: trial.history for trial in trials},
+            record,
+        )
+
+
+def retrain(
+    teacher: Teacher,
+    images: Images,
+    architecture: Architecture,
+    *,
+    seed: int = 0,
+    run_dir: str | Path | None = None,
+    address: str = INLINE,
+    listener: Listener | None = None,
+    **settings: Any,
+) -> TrainedNetwork:
+    """Train an architecture from scratch on synthetic images alone.
+
+    Args:
+        teacher: Whom the network learns from.
+        images: On what.
+        architecture: Such as ``found.architecture``.
+        seed: The same seed gives the same weights.
+        run_dir: Where unfinished work is kept.
+        address: ``inline``, or that of a Ray cluster.
+        listener: Told what happens.
+        settings: Those of the section ``retraining``, such as ``epochs=100``.
+
+    Raises:
+        ConfigError: a setting is wrong.
+    """
+    sections = {"retraining": settings, "search": {"space": architecture.config}}
+    with _session(teacher, sections, seed, run_dir, address, listener) as session:
+        folder = Retraining(session, architecture, images).finish().location
+        _, network = load_network(folder)
+        history: list[EpochFigures] = (folder / "history.json").read_json()
+        return TrainedNetwork(network, architecture, teacher.image_shape, teacher.mean, teacher.std, history)
+
+
+def evaluate(
+    teacher: Teacher,
+    networks: nn.Module | Mapping[str, nn.Module],
+    dataset: ImageDataset | DatasetConfig | Mapping[str, Any],
+) -> dict[str, float]:
+    """Measure accuracy on labelled real images.
+
+    Args:
+        teacher: Says how images are prepared; it is measured, too.
+        networks: One, or several by names. A plain `nn.Module` takes normalised images, as the teacher does.
+        dataset: Settings as in the experiment file, such as ``{"kind": "image_folder", "path": "photos"}``, or an object
+            whose items are (PIL image, class index).
+
+    Returns:
+        Top-1 accuracies in [0, 1], by the names given or ``network``, and the ``teacher``'s.
+
+    Raises:
+        DatasetError: an image or a label does not fit the teacher.
+    """
+    named = dict(networks) if isinstance(networks, Mapping) else {"network": networks}
+    plain = {name: one.network if isinstance(one, TrainedNetwork) else one for name, one in named.items()}
+    settings: Any = dataset
+    if isinstance(dataset, Mapping):
+        settings = make_experiment({"teacher": "digits", "evaluation": {"dataset": dict(dataset)}}).evaluation.dataset
+    opened: ImageDataset = settings.open() if hasattr(settings, "open") else settings
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return evaluate_networks({"teacher": teacher.model, **plain}, teacher, opened, device)
+
+
+def _shards_for(num_images: int, settings: Mapping[str, Any]) -> dict[str, int]:
+    """Return how many shards of how many images make ``num_images``.
+
+    Raises:
+        ConfigError: they cannot be divided into whole batches.
+    """
+    defaults = SynthesisConfig()
+    for name in ("num_shards", "images_per_shard"):
+        if name in settings:
+            raise ConfigError(f"num_images ({num_images}) and {name} ({settings[name]}) are both given. Keep one.")
+    rounds = settings.get("rounds", defaults.rounds) if settings.get("keep", defaults.keep) == "all" else 1
+    per_round, rest = divmod(num_images, rounds)
+    batch = settings.get("batch_size", min(defaults.batch_size, max(1, per_round)))
+    if num_images < 1 or rest or per_round % batch:
+        step = rounds * batch
+        raise ConfigError(
+            f"num_images ({num_images}) must be a multiple of rounds x batch_size ({rounds} x {batch} = {step}), so that "
+            f"every batch is whole. Next multiple: {max(1, -(-num_images // step)) * step}."
+        )
+    batches = per_round // batch
+    shards = next(n for n in range(math.ceil(per_round / max(_MOST_PER_SHARD, batch)), batches + 1) if batches % n == 0)
+    return {"num_shards": shards, "images_per_shard": per_round // shards, "batch_size": batch}
+
+
+@contextmanager
+def _session(
+    teacher: Teacher,
+    sections: Mapping[str, Mapping[str, Any]],
+    seed: int,
+    run_dir: str | Path | None,
+    address: str,
+    listener: Listener | None,
+) -> Iterator[Session]:
+    """Open a session for one step."""
+    with tempfile.TemporaryDirectory(prefix="dfnas-") as scratch:
+        values = {
+            "teacher": "digits",  # not looked at: the teacher is given
+            "run_dir": str(run_dir or scratch),
+            "seed": seed,
+            "cluster": {"address": address},
+            **sections,
+        }
+        config = make_experiment(values)
+        with Session(config, listener, teacher=teacher).opened() as session:
+            yield session

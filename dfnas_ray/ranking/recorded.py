@@ -1,0 +1,109 @@
+"""One ranking and what was measured for it so far, written chunk by chunk.
+
+Every ranking has a folder of its own. What is there is not done again, whatever else is ranked beside it and however many
+architectures are added.
+
+    FOLDER/state.pt, training.json      after every epoch
+    FOLDER/measured-00000.json ...      a chunk of measurements each, by architecture
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from dfnas_ray.algorithms.base import Measurement, SearchState
+from dfnas_ray.algorithms.config import Trial
+from dfnas_ray.algorithms.trials import SearchJob, make_state, restore, save
+from dfnas_ray.storage.location import Location
+from dfnas_ray.storage.shards import SyntheticImages
+from dfnas_ray.teachers.base import Teacher
+
+
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """One algorithm on one set of images, with one root seed.
+
+    Attributes:
+        name: As users read it.
+        job: The settings of search with the ranking's root seed and folder.
+        trial: The algorithm and the space.
+    """
+
+    name: str
+    job: SearchJob
+    trial: Trial
+
+    def restored(self, teacher: Teacher, images: SyntheticImages, device: torch.device) -> tuple[SearchState, str]:
+        """Return the algorithm as far as it is trained, and say how far that is."""
+        state = make_state(self.job, self.trial, teacher, images, device)
+        return state, restore(state, self.job.folder)
+
+    def train(self, state: SearchState, on_epoch: Callable[[str], object] = lambda note: None) -> None:
+        """Train what has to be trained, and keep it after every epoch."""
+        folder = self.job.folder
+        file, before, started = folder / "training.json", Recorded(folder).training_seconds, time.monotonic()
+
+        def on_progress(state: SearchState) -> None:
+            file.write_json({"seconds": round(before + time.monotonic() - started, 3)})
+            save(state, folder)
+            algorithm = state.algorithm
+            on_epoch(f"training {self.name}: epoch {algorithm.epochs_done} of {algorithm.num_epochs}")
+
+        state.train(on_progress)
+
+
+@dataclass
+class Recorded:
+    """What is recorded in a ranking's folder.
+
+    Attributes:
+        folder: The ranking's.
+        measurements: By the text of the architecture.
+        seconds: That workers spent on them.
+        num_files: Chunks.
+    """
+
+    folder: Location
+    measurements: dict[str, Measurement] = field(default_factory=dict)
+    seconds: float = 0.0
+    num_files: int = 0
+
+    @classmethod
+    def read(cls, ranking: Ranking) -> Recorded:
+        """Read everything that is there."""
+        recorded = cls(ranking.job.folder)
+        for name in recorded.folder.file_names():
+            if name.startswith("measured-"):
+                recorded._take((recorded.folder / name).read_json())
+        return recorded
+
+    def add(self, texts: Sequence[str], measurements: Sequence[Measurement], seconds: float) -> None:
+        """Write one chunk."""
+        chunk = {"seconds": round(seconds, 3), "measurements": dict(zip(texts, measurements, strict=True))}
+        (self.folder / f"measured-{self.num_files:05d}.json").write_json(chunk)
+        self._take(chunk)
+
+    def missing(self, texts: Iterable[str]) -> list[str]:
+        """Return those that were not measured yet."""
+        return [text for text in texts if text not in self.measurements]
+
+    @property
+    def training_seconds(self) -> float:
+        """What was spent before the first candidate could be measured."""
+        file = self.folder / "training.json"
+        return file.read_json()["seconds"] if file.exists() else 0.0
+
+    @property
+    def seconds_per_architecture(self) -> float:
+        """Work for each one: the time of training is shared by all, also by those of other samples."""
+        return (self.training_seconds + self.seconds) / len(self.measurements)
+
+    def _take(self, chunk: Mapping[str, Any]) -> None:
+        self.measurements.update(chunk["measurements"])
+        self.seconds += chunk["seconds"]
+        self.num_files += 1

@@ -1,0 +1,99 @@
+"""Decoding pictures that somebody else made: chosen formats, bounded sizes, one kind of error.
+
+Pillow tries every format that it knows, and one of them, EPS, starts Ghostscript on what is in the file. Here only the
+formats below are tried, and their sizes are compared with the bounds before any pixel is decoded.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, UnidentifiedImageError
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+"""What users' pictures may be; of several frames the first one counts."""
+
+SHARD_FORMATS = ("PNG",)
+MAX_PIXELS = 2**26  # 8192 x 8192: half a gigabyte while a picture is decoded and converted
+MAX_BYTES = 2**29
+_pillow_open = Image.open
+
+
+class PictureError(ValueError):
+    """A picture cannot be decoded. The message is half a sentence, for an error that names file and row."""
+
+
+def decode_picture(source: Any, formats: tuple[str, ...] = FORMATS) -> Image.Image:
+    """Return a picture with its pixels decoded.
+
+    Args:
+        source: A file's path, or the bytes of a file; whatever else a stranger's table holds is refused.
+        formats: Those that Pillow may try.
+
+    Raises:
+        PictureError: it is of no such format, damaged, or too large.
+    """
+    if not isinstance(source, bytes | Path):
+        raise PictureError(
+            "it has no bytes" if source is None else f"it has a {type(source).__name__} instead of bytes"
+        )
+    if isinstance(source, Path) and not source.is_file():
+        raise PictureError("it is no file")
+    if (size := len(source) if isinstance(source, bytes) else source.stat().st_size) > MAX_BYTES:
+        raise PictureError(f"it has {size:,} bytes; at most {MAX_BYTES:,} are read")
+    with _opened(BytesIO(source) if isinstance(source, bytes) else source, formats) as image, _told_briefly(formats):
+        image.load()
+        return image.copy()
+
+
+@contextmanager
+def chosen_formats_only() -> Iterator[None]:
+    """Open pictures in this way, too, where another package opens them meanwhile."""
+
+    def opened(source: Any, *_: object, **__: object) -> Image.Image:
+        return _opened(source, FORMATS)
+
+    Image.open = opened  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        Image.open = _pillow_open
+
+
+def check_pixels(width: int, height: int) -> None:
+    """Refuse sizes that would take too much memory.
+
+    Raises:
+        PictureError: the picture would have no pixels, or more than `MAX_PIXELS`.
+    """
+    if not 0 < width * height <= MAX_PIXELS:
+        raise PictureError(f"it has {width:,} x {height:,} pixels; 1 to {MAX_PIXELS:,} can be read")
+
+
+def _opened(source: Any, formats: tuple[str, ...]) -> Image.Image:
+    with _told_briefly(formats):
+        image = _pillow_open(source, formats=formats)
+        check_pixels(*image.size)
+    return image
+
+
+@contextmanager
+def _told_briefly(formats: tuple[str, ...]) -> Iterator[None]:
+    """Turn all that a decoder may raise into one error, and keep its warnings quiet."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except PictureError:
+        raise
+    except UnidentifiedImageError as error:
+        raise PictureError(f"it is damaged or none of {', '.join(formats)}") from error
+    except Image.DecompressionBombError as error:
+        raise PictureError(f"it has more than {MAX_PIXELS:,} pixels") from error
+    except Exception as error:  # decoders raise whatever their parsing runs into
+        raise PictureError(f"it is damaged ({str(error) or type(error).__name__})") from error

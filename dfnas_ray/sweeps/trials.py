@@ -1,0 +1,154 @@
+"""One trial of a sweep: the images of one setting, made and measured, in whichever process it is run."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from dfnas_ray.errors import DfnasError, ShardError
+from dfnas_ray.progress import Board
+from dfnas_ray.storage.location import JsonObject, Location
+from dfnas_ray.storage.run_dir import fingerprint
+from dfnas_ray.storage.shards import SyntheticImages, decode_shard, ids_of_shard, shard_name
+from dfnas_ray.sweeps.checks import check_settings
+from dfnas_ray.sweeps.config import SweepConfig
+from dfnas_ray.sweeps.measure import Judge
+from dfnas_ray.sweeps.ranges import Parameter
+from dfnas_ray.sweeps.record import trial_folder
+from dfnas_ray.synthesis.config import SynthesisConfig
+from dfnas_ray.synthesis.inversion import Inverter
+from dfnas_ray.synthesis.job import ShardJob
+from dfnas_ray.synthesis.shard import synthesize_rounds
+from dfnas_ray.teachers.base import Teacher
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SweepJob:
+    """What all trials of one sweep have in common."""
+
+    sweep: SweepConfig
+    synthesis: SynthesisConfig
+    seed: int
+    folder: Location
+
+    @staticmethod
+    def steps(config: SynthesisConfig) -> int:
+        """Return image steps of one trial, to show progress by."""
+        return config.image_steps_per_shard * config.num_shards
+
+    @property
+    def steps_of_a_trial(self) -> int:
+        """Image steps of a trial with the experiment's own settings, for which every trial counts."""
+        return self.steps(self.sweep.synthesis(self.synthesis, {}, fixed=True))
+
+
+def shard_job(teacher: Teacher, config: SynthesisConfig, seed: int, folder: Location) -> ShardJob:
+    """Return the job of one setting's shards, whose key covers everything that they depend on."""
+    key = fingerprint([teacher.fingerprint, seed, config.model_dump(mode="json")])
+    return ShardJob(config, seed, key, teacher.fingerprint, folder)
+
+
+def run_trial(
+    number: int,
+    compared: int,
+    parameters: Mapping[str, Parameter],
+    job: SweepJob,
+    judge: Judge,
+    device: torch.device,
+    board: Board,
+) -> Iterator[JsonObject]:
+    """Make one setting's images and measure them; yield what it shows at each rung, and at the end.
+
+    An error of the setting is a result, too. Who stops listening stops the trial.
+
+    Args:
+        number: Names its folder.
+        compared: Rounds after which it was compared before.
+        parameters: By dotted path, as Optuna stores them.
+        job: What it shares with others.
+        judge: Measures the images.
+        device: Where it computes.
+        board: Told how far it is.
+
+    Yields:
+        ``number``; with ``rounds``, ``finished`` and figures by their names, or with ``failed``.
+    """
+    folder = trial_folder(job.folder, number)
+    write = board.writer(f"trial {number}")
+    started = time.monotonic()
+    total = job.steps_of_a_trial
+    try:
+        settings = check_settings(judge.teacher, job.synthesis, job.sweep, parameters)
+        shards = shard_job(judge.teacher, settings, job.seed, folder)
+        inverter = Inverter(judge.teacher, settings, device)
+        done = 0
+
+        def on_steps(count: int) -> None:
+            nonlocal done
+            done += count
+            write(min(1.0, done / job.steps(settings)) * total)
+
+        for rounds, images in _growing(inverter, shards, on_steps):
+            if rounds == settings.rounds * settings.num_shards:
+                figures = judge(SyntheticImages.concatenate(images), device)
+                seconds = round(time.monotonic() - started, 1)
+                result = {"number": number, "rounds": rounds, "figures": figures, "seconds": seconds}
+                (folder / "result.json").write_json(result)
+                yield {**figures, "number": number, "rounds": rounds, "finished": True}
+            elif job.sweep.pruning is not None and job.sweep.pruning.has_rung(compared, rounds):
+                figures = judge(SyntheticImages.concatenate(images), device)
+                yield {**figures, "number": number, "rounds": rounds, "finished": False}
+                compared = rounds
+    except DfnasError as error:
+        logger.warning("Trial %d of the sweep cannot be finished: %s", number, error)
+        (folder / "result.json").write_json({"number": number, "error": str(error)})
+        yield {"number": number, "failed": True}
+    write(total, f"trial {number}")
+
+
+def reference_images(teacher: Teacher, job: ShardJob, device: torch.device) -> SyntheticImages:
+    """Return the images of the last round of a setting's first shard.
+
+    Raises:
+        SynthesisError: the setting gives no images.
+    """
+    *_, images = _rounds(Inverter(teacher, job.config, device), job, 0, lambda images: None)
+    return images.select(images.rounds == images.rounds.max())
+
+
+def _rounds(
+    inverter: Inverter, job: ShardJob, shard: int, on_steps: Callable[[int], None]
+) -> Iterator[SyntheticImages]:
+    """Yield a shard's images after each round; after the last one it is committed.
+
+    A shard that was committed before is whole at once.
+    """
+    location = job.folder / shard_name(shard)
+    if location.exists():
+        try:
+            yield decode_shard(location.read_bytes(), job.key, str(location))[1]
+            return
+        except ShardError as error:
+            logger.warning("%s", error)
+    for made in synthesize_rounds(inverter, job.seed, shard, on_steps):
+        if len(made.curves) == job.config.rounds:
+            job.commit(made, shard)
+        yield SyntheticImages(made.images, made.labels, made.rounds, made.logits, ids_of_shard(shard, len(made.labels)))
+
+
+def _growing(
+    inverter: Inverter, job: ShardJob, on_steps: Callable[[int], None]
+) -> Iterator[tuple[int, Sequence[SyntheticImages]]]:
+    """Make a trial's shards, and yield after each round how many rounds there are and each shard's images so far."""
+    whole: list[SyntheticImages] = []
+    for shard in range(job.config.num_shards):
+        for latest in _rounds(inverter, job, shard, on_steps):
+            rounds = shard * job.config.rounds + int(latest.rounds.max()) + 1
+            yield rounds, [*whole, latest]
+        whole.append(latest)

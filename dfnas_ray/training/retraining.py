@@ -1,0 +1,150 @@
+"""Retraining: one network from scratch, by distillation on synthetic images alone.
+
+The loop knows nothing of processes: whoever runs it says where checkpoints are kept, and how a network is wrapped whose
+gradients several workers average.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+import torch
+from torch import nn
+
+from dfnas_ray.config.cluster import RetrainingResources
+from dfnas_ray.progress import Board
+from dfnas_ray.search_spaces.base import Genotype, SearchSpace
+from dfnas_ray.seeding import derive_seed, seed_everything
+from dfnas_ray.storage.location import Location
+from dfnas_ray.storage.shards import SyntheticImages
+from dfnas_ray.teachers.base import Teacher
+from dfnas_ray.training.batches import SyntheticBatches, split_mask
+from dfnas_ray.training.config import RetrainingConfig
+from dfnas_ray.training.student import Student, set_drop_path, train_epoch, validate
+
+_VALIDATION_BATCH = 256
+
+Checkpoint: TypeAlias = dict[str, Any]
+"""The state of a training: tensors, numbers and text only."""
+
+EpochFigures: TypeAlias = dict[str, float]
+"""What one epoch showed: ``loss``, ``validation_loss`` and ``validation_agreement``."""
+
+
+@dataclass(frozen=True)
+class RetrainingJob:
+    """Which network is trained, and how."""
+
+    config: RetrainingConfig
+    resources: RetrainingResources
+    seed: int
+    space: SearchSpace
+    genotype: Genotype
+    validation_fraction: float
+    folder: Location
+
+
+@dataclass(frozen=True)
+class Retrained:
+    """The trained network in evaluation mode, and what each epoch showed."""
+
+    network: nn.Module
+    history: list[EpochFigures]
+
+
+class Checkpoints(Protocol):
+    """Where a training keeps its state."""
+
+    def load(self, device: torch.device) -> Checkpoint | None:
+        """Return what was saved last, its tensors on a device; None at the beginning."""
+        ...
+
+    def save(self, checkpoint: Checkpoint, figures: EpochFigures) -> None:
+        """Keep the state after an epoch. Every worker calls it; the state is the same in all."""
+        ...
+
+
+@dataclass(frozen=True)
+class Place:
+    """One worker of those that train together.
+
+    Attributes:
+        rank: Its number.
+        world_size: Their number.
+        wrap: Returns what a network's forward pass goes through, such as DDP.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    wrap: Callable[[nn.Module], nn.Module] = lambda network: network
+
+
+def train_network(
+    job: RetrainingJob,
+    teacher: Teacher,
+    images: SyntheticImages,
+    device: torch.device,
+    checkpoints: Checkpoints,
+    board: Board,
+    place: Place | None = None,
+) -> None:
+    """Train from the last checkpoint to the last epoch; `retrained` then returns the network.
+
+    Args:
+        job: Which network, and how.
+        teacher: Labels the images.
+        images: The synthetic set.
+        device: Where this worker computes.
+        checkpoints: Where its state is kept.
+        board: Told how far it is.
+        place: Of this worker among those that train together; by default it is alone.
+    """
+    place = place or Place()
+    settings = job.config
+    seed = derive_seed(job.seed, "retraining")
+    mask = split_mask(images.ids, job.validation_fraction, job.seed)
+    per_worker = settings.batch_size // place.world_size
+    train = SyntheticBatches(
+        images.select(~mask), teacher, settings.distillation, per_worker, seed, device, place.rank, place.world_size
+    )
+    validation = SyntheticBatches(images.select(mask), teacher, settings.distillation, _VALIDATION_BATCH, seed, device)
+
+    seed_everything(seed)
+    build = job.space.build_with_auxiliary if settings.auxiliary_weight else job.space.build
+    network = build(job.genotype).to(device).to(memory_format=torch.channels_last)
+    parallel = place.wrap(network)
+    student = Student(
+        network,
+        settings.optimizer,
+        settings.distillation.temperature,
+        settings.epochs * len(train),
+        settings.precision,
+        settings.auxiliary_weight,
+    )
+    history: list[EpochFigures] = []
+    if (checkpoint := checkpoints.load(device)) is not None:
+        student.load_state_dict(checkpoint["student"])
+        history = checkpoint["history"]
+    if place.rank == 0:
+        board.start("Retraining", f"after epoch {len(history)} of {settings.epochs}")
+    write = board.writer("train")
+    for epoch in range(len(history), settings.epochs):
+        set_drop_path(network, settings.drop_path * epoch / settings.epochs)
+        loss = train_epoch(student, train, epoch, derive_seed(seed, "epoch", epoch, place.rank), parallel)
+        network.eval()
+        result = validate(network, validation.unvaried(), settings.distillation.temperature)
+        figures = {"loss": loss, "validation_loss": result.loss, "validation_agreement": result.agreement}
+        history.append(figures)
+        checkpoints.save({"student": student.state_dict(), "history": history}, figures)
+        if place.rank == 0:
+            write(epoch + 1, f"agreement with the teacher {result.agreement:.1%}")
+
+
+def retrained(job: RetrainingJob, checkpoint: Checkpoint) -> Retrained:
+    """Return the network of a checkpoint, without the auxiliary classifier that training may have used."""
+    network = job.space.build(job.genotype)
+    weights = checkpoint["student"]["model"]
+    network.load_state_dict({name: weights[name] for name in network.state_dict()})
+    return Retrained(network.eval(), checkpoint["history"])

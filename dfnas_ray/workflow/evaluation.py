@@ -1,0 +1,103 @@
+"""Evaluation: accuracy on real images, the one time that they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import torch
+from pydantic import BaseModel, ConfigDict
+
+from dfnas_ray.config.experiment import ExperimentConfig
+from dfnas_ray.datasets import DatasetConfig, ImageDataset
+from dfnas_ray.errors import ConfigError
+from dfnas_ray.ops.cost import Cost
+from dfnas_ray.storage.location import JsonObject
+from dfnas_ray.training.evaluation import evaluate_networks
+from dfnas_ray.training.export import load_network
+from dfnas_ray.workflow.retraining import RetrainingRecord
+from dfnas_ray.workflow.session import Session
+from dfnas_ray.workflow.stage import Outcome, Record, Stage
+
+
+class MeasuredNetwork(BaseModel):
+    """One network on the real images."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    architecture: str
+    accuracy: float
+    params: int
+    macs: int
+
+
+class EvaluationRecord(Record):
+    """The teacher and the networks on the real images.
+
+    Attributes:
+        dataset: What it is.
+        images: Their number.
+        networks: By role: teacher, and the names of the stages that trained them.
+    """
+
+    dataset: str
+    images: int
+    networks: dict[str, MeasuredNetwork]
+
+
+class Evaluation(Stage[EvaluationRecord]):
+    """The accuracies of the teacher and of trained networks."""
+
+    name = "evaluation"
+    title = "Evaluation"
+    record = EvaluationRecord
+
+    def __init__(self, session: Session, networks: Sequence[Outcome[RetrainingRecord]]):
+        super().__init__(session)
+        self.networks = {outcome.stage: outcome.location for outcome in networks}
+
+    @cached_property
+    def dataset(self) -> ImageDataset:
+        """The real images; no image is read."""
+        return evaluation_dataset(self.session.config).open()
+
+    def inputs(self) -> JsonObject:
+        """See `Stage`."""
+        return {
+            "dataset": evaluation_dataset(self.session.config).model_dump(mode="json"),
+            "files": self.dataset.fingerprint,
+            "teacher": self.session.teacher.fingerprint,
+            "networks": {name: folder.name for name, folder in self.networks.items()},
+        }
+
+    def work(self) -> EvaluationRecord:
+        """See `Stage`."""
+        session, dataset = self.session, self.dataset
+        teacher = session.teacher
+        loaded: dict[str, torch.nn.Module] = {"teacher": teacher.model}
+        costs: dict[str, tuple[str, Cost]] = {"teacher": (teacher.name, teacher.cost)}
+        for name, folder in self.networks.items():
+            architecture, loaded[name] = load_network(folder)
+            costs[name] = (architecture.text, architecture.cost)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        with session.listener.task("Evaluating on real images", len(dataset), "image") as task:
+            accuracy = evaluate_networks(loaded, teacher, dataset, device, task.advance_to)
+        networks = {
+            name: MeasuredNetwork(architecture=text, accuracy=accuracy[name], params=cost.params, macs=cost.macs)
+            for name, (text, cost) in costs.items()
+        }
+        return EvaluationRecord(dataset=dataset.description, images=len(dataset), networks=networks)
+
+
+def evaluation_dataset(config: ExperimentConfig) -> DatasetConfig:
+    """Return the settings of the real images, or say how to give some.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    if config.evaluation.dataset is None:
+        raise ConfigError(
+            "evaluation.dataset is not set, so there is nothing to evaluate on. Give labelled images, for instance "
+            "--set 'evaluation.dataset={kind: image_folder, path: PATH}'."
+        )
+    return config.evaluation.dataset

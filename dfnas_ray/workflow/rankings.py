@@ -1,0 +1,210 @@
+"""Rankings of given architectures, spread over workers: first what has to be trained, then candidates, then the order."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
+
+import torch
+
+from dfnas_ray.algorithms.base import Measurement, Scorer
+from dfnas_ray.algorithms.multi_fidelity import MultiFidelityConfig
+from dfnas_ray.execution.base import Executor, Shared, Work
+from dfnas_ray.progress import Board
+from dfnas_ray.ranking.recorded import Ranking, Recorded
+from dfnas_ray.ranking.sources import SetSize, labelled, noise_canvases
+from dfnas_ray.search_spaces.base import Genotype
+from dfnas_ray.storage.shards import SyntheticImages
+from dfnas_ray.teachers.base import Teacher
+
+ImagesOf: TypeAlias = Callable[[int], Shared[SyntheticImages]]
+"""Returns the images of a ranking, by its number."""
+
+
+class Chunk(NamedTuple):
+    """Architectures that are measured together, and recorded together."""
+
+    ranking: int
+    texts: tuple[str, ...]
+
+
+class Measured(NamedTuple):
+    """What was measured of a chunk, and the seconds that it took."""
+
+    measurements: list[Measurement]
+    seconds: float
+
+
+class Scores(NamedTuple):
+    """One score per architecture, higher is better, and the seconds of work that each one took."""
+
+    scores: list[float]
+    seconds: float
+
+
+def label_noise(teacher: Teacher, size: SetSize, seed: int) -> SyntheticImages:
+    """Return noise that the teacher has labelled."""
+    return labelled(teacher, noise_canvases(teacher, size, seed), size)
+
+
+@dataclass(frozen=True)
+class _Rankings:
+    """What the work on rankings needs.
+
+    Attributes:
+        rankings: All of them; items name one by its number here.
+        images: Of each, by its number.
+    """
+
+    rankings: Sequence[Ranking]
+    images: Mapping[int, Shared[SyntheticImages]]
+    teacher: Shared[Teacher]
+
+
+@dataclass(frozen=True)
+class TrainRanking(_Rankings):
+    """Training of the algorithms that learn before candidates can be measured, one ranking at a time."""
+
+    board: Board
+
+    def __call__(self, device: torch.device) -> Callable[[int], bool]:
+        """Return the function that trains one, from its last epoch on."""
+        write = self.board.writer("training")
+
+        def train(number: int) -> bool:
+            ranking = self.rankings[number]
+            state, where = ranking.restored(self.teacher.get(), self.images[number].get(), device)
+            if state.algorithm.is_training:
+                self.board.start(f"Training {ranking.name}", where)
+                ranking.train(state, lambda note: write(0, note))
+            return True
+
+        return train
+
+
+@dataclass(frozen=True)
+class MeasureChunk(_Rankings):
+    """Measurement of candidates, a chunk at a time."""
+
+    architectures: Mapping[str, Genotype]
+
+    def __call__(self, device: torch.device) -> Callable[[Chunk], Measured]:
+        """Return the function that measures a chunk; it keeps the scorer of the last ranking."""
+        scorers: dict[int, Scorer] = {}
+
+        def measure(chunk: Chunk) -> Measured:
+            if chunk.ranking not in scorers:
+                scorers.clear()
+                images = self.images[chunk.ranking].get()
+                state, _ = self.rankings[chunk.ranking].restored(self.teacher.get(), images, device)
+                scorers[chunk.ranking] = state.algorithm.scorer()
+            started = time.monotonic()
+            measurements = scorers[chunk.ranking]([self.architectures[text] for text in chunk.texts])
+            return Measured(measurements, time.monotonic() - started)
+
+        return measure
+
+
+@dataclass(frozen=True)
+class OrderMeasured(_Rankings):
+    """The order of what was measured, one ranking at a time."""
+
+    measurements: Mapping[int, Sequence[Measurement]]
+
+    def __call__(self, device: torch.device) -> Callable[[int], list[float]]:
+        """Return the function that gives one score per architecture."""
+
+        def order(number: int) -> list[float]:
+            algorithm = self.rankings[number].trial.algorithm
+            if isinstance(algorithm, MultiFidelityConfig):
+                return algorithm.rank(self.measurements[number])
+            state, _ = self.rankings[number].restored(self.teacher.get(), self.images[number].get(), device)
+            return state.algorithm.rank(self.measurements[number])
+
+        return order
+
+
+def measure_all(
+    executor: Executor,
+    rankings: Mapping[Ranking, Recorded],
+    architectures: Mapping[str, Genotype],
+    chunk_size: int,
+    teacher: Shared[Teacher],
+    images_of: ImagesOf,
+    board: Board,
+) -> None:
+    """Measure what is missing, for every ranking.
+
+    Args:
+        executor: Who works.
+        rankings: With what is recorded of each.
+        architectures: By their texts.
+        chunk_size: Architectures of one item of work.
+        teacher: Labels the images.
+        images_of: Called for a ranking of which something is missing.
+        board: Told how many architectures were measured, and who trains.
+
+    Raises:
+        DfnasError: a ranking failed; what was measured is kept.
+    """
+    numbered = list(rankings)
+    missing = {n: recorded.missing(architectures) for n, recorded in enumerate(rankings.values())}
+    missing = {number: texts for number, texts in missing.items() if texts}
+    populations = [number for number in missing if _is_population(numbered[number])]
+    alone = [number for number in missing if number not in populations]
+    images = {number: images_of(number) for number in missing}
+    write, measured = board.writer("measured"), 0
+
+    def record(number: int, texts: Sequence[str], measurements: list[Measurement], seconds: float) -> None:
+        nonlocal measured
+        rankings[numbered[number]].add(texts, measurements, seconds)
+        measured += len(texts)
+        write(measured, numbered[number].name)
+
+    trained = [number for number in alone if numbered[number].trial.algorithm.trains_by_epochs]
+    training = TrainRanking(numbered, images, teacher, board)
+    executor.map_all(Work("search", "training of ranking", training), trained, lambda number, _: None)
+    chunks = [
+        Chunk(number, tuple(missing[number][start : start + chunk_size]))
+        for number in alone
+        for start in range(0, len(missing[number]), chunk_size)
+    ]
+    executor.map_all(
+        Work("search", "chunk", MeasureChunk(numbered, images, teacher, architectures)),
+        chunks,
+        lambda chunk, done: record(chunk.ranking, chunk.texts, done.measurements, done.seconds),
+    )
+    for number in populations:
+        ranking, started = numbered[number], time.monotonic()
+        measurements = executor.measure_population(
+            ranking.job,
+            ranking.trial._replace(name="population"),
+            [architectures[text] for text in missing[number]],
+            teacher,
+            images[number],
+            board,
+        )
+        record(number, missing[number], measurements, time.monotonic() - started)
+
+
+def scores_of(
+    executor: Executor,
+    rankings: Mapping[Ranking, Recorded],
+    architectures: Sequence[str],
+    teacher: Shared[Teacher],
+    images_of: ImagesOf,
+) -> list[Scores]:
+    """Let each algorithm rank what was measured of the architectures."""
+    recorded = list(rankings.values())
+    images = {number: images_of(number) for number in range(len(recorded))}
+    measurements = {n: [one.measurements[text] for text in architectures] for n, one in enumerate(recorded)}
+    order = OrderMeasured(list(rankings), images, teacher, measurements)
+    scores: dict[int, list[float]] = {}
+    executor.map_all(Work("search", "order of ranking", order), list(images), scores.__setitem__)
+    return [Scores(scores[number], one.seconds_per_architecture) for number, one in enumerate(recorded)]
+
+
+def _is_population(ranking: Ranking) -> bool:
+    return bool(ranking.trial.algorithm.measures_population)

@@ -1,0 +1,101 @@
+"""Retraining: one architecture from scratch on synthetic images alone, and the random one beside it."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from dfnas_ray.progress import shorten
+from dfnas_ray.search_spaces.architecture import Architecture
+from dfnas_ray.storage.location import JsonObject
+from dfnas_ray.training.export import NetworkDescription, export_network
+from dfnas_ray.training.retraining import RetrainingJob
+from dfnas_ray.workflow.session import Session
+from dfnas_ray.workflow.stage import ImageSource, Record, Stage
+from dfnas_ray.workflow.synthesis import Synthesis
+
+
+class RetrainingRecord(Record):
+    """A trained network, and what its last epoch showed."""
+
+    space_config: JsonObject
+    genotype: str
+    macs: int
+    params: int
+    loss: float
+    validation_loss: float
+    validation_agreement: float
+
+
+class Retraining(Stage[RetrainingRecord]):
+    """Weights, an exported program, and the history of the training."""
+
+    name = "retraining"
+    title = "Retraining"
+    record = RetrainingRecord
+    workers = "retraining"
+
+    verb: ClassVar[str] = "Retraining"
+    """What the bar says."""
+
+    def __init__(self, session: Session, architecture: Architecture, source: ImageSource | None = None):
+        """Train on images.
+
+        Args:
+            session: The command.
+            architecture: What is trained.
+            source: Of the images; by default the experiment's synthesis.
+        """
+        super().__init__(session)
+        self.architecture, self.config = architecture, session.config.retraining
+        self.source = Synthesis(session) if source is None else source
+
+    def inputs(self) -> JsonObject:
+        """See `Stage`."""
+        return {
+            "upstream": {"synthesis": self.source.key},
+            "seed": self.session.config.seed,
+            "space": self.architecture.config,
+            "genotype": self.architecture.text,
+            "search": {"validation_fraction": self.session.config.search.validation_fraction},
+            "retraining": self.config.model_dump(mode="json", exclude={"baseline"}),
+            "threads": self.session.config.cluster.retraining.cpus,
+        }
+
+    def num_workers(self) -> int:
+        """Those that train together."""
+        return self.config.num_workers
+
+    def work(self) -> RetrainingRecord:
+        """See `Stage`."""
+        session, architecture = self.session, self.architecture
+        job = RetrainingJob(
+            self.config,
+            session.config.cluster.retraining,
+            session.config.seed,
+            architecture.space,
+            architecture.genotype,
+            session.config.search.validation_fraction,
+            self.location,
+        )
+        executor, what = session.executor, f"{self.verb} {shorten(architecture.text, 24)}"
+        with session.listener.task(what, self.config.epochs, "epoch") as task, executor.show(task) as board:
+            trained = executor.train(job, session.shared_teacher, self.source.images(executor), board)
+        export_network(trained.network, session.teacher.image_shape, self.location)
+        NetworkDescription.of(architecture, session.teacher).write(self.location)
+        (self.location / "history.json").write_json(trained.history)
+        cost = architecture.cost
+        return RetrainingRecord(
+            space_config=architecture.config,
+            genotype=architecture.text,
+            macs=cost.macs,
+            params=cost.params,
+            **trained.history[-1],
+        )
+
+
+class Baseline(Retraining):
+    """The same with a random architecture of the same budget: it says what the search was worth."""
+
+    name = "baseline"
+    title = "Random baseline"
+    verb = "Baseline"

@@ -1,0 +1,105 @@
+"""The order of the stages: synthesis, search, retraining with its baseline, evaluation.
+
+Every function makes sure that its own stage and those before it are finished. What is finished is not done again.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+from dfnas_ray.errors import GenotypeError
+from dfnas_ray.search_spaces.architecture import Architecture
+from dfnas_ray.workflow.evaluation import Evaluation, EvaluationRecord, evaluation_dataset
+from dfnas_ray.workflow.retraining import Baseline, Retraining, RetrainingRecord
+from dfnas_ray.workflow.search import Search, SearchRecord
+from dfnas_ray.workflow.session import Session
+from dfnas_ray.workflow.stage import Outcome, Record
+from dfnas_ray.workflow.streaming import synthesize_beside
+from dfnas_ray.workflow.synthesis import Synthesis, SynthesisRecord
+
+Outcomes: TypeAlias = dict[str, Outcome[Record]]
+"""Finished stages by their names."""
+
+
+def synthesize(session: Session) -> Outcome[SynthesisRecord]:
+    """Make the synthetic images."""
+    return Synthesis(session).finish()
+
+
+def search(session: Session) -> Outcome[SearchRecord]:
+    """Find an architecture on the synthetic images."""
+    synthesis = Synthesis(session)
+    stage = Search(session, synthesis)
+    stage.check()  # before images are made
+    if session.config.search.start_after_shards is not None and not stage.is_done:
+        synthesize_beside(synthesis, stage)
+    synthesis.finish()
+    return stage.finish()
+
+
+def retrain(session: Session, genotype: str | None = None) -> list[Outcome[RetrainingRecord]]:
+    """Train the architecture found, or the one given, and a random one of the same budget.
+
+    Args:
+        session: The command.
+        genotype: In the notation of one of the experiment's spaces.
+
+    Raises:
+        GenotypeError: no space has such an architecture.
+    """
+    if genotype is None:
+        found = search(session).record
+        chosen = session.architecture(found.space_config, found.genotype)
+    else:
+        chosen = _given(session, genotype)
+    synthesize(session)
+    stages: list[Retraining] = [Retraining(session, chosen)]
+    if session.config.retraining.baseline:
+        stages.append(Baseline(session, chosen.random_alike(session.config.seed)))
+    return [stage.finish() for stage in stages]
+
+
+def evaluate(session: Session, genotype: str | None = None) -> Outcome[EvaluationRecord]:
+    """Measure accuracy on real images: the one time that they are read."""
+    evaluation_dataset(session.config).open()  # fails early if it is not there; no image is read
+    return Evaluation(session, retrain(session, genotype)).finish()
+
+
+def run(session: Session) -> Outcomes:
+    """Go the whole way; without an evaluation dataset, as far as retraining."""
+    check_all(session)
+    found = search(session)  # it may begin before all images are made
+    outcomes: Outcomes = {"synthesis": synthesize(session), "search": found}
+    outcomes |= {outcome.stage: outcome for outcome in retrain(session)}
+    if session.config.evaluation.dataset is not None:
+        outcomes["evaluation"] = evaluate(session)
+    return outcomes
+
+
+def check_all(session: Session) -> None:
+    """Find what would fail later, before hours are spent on what comes first.
+
+    Raises:
+        DfnasError: something would.
+    """
+    synthesis, stage = Synthesis(session), Search(session)
+    synthesis.check()
+    stage.check()
+    if session.config.evaluation.dataset is not None:
+        session.config.evaluation.dataset.open()  # finds the files; no image is read
+    if not synthesis.is_done:
+        synthesis.check_fits()
+    if not synthesis.is_done or not stage.is_done:
+        stage.check_fits()
+        session.executor.check_fits("retraining", session.config.retraining.num_workers)
+
+
+def _given(session: Session, text: str) -> Architecture:
+    """Return the architecture of a text in whichever of the experiment's spaces has it."""
+    problems = []
+    for config in session.config.search.space:
+        try:
+            return session.architecture(config.model_dump(mode="json"), text)
+        except GenotypeError as error:
+            problems.append(str(error))
+    raise GenotypeError("\n".join(problems))

@@ -1,0 +1,177 @@
+"""Search: every algorithm in every space with every seed, and the best of all finalists."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import sha256
+
+import torch
+
+from dfnas_ray.algorithms.config import Trial
+from dfnas_ray.algorithms.multi_fidelity import MultiFidelityConfig
+from dfnas_ray.algorithms.selection import (
+    ComparedTrial,
+    TrialSummary,
+    check_some_trained,
+    name_of,
+    selection_batches,
+    train_alone,
+)
+from dfnas_ray.algorithms.trials import SearchJob
+from dfnas_ray.execution.base import Shared, Work
+from dfnas_ray.search_spaces.architecture import Architecture
+from dfnas_ray.storage.arrivals import ShardFolder
+from dfnas_ray.storage.location import JsonObject, Location
+from dfnas_ray.storage.shards import SyntheticImages
+from dfnas_ray.teachers.base import Teacher
+from dfnas_ray.workflow.session import Session
+from dfnas_ray.workflow.stage import ImageSource, Record, Stage
+from dfnas_ray.workflow.synthesis import Synthesis
+
+
+class SearchRecord(Record, TrialSummary):
+    """The best trial, and all of them.
+
+    Attributes:
+        max_macs: The limit that all kept to.
+    """
+
+    space_config: JsonObject
+    max_macs: int | None = None
+    trials: tuple[TrialSummary, ...]
+
+
+class Search(Stage[SearchRecord]):
+    """Trials with their states and results, the comparison of their finalists, and the choice."""
+
+    name = "search"
+    title = "Search"
+    record = SearchRecord
+    workers = "search"
+
+    def __init__(self, session: Session, source: ImageSource | None = None):
+        """Search on images.
+
+        Args:
+            session: The command.
+            source: Of the images; by default the experiment's synthesis.
+        """
+        super().__init__(session)
+        self.config = session.config.search
+        self.source = Synthesis(session) if source is None else source
+
+    def inputs(self) -> JsonObject:
+        """See `Stage`."""
+        waits = self.config.start_after_shards is None  # as every search did before there was a choice
+        settings = self.config.model_dump(mode="json", exclude={"start_after_shards"} if waits else None)
+        files = self._files()
+        return {
+            "upstream": {"synthesis": self.source.key},
+            "seed": self.session.config.seed,
+            "search": settings,
+            "threads": self.session.config.cluster.search.cpus,
+            **({"files": files} if files else {}),
+        }
+
+    def check(self) -> None:
+        """Find a limit that no architecture keeps to, and files that algorithms cannot use."""
+        teacher = self.session.teacher
+        _ = self.session.max_macs
+        for algorithm, config in self.config.pairs:
+            if algorithm.files:
+                algorithm.check_files(config.space(teacher.image_shape, teacher.num_classes))
+
+    def num_workers(self) -> int:
+        """A trial, and the places where its candidates are scored."""
+        return 1 + self.session.config.cluster.search.scoring_workers
+
+    def work(self) -> SearchRecord:
+        """See `Stage`."""
+        images = self.source.images(self.session.executor)
+        job = self._run(images, list(self.config.trials))
+        trials = self._choose(job, [ComparedTrial.of(result) for result in job.results()], images)
+        best = max(trials, key=lambda trial: trial.merit)
+        (self.location / "trials.json").write_json(
+            [trial.model_dump(mode="json", exclude_none=True) for trial in trials]
+        )
+        return SearchRecord(
+            **best.model_dump(exclude={"history", "arrivals"}),
+            max_macs=self.session.max_macs,
+            trials=tuple(trial.summary() for trial in trials),
+        )
+
+    def go_ahead(self, images: ShardFolder) -> None:
+        """Let every trial go as far as it can while its images are being made; `work` goes on from there."""
+        trains = [trial for trial in self.config.trials if trial.algorithm.trains_by_epochs]
+        self._run(images, [trial for trial in trains if not isinstance(trial.algorithm, MultiFidelityConfig)])
+
+    def _run(self, images: Shared[SyntheticImages] | ShardFolder, trials: list[Trial]) -> SearchJob:
+        """Run those of the trials that have no result yet."""
+        session, config = self.session, self.config
+        job = SearchJob(config, session.config.cluster.search, session.config.seed, session.max_macs, self.location)
+        todo = [trial for trial in trials if not job.result_file(trial).exists()]
+        if todo:
+            executor = session.executor
+            total = sum(trial.algorithm.steps_to_show for trial in config.trials)
+            with session.listener.task("Searching", total, "epoch") as task, executor.show(task) as board:
+                executor.run_trials(job, todo, session.shared_teacher, images, board)
+        return job
+
+    def _choose(
+        self, job: SearchJob, trials: list[ComparedTrial], images: Shared[SyntheticImages]
+    ) -> list[ComparedTrial]:
+        """Return the trials, each with its best finalist as its result."""
+        found = {
+            name_of(trial, finalist.genotype): self.session.architecture(trial.space_config, finalist.genotype)
+            for trial in trials
+            for finalist in trial.finalists
+        }
+        if len(found) < 2:
+            return trials
+        scores = self._compare(job, found, images)
+        check_some_trained(scores, self.config.selection.optimizer.lr)
+        return [trial.compared(found, scores) for trial in trials]
+
+    def _compare(
+        self, job: SearchJob, found: dict[str, Architecture], images: Shared[SyntheticImages]
+    ) -> dict[str, float]:
+        """Train each architecture alone; what was compared before is kept in ``comparison.json`` and not done again."""
+        session, file = self.session, self.location / "comparison.json"
+        scores: dict[str, float] = file.read_json() if file.exists() else {}
+        todo = [name for name in found if name not in scores]
+        work = Work("search", "architecture", TrainAlone(job, found, session.shared_teacher, images))
+        with session.listener.task("Training each finalist alone", len(found), "architecture") as task:
+
+            def on_scored(name: str, score: float) -> None:
+                scores[name] = score
+                file.write_json(scores)
+                task.advance_to(len(scores))
+
+            session.executor.map_all(work, todo, on_scored)
+        return {name: scores[name] for name in found}
+
+    def _files(self) -> dict[str, str]:
+        """Return the digests of the files that algorithms read, by name."""
+        files = {file for algorithm in self.config.algorithm for file in algorithm.files}
+        return {file: sha256(Location.parse(file).read_bytes()).hexdigest() for file in sorted(files)}
+
+
+@dataclass(frozen=True)
+class TrainAlone:
+    """The work on finalists: train one, and return its score."""
+
+    job: SearchJob
+    found: dict[str, Architecture]
+    teacher: Shared[Teacher]
+    images: Shared[SyntheticImages]
+
+    def __call__(self, device: torch.device) -> Callable[[str], float]:
+        """Return the function that trains one."""
+        batches = selection_batches(self.job, self.teacher.get(), self.images.get(), device)
+
+        def train(name: str) -> float:
+            architecture = self.found[name]
+            return train_alone(self.job, architecture.space, architecture.genotype, batches)
+
+        return train

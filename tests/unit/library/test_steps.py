@@ -1,0 +1,245 @@
+"""The steps on objects: what a notebook does, with no file, no cluster and no Ray."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader
+
+import dfnas_ray as dfnas
+from dfnas_ray.errors import ConfigError, DatasetError, StorageError, TeacherError
+from dfnas_ray.teachers.digits import DigitsCNN
+
+SHORT = {"stages": [{"scale": 2, "steps": 2}, {"scale": 1, "steps": 2}], "warmup_steps": 1, "compile": False}
+SPACE = {"kind": "nasbench_macro", "stem_channels": 4, "stage_layers": [1, 1], "stage_channels": [8, 16]}
+EVOLUTION = {"generations": 1, "population": 3, "parents": 2, "mutations": 1, "crossovers": 1}
+SPOS = {"kind": "spos", "epochs": 1, "batch_size": 16, "calibration_batches": 1, "evolution": EVOLUTION}
+SEARCH = {"space": SPACE, "algorithm": SPOS, "seeds": [0], "max_macs": None, "selection": {"finalists": 2, "epochs": 1}}
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return DigitsCNN(4)
+
+
+@pytest.fixture(scope="module")
+def teacher(model):
+    return dfnas.Teacher.from_model(model, image_shape=(1, 16, 16), mean=[0.3], std=[0.3])
+
+
+@pytest.fixture(scope="module")
+def images(teacher):
+    return dfnas.synthesize(teacher, 80, canvas_margin=2, **SHORT)
+
+
+@pytest.fixture(scope="module")
+def found(teacher, images):
+    return dfnas.search(teacher, images, **SEARCH)
+
+
+def test_the_users_model_stays_as_it_is():
+    model = DigitsCNN(4).train()
+    dfnas.Teacher.from_model(model, image_shape=(1, 16, 16), mean=[0.3], std=[0.3])
+    assert model.training
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_a_model_that_cannot_be_copied_is_refused_with_the_reason():
+    model = DigitsCNN(4)
+    model.stream = (number for number in range(3))
+    with pytest.raises(TeacherError, match=r"cannot be copied.*generator"):
+        dfnas.Teacher.from_model(model, image_shape=(1, 16, 16), mean=[0.3], std=[0.3])
+
+
+def test_as_many_images_are_made_as_asked_for_over_all_rounds(images):
+    assert len(images) == 80
+    assert np.bincount(images.data.rounds).tolist() == [40, 40]
+    assert images.data.images.shape == (80, 1, 18, 18)
+
+
+@pytest.mark.parametrize(
+    ("number", "settings", "words"),
+    [
+        (35, {"batch_size": 10}, r"multiple of rounds x batch_size \(2 x 10 = 20\).*Next multiple: 40"),
+        (0, {}, "Next multiple: 2"),
+        (40, {"num_shards": 2}, r"num_shards \(2\) are both given"),
+        (40, {"batchsize": 2}, "synthesis.batchsize is not a setting. Did you mean batch_size?"),
+    ],
+)
+def test_images_that_cannot_be_asked_for_are_refused_by_name(teacher, number, settings, words):
+    with pytest.raises(ConfigError, match=words):
+        dfnas.synthesize(teacher, number, **settings)
+
+
+def test_many_images_are_spread_over_shards_of_whole_batches():
+    from dfnas_ray.library.steps import _shards_for
+
+    assert _shards_for(6000, {}) == {"num_shards": 3, "images_per_shard": 1000, "batch_size": 50}
+    assert _shards_for(2600, {}) == {"num_shards": 2, "images_per_shard": 650, "batch_size": 50}
+    assert _shards_for(2002, {"batch_size": 77}) == {"num_shards": 13, "images_per_shard": 77, "batch_size": 77}
+
+
+def test_images_are_shown_as_a_grid_of_their_centres(images):
+    picture = images.show(9)
+    assert isinstance(picture, Image.Image)
+    assert picture.size == (3 * 18 + 2, 3 * 18 + 2)  # 16 pixels and a frame of 2
+
+
+def test_a_data_loader_takes_the_images_as_the_teacher_saw_them(images, teacher):
+    inputs, logits = next(iter(DataLoader(images.dataset(), batch_size=8)))
+    assert (inputs.shape, inputs.dtype) == ((8, 1, 16, 16), torch.float32)
+    with torch.no_grad():
+        assert torch.allclose(teacher.model(inputs), logits, atol=1e-4)
+
+
+def test_saved_images_are_loaded_as_they_were(images, teacher, tmp_path):
+    images.save(tmp_path)
+    loaded = dfnas.Images.load(tmp_path, teacher)
+    assert loaded.key == images.key
+    assert np.array_equal(loaded.data.images, images.data.images)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["manifest.json", "shard-00000.parquet"]
+
+
+def test_images_of_another_teacher_are_refused(images, tmp_path):
+    images.save(tmp_path)
+    other = dfnas.Teacher.from_model(
+        nn.Sequential(nn.Flatten(), nn.Linear(768, 10)), image_shape=(3, 16, 16), mean=[0.5] * 3, std=[0.5] * 3
+    )
+    with pytest.raises(ConfigError, match="Give the teacher that they were made from"):
+        dfnas.Images.load(tmp_path, other)
+    with pytest.raises(StorageError, match=r"manifest\.json"):
+        dfnas.Images.load(tmp_path / "nowhere", other)
+
+
+def test_a_search_gives_architecture_cost_finalists_and_history(found):
+    assert set(found.architecture.text) <= set("012")
+    assert found.cost.macs == found.record.macs
+    assert len(found.finalists) == 2
+    (history,) = found.history.values()
+    assert [entry["phase"] for entry in history] == ["training", "sampling"]
+
+
+def test_the_same_seed_finds_the_same_and_other_images_are_another_search(found, teacher, images, tmp_path):
+    again = dfnas.search(teacher, images, run_dir=tmp_path, **SEARCH)
+    assert again.record.trials == found.record.trials
+    dfnas.search(teacher, dfnas.synthesize(teacher, 80, seed=1, canvas_margin=2, **SHORT), run_dir=tmp_path, **SEARCH)
+    assert len(list(tmp_path.glob("search/*"))) == 2
+
+
+def test_a_step_with_a_run_directory_is_not_done_twice(teacher, images, tmp_path):
+    dfnas.search(teacher, images, run_dir=tmp_path, **SEARCH)
+    (done,) = tmp_path.glob("search/*/done.json")
+    before = done.stat().st_mtime_ns
+    dfnas.search(teacher, images, run_dir=tmp_path, **SEARCH)
+    assert done.stat().st_mtime_ns == before
+
+
+@pytest.fixture(scope="module")
+def student(teacher, images, found):
+    return dfnas.retrain(teacher, images, found.architecture, epochs=2, batch_size=16)
+
+
+def test_the_student_brings_its_preprocessing(student, teacher):
+    pixels = torch.randint(0, 256, (4, 1, 16, 16), dtype=torch.uint8)
+    with torch.no_grad():
+        expected = student.network(teacher.normalize(pixels))
+        assert torch.allclose(student(pixels), expected, atol=1e-5)
+        assert torch.allclose(student(pixels.float() / 255), expected, atol=1e-5)
+    assert len(student.history) == 2
+    assert not student.training
+
+
+def test_a_saved_student_is_loaded_as_it_was(student, teacher, tmp_path):
+    student.save(tmp_path, teacher)
+    loaded = dfnas.TrainedNetwork.load(tmp_path)
+    pixels = torch.rand(2, 1, 16, 16)
+    with torch.no_grad():
+        assert torch.equal(loaded(pixels), student(pixels))
+    assert loaded.architecture.text == student.architecture.text
+
+
+def test_networks_are_measured_on_labelled_images(student, teacher):
+    class Two:
+        description = "two images"
+        fingerprint = "two"
+
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, index):
+            return Image.new("L", (16, 16), 255 * index), 3
+
+    measured = dfnas.evaluate(teacher, {"mine": student}, Two())
+    assert set(measured) == {"teacher", "mine"}
+    assert set(measured.values()) <= {0.0, 0.5, 1.0}
+    with pytest.raises(DatasetError, match="nowhere"):
+        dfnas.evaluate(teacher, student, {"kind": "image_folder", "path": "nowhere"})
+    with pytest.raises(ConfigError, match="kind"):
+        dfnas.evaluate(teacher, student, {"kind": "folder"})
+
+
+EXAMPLE = [line.strip() for line in inspect.getdoc(dfnas).splitlines() if line.startswith("    ")]
+RUN_IT = """
+import sys
+
+class NoRay:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "ray":
+            raise ImportError("there is no Ray here", name=name)
+
+sys.meta_path.insert(0, NoRay())
+import torch
+from torch import nn
+from dfnas_ray.library import steps
+
+small = {small!r}
+make = steps.make_experiment
+
+
+def make_small(values):  # the defaults are those of published runs: only the amount of work is changed
+    for name in small.keys() & values.keys():
+        values[name] = {{**small[name], **values[name]}}
+        for member in ("space", "algorithm"):
+            if isinstance(values[name].get(member), str):
+                values[name][member] = {{"kind": values[name][member], **small[member]}}
+    return make(values)
+
+
+steps.make_experiment = make_small
+torch.manual_seed(0)
+torch.set_num_threads(1)
+pooled = nn.AdaptiveAvgPool2d(1), nn.Flatten()
+model = nn.Sequential(nn.Conv2d(3, 128, 3), nn.BatchNorm2d(128), nn.ReLU(), *pooled, nn.Linear(128, 10))
+{example}
+print(len(images), found.architecture.text, tuple(student(torch.rand(2, 3, 32, 32)).shape), "ray" in sys.modules)
+"""
+
+
+def test_the_documented_example_runs_word_for_word_where_there_is_no_ray():
+    small = {
+        "synthesis": {
+            "stages": [{"scale": 2, "steps": 1}, {"scale": 1, "steps": 1}],
+            "warmup_steps": 0,
+            "compile": False,
+        },
+        "search": {"seeds": [0], "selection": {"finalists": 1, "epochs": 1}},
+        "retraining": {"epochs": 1},
+        "space": {"channels": 4, "cells_per_stage": 1},
+        "algorithm": {"epochs": 1, "calibration_batches": 1, "evolution": EVOLUTION},
+    }
+    assert len(EXAMPLE) == 5, "the import and four lines"
+    code = RUN_IT.format(small=small, example="\n".join(EXAMPLE))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=250, check=False)
+    assert done.returncode == 0, done.stderr
+    number, genotype, *rest = done.stdout.splitlines()[-1].split(" ", 2)
+    assert number == "1000"
+    assert genotype.startswith("|")
+    assert rest == ["(2, 10) False"]
