@@ -17,6 +17,15 @@ class StreamingFeatures:
     """Whether it learns from the images epoch by epoch before candidates are compared."""
 
 
+class ExecutionFeatures:
+    """Asked before work begins in a single process."""
+
+    @property
+    def needs_many_workers(self) -> str:
+        """Why it cannot search in a single process, and what to do; empty if it can."""
+        return ""
+
+
 class FileFeatures:
     """Asked of algorithms that read files, by what a search's result depends on."""
 

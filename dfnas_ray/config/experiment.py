@@ -97,6 +97,9 @@ class ExperimentConfig(BaseModel):
                 f"retraining.num_workers ({workers}) train together, and with cluster.address inline there is one process. "
                 "Set it to 1, or cluster.address to local."
             )
+        for algorithm in self.search.algorithm:
+            if algorithm.needs_many_workers:
+                raise ValueError(f"{algorithm.needs_many_workers} With cluster.address inline there is one process.")
 
     @property
     def run_directory(self) -> str:

@@ -15,8 +15,8 @@ from threadpoolctl import threadpool_limits
 
 from dfnas_ray.algorithms.base import Measurement, SearchState
 from dfnas_ray.algorithms.config import Trial
-from dfnas_ray.algorithms.multi_fidelity import MultiFidelityConfig
-from dfnas_ray.algorithms.successive_halving import SuccessiveHalving
+from dfnas_ray.algorithms.multi_fidelity import SuccessiveHalving
+from dfnas_ray.algorithms.population import config_of
 from dfnas_ray.algorithms.trials import SearchJob, make_problem, restore, run_trial, save
 from dfnas_ray.config.cluster import ClusterStage, WorkerResources
 from dfnas_ray.errors import DfnasError
@@ -173,8 +173,7 @@ class InlineExecutor(Executor):
     ) -> list[Measurement]:
         """See `Executor`."""
         folder, write = job.trial_folder(trial), board.writer(trial.name)
-        config = trial.algorithm
-        assert isinstance(config, MultiFidelityConfig)
+        config = config_of(trial)
         with self._threads_of("search"):
             problem = make_problem(job, trial, teacher.get(), images.get(), self.device)
             search = SuccessiveHalving(config, problem, list(dict.fromkeys(genotypes)))

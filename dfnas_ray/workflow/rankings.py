@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeAlias
 import torch
 
 from dfnas_ray.algorithms.base import Measurement, Scorer
-from dfnas_ray.algorithms.multi_fidelity import MultiFidelityConfig
+from dfnas_ray.algorithms.population import config_of
 from dfnas_ray.execution.base import Executor, Shared, Work
 from dfnas_ray.progress import Board
 from dfnas_ray.ranking.recorded import Ranking, Recorded
@@ -118,8 +118,8 @@ class OrderMeasured(_Rankings):
 
         def order(number: int) -> list[float]:
             algorithm = self.rankings[number].trial.algorithm
-            if isinstance(algorithm, MultiFidelityConfig):
-                return algorithm.rank(self.measurements[number])
+            if algorithm.measures_population:
+                return config_of(self.rankings[number].trial).rank(self.measurements[number])
             state, _ = self.rankings[number].restored(self.teacher.get(), self.images[number].get(), device)
             return state.algorithm.rank(self.measurements[number])
 

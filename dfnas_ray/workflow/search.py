@@ -9,7 +9,6 @@ from hashlib import sha256
 import torch
 
 from dfnas_ray.algorithms.config import Trial
-from dfnas_ray.algorithms.multi_fidelity import MultiFidelityConfig
 from dfnas_ray.algorithms.selection import (
     ComparedTrial,
     TrialSummary,
@@ -103,8 +102,7 @@ class Search(Stage[SearchRecord]):
 
     def go_ahead(self, images: ShardFolder) -> None:
         """Let every trial go as far as it can while its images are being made; `work` goes on from there."""
-        trains = [trial for trial in self.config.trials if trial.algorithm.trains_by_epochs]
-        self._run(images, [trial for trial in trains if not isinstance(trial.algorithm, MultiFidelityConfig)])
+        self._run(images, [trial for trial in self.config.trials if trial.algorithm.trains_by_epochs])
 
     def _run(self, images: Shared[SyntheticImages] | ShardFolder, trials: list[Trial]) -> SearchJob:
         """Run those of the trials that have no result yet."""
