@@ -13,6 +13,7 @@ from dfnas_ray.algorithms.config import SearchConfig
 from dfnas_ray.config.cluster import ClusterConfig
 from dfnas_ray.config.dotted import list_settings, set_dotted
 from dfnas_ray.config.explain import explain
+from dfnas_ray.config.registry import SettingValues
 from dfnas_ray.datasets import DatasetConfig
 from dfnas_ray.errors import ConfigError
 from dfnas_ray.ranking.config import BenchmarkConfig
@@ -193,7 +194,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _override(values: dict[str, Any], override: str) -> dict[str, Any]:
+def _override(values: SettingValues, override: str) -> SettingValues:
     path, equals, text = override.partition("=")
     if not equals or not path:
         raise ConfigError(f"--set {override!r} must have the form dotted.key=value, such as synthesis.rounds=3.")
