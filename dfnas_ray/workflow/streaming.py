@@ -129,11 +129,11 @@ class BackgroundSynthesis:
         """Return when so many shards are committed and a worker has its place.
 
         Raises:
-            DfnasError: the work has ended by then, and some shards cannot be made.
+            DfnasError: the work has ended by then, and there are fewer.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._has_ended or (self._has_started and self._num_there >= shards))
-            if self._error is not None:
+            if self._error is not None and self._num_there < shards:
                 raise self._error
 
     def result(self) -> SynthesisRecord:

@@ -78,9 +78,24 @@ def test_a_run_says_where_it_was_done(tiny_inline_run):
     ("command", "settings", "words"),
     [
         ("run", "retraining.num_workers=2", ["retraining.num_workers (2)", "Set it to 1"]),
-        ("search.start_after_shards=1", ["search.start_after_shards (1)", "Set it to null"]),
-        ("search.algorithm={kind: multi_fidelity, proposals: tpe}", ["search.algorithm.proposals (tpe)", "Ray Tune"]),
-        ("search.algorithm={kind: multi_fidelity, scheduler: hyperband}", ["scheduler (hyperband)", "Ray Tune"]),
+        ("run", "search.start_after_shards=1", ["search.start_after_shards (1)", "Set it to null"]),
+        ("search", "search.start_after_shards=1", ["search.start_after_shards (1)", "Set it to null"]),
+        (
+            "run",
+            "search.algorithm={kind: multi_fidelity, proposals: tpe}",
+            ["search.algorithm.proposals (tpe)", "Ray Tune"],
+        ),
+        (
+            "search",
+            "search.algorithm={kind: multi_fidelity, proposals: tpe}",
+            ["search.algorithm.proposals (tpe)", "Ray Tune"],
+        ),
+        ("run", "search.algorithm={kind: multi_fidelity, scheduler: hyperband}", ["scheduler (hyperband)", "Ray Tune"]),
+        (
+            "search",
+            "search.algorithm={kind: multi_fidelity, scheduler: hyperband}",
+            ["scheduler (hyperband)", "Ray Tune"],
+        ),
     ],
 )
 def test_what_one_process_cannot_do_is_refused_before_anything_is_made(
