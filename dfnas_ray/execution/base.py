@@ -164,7 +164,7 @@ class Executor(ABC):
         """
         raise ClusterError(
             f"There is no room for the {stage} stage beside the {other} stage: with cluster.address inline, one process does "
-            f"everything. Change {why}."
+            f"everything. Set {why}."
         )
 
     # Work
