@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from jinja2 import Environment, StrictUndefined
 
 from dfnas_ray.errors import ShardError
-from dfnas_ray.report import formatting
+from dfnas_ray import formatting
 from dfnas_ray.report.samples import Strip, make_strip
 from dfnas_ray.report.sweep_figures import sweep_figures
 from dfnas_ray.storage.location import Location

@@ -50,7 +50,7 @@ class Examination:
             teacher: Whose statistics count.
             share: Of the settings, at least one.
         """
-        gaps = [measure_quality(teacher, part)["overall"]["domain_gap"] for part in parts]
+        gaps = [measure_quality(teacher, part).overall["domain_gap"] for part in parts]
         count = max(1, round(share * len(parts))) if np.isfinite(gaps).all() else len(parts)
         nearest = sorted(np.argsort(gaps, kind="stable")[:count].tolist())
         size = (teacher.image_shape[1], teacher.image_shape[2])
@@ -164,7 +164,7 @@ class Judge:
             DfnasError: an objective cannot; says why.
         """
         teacher = self.teacher.to(device)
-        quality = measure_quality(teacher, images)["overall"]
+        quality = measure_quality(teacher, images).overall
         figures = {
             "semantics": quality["confidence"],
             "diversity": quality["diversity_distance"],
