@@ -23,7 +23,6 @@ from dfnas_ray.storage.shards import SyntheticImages
 from dfnas_ray.teachers.base import Teacher
 from dfnas_ray.training.batches import SplitBatches
 
-
 _TRIALS = "trials.json"
 
 

@@ -10,7 +10,6 @@ from dfnas_ray.ranking.config import Source
 from dfnas_ray.ranking.statistics import Estimate
 from dfnas_ray.storage.location import Count, Location
 
-
 _FILE = "benchmark.json"
 
 BASELINES = ("parameters", "macs")

@@ -173,9 +173,7 @@ def _missing(artefacts: Artefacts) -> list[MissingStage]:
         return []  # rankings were all that was asked for
     why = {"missing": "not finished yet", "outdated": "outdated: made from what a later command replaced"}
     missing = [
-        MissingStage(stage.title, why[found.status])
-        for stage, found in artefacts.stages.items()
-        if found.status in why
+        MissingStage(stage.title, why[found.status]) for stage, found in artefacts.stages.items() if found.status in why
     ]
     if artefacts[Evaluation].status == "off":
         missing.append(MissingStage(Evaluation.title, "the experiment names no real images"))

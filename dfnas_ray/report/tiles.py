@@ -65,7 +65,9 @@ def _size_tiles(artefacts: Artefacts, comparison: Comparison | None) -> list[Til
     teacher = synthesis.teacher if synthesis else None
     return [
         _size_tile("MACs", network.macs, network.macs / teacher.macs if teacher and teacher.macs else None),
-        _size_tile("Parameters", network.params, network.params / teacher.params if teacher and teacher.params else None),
+        _size_tile(
+            "Parameters", network.params, network.params / teacher.params if teacher and teacher.params else None
+        ),
     ]
 
 

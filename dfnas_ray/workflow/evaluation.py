@@ -21,7 +21,6 @@ from dfnas_ray.workflow.retraining import Baseline, Retraining, RetrainingRecord
 from dfnas_ray.workflow.session import Session
 from dfnas_ray.workflow.stage import Outcome, Record, Stage
 
-
 TEACHER = "teacher"
 
 

@@ -16,7 +16,6 @@ from dfnas_ray.workflow.session import Session
 from dfnas_ray.workflow.stage import Record, Stage
 from dfnas_ray.workflow.synthesis import Synthesis
 
-
 _HISTORY = "history.json"
 
 

@@ -19,7 +19,6 @@ from dfnas_ray.storage.location import JsonObject, Location, section
 from dfnas_ray.storage.run_dir import StageDir
 from dfnas_ray.workflow.session import Session
 
-
 Seconds: TypeAlias = Annotated[float, Field(ge=0, lt=1e12)]
 """A duration in a record."""
 

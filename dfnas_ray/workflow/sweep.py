@@ -9,7 +9,7 @@ from typing import TypeAlias
 import numpy as np
 import torch
 from optuna.trial import FrozenTrial, TrialState
-from pydantic import BaseModel, ConfigDict, RootModel
+from pydantic import BaseModel, ConfigDict, Field, RootModel
 from scipy.stats import qmc
 
 from dfnas_ray import formatting
@@ -56,7 +56,7 @@ class TriedSettings(BaseModel):
     state: str
     parameters: dict[str, Parameter]
     settings: JsonObject
-    values: tuple[float, ...] | None
+    values: tuple[float, ...] | None = Field(min_length=1)
     figures: Figures
     seconds: Seconds | None
     error: str | None

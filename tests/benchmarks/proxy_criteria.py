@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from dfnas_ray.workflow.pipeline import Pipeline
 from scipy.stats import spearmanr
 from sweep_truth import images_in
 from torch import Tensor
@@ -31,7 +32,6 @@ from dfnas_ray.sweeps.measure import proxy_architecture, train_student
 from dfnas_ray.sweeps.record import trial_folder
 from dfnas_ray.synthesis.quality import measure_quality
 from dfnas_ray.synthesis.regions import center_crop
-from dfnas_ray.workflow.pipeline import Pipeline
 
 CPU = torch.device("cpu")
 TEMPERATURE = 4.0

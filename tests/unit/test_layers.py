@@ -9,8 +9,8 @@ import dfnas_ray
 
 ROOT = Path(dfnas_ray.__file__).parent
 FLOORS = [
-    "errors", "config.dotted", "config.explain", "config.cluster", "seeding", "progress", "formatting", "storage", "ops", "datasets",
-    "teachers", "synthesis", "search_spaces", "training", "algorithms", "sweeps", "ranking", "config.experiment",
+    "errors", "config.dotted", "config.explain", "config.cluster", "seeding", "progress", "formatting", "storage", "ops",
+    "datasets", "teachers", "synthesis", "search_spaces", "training", "algorithms", "sweeps", "ranking", "config.experiment",
     "execution", "workflow", "report", "library", "submission", "cli", "__main__",
 ]  # fmt: skip
 FACADE = ROOT / "__init__.py"  # the public names, loaded when they are asked for
