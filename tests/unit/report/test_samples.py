@@ -2,11 +2,13 @@
 
 from io import BytesIO
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from dfnas_ray.report.samples import MAX_SIDE, make_strip, read_curves, read_samples, spread
 from dfnas_ray.storage.manifest import Manifest
+from dfnas_ray.storage.shards import ShardInfo, encode_shard, shard_name
 
 
 def read(stage):
@@ -65,3 +67,14 @@ def test_a_shard_whose_footer_cannot_be_read_is_named_once_and_left_out(run, add
     (problem,) = facts.problems
     assert problem.startswith("shard-00000.parquet: ")
     assert problem.count("shard-00000.parquet") == 1
+
+
+@pytest.mark.parametrize("curves", [None, 5, [[5]], [[{"step": "x", "losses": {}}]], [[{"step": 1, "losses": [2]}]]])
+def test_a_shard_whose_curves_are_none_is_named(run, add, curves):
+    stage = add.synthesis(run, num_shards=1)
+    info = ShardInfo(stage.key, 0, 1, "f" * 64, curves)
+    images, rounds = np.zeros((2, 1, 9, 9), np.uint8), np.zeros(2, int)
+    (stage.location / shard_name(0)).write_bytes(encode_shard(info, images, rounds, rounds, np.zeros((2, 3))))
+    facts = read_curves(stage.location, Manifest.read(stage.location))
+    assert (facts.shards_averaged, facts.curves) == (0, {})
+    assert facts.problems[0].startswith("shard-00000.parquet: ")
