@@ -43,11 +43,11 @@ def benchmark(
     changes += [f"benchmark.architectures={architectures}"] if architectures is not None else []
     config = read(file, changes, run_dir, address)
     plan(config)
-    _show(run_benchmark(config, Terminal(), verbose).location)
+    show_rankings(run_benchmark(config, Terminal(), verbose).location)
     out.print(Text(f"Report: {Location.parse(config.run_directory) / 'report.html'}"), soft_wrap=True)
 
 
-def _show(folder: Location) -> None:
+def show_rankings(folder: Location) -> None:
     """Print the rankings of a finished benchmark's folder."""
     from dfnas_ray.ranking.result import BenchmarkResult
 

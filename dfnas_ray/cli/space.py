@@ -13,6 +13,7 @@ from rich.text import Text
 
 from dfnas_ray.cli.console import Terminal, out
 from dfnas_ray.errors import ConfigError, GenotypeError
+from dfnas_ray.storage.location import JsonObject
 
 if TYPE_CHECKING:
     from dfnas_ray.search_spaces import Genotype, SearchSpace
@@ -213,7 +214,7 @@ def _space(
         nearest = difflib.get_close_matches(kind, SPACE_CONFIGS, n=1)
         hint = f"Did you mean {nearest[0]}?" if nearest else f"Known are {', '.join(SPACE_CONFIGS)}."
         raise ConfigError(f"{kind!r} is not a search space. {hint}")
-    base: dict[str, Any] = {"kind": kind}
+    base: JsonObject = {"kind": kind}
     shape_and_classes = None
     if experiment is not None:
         base, shape_and_classes = _from_experiment(kind, experiment)
@@ -222,7 +223,7 @@ def _space(
     return config.space(_parse_shape(image) if image else shape, classes or num_classes)
 
 
-def _from_experiment(kind: str, file: Path) -> tuple[dict[str, Any], tuple[tuple[int, int, int], int]]:
+def _from_experiment(kind: str, file: Path) -> tuple[JsonObject, tuple[tuple[int, int, int], int]]:
     from dfnas_ray.config.experiment import load_experiment
     from dfnas_ray.workflow.session import Session
 

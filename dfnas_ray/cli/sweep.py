@@ -37,10 +37,11 @@ def sweep(
     config = read(file, overrides, run_dir, address)
     sweep_config(config)
     check_address(config)
-    _show(run_sweep(config, Terminal(), verbose))
+    show_trials(run_sweep(config, Terminal(), verbose))
 
 
-def _show(outcome: Outcome[SweptRecord]) -> None:
+def show_trials(outcome: Outcome[SweptRecord]) -> None:
+    """Print the best trials of a finished sweep, and what to run next."""
     from dfnas_ray.workflow.sweep import read_trials
 
     record, trials = outcome.record, read_trials(outcome.location)

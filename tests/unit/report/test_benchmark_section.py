@@ -1,10 +1,13 @@
 """The benchmark's section: every ranking with its figures, real images marked, safe with any text."""
 
 import re
+from io import StringIO
 from xml.etree import ElementTree
 
 import pytest
+from rich.console import Console
 
+from dfnas_ray.cli import benchmark
 from dfnas_ray.ranking.result import BenchmarkResult
 from dfnas_ray.report.benchmark_section import write_figure
 from dfnas_ray.report.page import write_report
@@ -70,3 +73,19 @@ def test_a_result_without_a_best_ranking_or_a_baseline_is_none(run, add):
     for rows in ((), add.rankings[:1], add.rankings[1:]):
         with pytest.raises(ValueError, match="one ranking must be the best"):
             BenchmarkResult(**{**dict(facts), "rankings": rows})
+
+
+def test_the_command_prints_the_rankings_in_the_order_of_merit(run, add, monkeypatch):
+    folder = add.benchmark(run, *add.rankings).location
+    written = StringIO()
+    monkeypatch.setattr(benchmark, "out", Console(file=written, width=300))
+    benchmark.show_rankings(folder)
+    lines = [" ".join(line.split()) for line in written.getvalue().splitlines()]
+    assert lines[:5] == [
+        "30 architectures of nasbench_macro, 2 seeds",
+        "ranking by images tau 95 % rho regret@1, @5 s/arch",
+        "spos real (not data-free) 0.700 0.65 … 0.75 0.800 1.25, 1.25 1.5",
+        "spos ★ synthetic 0.600 0.55 … 0.65 0.700 1.25, 1.25 1.5",
+        "parameters 0.500 0.45 … 0.55 0.600 1.25, 1.25",
+    ]
+    assert f"Scores: {folder}/scores.parquet" in lines

@@ -1,12 +1,17 @@
 """The page of a sweep: every trial with its figures, and an error that names what cannot be read."""
 
-import pytest
+from io import StringIO
 
+import pytest
+from rich.console import Console
+
+from dfnas_ray.cli import sweep as sweep_command
 from dfnas_ray.config.experiment import make_experiment
 from dfnas_ray.errors import StorageError
 from dfnas_ray.report import sweep_page
 from dfnas_ray.report.sweep_page import render_sweep
 from dfnas_ray.storage.location import Location
+from dfnas_ray.workflow.stage import Outcome
 from dfnas_ray.workflow.sweep import BestSettings, SweptRecord, TriedSettings, TriedTrials, read_trials
 
 TAU = "synthesis.tau"
@@ -76,3 +81,14 @@ def test_trials_that_do_not_fit_their_sweep_are_named(folder, facts):
     (folder / "trials.json").write_model(TriedTrials((tried(0, 0.5).model_copy(update=facts),)))
     with pytest.raises(StorageError, match=r"trials\.json does not fit its sweep"):
         render_sweep(folder, "a sweep")
+
+
+def test_the_command_prints_the_best_trials_and_what_to_run_next(folder, monkeypatch):
+    written = StringIO()
+    monkeypatch.setattr(sweep_command, "out", Console(file=written, width=300))
+    record = (folder / "done.json").read_model(SweptRecord)
+    sweep_command.show_trials(Outcome("sweep", folder, record, reused=False))
+    lines = [" ".join(line.split()) for line in written.getvalue().splitlines()]
+    assert lines[0] == "The best of 5 trials (2 complete)"
+    assert ["│ 1 │ 0.75 │ 1 │", "│ 0 │ 0.25 │ 1 │"] == [line for line in lines if line.startswith("│")]
+    assert lines[-1] == f"Next: dfnas run {folder}/best.yaml"
