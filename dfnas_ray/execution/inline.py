@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from optuna.pruners import SuccessiveHalvingPruner
-from optuna.trial import TrialState
 from threadpoolctl import threadpool_limits
 
 from dfnas_ray.algorithms.base import Measurement, SearchState
@@ -23,14 +22,13 @@ from dfnas_ray.errors import ClusterError, DfnasError
 from dfnas_ray.execution.base import Crew, Executor, Item, Result, Shared, T, Work
 from dfnas_ray.progress import Board, Task, Write
 from dfnas_ray.search_spaces.base import Genotype
-from dfnas_ray.seeding import derive_seed, fixed_threads
+from dfnas_ray.seeding import fixed_threads
 from dfnas_ray.storage.arrivals import ShardFolder
 from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.shards import SyntheticImages
 from dfnas_ray.sweeps import trials as sweep_trials
 from dfnas_ray.sweeps.measure import Judge
 from dfnas_ray.sweeps.record import SweepRecord
-from dfnas_ray.sweeps.samplers import make_sampler, propose
 from dfnas_ray.sweeps.trials import SweepJob
 from dfnas_ray.teachers.base import Teacher
 from dfnas_ray.training.retraining import Checkpoint, EpochFigures, Retrained, RetrainingJob, retrained, train_network
@@ -214,19 +212,15 @@ class InlineExecutor(Executor):
             )
         with self._threads_of("synthesis"):
             for _ in range(record.num_open()):
-                study.sampler = make_sampler(
-                    job.sweep, record.first_trials, derive_seed(job.seed, "sweep", record.next_number())
-                )
-                trial = study.ask()
-                propose(job.sweep, trial)
-                compared = max(record.trial(trial.number).intermediate_values, default=0)
+                trial = record.ask(job.seed)
+                compared = max(trial.intermediate_values, default=0)
                 for result in sweep_trials.run_trial(
                     trial.number, compared, trial.params, job, judge.get(), self.device, board
                 ):
                     if record.tell(result):
                         break
                     if pruner is not None and pruner.prune(study, record.trial(trial.number)):
-                        record.end(trial.number, TrialState.PRUNED)
+                        record.prune(trial.number)
                         break
                 record.keep()
 

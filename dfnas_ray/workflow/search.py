@@ -8,9 +8,11 @@ from hashlib import sha256
 
 import torch
 
+from dfnas_ray import formatting
 from dfnas_ray.algorithms.config import Trial
 from dfnas_ray.algorithms.selection import (
     ComparedTrial,
+    ComparedTrials,
     TrialSummary,
     check_some_trained,
     name_of,
@@ -22,7 +24,7 @@ from dfnas_ray.errors import ConfigError
 from dfnas_ray.execution.base import Shared, Work
 from dfnas_ray.search_spaces.architecture import Architecture
 from dfnas_ray.storage.arrivals import ShardFolder
-from dfnas_ray.storage.location import JsonObject, Location
+from dfnas_ray.storage.location import Count, JsonObject, Location
 from dfnas_ray.storage.shards import SyntheticImages
 from dfnas_ray.teachers.base import Teacher
 from dfnas_ray.workflow.session import Session
@@ -38,8 +40,17 @@ class SearchRecord(Record, TrialSummary):
     """
 
     space_config: JsonObject
-    max_macs: int | None = None
+    max_macs: Count | None = None
     trials: tuple[TrialSummary, ...]
+
+    @property
+    def headline(self) -> str:
+        """See `Record`."""
+        return f"{self.genotype} ({self.macs:,} MACs)"
+
+    def detail(self, folder: Location) -> str:
+        """See `Record`."""
+        return formatting.plural(len(self.trials), "trial")
 
 
 class Search(Stage[SearchRecord]):
@@ -96,9 +107,7 @@ class Search(Stage[SearchRecord]):
         job = self._run(images, list(self.config.trials))
         trials = self._choose(job, [ComparedTrial.of(result) for result in job.results()], images)
         best = max(trials, key=lambda trial: trial.merit)
-        (self.location / "trials.json").write_json(
-            [trial.model_dump(mode="json", exclude_none=True) for trial in trials]
-        )
+        ComparedTrials(tuple(trials)).write(self.location)
         return SearchRecord(
             **best.model_dump(exclude={"history", "arrivals"}),
             max_macs=self.session.max_macs,

@@ -145,7 +145,7 @@ class Session:
         space = make_space(config, self.teacher.image_shape, self.teacher.num_classes)
         return Architecture(config, space, space.decode(text))
 
-    def machine(self) -> JsonObject:
+    def machine(self) -> dict[str, str | int | float | None]:
         """What the stage ran on, for the report."""
         return {
             "python": platform.python_version(),

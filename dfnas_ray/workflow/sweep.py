@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from optuna.trial import FrozenTrial, TrialState
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, RootModel
 from scipy.stats import qmc
 
+from dfnas_ray import formatting
 from dfnas_ray.config.experiment import ExperimentConfig, dump_experiment, make_experiment
-from dfnas_ray.errors import ConfigError, DfnasError, TeacherError
+from dfnas_ray.errors import ConfigError, DfnasError, StorageError, TeacherError
 from dfnas_ray.execution.base import Shared, Work
 from dfnas_ray.seeding import derive_seed
-from dfnas_ray.storage.location import JsonObject, Location
+from dfnas_ray.storage.location import Count, JsonObject, Location
 from dfnas_ray.storage.shards import SyntheticImages
 from dfnas_ray.sweeps.checks import check_effects, check_objectives, check_settings
 from dfnas_ray.sweeps.config import SweepConfig
@@ -28,9 +30,14 @@ from dfnas_ray.synthesis.config import SynthesisConfig
 from dfnas_ray.synthesis.job import ShardJob
 from dfnas_ray.teachers import Teacher
 from dfnas_ray.workflow.session import Session
-from dfnas_ray.workflow.stage import Record, Stage
+from dfnas_ray.workflow.stage import Record, Seconds, Stage
 
 _BETWEEN = 0.38  # of a range: no whole number where only whole numbers will do
+
+_TRIALS = "trials.json"
+
+Figures: TypeAlias = dict[str, Count | float]
+"""What was measured of a trial, by name."""
 
 
 class TriedSettings(BaseModel):
@@ -46,14 +53,27 @@ class TriedSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
-    number: int
+    number: Count
     state: str
-    parameters: JsonObject
+    parameters: dict[str, Parameter]
     settings: JsonObject
-    values: tuple[float, ...] | None
-    figures: JsonObject
-    seconds: float | None
+    values: tuple[float, ...] | None = Field(min_length=1)
+    figures: Figures
+    seconds: Seconds | None
     error: str | None
+
+
+class TriedTrials(RootModel[tuple[TriedSettings, ...]]):
+    """All trials of a sweep: ``trials.json``."""
+
+
+def read_trials(folder: Location) -> list[TriedSettings]:
+    """Return the trials of a finished sweep's folder.
+
+    Raises:
+        StorageError: the file is missing, of another version, or was altered.
+    """
+    return list((folder / _TRIALS).read_model(TriedTrials).root)
 
 
 class BestSettings(BaseModel):
@@ -61,10 +81,10 @@ class BestSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
-    number: int
+    number: Count
     settings: JsonObject
     values: tuple[float, ...]
-    figures: JsonObject
+    figures: Figures
 
 
 class SweptRecord(Record):
@@ -77,12 +97,21 @@ class SweptRecord(Record):
         data_free: Whether nothing real decided.
     """
 
-    asked: int
-    trials: dict[str, int]
+    asked: Count
+    trials: dict[str, Count]
     objectives: tuple[str, ...]
     best: BestSettings
-    pareto_front: tuple[int, ...]
+    pareto_front: tuple[Count, ...]
     data_free: bool
+
+    @property
+    def headline(self) -> str:
+        """See `Record`."""
+        return f"trial {self.best.number} is the best of {sum(self.trials.values()):,}"
+
+    def detail(self, folder: Location) -> str:
+        """See `Record`."""
+        return formatting.plural(sum(self.trials.values()), "trial")
 
 
 class Sweep(Stage[SweptRecord]):
@@ -118,13 +147,20 @@ class Sweep(Stage[SweptRecord]):
         check_ranges(self.session.teacher, self.experiment, self.config)
 
     def read(self) -> SweptRecord | None:
-        """Return the record, if no more trials are asked for than it has."""
+        """Return the record, if no more trials are asked for than it has, and they are described beside it."""
         record = super().read()
-        if record is not None and record.asked < self.config.num_trials:
-            self.check_fits()
-            self.dir.reopen()
+        if record is None:
             return None
-        return record
+        try:
+            read_trials(self.location)
+        except StorageError as error:
+            self.session.listener.say(f"{self.name}: is described anew. {error}")
+        else:
+            if record.asked >= self.config.num_trials:
+                return record
+        self.check_fits()
+        self.dir.reopen()
+        return None
 
     def work(self) -> SweptRecord:
         """See `Stage`."""
@@ -142,7 +178,7 @@ class Sweep(Stage[SweptRecord]):
             with session.listener.task("Sweeping", total, "image step") as task, executor.show(task) as board:
                 executor.run_sweep(job, record, judge, board)
             trials = [self._describe(trial) for trial in record.trials()]
-        (self.location / "trials.json").write_json([trial.model_dump(mode="json") for trial in trials])
+        (self.location / _TRIALS).write_model(TriedTrials(tuple(trials)))
         return self._write_best(trials)
 
     def _judge(self) -> Judge:

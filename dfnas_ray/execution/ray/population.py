@@ -27,6 +27,7 @@ from dfnas_ray.algorithms.population import (
     seed_of,
     space_of,
 )
+from dfnas_ray.algorithms.proposals import ArchitectureStudy
 from dfnas_ray.algorithms.trials import SearchJob
 from dfnas_ray.errors import DfnasError, StorageError
 from dfnas_ray.execution.base import Shared
@@ -112,7 +113,8 @@ class Experiment:
         over = [candidate for candidate in population.candidates if not config.is_open(candidate)]
         search_alg = param_space = None
         if given is None:
-            search_alg = ArchitectureSearch(population, self.space, job.max_macs, self.seed)
+            study = ArchitectureStudy(population, self.space, job.max_macs, self.seed)
+            search_alg = ArchitectureSearch(study)
             todo = config.candidates - len(over)
         else:
             waiting = [
