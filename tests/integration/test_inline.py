@@ -172,7 +172,7 @@ def test_without_ray_and_without_inline_one_error_says_what_to_do(tiny_yaml, tmp
     assert {path.name for path in (tmp_path / "run").glob("*")} <= {".lock", "teacher"}
 
 
-@pytest.mark.parametrize("arguments", [("submit", "FILE"), ("jobs", "list")])
+@pytest.mark.parametrize("arguments", [("submit", "FILE", "--run-dir", "/shared/run"), ("jobs", "list")])
 def test_what_needs_a_cluster_says_so_where_there_is_no_ray(tiny_yaml, tmp_path, arguments):
     words = [str(tiny_yaml) if word == "FILE" else word for word in arguments]
     done = subprocess.run(
