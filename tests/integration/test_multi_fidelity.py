@@ -32,8 +32,14 @@ SPACE = {"stem_channels": 4, "stage_layers": (2, 2), "stage_channels": (8, 16), 
 SEARCH = {"kind": "multi_fidelity", "candidates": 8, "max_epochs": 4, "reduction_factor": 2, "batch_size": 16}
 
 
+@pytest.fixture(scope="module")
+def board(ray_cluster):
+    """One for all: it is a process."""
+    return ProgressBoard()
+
+
 @pytest.fixture
-def population(ray_cluster, tiny_experiment, tmp_path):
+def population(ray_cluster, board, tiny_experiment, tmp_path):
     """Return a function that measures genotypes as one population of the tiny experiment."""
     config = tiny_experiment(tmp_path)
     with fixed_threads(1):
@@ -74,7 +80,7 @@ def population(ray_cluster, tiny_experiment, tmp_path):
         trial = Trial("trial", algorithm, space, 0)
         built = space.space(teacher.image_shape, teacher.num_classes)
         genotypes = [built.decode(text) for text in texts]
-        measured = measure_population(job, trial, genotypes, shared, images, ProgressBoard())
+        measured = measure_population(job, trial, genotypes, shared, images, board)
         return algorithm, measured, tmp_path / folder / "trial"
 
     measure.training = training

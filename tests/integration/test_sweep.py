@@ -45,10 +45,16 @@ def study(outcome):
 
 
 @pytest.mark.on_ray
-def test_a_sweep_from_first_trial_to_best_settings(values, tmp_path, recorder):
+def test_a_sweep_from_first_trial_to_best_settings(values, address, tmp_path, recorder):
     outcome = run(values, tmp_path)
     folder = outcome.location
     trials = (folder / "trials.json").read_json()
+    if address == "local":
+        inline = run({**values, "cluster": {**values["cluster"], "address": "inline"}}, tmp_path / "inline").location
+        ours, theirs = ([{**trial, "seconds": 0} for trial in each] for each in (
+            (inline / "trials.json").read_json(), trials
+        ))  # fmt: skip
+        assert ours == theirs, "one after the other or two at once: the first trials are drawn before any is over"
     assert [trial["state"] for trial in trials] == ["complete"] * 3
     assert all(-1 <= trial["figures"]["student_proxy"] <= 1 for trial in trials)
     assert len({trial["figures"]["domain_gap"] for trial in trials}) == 3, "settings change the images"
