@@ -45,3 +45,8 @@ class SynthesisError(DfnasError):
 
 class ClusterError(DfnasError):
     """Ray cannot be reached, or lacks the resources that were asked for."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or its type where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,29 +1,30 @@
 """Search algorithms, with no idea of who runs them.
 
 Add one: a module with a `BaseAlgorithmConfig` that has ``kind``, ``batch_size``, ``steps_to_show`` and
-``algorithm(problem) -> SearchAlgorithm``, and one line in the union of `config`.
-``tests/conformance`` picks it up by itself.
+``algorithm(problem) -> SearchAlgorithm``, and its line in `config.ALGORITHMS`, or an entry point in a package of your own.
+``tests/conformance`` picks up the members of `config.ALGORITHMS` by itself.
 """
 
 from dfnas_ray.algorithms.alignment import AlignmentConfig
 from dfnas_ray.algorithms.base import BaseAlgorithmConfig, SearchAlgorithm, SearchProblem, SearchState
-from dfnas_ray.algorithms.config import SearchConfig
-from dfnas_ray.algorithms.darts import DartsConfig
+from dfnas_ray.algorithms.config import ALGORITHMS, SearchConfig
+from dfnas_ray.algorithms.darts import DartsSearchConfig
 from dfnas_ray.algorithms.evolution import Evolution, EvolutionConfig
 from dfnas_ray.algorithms.multi_fidelity import MultiFidelityConfig
-from dfnas_ray.algorithms.proxyless import ProxylessConfig
+from dfnas_ray.algorithms.proxyless import ProxylessSearchConfig
 from dfnas_ray.algorithms.random_search import RandomSearchConfig
 from dfnas_ray.algorithms.spos import SposConfig
 from dfnas_ray.algorithms.zero_cost import ZeroCostConfig
 
 __all__ = [
+    "ALGORITHMS",
     "AlignmentConfig",
     "BaseAlgorithmConfig",
-    "DartsConfig",
+    "DartsSearchConfig",
     "Evolution",
     "EvolutionConfig",
     "MultiFidelityConfig",
-    "ProxylessConfig",
+    "ProxylessSearchConfig",
     "RandomSearchConfig",
     "SearchAlgorithm",
     "SearchConfig",

@@ -10,12 +10,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
 
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import nn
 
+from dfnas_ray.algorithms.features import ExecutionFeatures, FileFeatures, RankingFeatures, StreamingFeatures
+from dfnas_ray.config.member import MemberConfig
+from dfnas_ray.config.registry import describe, is_built_in
+from dfnas_ray.errors import ConfigError
 from dfnas_ray.ops.precision import Precision
 from dfnas_ray.search_spaces.base import Genotype, SearchSpace
 from dfnas_ray.training.batches import SyntheticBatches
@@ -37,7 +40,7 @@ SCORE = "score"
 """The only figure of algorithms that measure a single one; higher is better."""
 
 
-def _leave(parameters: Iterable[nn.Parameter]) -> None:
+def _keep_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Average over one process: nothing to do."""
 
 
@@ -64,7 +67,7 @@ class SearchProblem:
     max_macs: int | None
     seed: int
     precision: Precision = "float32"
-    average_gradients: Callable[[Iterable[nn.Parameter]], None] = _leave
+    average_gradients: Callable[[Iterable[nn.Parameter]], None] = _keep_gradients
 
 
 class Scorer(Protocol):
@@ -82,52 +85,34 @@ class Scorer(Protocol):
         ...
 
 
-class BaseAlgorithmConfig(BaseModel):
-    """What the settings of all algorithms have in common, beside ``kind`` and ``batch_size``."""
+class BaseAlgorithmConfig(ExecutionFeatures, StreamingFeatures, FileFeatures, RankingFeatures, MemberConfig):
+    """What the settings of all algorithms have in common.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    Attributes:
+        kind: The name under which experiment files know the algorithm; each one defines its own, as a field.
+        batch_size: Images per step; each one defines it as a field.
+    """
+
+    if TYPE_CHECKING:
+        kind: str
+        batch_size: int
 
     unsuitable_spaces: ClassVar[dict[str, str]] = {}
     """Kinds of spaces that it cannot search, each with the reason."""
 
-    trains_by_epochs: ClassVar[bool] = False
-    """Whether it learns from the images epoch by epoch before candidates are compared."""
-
-    cannot_rank: ClassVar[str] = ""
-    """Why it cannot put given architectures in order; empty if it can."""
-
-    measures_population: ClassVar[bool] = False
-    """Whether candidates compete while they are measured, so that what is measured of one depends on the others."""
-
-    search_settings: ClassVar[frozenset[str]] = frozenset()
-    """Settings of how candidates are found and judged: what is measured of one does not depend on them."""
-
     @property
     def label(self) -> str:
         """What results call it; variants of one kind may tell themselves apart here."""
-        kind: str = type(self).model_fields["kind"].default
-        return kind
+        return self.kind
 
     @property
-    def needs_images(self) -> bool:
-        """Whether what it measures depends on the images."""
-        return True
+    @abstractmethod
+    def steps_to_show(self) -> int:
+        """How long a progress bar is: epochs, rounds, generations."""
 
-    @property
-    def files(self) -> tuple[str, ...]:
-        """Files that it reads: what a search finds depends on what they hold."""
-        return ()
-
-    def check_files(self, space: SearchSpace) -> None:
-        """Make sure that its files can be read and are for this space.
-
-        Raises:
-            ConfigError: they are not.
-        """
-
-    def measuring_settings(self) -> dict[str, Any]:
-        """Return those settings on which what it measures of a candidate depends."""
-        return self.model_dump(mode="json", exclude=set(self.search_settings))
+    @abstractmethod
+    def algorithm(self, problem: SearchProblem) -> SearchAlgorithm:
+        """Return the algorithm, ready to run."""
 
 
 class SearchAlgorithm(ABC):
@@ -192,6 +177,22 @@ class SearchAlgorithm(ABC):
     @abstractmethod
     def load_state_dict(self, state: StateDict) -> None:
         """Go on exactly where ``state_dict`` was called."""
+
+
+def make_algorithm(config: BaseAlgorithmConfig, problem: SearchProblem) -> SearchAlgorithm:
+    """Return the algorithm of these settings, ready to run.
+
+    Raises:
+        ConfigError: it is of another package, and does not keep the contract; names package, member and rule.
+    """
+    algorithm: object = config.algorithm(problem)
+    if isinstance(algorithm, SearchAlgorithm):
+        return algorithm
+    assert not is_built_in(type(config))
+    raise ConfigError(
+        f"The algorithm {describe(type(config))} breaks its contract: algorithm() must return a SearchAlgorithm, not a "
+        f"{type(algorithm).__name__}."
+    )
 
 
 @dataclass

@@ -3,38 +3,35 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from types import GenericAlias
-from typing import Annotated, Any, Literal, NamedTuple, Self, get_args
+from collections.abc import Sequence
+from typing import Annotated, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from dfnas_ray.algorithms.alignment import AlignmentConfig
-from dfnas_ray.algorithms.darts import DartsConfig
-from dfnas_ray.algorithms.multi_fidelity import MultiFidelityConfig
-from dfnas_ray.algorithms.proxyless import ProxylessConfig
-from dfnas_ray.algorithms.random_search import RandomSearchConfig
+from dfnas_ray.algorithms.base import BaseAlgorithmConfig
 from dfnas_ray.algorithms.spos import SposConfig
-from dfnas_ray.algorithms.zero_cost import ZeroCostConfig
+from dfnas_ray.config.member import OneOrSeveral
+from dfnas_ray.config.registry import Family
 from dfnas_ray.ops.precision import Precision
-from dfnas_ray.search_spaces import SPACE_CONFIGS, NASBenchMacroConfig, SearchSpaceConfig
+from dfnas_ray.search_spaces import SPACES, NASBenchMacroConfig, SearchSpaceConfig, SpaceConfig
 from dfnas_ray.training.config import DistillationConfig, OptimizerConfig
 
-AlgorithmConfig = Annotated[
-    AlignmentConfig
-    | DartsConfig
-    | MultiFidelityConfig
-    | ProxylessConfig
-    | RandomSearchConfig
-    | SposConfig
-    | ZeroCostConfig,
-    Field(discriminator="kind"),
-]
+ALGORITHMS: Family[BaseAlgorithmConfig] = Family(
+    "search algorithm",
+    BaseAlgorithmConfig,  # type: ignore[type-abstract]
+    {
+        "alignment": "dfnas_ray.algorithms.alignment:AlignmentConfig",
+        "darts": "dfnas_ray.algorithms.darts:DartsSearchConfig",
+        "multi_fidelity": "dfnas_ray.algorithms.multi_fidelity:MultiFidelityConfig",
+        "proxyless": "dfnas_ray.algorithms.proxyless:ProxylessSearchConfig",
+        "random_search": "dfnas_ray.algorithms.random_search:RandomSearchConfig",
+        "spos": "dfnas_ray.algorithms.spos:SposConfig",
+        "zero_cost": "dfnas_ray.algorithms.zero_cost.search:ZeroCostConfig",
+    },
+)
+"""Every search algorithm by its kind."""
 
-ALGORITHM_CONFIGS: dict[str, Any] = {
-    member.model_fields["kind"].default: member for member in get_args(get_args(AlgorithmConfig)[0])
-}
-"""Every algorithm's settings by its kind."""
+AlgorithmConfig = Annotated[BaseAlgorithmConfig, ALGORITHMS]
 
 
 def _parse_limit(value: object) -> object:
@@ -45,30 +42,12 @@ def _parse_limit(value: object) -> object:
     return value
 
 
-def _members(value: object) -> object:
-    """Return a list; a name alone stands for that kind with its defaults."""
-    members = value if isinstance(value, list | tuple) else (value,)
-    return tuple({"kind": member} if isinstance(member, str) else member for member in members)
-
-
-def _one_or_list(values: tuple[BaseModel, ...]) -> Any:
-    dumped = [value.model_dump(mode="json") for value in values]
-    return dumped[0] if len(dumped) == 1 else dumped
-
-
 def distinct(labels: Sequence[str]) -> list[str]:
     """Number the labels that occur more than once: a, b, a become a-1, b, a-2."""
     return [
         f"{label}-{labels[: n + 1].count(label)}" if labels.count(label) > 1 else label
         for n, label in enumerate(labels)
     ]
-
-
-def _few(member: Any, configs: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Let a field take one member or a list of them, each as a mapping or by its name alone."""
-    one: Any = member | Literal[*configs]
-    several: Any = GenericAlias(list, (one,))
-    return BeforeValidator(_members, json_schema_input_type=one | several), PlainSerializer(_one_or_list)
 
 
 class Trial(NamedTuple):
@@ -100,10 +79,10 @@ class SearchConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    space: Annotated[tuple[SearchSpaceConfig, ...], *_few(SearchSpaceConfig, SPACE_CONFIGS)] = Field(
+    space: Annotated[tuple[SearchSpaceConfig, ...], OneOrSeveral(SPACES)] = Field(
         (NASBenchMacroConfig(),), description="One search space, or a list of them."
     )
-    algorithm: Annotated[tuple[AlgorithmConfig, ...], *_few(AlgorithmConfig, ALGORITHM_CONFIGS)] = Field(
+    algorithm: Annotated[tuple[AlgorithmConfig, ...], OneOrSeveral(ALGORITHMS)] = Field(
         (SposConfig(),), description="One algorithm, or a list of them."
     )
     combine: Literal["grid", "pairs"] = Field(
@@ -154,7 +133,7 @@ class SearchConfig(BaseModel):
         return self
 
     @property
-    def pairs(self) -> list[tuple[Any, Any]]:
+    def pairs(self) -> list[tuple[BaseAlgorithmConfig, SpaceConfig]]:
         """All (algorithm, space) to be run."""
         if self.combine == "pairs":
             return list(zip(self.algorithm, self.space, strict=True))

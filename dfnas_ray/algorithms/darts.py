@@ -55,7 +55,7 @@ class CollapseConfig(BaseModel):
     )
 
 
-class DartsConfig(BaseAlgorithmConfig):
+class DartsSearchConfig(BaseAlgorithmConfig):
     """Differentiable search; the defaults are the paper's."""
 
     kind: Literal["darts"] = "darts"
@@ -84,12 +84,12 @@ class DartsConfig(BaseAlgorithmConfig):
         """Epochs: how long a progress bar is."""
         return self.epochs
 
-    def algorithm(self, problem: SearchProblem) -> Darts:
+    def algorithm(self, problem: SearchProblem) -> DartsSearch:
         """Return the algorithm, ready to run."""
-        return Darts(self, problem)
+        return DartsSearch(self, problem)
 
 
-class Darts(SearchAlgorithm):
+class DartsSearch(SearchAlgorithm):
     """Weights learn from one part of the training images, alphas from the other, in turns.
 
     Attributes:
@@ -97,7 +97,7 @@ class Darts(SearchAlgorithm):
         architecture: The alphas.
     """
 
-    def __init__(self, config: DartsConfig, problem: SearchProblem):
+    def __init__(self, config: DartsSearchConfig, problem: SearchProblem):
         problem.space.check_limit(problem.max_macs)
         self.config, self.space, self.problem = config, problem.space, problem
         self.temperature = problem.distillation.temperature

@@ -59,7 +59,7 @@ class LatencyTermConfig(BaseModel):
 CostTermConfig = Annotated[MacsTermConfig | LatencyTermConfig, Field(discriminator="kind")]
 
 
-class ProxylessConfig(BaseAlgorithmConfig):
+class ProxylessSearchConfig(BaseAlgorithmConfig):
     """Search over sampled paths."""
 
     kind: Literal["proxyless"] = "proxyless"
@@ -100,15 +100,15 @@ class ProxylessConfig(BaseAlgorithmConfig):
         for file in self.files:
             read_latency_table(file, space)
 
-    def algorithm(self, problem: SearchProblem) -> Proxyless:
+    def algorithm(self, problem: SearchProblem) -> ProxylessSearch:
         """Return the algorithm, ready to run."""
-        return Proxyless(self, problem)
+        return ProxylessSearch(self, problem)
 
 
-class Proxyless(SearchAlgorithm):
+class ProxylessSearch(SearchAlgorithm):
     """Weights learn along one path sampled by the alphas, alphas from two paths or from rewards."""
 
-    def __init__(self, config: ProxylessConfig, problem: SearchProblem):
+    def __init__(self, config: ProxylessSearchConfig, problem: SearchProblem):
         problem.space.check_limit(problem.max_macs)
         self.config, self.space, self.problem = config, problem.space, problem
         self.temperature, device = problem.distillation.temperature, problem.train.device

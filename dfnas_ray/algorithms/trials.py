@@ -25,6 +25,7 @@ from dfnas_ray.algorithms.base import (
     Scorer,
     SearchProblem,
     SearchState,
+    make_algorithm,
 )
 from dfnas_ray.algorithms.config import SearchConfig, Trial
 from dfnas_ray.config.cluster import SearchResources
@@ -220,7 +221,7 @@ def begin_trial(
 ) -> tuple[SearchState, SplitBatches]:
     """Return a search at its beginning, with the batches that it learns from."""
     problem, batches = _problem(job, trial, teacher, source, growing, device)
-    return SearchState(trial.algorithm.algorithm(problem)), batches
+    return SearchState(make_algorithm(trial.algorithm, problem)), batches
 
 
 def _problem(

@@ -12,10 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from dfnas_ray.cli.console import Terminal, out
-from dfnas_ray.errors import ConfigError, GenotypeError
+from dfnas_ray.errors import ConfigError, GenotypeError, first_line
 
 if TYPE_CHECKING:
-    from dfnas_ray.search_spaces import Genotype, SearchSpace
+    from dfnas_ray.config.registry import Member
+    from dfnas_ray.search_spaces import Genotype, SearchSpace, SpaceConfig
 
 _TRUSTED_FACTOR = 2.0  # between a table and whole networks; on a quiet machine they are within 1.3
 
@@ -46,20 +47,27 @@ Experiment = Annotated[
 @app.command("list")
 def list_spaces() -> None:
     """Show every search space: its size, its notation, and the algorithms that can search it."""
-    from dfnas_ray.algorithms.config import ALGORITHM_CONFIGS
-    from dfnas_ray.search_spaces import SPACE_CONFIGS
+    from dfnas_ray.algorithms.config import ALGORITHMS
+    from dfnas_ray.search_spaces import SPACES, build_space
 
+    spaces, unusable = SPACES.listing()
+    algorithms, more_unusable = ALGORITHMS.listing()
+    problems = [*unusable, *more_unusable]
     table = Table(box=None, pad_edge=False)
     for heading in ("space", "images", "decisions", "size", "MACs", "algorithms"):
         table.add_column(heading, justify="right" if heading in ("decisions", "size") else "left")
-    for kind, config in SPACE_CONFIGS.items():
-        defaults = config()
-        shape, classes = defaults.native_input
-        space = defaults.space(shape, classes)
-        largest = space.derive(space.cost_table.macs)
-        unsuitable = [name for name, algorithm in ALGORITHM_CONFIGS.items() if kind in algorithm.unsuitable_spaces]
+    for member in spaces:
+        try:
+            defaults = member.code()
+            shape, classes = defaults.native_input
+            space = build_space(defaults, shape, classes)
+            largest = space.derive(space.cost_table.macs)
+        except Exception as error:  # code of another package may raise anything
+            problems.append(f"{member.kind} ({member.package}) cannot be shown: {first_line(error)}")
+            continue
+        unsuitable = [one.kind for one in algorithms if member.kind in one.code.unsuitable_spaces]
         table.add_row(
-            kind,
+            _with_package(member),
             "x".join(map(str, shape)),
             str(len(space.num_choices)),
             _power(math.prod(space.num_choices)),
@@ -67,9 +75,11 @@ def list_spaces() -> None:
             f"all but {', '.join(unsuitable)}" if unsuitable else "all",
         )
     out.print(table)
-    algorithms = ", ".join(ALGORITHM_CONFIGS)
-    out.print(f"\n[dim]Size: number of architectures. Algorithms: {algorithms}.[/dim]")
+    names = ", ".join(map(_with_package, algorithms))
+    out.print(f"\n[dim]Size: number of architectures. Algorithms: {names}.[/dim]")
     out.print("[dim]Images: what the defaults are for; --image, --classes and --set show other sizes.[/dim]")
+    for problem in dict.fromkeys(problems):
+        Terminal().say(f"Left out: {problem}")
 
 
 @app.command()
@@ -113,8 +123,8 @@ def show(
         n for n in {e.operation: None for g in cells.values() for e in g if e.operation} if n not in operations
     ]
     pictures = [(name, draw_cell(name, edges, operations)) for name, edges in cells.items()]
-    whole = f"{kind}: {cost.params:,} parameters, {cost.macs:,} MACs"
-    target = file or Path(f"{kind}.svg")
+    whole = f"{space.kind}: {cost.params:,} parameters, {cost.macs:,} MACs"
+    target = file or Path(f"{space.kind}.svg")
     _write(target, stack([*pictures, (whole, draw_architecture(layers, operations))]))
     out.print(Text(f"Picture: {target}"), soft_wrap=True)
 
@@ -204,35 +214,36 @@ def latency(
 def _space(
     kind: str, image: str | None, classes: int | None, settings: list[str] | None, experiment: Path | None
 ) -> SearchSpace:
-    import difflib
-
     from dfnas_ray.config.experiment import make_space_config
-    from dfnas_ray.search_spaces import SPACE_CONFIGS
+    from dfnas_ray.search_spaces import SPACES, build_space
 
-    if kind not in SPACE_CONFIGS:
-        nearest = difflib.get_close_matches(kind, SPACE_CONFIGS, n=1)
-        hint = f"Did you mean {nearest[0]}?" if nearest else f"Known are {', '.join(SPACE_CONFIGS)}."
-        raise ConfigError(f"{kind!r} is not a search space. {hint}")
+    code = SPACES.find(kind)
     base: dict[str, Any] = {"kind": kind}
     shape_and_classes = None
     if experiment is not None:
-        base, shape_and_classes = _from_experiment(kind, experiment)
+        base, shape_and_classes = _from_experiment(kind, code, experiment)
     config = make_space_config(base, settings or [])
     shape, num_classes = shape_and_classes or config.native_input
-    return config.space(_parse_shape(image) if image else shape, classes or num_classes)
+    return build_space(config, _parse_shape(image) if image else shape, classes or num_classes)
 
 
-def _from_experiment(kind: str, file: Path) -> tuple[dict[str, Any], tuple[tuple[int, int, int], int]]:
+def _from_experiment(
+    kind: str, code: type[SpaceConfig], file: Path
+) -> tuple[dict[str, Any], tuple[tuple[int, int, int], int]]:
     from dfnas_ray.config.experiment import load_experiment
     from dfnas_ray.workflow.session import Session
 
     config = load_experiment(file)
-    found = [space for space in config.search.space if space.kind == kind]
+    found = [space for space in config.search.space if type(space) is code]
     if not found:
         kinds = ", ".join(space.kind for space in config.search.space)
         raise ConfigError(f"{file} does not search {kind}, but {kinds}.")
     teacher = Session(config, Terminal()).teacher
     return found[0].model_dump(mode="json"), (teacher.image_shape, teacher.num_classes)
+
+
+def _with_package(member: Member) -> str:
+    return member.kind if member.package is None else f"{member.kind} ({member.package})"
 
 
 def _parse_shape(text: str) -> tuple[int, int, int]:

@@ -69,7 +69,7 @@ def best_trials(trials: Sequence[Mapping[str, Any]], summary: Mapping[str, Any])
     finished = {trial["number"]: trial for trial in trials if trial["values"] is not None}
     if len(summary["objectives"]) > 1:
         return [finished[number] for number in summary["pareto_front"]][:_ROWS_OF_FRONT]
-    sign = -1 if OBJECTIVES[summary["objectives"][0]].direction == "maximize" else 1
+    sign = -1 if OBJECTIVES.find(summary["objectives"][0]).direction == "maximize" else 1
     return sorted(finished.values(), key=lambda trial: (sign * trial["values"][0], trial["number"]))[:_ROWS]
 
 

@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
+from dfnas_ray.config.registry import SettingValues, expand
 from dfnas_ray.errors import ConfigError
 
 
-def set_dotted(values: Mapping[str, Any], path: str, value: Any, where: str) -> dict[str, Any]:
+def set_dotted(values: Mapping[str, Any], path: str, value: Any, where: str) -> SettingValues:
     """Return a copy of ``values`` with the setting at ``path``, such as search.space.kind, replaced or added.
 
     Args:
@@ -19,7 +20,7 @@ def set_dotted(values: Mapping[str, Any], path: str, value: Any, where: str) -> 
     Raises:
         ConfigError: the path takes a number into something that is no list, or beyond a list's end.
     """
-    changed: dict[str, Any] = _set(dict(values), path.split("."), value, where)
+    changed: SettingValues = _set(dict(values), path.split("."), value, where)
     return changed
 
 
@@ -41,7 +42,7 @@ class Setting(NamedTuple):
 
 def list_settings(model: BaseModel, prefix: str = "") -> Iterator[Setting]:
     """Yield every setting of a model and of the models in it."""
-    for name in type(model).model_fields:
+    for name in (*type(model).model_fields, *(model.model_extra or {})):
         value = getattr(model, name)
         for each in value if isinstance(value, list | tuple) else (value,):
             if isinstance(each, BaseModel):
@@ -60,11 +61,8 @@ def _set(container: Any, keys: list[str], value: Any, where: str) -> Any:
         return copy
     if key.isdigit():
         raise ConfigError(f"{where}: the file has no list of which {key} could be an index. Give the whole list.")
-    if isinstance(container, str) and container and ":" in container:  # the short form of a teacher, kind:name
-        kind, _, name = container.partition(":")
-        container = {"kind": kind, "name": name}
-    elif isinstance(container, str):
-        container = {"kind": container}
+    if isinstance(container, str):  # a member by its kind, or in its family's short form
+        container = expand(container)
     copy = dict(container) if isinstance(container, dict) else {}
     copy[key] = _set(copy.get(key), rest, value, where) if rest else value
     return copy

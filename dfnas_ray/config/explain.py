@@ -9,6 +9,8 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from dfnas_ray.config.registry import KIND_MISSING, MEMBER_UNKNOWN, NAME_UNKNOWN, Family, family_of
+
 _NO_MAPPING = ("model_type", "model_attributes_type", "dict_type")
 _NO_LIST = ("tuple_type", "list_type")
 
@@ -34,10 +36,7 @@ def _sentence(problem: Any, values: Any, root: type[BaseModel]) -> str:
     path = ".".join(names) or "The experiment"
     kind, value = problem["type"], problem["input"]
     if kind == "extra_forbidden":
-        known = list(model.model_fields) if model else []
-        nearest = difflib.get_close_matches(names[-1], known, n=1, cutoff=0.5)
-        hint = f"Did you mean {nearest[0]}?" if nearest else f"Known here: {', '.join(known)}."
-        return f"{path} is not a setting. {hint}"
+        return _no_setting(path, names[-1], list(model.model_fields) if model else [])
     if kind == "missing" and isinstance(problem["loc"][-1], int):  # of a list; the input is the list
         return f"{'.'.join(names[:-1])} ({_short(value)}) must have more values: number {problem['loc'][-1] + 1} is missing."
     if kind == "missing":
@@ -45,9 +44,12 @@ def _sentence(problem: Any, values: Any, root: type[BaseModel]) -> str:
     if kind == "union_tag_invalid":
         return f"{path}.kind ({problem['ctx']['tag']!r}) must be one of {problem['ctx']['expected_tags']}."
     if kind == "union_tag_not_found":
-        return f"{path}.kind is missing. It must be one of {', '.join(map(repr, _kinds(problem['loc'], root)))}."
+        kinds = [repr(_tag(member)) for member in map(_strip, get_args(annotation)) if _is_model(member)]
+        return f"{path}.kind is missing. It must be one of {', '.join(kinds)}."
+    if kind in (MEMBER_UNKNOWN, NAME_UNKNOWN, KIND_MISSING):
+        return _about_kind(problem, names, path, model)
     if kind in _NO_MAPPING:
-        fields = f" of settings: {', '.join(annotation.model_fields)}" if _is_model(annotation) else ""
+        fields = f" of settings: {', '.join(annotation.model_fields)}" if _has_fields(annotation) else ""
         return f"{path} ({_short(value)}) must be a mapping{fields}."
     if kind in _NO_LIST:
         return f"{path} ({_short(value)}) must be a list, such as [{value}]."
@@ -61,10 +63,31 @@ def _sentence(problem: Any, values: Any, root: type[BaseModel]) -> str:
         return f"{path} ({_short(value)}) must have {bound}."
     message = problem["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ").rstrip(".")
     if kind == "value_error" and isinstance(value, Mapping | BaseModel):
-        return f"{path}: {message}." if names else f"{message}."
+        whole = message if message.endswith("?") else f"{message}."
+        return f"{path}: {whole}" if names else whole
     if message.startswith("Input should be "):
         return f"{path} ({_short(value)}) must be {message.removeprefix('Input should be ').split(', unable to')[0]}."
     return f"{path} ({_short(value)}): {message[0].lower()}{message[1:]}."
+
+
+def _about_kind(problem: Any, names: list[str], path: str, owner: type[BaseModel] | None) -> str:
+    """Return the sentence about a member of a family that there is not, or of which the kind is not given."""
+    context = problem["ctx"]
+    if problem["type"] == KIND_MISSING:
+        return f"{path}.kind is missing. It must be one of {context['kinds']}."
+    if problem["type"] == NAME_UNKNOWN:
+        return f"{path} ({context['kind']}) must be {context['kinds']}.{context['hint']}"
+    family = _family_of_extras(owner)
+    if family is not None and context["kind"] == repr(names[-1]):  # a misspelled setting, or a member that there is not
+        known = [*owner.model_fields, *(member.kind for member in family.members())] if owner else []
+        return _no_setting(path, names[-1], list(dict.fromkeys(known)))
+    return f"{path}.kind ({context['kind']}) must be one of {context['kinds']}.{context['hint']}"
+
+
+def _no_setting(path: str, name: str, known: list[str]) -> str:
+    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"Did you mean {nearest[0]}?" if nearest else f"Known here: {', '.join(known)}."
+    return f"{path} is not a setting. {hint}"
 
 
 def _short(value: Any) -> str:
@@ -77,7 +100,8 @@ def _walk(
 ) -> tuple[list[str], type[BaseModel] | None, Any]:
     """Return the names in a pydantic location, the model that the last one belongs to, and what it should be.
 
-    Left out are the tags of unions, and the number of a member that was given alone where a list may be given.
+    A member of a family is of the class that the given values name. Left out are the tags of unions, and the number of a
+    member that was given alone where a list may be given.
     """
     names: list[str] = []
     annotation: Any = root
@@ -92,13 +116,18 @@ def _walk(
         if members:
             models = [m for m in map(_strip, members) if _is_model(m)]
             annotation = models[0] if models else annotation
+        if (family := family_of(annotation)) is not None:
+            annotation = family.class_of(values)
         if not isinstance(part, int) or isinstance(values, list | tuple):
             names.append(str(part))
             values = _item(values, part)
         if _is_model(annotation):
             owner = annotation
             field: FieldInfo | None = annotation.model_fields.get(str(part))
-            annotation = field.annotation if field else None
+            extras = _family_of_extras(annotation) if field is None else None
+            annotation = field.annotation if field else extras.base if extras else None
+            if extras is not None and isinstance(values, Mapping):
+                values = {"kind": part, **values}
         elif get_args(annotation):
             annotation = get_args(annotation)[1 if get_origin(annotation) is dict else 0]
     return names, owner, _member(annotation)
@@ -111,22 +140,10 @@ def _member(annotation: Any) -> Any:
     return _strip(members[0]) if len(members) == 1 else annotation
 
 
-def _kinds(location: tuple[int | str, ...], root: type[BaseModel]) -> list[str]:
-    """Return the kinds of the union that a location ends at."""
-    annotation: Any = root
-    for part in location:
-        annotation = _strip(annotation)
-        members = [m for m in map(_strip, get_args(annotation)) if get_origin(annotation) in _UNIONS and _is_model(m)]
-        tagged = [member for member in members if _tag(member) == part]
-        if tagged:
-            annotation = tagged[0]
-        elif _is_model(annotation):
-            annotation = annotation.model_fields[str(part)].annotation
-        elif members:
-            annotation = members[0].model_fields[str(part)].annotation
-        else:
-            annotation = get_args(annotation)[0]
-    return [_tag(member) for member in map(_strip, get_args(_strip(annotation))) if _is_model(member)]
+def _family_of_extras(model: type[BaseModel] | None) -> Family[Any] | None:
+    """Return the family whose members a model takes under any name, beside its own fields."""
+    extras = getattr(model, "extra_members", None)
+    return extras if isinstance(extras, Family) else None
 
 
 def _item(values: Any, part: int | str) -> Any:
@@ -146,6 +163,11 @@ def _strip(annotation: Any) -> Any:
 
 def _is_model(annotation: Any) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def _has_fields(annotation: Any) -> bool:
+    """Return whether an annotation is a model of its own, not one of which each member has others."""
+    return _is_model(annotation) and family_of(annotation) is None
 
 
 def _tag(model: type[BaseModel]) -> Any:

@@ -1,24 +1,36 @@
 """Labelled real images, for evaluation and comparison. Synthesis, search and retraining never import from here.
 
-A dataset's settings have ``open(setting)``; the argument is what errors call it.
+Add one: a module with a config that has ``kind`` and ``open(setting) -> ImageDataset``, and its line in `DATASETS`, or an
+entry point in a package of your own. ``setting`` is what errors call the dataset.
 """
 
 from typing import Annotated
 
-from pydantic import Field
-
-from dfnas_ray.datasets.base import ImageDataset
+from dfnas_ray.config.registry import Family
+from dfnas_ray.datasets.base import DatasetSourceConfig, ImageDataset
 from dfnas_ray.datasets.digits import DigitsConfig
 from dfnas_ray.datasets.image_folder import ImageFolderConfig
 from dfnas_ray.datasets.parquet import ParquetConfig
 from dfnas_ray.datasets.torchvision_datasets import TorchvisionDatasetConfig
 
-DatasetConfig = Annotated[
-    DigitsConfig | ImageFolderConfig | ParquetConfig | TorchvisionDatasetConfig, Field(discriminator="kind")
-]
+DATASETS: Family[DatasetSourceConfig] = Family(
+    "dataset",
+    DatasetSourceConfig,  # type: ignore[type-abstract]
+    {
+        "digits": "dfnas_ray.datasets.digits:DigitsConfig",
+        "image_folder": "dfnas_ray.datasets.image_folder:ImageFolderConfig",
+        "parquet": "dfnas_ray.datasets.parquet:ParquetConfig",
+        "torchvision": "dfnas_ray.datasets.torchvision_datasets:TorchvisionDatasetConfig",
+    },
+)
+"""Every sort of dataset by its kind."""
+
+DatasetConfig = Annotated[DatasetSourceConfig, DATASETS]
 
 __all__ = [
+    "DATASETS",
     "DatasetConfig",
+    "DatasetSourceConfig",
     "DigitsConfig",
     "ImageDataset",
     "ImageFolderConfig",

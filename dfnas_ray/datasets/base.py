@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from dfnas_ray.config.member import MemberConfig
 from dfnas_ray.errors import DatasetError, DfnasError
 from dfnas_ray.storage.pictures import PictureError, check_pixels
 
@@ -33,6 +35,28 @@ class ImageDataset(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]: ...
+
+
+class DatasetSourceConfig(MemberConfig):
+    """What the settings of all datasets have in common.
+
+    Attributes:
+        kind: The name under which experiment files know the sort of dataset; each one defines its own, as a field.
+    """
+
+    if TYPE_CHECKING:
+        kind: str
+
+    @abstractmethod
+    def open(self, setting: str = EVALUATION) -> ImageDataset:
+        """Find the files; images are read when they are asked for.
+
+        Args:
+            setting: What errors call the dataset.
+
+        Raises:
+            DatasetError: it is missing or cannot be used.
+        """
 
 
 def to_uint8(image: Image.Image, image_shape: tuple[int, int, int], where: str) -> Tensor:

@@ -13,10 +13,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from dfnas_ray.datasets.base import EVALUATION, ImageDataset
+from dfnas_ray.datasets.base import EVALUATION, DatasetSourceConfig, ImageDataset
 
 IMAGE_SHAPE = (1, 16, 16)
 NUM_CLASSES = 10
@@ -65,10 +64,8 @@ class _Digits:
         return Image.fromarray(self.data.images[index, 0].numpy()), int(self.data.labels[index])
 
 
-class DigitsConfig(BaseModel):
+class DigitsConfig(DatasetSourceConfig):
     """The test split of scikit-learn's handwritten digits; it needs no file."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["digits"] = "digits"
 

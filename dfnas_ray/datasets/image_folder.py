@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Literal
 
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from dfnas_ray.datasets.base import EVALUATION, ImageDataset
+from dfnas_ray.datasets.base import EVALUATION, DatasetSourceConfig, ImageDataset
 from dfnas_ray.errors import DatasetError, printable
 from dfnas_ray.storage.pictures import PictureError, decode_picture
 from dfnas_ray.storage.run_dir import fingerprint
@@ -85,10 +85,8 @@ def _raise(error: OSError) -> None:
     raise error
 
 
-class ImageFolderConfig(BaseModel):
+class ImageFolderConfig(DatasetSourceConfig):
     """Images in PATH/CLASS/*.png|jpg|...; classes are numbered in alphabetical order, as torchvision does."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["image_folder"]
     path: Path = Field(description="The folder that holds one sub-folder per class.")

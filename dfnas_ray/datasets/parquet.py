@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from dfnas_ray.datasets.base import EVALUATION, ImageDataset
+from dfnas_ray.datasets.base import EVALUATION, DatasetSourceConfig, ImageDataset
 from dfnas_ray.errors import DatasetError, printable
 from dfnas_ray.storage.pictures import PictureError, decode_picture
 from dfnas_ray.storage.run_dir import fingerprint
@@ -91,10 +91,8 @@ class _Parquet:
             raise PictureError(f"{self._place(index)}: {error}") from error
 
 
-class ParquetConfig(BaseModel):
+class ParquetConfig(DatasetSourceConfig):
     """A Parquet file or a folder of them, as Hugging Face datasets publish images."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["parquet"]
     path: str = Field(description="File or folder, local or s3://, gs://; columns image{bytes, path} and label.")

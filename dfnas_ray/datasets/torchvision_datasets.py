@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from dfnas_ray.datasets.base import EVALUATION, ImageDataset
+from dfnas_ray.datasets.base import EVALUATION, DatasetSourceConfig, ImageDataset
 from dfnas_ray.errors import DatasetError
 from dfnas_ray.storage.pictures import chosen_formats_only
 
@@ -33,10 +33,8 @@ class _Torchvision:
         return image, int(label)
 
 
-class TorchvisionDatasetConfig(BaseModel):
+class TorchvisionDatasetConfig(DatasetSourceConfig):
     """A dataset of ``torchvision.datasets``, e.g. ``{kind: torchvision, name: CIFAR10, arguments: {train: false}}``."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["torchvision"]
     name: str = Field(description="Class name in torchvision.datasets, e.g. CIFAR10, ImageNet, Flowers102.")

@@ -78,13 +78,12 @@ def _shapes_within(canvas: tuple[int, int, int], synthesis: dict[str, Any]) -> l
 
 
 def _make_space(config: Any, image_shape: tuple[int, int, int], num_classes: int) -> SearchSpace | None:
-    from pydantic import ValidationError
-
+    from dfnas_ray.errors import ConfigError
     from dfnas_ray.search_spaces import make_space
 
     try:
         return make_space(config, image_shape, num_classes)
-    except ValidationError:
+    except ConfigError:
         logger.warning("The search space of this run is unknown to this version: its architecture is not drawn.")
         return None
 

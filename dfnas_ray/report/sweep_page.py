@@ -51,7 +51,7 @@ def render_sweep(folder: Location, name: str) -> str:
         config=config,
         summary=summary,
         paths={path: path.removeprefix(PREFIX) for path in config.settings},
-        objectives=[(objective, OBJECTIVES[objective]) for objective in config.objectives],
+        objectives=[(objective, OBJECTIVES.find(objective)) for objective in config.objectives],
         trials=finished,
         others=[trial for trial in trials if trial["values"] is None],
         figures=sweep_figures(study_from(trials, config), config),

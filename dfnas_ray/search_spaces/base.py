@@ -6,12 +6,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from dfnas_ray.config.member import MemberConfig
 from dfnas_ray.errors import ConfigError, GenotypeError
 from dfnas_ray.ops.cost import Cost, trace_cost
 from dfnas_ray.ops.mixed import Choice
@@ -23,10 +23,15 @@ _MAX_DRAWS = 10_000
 _BISECTIONS = 60
 
 
-class SpaceConfig(BaseModel):
-    """What the settings of all search spaces have in common, beside ``kind``."""
+class SpaceConfig(MemberConfig):
+    """What the settings of all search spaces have in common.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    Attributes:
+        kind: The name under which experiment files know the space; each space defines its own, as a field.
+    """
+
+    if TYPE_CHECKING:
+        kind: str
 
     has_auxiliary_classifier: ClassVar[bool] = False  # see `SearchSpace.build_with_auxiliary`
     has_drop_path: ClassVar[bool] = False  # its networks hold `torchvision.ops.StochasticDepth`

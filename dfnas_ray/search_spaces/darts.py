@@ -37,7 +37,7 @@ CELLS = ("normal", "reduce")
 _STEM_MULTIPLIER = 3
 
 
-class DartsConfig(SpaceConfig):
+class DartsSpaceConfig(SpaceConfig):
     """Cells of DARTS; the defaults are the paper's for CIFAR-10. For ImageNet: form imagenet, channels 48, layers 14."""
 
     kind: Literal["darts"] = "darts"
@@ -52,12 +52,12 @@ class DartsConfig(SpaceConfig):
     has_auxiliary_classifier: ClassVar[bool] = True
     has_drop_path: ClassVar[bool] = True
 
-    def space(self, image_shape: tuple[int, int, int], num_classes: int) -> Darts:
+    def space(self, image_shape: tuple[int, int, int], num_classes: int) -> DartsSpace:
         """Return the space for one input shape and number of classes."""
-        return Darts(self, image_shape, num_classes)
+        return DartsSpace(self, image_shape, num_classes)
 
 
-class Darts(SearchSpace):
+class DartsSpace(SearchSpace):
     """Genotypes ``Genotype(normal=[('sep_conv_3x3', 0), ...], normal_concat=range(2, 6), reduce=..., reduce_concat=...)``.
 
     A genotype's decisions, for the normal and then the reduction cell, node by node: which two inputs (left out for the
@@ -67,7 +67,7 @@ class Darts(SearchSpace):
 
     kind = "darts"
 
-    def __init__(self, config: DartsConfig, image_shape: tuple[int, int, int], num_classes: int):
+    def __init__(self, config: DartsSpaceConfig, image_shape: tuple[int, int, int], num_classes: int):
         self.config = config
         self.image_shape = image_shape
         self.num_classes = num_classes
@@ -80,11 +80,13 @@ class Darts(SearchSpace):
 
     def supernet(self) -> Supernet:
         """Return a new supernet in its search size; cells of one kind share their choices."""
-        return DartsSupernet(self)
+        config = self.config
+        stem = self.stem(config.search_channels)
+        return DartsSupernet(stem, self.plan(config.search_channels, config.search_layers), self.num_classes)
 
     def build(self, genotype: Genotype) -> nn.Module:
         """Return the stand-alone network. Its drop-path (`torchvision.ops.StochasticDepth`) is off."""
-        return DartsNetwork(self, genotype)
+        return self._network(genotype)
 
     def blocks(self, network: nn.Module) -> list[nn.Module]:
         """Return the stem's last module and the cells; each cell also receives the one before the last."""
@@ -93,9 +95,13 @@ class Darts(SearchSpace):
 
     def build_with_auxiliary(self, genotype: Genotype) -> nn.Module:
         """Return the stand-alone network; in training mode it returns (logits, auxiliary logits)."""
-        network = DartsNetwork(self, genotype)
+        network = self._network(genotype)
         network.add_auxiliary()
         return network
+
+    def _network(self, genotype: Genotype) -> DartsNetwork:
+        genes, config = self.genes(genotype), self.config
+        return DartsNetwork(self.stem(config.channels), self.final_plan, genes, self.num_classes, config.form)
 
     def stem(self, channels: int) -> nn.ModuleList:
         """Return the one or two modules whose outputs are the first cell's inputs."""

@@ -21,7 +21,7 @@ _NAMES = tuple(f"MB{expansion} {kernel}x{kernel}" for kernel, expansion in KERNE
 _STRIDES = {"imagenet": (2, (2, 2, 2, 1, 2, 1)), "cifar": (1, (1, 2, 2, 1, 2, 1))}  # of the stem, of the stages
 
 
-class ProxylessConfig(SpaceConfig):
+class ProxylessSpaceConfig(SpaceConfig):
     """A chain of MBConv layers with kernel 3, 5 or 7 and expansion 3 or 6, or skipped; the defaults are the paper's."""
 
     kind: Literal["proxyless"] = "proxyless"
@@ -62,18 +62,18 @@ class ProxylessConfig(SpaceConfig):
         """The stride of the first convolution."""
         return _STRIDES[self.form][0]
 
-    def space(self, image_shape: tuple[int, int, int], num_classes: int) -> Proxyless:
+    def space(self, image_shape: tuple[int, int, int], num_classes: int) -> ProxylessSpace:
         """Return the space for one input shape and number of classes."""
-        return Proxyless(self, image_shape, num_classes)
+        return ProxylessSpace(self, image_shape, num_classes)
 
 
-class Proxyless(ChainSpace):
+class ProxylessSpace(ChainSpace):
     """Digit strings: 0 to 5 for (kernel, expansion) = (3, 3), (3, 6), (5, 3), (5, 6), (7, 3), (7, 6), and 6 for a skip."""
 
     kind = "proxyless"
     stem_name = "conv 3x3, MB1 3x3"
 
-    def __init__(self, config: ProxylessConfig, image_shape: tuple[int, int, int], num_classes: int):
+    def __init__(self, config: ProxylessSpaceConfig, image_shape: tuple[int, int, int], num_classes: int):
         self.config = config
         positions = stage_positions(config.first_channels, config.stage_layers, config.stage_channels, config.strides)
         super().__init__(positions, image_shape, num_classes)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from typing import Any
 
 from dfnas_ray.errors import ConfigError, DfnasError
 from dfnas_ray.sweeps.config import SweepConfig
@@ -13,13 +15,10 @@ from dfnas_ray.synthesis.config import SynthesisConfig
 from dfnas_ray.teachers.base import Teacher
 
 _ROUNDS = "synthesis.rounds"
-_BN_WEIGHT = "synthesis.regularizers.bn_statistics.weight"
-_IDLE_AT = {
-    "synthesis.tau": (_ROUNDS, 1),
-    "synthesis.keep": (_ROUNDS, 1),
-    "synthesis.regularizers.bn_statistics.first_layer_multiplier": (_BN_WEIGHT, 0),
-}
+_IDLE_AT = {"synthesis.tau": (_ROUNDS, 1), "synthesis.keep": (_ROUNDS, 1)}
 """By setting: which other one decides whether it has an effect, and where that one is when it has none."""
+
+_REGULARIZER = re.compile(r"(synthesis\.regularizers\.\w+)\.(?!weight$)")
 
 
 def check_settings(
@@ -59,14 +58,28 @@ def check_effects(sweep: SweepConfig, settings: SynthesisConfig) -> None:
     Raises:
         ConfigError: it has none; says why.
     """
-    values = {_ROUNDS: settings.rounds, _BN_WEIGHT: settings.regularizers.bn_statistics.weight}
     for path in sweep.settings:
-        decisive, idle = _IDLE_AT.get(path, (None, None))
-        if decisive is not None and decisive not in sweep.settings and values[decisive] == idle:
+        decisive, idle = _decides(path)
+        if decisive is not None and decisive not in sweep.settings and _value(settings, decisive) == idle:
             raise ConfigError(
                 f"sweep.settings.{path} has no effect: {decisive} of the trials is {idle}. Raise {decisive}, vary it as "
                 f"well, or leave {path} out."
             )
+
+
+def _decides(path: str) -> tuple[str | None, float | None]:
+    """Return which setting decides whether another has an effect, and its value without: a regulariser's weight, say."""
+    if term := _REGULARIZER.match(path):
+        return f"{term[1]}.weight", 0
+    return _IDLE_AT.get(path, (None, None))
+
+
+def _value(settings: SynthesisConfig, path: str) -> Any:
+    """Return a setting's value; None where there is none."""
+    found: Any = settings
+    for name in path.split(".")[1:]:
+        found = getattr(found, name, None)
+    return found
 
 
 def check_objectives(teacher: Teacher, sweep: SweepConfig, settings: SynthesisConfig) -> None:
@@ -76,10 +89,7 @@ def check_objectives(teacher: Teacher, sweep: SweepConfig, settings: SynthesisCo
         ConfigError: they have none.
     """
     judged = settings.images_per_shard if sweep.pruning is not None else settings.images_in_total
-    unknown = {
-        "domain_gap": not teacher.batch_norms(),
-        "diversity": judged < 2 * teacher.num_classes,
-    }
     for name in sweep.objectives:
-        if unknown.get(name):
-            raise ConfigError(f"sweep.objectives: {name} has no value for these images: {OBJECTIVES[name].undefined}.")
+        objective = OBJECTIVES.find(name)
+        if not objective().has_value(teacher, judged):
+            raise ConfigError(f"sweep.objectives: {name} has no value for these images: {objective.undefined}.")

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, Self
+from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dfnas_ray.config.dotted import set_dotted
+from dfnas_ray.config.member import Name
+from dfnas_ray.config.registry import SettingValues, UnknownKindError
 from dfnas_ray.datasets import DatasetConfig
 from dfnas_ray.errors import ConfigError
 from dfnas_ray.sweeps.objectives import OBJECTIVES, Direction
 from dfnas_ray.sweeps.ranges import Parameter, Range
+from dfnas_ray.sweeps.sampler_configs import Sampler, TpeConfig
 from dfnas_ray.synthesis.config import SynthesisConfig
 from dfnas_ray.teachers import TeacherConfig
 from dfnas_ray.training.config import OptimizerConfig
-
-Sampler = Literal["tpe", "nsga2", "cmaes", "random", "grid"]
 
 
 class PruningConfig(BaseModel):
@@ -70,13 +70,15 @@ class SweepConfig(BaseModel):
     settings: dict[str, Range] = Field(
         min_length=1, description="Dotted path of each varied setting, such as synthesis.tau, and its range."
     )
-    fixed: dict[str, Any] = Field(
+    fixed: SettingValues = Field(
         default_factory=dict, description="Settings of the trials alone, such as synthesis.num_shards: 1, to save time."
     )
-    objectives: tuple[str, ...] = Field(
-        ("student_proxy",), min_length=1, description=f"What decides: one or several of {', '.join(OBJECTIVES)}."
+    objectives: tuple[Annotated[str, Name(OBJECTIVES, is_checked=False)], ...] = Field(
+        ("student_proxy",),
+        min_length=1,
+        description=f"What decides: one or several of {', '.join(OBJECTIVES.built_in)}.",
     )
-    sampler: Sampler = Field("tpe", description="Who proposes settings.")
+    sampler: Sampler = Field(TpeConfig(), description="Who proposes settings.")
     trials: int = Field(32, gt=0, description="Settings that are tried; a grid is tried whole.")
     concurrency: int | None = Field(None, gt=0, description="Trials at once; by default as many as have room.")
     pruning: PruningConfig | None = Field(None, description="Stops weak trials after their first rounds.")
@@ -91,14 +93,21 @@ class SweepConfig(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        unknown = [name for name in self.objectives if name not in OBJECTIVES]
-        if unknown:
-            raise ValueError(f"objectives: {unknown[0]!r} does not exist. It must be one of {', '.join(OBJECTIVES)}.")
+        for name in self.objectives:
+            try:
+                OBJECTIVES.find(name)
+            except UnknownKindError as error:
+                hint = f" Did you mean {error.nearest}?" if error.nearest else ""
+                kinds = ", ".join(error.kinds)
+                raise ValueError(f"objectives: {name!r} does not exist. It must be one of {kinds}.{hint}") from error
+            except ConfigError as error:
+                raise ValueError(f"objectives: {error}") from error
         if len(set(self.objectives)) < len(self.objectives):
             raise ValueError(f"objectives {list(self.objectives)} must be different from each other.")
-        for objective, needed in (("verifier_agreement", "verifier"), ("labelled_accuracy", "labelled")):
-            if objective in self.objectives and getattr(self, needed) is None:
-                raise ValueError(f"the objective {objective} needs sweep.{needed}.")
+        for name in self.objectives:
+            needed = OBJECTIVES.find(name).needs
+            if needed is not None and getattr(self, needed) is None:
+                raise ValueError(f"the objective {name} needs sweep.{needed}.")
         for path in [*self.settings, *self.fixed]:
             if not path.startswith("synthesis."):
                 raise ValueError(
@@ -108,30 +117,15 @@ class SweepConfig(BaseModel):
         both = sorted(set(self.settings) & set(self.fixed))
         if both:
             raise ValueError(f"{both[0]} is both in settings and in fixed. Keep one.")
-        if self.sampler == "grid":
-            for path, range_ in self.settings.items():
-                if range_.grid is None:
-                    raise ValueError(
-                        f"sampler grid needs values that can be listed, and settings.{path} is {range_.form}. "
-                        "Give choice or integer, or take another sampler."
-                    )
-        if len(self.objectives) > 1:
-            if self.sampler == "cmaes":
-                raise ValueError("sampler cmaes knows a single objective. Take tpe or nsga2, or one objective.")
-            if self.pruning is not None:
-                raise ValueError(
-                    "pruning needs a single objective to compare by. Remove pruning, or name one objective."
-                )
-        if self.sampler == "cmaes" and any(range_.choice is not None for range_ in self.settings.values()):
-            raise ValueError("sampler cmaes varies numbers only. Take tpe for settings with choice.")
+        self.sampler.check(self)
+        if len(self.objectives) > 1 and self.pruning is not None:
+            raise ValueError("pruning needs a single objective to compare by. Remove pruning, or name one objective.")
         return self
 
     @property
     def num_trials(self) -> int:
         """Trials in all."""
-        if self.sampler != "grid":
-            return self.trials
-        return math.prod(len(range_.grid or ()) for range_ in self.settings.values())
+        return self.sampler.num_trials(self)
 
     def synthesis(self, base: SynthesisConfig, parameters: Mapping[str, Parameter], fixed: bool) -> SynthesisConfig:
         """Return the synthesis settings of one trial, or, without what is fixed for trials, those of a run.
@@ -143,7 +137,7 @@ class SweepConfig(BaseModel):
         Raises:
             ConfigError: these settings do not go together.
         """
-        values: dict[str, Any] = {"synthesis": base.model_dump()}
+        values: SettingValues = {"synthesis": base.model_dump()}
         changes = {path: self.settings[path].value(parameter) for path, parameter in parameters.items()}
         for path, value in {**(self.fixed if fixed else {}), **changes}.items():
             values = set_dotted(values, path, value, f"sweep.settings.{path}")
@@ -167,9 +161,9 @@ class SweepConfig(BaseModel):
     @property
     def directions(self) -> list[Direction]:
         """``maximize`` or ``minimize`` for each objective."""
-        return [OBJECTIVES[name].direction for name in self.objectives]
+        return [OBJECTIVES.find(name).direction for name in self.objectives]
 
     @property
     def is_data_free(self) -> bool:
         """Whether nothing real decides."""
-        return all(OBJECTIVES[name].is_data_free for name in self.objectives)
+        return all(OBJECTIVES.find(name).is_data_free for name in self.objectives)

@@ -3,60 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dfnas_ray.config.registry import describe
 from dfnas_ray.datasets import ImageDataset
 from dfnas_ray.errors import DfnasError
 from dfnas_ray.search_spaces.base import Genotype, SearchSpace
 from dfnas_ray.seeding import derive_seed, numpy_generator, seed_everything
 from dfnas_ray.storage.shards import SyntheticImages
 from dfnas_ray.sweeps.config import StudentConfig, SweepConfig
+from dfnas_ray.sweeps.judged import Examination, JudgedTrial
 from dfnas_ray.sweeps.objectives import OBJECTIVES
-from dfnas_ray.synthesis.quality import measure_quality
-from dfnas_ray.synthesis.regions import center_crop
 from dfnas_ray.teachers.base import Teacher
 from dfnas_ray.training.batches import SyntheticBatches
 from dfnas_ray.training.config import DistillationConfig
-from dfnas_ray.training.evaluation import evaluate_networks
 from dfnas_ray.training.student import Student
 
 _BATCH_SIZE = 250
 _DRAWS = 200
-
-
-@dataclass(frozen=True)
-class Examination:
-    """Images (N, C, H, W) of the reference settings, at the teacher's input size, and which setting made each (N,)."""
-
-    images: Tensor
-    settings: Tensor
-
-    @staticmethod
-    def of(parts: Sequence[SyntheticImages], teacher: Teacher, share: float) -> Examination:
-        """Put together the images of the reference settings nearest to the teacher's BatchNorm statistics.
-
-        Of the others, students could learn only how the teacher errs: on images of settings far from those statistics,
-        agreement falls as students get better (experiments/results/sweeps.md). All examine if the teacher has no such
-        statistics.
-
-        Args:
-            parts: The images of each reference setting; their canvases may differ in size.
-            teacher: Whose statistics count.
-            share: Of the settings, at least one.
-        """
-        gaps = [measure_quality(teacher, part)["overall"]["domain_gap"] for part in parts]
-        count = max(1, round(share * len(parts))) if np.isfinite(gaps).all() else len(parts)
-        nearest = sorted(np.argsort(gaps, kind="stable")[:count].tolist())
-        size = (teacher.image_shape[1], teacher.image_shape[2])
-        crops = [center_crop(torch.from_numpy(parts[number].images.copy()), size) for number in nearest]
-        numbers = [torch.full((len(parts[number]),), number) for number in nearest]
-        return Examination(torch.cat(crops), torch.cat(numbers))
 
 
 def proxy_architecture(space: SearchSpace, max_macs: int | None, seed: int) -> Genotype:
@@ -119,13 +87,13 @@ def student_proxy(student: nn.Module, teacher: Teacher, examination: Examination
         teacher: Whom it learned from.
         examination: The images.
     """
-    logits = [_logits(network, teacher, examination.images) for network in (student, teacher.model)]
+    logits = [logits_of(network, teacher, examination.images) for network in (student, teacher.model)]
     parts = [examination.settings == number for number in examination.settings.unique()]
     return float(torch.stack([logit_correlation(logits[0][part], logits[1][part]) for part in parts]).min())
 
 
 @torch.no_grad()
-def _logits(network: nn.Module, teacher: Teacher, images: Tensor) -> Tensor:
+def logits_of(network: nn.Module, teacher: Teacher, images: Tensor) -> Tensor:
     """Return a network's logits (N, num_classes), on the CPU, for uint8 images (N, C, H, W) in the teacher's normalisation."""
     device = next(network.parameters()).device
     return torch.cat([network(teacher.normalize(part.to(device))).cpu() for part in images.split(_BATCH_SIZE)])
@@ -155,40 +123,46 @@ class Judge:
     @property
     def needs_student(self) -> bool:
         """Whether an objective trains one."""
-        return bool({"student_proxy", "labelled_accuracy"} & set(self.config.objectives))
+        return any(OBJECTIVES.find(name).needs_student for name in self.config.objectives)
 
     def __call__(self, images: SyntheticImages, device: torch.device) -> dict[str, float]:
-        """Return every figure that can be measured, by its name in `OBJECTIVES`.
+        """Return the figures of the sweep's objectives, and those of this package that cost no training, by their names.
 
         Raises:
-            DfnasError: an objective cannot; says why.
+            DfnasError: an objective cannot be measured; says why.
         """
         teacher = self.teacher.to(device)
-        quality = measure_quality(teacher, images)["overall"]
-        figures = {
-            "semantics": quality["confidence"],
-            "diversity": quality["diversity_distance"],
-            "domain_gap": quality["domain_gap"],
-        }
-        if self.verifier is not None:
-            figures["verifier_agreement"] = self._verify(self.verifier.to(device), images)
-        if self.needs_student:
+
+        def train() -> nn.Module:
             # The same for every trial: what differs between two figures is then the images alone.
             seed = derive_seed(self.seed, "sweep-student")
             seed_everything(seed)
             network = self.space.build(self.genotype)
-            student = train_student(network, images, teacher, self.config.student, self.distillation, seed, device)
-            figures["student_proxy"] = student_proxy(student, teacher, self.examination)
-            if self.labelled is not None:
-                figures["labelled_accuracy"] = evaluate_networks({"student": student}, teacher, self.labelled, device)[
-                    "student"
-                ]
+            return train_student(network, images, teacher, self.config.student, self.distillation, seed, device)
+
+        trial = JudgedTrial(images, teacher, device, self.examination, train, self.verifier, self.labelled)
+        figures = {}
+        for name in self._measured():
+            objective = OBJECTIVES.find(name)
+            value: object = objective().measure(trial)
+            if not isinstance(value, int | float):
+                raise DfnasError(
+                    f"The sweep objective {describe(objective)} breaks its contract: measure() must return a number, not a "
+                    f"{type(value).__name__}."
+                )
+            figures[name] = value
         for name in self.config.objectives:
             if not math.isfinite(figures[name]):
-                raise DfnasError(f"These images have no value of the objective {name}: {OBJECTIVES[name].undefined}.")
+                reason = OBJECTIVES.find(name).undefined
+                raise DfnasError(f"These images have no value of the objective {name}: {reason}.")
         return {name: value for name, value in figures.items() if math.isfinite(value)}
 
-    def _verify(self, verifier: Teacher, images: SyntheticImages) -> float:
-        views = center_crop(torch.from_numpy(np.array(images.images)), self.teacher.image_shape[1:])
-        seen = _logits(verifier.model, verifier, views).argmax(1)
-        return float((seen == torch.from_numpy(images.logits.argmax(1))).float().mean())
+    def _measured(self) -> list[str]:
+        """Return the objectives, and those of this package for which everything is there."""
+        names = list(self.config.objectives)
+        for name in OBJECTIVES.built_in:
+            objective = OBJECTIVES.find(name)
+            has_needs = objective.needs is None or getattr(self, objective.needs) is not None
+            if name not in names and has_needs and (self.needs_student or not objective.needs_student):
+                names.append(name)
+        return names

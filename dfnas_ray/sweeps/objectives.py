@@ -8,50 +8,60 @@ accuracy on real images is measured in experiments/results/sweeps.md.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from dfnas_ray.config.registry import Family
+
+if TYPE_CHECKING:
+    from dfnas_ray.sweeps.judged import JudgedTrial
+    from dfnas_ray.teachers.base import Teacher
 
 Direction = Literal["maximize", "minimize"]
 """In Optuna's words."""
 
 
-class Objective(NamedTuple):
-    """What a figure means.
+class Objective(ABC):
+    """A figure of a trial's images.
 
     Attributes:
+        kind: The name under which experiment files know the objective.
         direction: Which figures are better.
         is_data_free: Whether it needs nothing real.
         meaning: One line for reports.
         undefined: Why images may have no value of it.
+        needs: The setting of the sweep without which it cannot be measured: verifier, labelled, or None.
+        needs_student: Whether a student is trained for it. One training serves all objectives of a sweep.
     """
 
-    direction: Direction
-    is_data_free: bool
-    meaning: str
-    undefined: str = "it is not a finite number"
+    kind: ClassVar[str]
+    direction: ClassVar[Direction] = "maximize"
+    is_data_free: ClassVar[bool] = True
+    meaning: ClassVar[str]
+    undefined: ClassVar[str] = "it is not a finite number"
+    needs: ClassVar[Literal["verifier", "labelled"] | None] = None
+    needs_student: ClassVar[bool] = False
+
+    def has_value(self, teacher: Teacher, num_images: int) -> bool:
+        """Return whether so many images of a teacher have a value, as far as can be known before they are made."""
+        return True
+
+    @abstractmethod
+    def measure(self, trial: JudgedTrial) -> float:
+        """Return the figure; not a finite number where there is none."""
 
 
-OBJECTIVES: dict[str, Objective] = {
-    "student_proxy": Objective(
-        "maximize",
-        True,
-        "correlation of a student's and the teacher's logits on images of other settings, of which the worst counts",
-        "the student's training diverged; lower sweep.student.optimizer.lr",
-    ),
-    "semantics": Objective("maximize", True, "mean confidence of the teacher in its most likely class"),
-    "diversity": Objective(
-        "maximize",
-        True,
-        "mean pairwise cosine distance of features within a class",
-        "no class has two images; raise synthesis.images_per_shard",
-    ),
-    "domain_gap": Objective(
-        "minimize",
-        True,
-        "distance to the teacher's BatchNorm statistics, over the whole set",
-        "the teacher has no BatchNorm layer with running statistics; take student_proxy",
-    ),
-    "verifier_agreement": Objective(
-        "maximize", False, "share of images on which a second classifier sees the teacher's class"
-    ),
-    "labelled_accuracy": Objective("maximize", False, "accuracy of the student on labelled real images"),
-}
+OBJECTIVES: Family[Objective] = Family(
+    "sweep objective",
+    Objective,  # type: ignore[type-abstract]
+    {
+        "student_proxy": "dfnas_ray.sweeps.criteria:StudentProxy",
+        "semantics": "dfnas_ray.sweeps.criteria:Semantics",
+        "diversity": "dfnas_ray.sweeps.criteria:Diversity",
+        "domain_gap": "dfnas_ray.sweeps.criteria:DomainGap",
+        "verifier_agreement": "dfnas_ray.sweeps.criteria:VerifierAgreement",
+        "labelled_accuracy": "dfnas_ray.sweeps.criteria:LabelledAccuracy",
+    },
+    by_name=True,
+)
+"""Every objective by its kind."""

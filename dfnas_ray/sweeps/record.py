@@ -111,7 +111,7 @@ class SweepRecord:
     def remember(self, number: int, rounds: int, figures: Mapping[str, Any]) -> None:
         """Keep what a trial has shown after so many rounds; a trial that goes on may say again what it said before."""
         trial_id = self._id(number)
-        for name in OBJECTIVES:
+        for name in dict.fromkeys([*OBJECTIVES.built_in, *self.config.objectives]):
             if name in figures:
                 self.storage.set_trial_user_attr(trial_id, name, figures[name])
         self.storage.set_trial_user_attr(trial_id, "rounds", rounds)
@@ -162,7 +162,7 @@ class SweepRecord:
                 continue
             self.remember(trial.number, result["rounds"], figures)
             self.end(trial.number, TrialState.COMPLETE, values)
-        if self.config.sampler == "grid":
+        if self.config.sampler.is_exhaustive:
             self._enqueue_grid()
 
     def _id(self, number: int) -> int:

@@ -92,7 +92,7 @@ class Inverter:
                 optimizer.param_groups[0]["lr"] = learning_rate(
                     step, stage.steps, self.config.warmup_steps, self.config.lr
                 )
-                losses = self._losses(canvas, targets, stage.scale, generator)
+                losses = self._losses(canvas, targets, stage.scale, generator, finished_steps + step)
                 (canvas.grad,) = torch.autograd.grad(losses["total"], canvas)
                 optimizer.step()
                 with torch.no_grad():
@@ -103,12 +103,14 @@ class Inverter:
             finished_steps += stage.steps
         return self.teacher.denormalize(canvas.detach()).cpu(), curve
 
-    def _losses(self, canvas: Tensor, targets: Tensor, scale: int, generator: torch.Generator) -> dict[str, Tensor]:
+    def _losses(
+        self, canvas: Tensor, targets: Tensor, scale: int, generator: torch.Generator, step: int
+    ) -> dict[str, Tensor]:
         scaled = canvas if scale == 1 else F.avg_pool2d(canvas, scale)
         height, width = self.input_size
         size = (height // scale, width // scale)
         region = draw_region((scaled.shape[-2], scaled.shape[-1]), size, self.config.flip_probability, generator)
-        return self.objective(crop(scaled, region, size), targets)
+        return self.objective(crop(scaled, region, size), targets, step)
 
     @torch.no_grad()
     def label(self, images: Tensor) -> Tensor:

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from dfnas_ray.storage.shards import SyntheticImages
-from dfnas_ray.synthesis.objective import ObservedTeacher
+from dfnas_ray.synthesis.observed import FeatureTap, ObservedTeacher
 from dfnas_ray.synthesis.regions import center_crop
 from dfnas_ray.teachers.base import Teacher
 
@@ -80,7 +80,7 @@ def domain_gap(
 def measure_quality(teacher: Teacher, images: SyntheticImages) -> dict[str, Any]:
     """Measure the whole set (``overall``) and each calibration round (``rounds``) on the stored, centred images."""
     observed = ObservedTeacher(teacher.model)
-    features = _FeatureTap(observed)
+    features = FeatureTap(observed)
     device = next(observed.parameters()).device
     rounds = {}
     collected = []
@@ -150,20 +150,3 @@ class _Statistics:
             for square, count, mean in zip(self.squares, self.count, means, strict=True)
         ]
         return domain_gap(means, variances, [mean for mean, _ in self.running], [var for _, var in self.running])
-
-
-class _FeatureTap:
-    """Keeps the input of the last linear layer, the usual feature vector of a classifier."""
-
-    def __init__(self, model: nn.Module):
-        linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
-        self._taken: Tensor | None = None
-        if linear:
-            linear[-1].register_forward_pre_hook(lambda module, inputs: setattr(self, "_taken", inputs[0]))
-        else:
-            model.register_forward_hook(lambda module, inputs, output: setattr(self, "_taken", output[0]))
-
-    def take(self) -> Tensor:
-        """Return what the last forward pass left, (B, D)."""
-        assert self._taken is not None
-        return self._taken.flatten(1)

@@ -1,36 +1,37 @@
 """Teachers: a trained classifier, frozen, with what the rest needs to know about it.
 
-Add a source: a module with a config that has ``kind`` and ``load(cache) -> Teacher``, and one line in the union.
+Add a source: a module with a config that has ``kind`` and ``load(cache) -> Teacher``, and its line in `TEACHERS`, or an
+entry point in a package of your own.
 """
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import BeforeValidator, Field
-
-from dfnas_ray.teachers.base import Teacher
+from dfnas_ray.config.registry import Family
+from dfnas_ray.teachers.base import Teacher, TeacherSourceConfig
 from dfnas_ray.teachers.checkpoint import CheckpointTeacherConfig
 from dfnas_ray.teachers.digits import DigitsTeacherConfig
 from dfnas_ray.teachers.torchvision_models import TorchvisionTeacherConfig
 
+TEACHERS: Family[TeacherSourceConfig] = Family(
+    "teacher source",
+    TeacherSourceConfig,  # type: ignore[type-abstract]
+    {
+        "checkpoint": "dfnas_ray.teachers.checkpoint:CheckpointTeacherConfig",
+        "digits": "dfnas_ray.teachers.digits:DigitsTeacherConfig",
+        "torchvision": "dfnas_ray.teachers.torchvision_models:TorchvisionTeacherConfig",
+    },
+    argument="name",
+)
+"""Every teacher source by its kind. ``torchvision:resnet50`` stands for ``{kind: torchvision, name: resnet50}``."""
 
-def _expand_short_form(value: Any) -> Any:
-    """Accept ``torchvision:resnet50`` and ``digits`` for the mappings that they stand for."""
-    if isinstance(value, str):
-        kind, _, name = value.partition(":")
-        return {"kind": kind, "name": name} if name else {"kind": kind}
-    return value
-
-
-TeacherConfig = Annotated[
-    CheckpointTeacherConfig | DigitsTeacherConfig | TorchvisionTeacherConfig,
-    Field(discriminator="kind"),
-    BeforeValidator(_expand_short_form, json_schema_input_type=str | dict[str, Any]),
-]
+TeacherConfig = Annotated[TeacherSourceConfig, TEACHERS]
 
 __all__ = [
+    "TEACHERS",
     "CheckpointTeacherConfig",
     "DigitsTeacherConfig",
     "Teacher",
     "TeacherConfig",
+    "TeacherSourceConfig",
     "TorchvisionTeacherConfig",
 ]

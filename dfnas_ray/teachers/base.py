@@ -5,24 +5,23 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from dfnas_ray.errors import TeacherError
+from dfnas_ray.config.member import MemberConfig
+from dfnas_ray.errors import TeacherError, first_line
 from dfnas_ray.ops.cost import Cost, measure_cost
+from dfnas_ray.storage.location import Location
 
 ImageShape = tuple[int, int, int]
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, or its type where it has none."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 @dataclass(frozen=True)
@@ -120,6 +119,28 @@ class Teacher:
         """Map normalised images to uint8, rounding to the nearest grey level."""
         mean, std = (torch.tensor(v, device=x.device).view(1, -1, 1, 1) for v in (self.mean, self.std))
         return ((x.float() * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+class TeacherSourceConfig(MemberConfig):
+    """What the settings of all teacher sources have in common.
+
+    Attributes:
+        kind: The name under which experiment files know the source; each one defines its own, as a field.
+    """
+
+    if TYPE_CHECKING:
+        kind: str
+
+    @abstractmethod
+    def load(self, cache: Location | Path) -> Teacher:
+        """Return the teacher; `freeze_teacher` makes one of a network.
+
+        Args:
+            cache: A folder for what is worth keeping from one command to the next.
+
+        Raises:
+            TeacherError: it cannot be loaded.
+        """
 
 
 def freeze_teacher(

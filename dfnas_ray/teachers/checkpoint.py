@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import codecs
-import importlib
 import json
 import pickle
 import re
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from dfnas_ray.errors import TeacherError
+from dfnas_ray.config.code import import_code
+from dfnas_ray.errors import TeacherError, first_line
 from dfnas_ray.storage.location import Location
-from dfnas_ray.teachers.base import Teacher, first_line, freeze_teacher
+from dfnas_ray.teachers.base import Teacher, TeacherSourceConfig, freeze_teacher
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "params")
 _FIRST_LISTED = 4
@@ -115,11 +114,8 @@ def build_model(builder: str, arguments: Mapping[str, Any]) -> nn.Module:
     Raises:
         TeacherError: the function cannot be imported, does not take the arguments, or returns no module.
     """
-    module_name, _, function_name = builder.partition(":")
-    if str(Path.cwd()) not in sys.path and "" not in sys.path:
-        sys.path.append(str(Path.cwd()))
     try:
-        function = getattr(importlib.import_module(module_name), function_name)
+        function = import_code(builder)
     except Exception as error:  # importing runs the user's code
         raise TeacherError(
             f"teacher.builder {builder} cannot be imported: {type(error).__name__}: {first_line(error)}. "
@@ -175,10 +171,8 @@ def _is_state_dict(state: Mapping[Any, Any]) -> bool:
     return bool(state) and all(isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items())
 
 
-class CheckpointTeacherConfig(BaseModel):
+class CheckpointTeacherConfig(TeacherSourceConfig):
     """A checkpoint file and the function that builds the network it belongs to."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["checkpoint"]
     checkpoint: Path | None = Field(None, description="Weights: .safetensors, or a torch file with a state dict.")
@@ -193,6 +187,10 @@ class CheckpointTeacherConfig(BaseModel):
     num_classes: int | None = Field(None, gt=1, description="Checked against the network's outputs when given.")
     mean: tuple[float, ...] = Field(description="Mean of the pixels in [0, 1] that the teacher was trained with.")
     std: tuple[float, ...] = Field(description="Standard deviation likewise, one number per channel.")
+
+    def imported_code(self) -> dict[str, str]:
+        """Return the builder."""
+        return {"builder": self.builder}
 
     def file(self) -> Path:
         """Return where the weights are.

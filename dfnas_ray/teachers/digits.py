@@ -10,7 +10,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from dfnas_ray.errors import TeacherError
 from dfnas_ray.ops.blocks import ConvBNReLU
 from dfnas_ray.seeding import fixed_threads, seed_everything, torch_generator
 from dfnas_ray.storage.location import Location
-from dfnas_ray.teachers.base import Teacher, freeze_teacher
+from dfnas_ray.teachers.base import Teacher, TeacherSourceConfig, freeze_teacher
 from dfnas_ray.teachers.checkpoint import load_weights
 
 _BATCH_SIZE = 64
@@ -68,10 +68,8 @@ def _train(model: nn.Module, epochs: int, seed: int) -> nn.Module:
     return model
 
 
-class DigitsTeacherConfig(BaseModel):
+class DigitsTeacherConfig(TeacherSourceConfig):
     """A small CNN trained on 70 % of scikit-learn's digits on first use; it needs no file."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["digits"] = "digits"
     width: int = Field(16, gt=0, description="Channels of the first layer.")

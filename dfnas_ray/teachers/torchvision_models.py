@@ -7,22 +7,20 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import nn
 
 from dfnas_ray.errors import TeacherError
 from dfnas_ray.storage.location import Location
-from dfnas_ray.teachers.base import Teacher, freeze_teacher
+from dfnas_ray.teachers.base import Teacher, TeacherSourceConfig, freeze_teacher
 from dfnas_ray.teachers.checkpoint import load_weights, read_state_dict
 
 if TYPE_CHECKING:
     from torchvision.models import WeightsEnum
 
 
-class TorchvisionTeacherConfig(BaseModel):
+class TorchvisionTeacherConfig(TeacherSourceConfig):
     """A classifier of torchvision.models; its weights are downloaded once, or read from a file."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["torchvision"]
     name: str = Field(description="Model name, e.g. resnet50.")

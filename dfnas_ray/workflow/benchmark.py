@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dfnas_ray.algorithms.config import ALGORITHM_CONFIGS, Trial, distinct
+from dfnas_ray.algorithms.config import ALGORITHMS, Trial, distinct
 from dfnas_ray.algorithms.trials import SearchJob
 from dfnas_ray.config.experiment import ExperimentConfig
 from dfnas_ray.errors import ConfigError
@@ -23,6 +23,7 @@ from dfnas_ray.ranking.sources import SetSize, labelled, real_canvases
 from dfnas_ray.ranking.statistics import LEVEL, Agreement, draw_resamples, measure_agreement
 from dfnas_ray.ranking.table import BenchmarkTable, read_table, table_uri
 from dfnas_ray.search_spaces.base import SearchSpace
+from dfnas_ray.search_spaces.contract import build_space
 from dfnas_ray.storage.location import JsonObject, Location
 from dfnas_ray.storage.run_dir import StageDir, fingerprint
 from dfnas_ray.storage.shards import SyntheticImages
@@ -114,7 +115,7 @@ def benchmark_config(config: ExperimentConfig) -> BenchmarkConfig:
         )
     for algorithm in config.search.algorithm:
         if algorithm.cannot_rank:
-            able = ", ".join(kind for kind, member in ALGORITHM_CONFIGS.items() if not member.cannot_rank)
+            able = ", ".join(member.kind for member in ALGORITHMS.members() if not member.code.cannot_rank)
             raise ConfigError(
                 f"The algorithm {algorithm.kind} cannot rank given architectures: {algorithm.cannot_rank}. "
                 f"search.algorithm must name those that can: {able}."
@@ -132,7 +133,7 @@ def plan(config: ExperimentConfig) -> Plan:
     """
     benchmark = benchmark_config(config)
     space = config.search.space[0]
-    table = read_table(benchmark, space.space(*space.native_input))
+    table = read_table(benchmark, build_space(space, *space.native_input))
     if benchmark.real is not None and "real" in benchmark.sources:
         benchmark.real.open("benchmark.real")  # finds the files; no image is read
     return Plan(benchmark, table, table.sample(benchmark, config.seed))

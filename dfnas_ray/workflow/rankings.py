@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeAlias
 import torch
 
 from dfnas_ray.algorithms.base import Measurement, Scorer
-from dfnas_ray.algorithms.multi_fidelity import MultiFidelityConfig
+from dfnas_ray.algorithms.population import config_of
 from dfnas_ray.execution.base import Executor, Shared, Work
 from dfnas_ray.progress import Board
 from dfnas_ray.ranking.recorded import Ranking, Recorded
@@ -120,9 +120,8 @@ class OrderMeasured(_Rankings):
         """Return the function that gives one score per architecture."""
 
         def order(name: str) -> list[float]:
-            algorithm = self.rankings[name].trial.algorithm
-            if isinstance(algorithm, MultiFidelityConfig):
-                return algorithm.rank(self.measurements[name])
+            if self.rankings[name].trial.algorithm.measures_population:
+                return config_of(self.rankings[name].trial).rank(self.measurements[name])
             state, _ = self.rankings[name].restored(self.teacher.get(), self.images[name].get(), device)
             return state.algorithm.rank(self.measurements[name])
 

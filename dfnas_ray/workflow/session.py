@@ -11,16 +11,17 @@ from typing import Any, Self
 import torch
 
 from dfnas_ray.config.experiment import ExperimentConfig, dump_experiment
+from dfnas_ray.config.imports import list_imports
 from dfnas_ray.execution import make_executor
 from dfnas_ray.execution.base import Executor, Shared
 from dfnas_ray.progress import Listener, Silent
-from dfnas_ray.search_spaces import SearchSpace, make_space
+from dfnas_ray.search_spaces import SearchSpace, build_space, make_space
 from dfnas_ray.search_spaces.architecture import Architecture
 from dfnas_ray.storage.location import JsonObject, Location
 from dfnas_ray.storage.manifest import Manifest
 from dfnas_ray.storage.run_dir import RunDir, StageDir
 from dfnas_ray.storage.shards import SyntheticImages, load_shards
-from dfnas_ray.teachers import CheckpointTeacherConfig, Teacher
+from dfnas_ray.teachers.base import Teacher
 
 
 class Session:
@@ -101,7 +102,8 @@ class Session:
     @cached_property
     def spaces(self) -> list[SearchSpace]:
         """The search spaces for the teacher's images and classes."""
-        return [space.space(self.teacher.image_shape, self.teacher.num_classes) for space in self.config.search.space]
+        shape, classes = self.teacher.image_shape, self.teacher.num_classes
+        return [build_space(space, shape, classes) for space in self.config.search.space]
 
     @cached_property
     def max_macs(self) -> int | None:
@@ -128,9 +130,9 @@ class Session:
 
     @property
     def _imports(self) -> dict[str, str]:
-        """Code that workers must be able to import, by the setting that names it."""
-        teacher = self.config.teacher
-        return {"teacher.builder": teacher.builder} if isinstance(teacher, CheckpointTeacherConfig) else {}
+        """Code of others that workers must be able to import, by the setting that names it."""
+        found = list_imports(self.config)
+        return {one.setting: one.module for one in found if not one.setting.startswith("evaluation.")}
 
     def images(self, folder: Location) -> Shared[SyntheticImages]:
         """The synthetic images of a folder where all workers can get them, read once for all stages."""

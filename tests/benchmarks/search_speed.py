@@ -4,7 +4,7 @@
 
 Both run in one process, on the same network and batches, alternating, because a machine's speed drifts. *Textbook* is
 the algorithm written from its paper in the plainest way: float32, (B, C, H, W) in memory, `loss.backward()` into every
-parameter, candidates scored one batch after the other. *Product* is `Darts.step`, `Spos`'s step and `OneShotScorer` at
+parameter, candidates scored one batch after the other. *Product* is `DartsSearch.step`, `Spos`'s step and `OneShotScorer` at
 their default precision. Bars: DARTS first order no slower; SPOS step and candidate scoring at least 1.5 times as fast.
 """
 
@@ -25,12 +25,11 @@ import torch
 from torch import nn
 
 from dfnas_ray.algorithms.base import SearchProblem
-from dfnas_ray.algorithms.darts import Darts
-from dfnas_ray.algorithms.darts import DartsConfig as DartsAlgorithmConfig
+from dfnas_ray.algorithms.darts import DartsSearch, DartsSearchConfig
 from dfnas_ray.algorithms.spos import Spos, SposConfig
 from dfnas_ray.ops.latency import device_name
 from dfnas_ray.ops.mixed import Mixture
-from dfnas_ray.search_spaces import DartsConfig, NASBenchMacroConfig, SearchSpace, ShuffleNetConfig
+from dfnas_ray.search_spaces import DartsSpaceConfig, NASBenchMacroConfig, SearchSpace, ShuffleNetConfig
 from dfnas_ray.storage.shards import SyntheticImages
 from dfnas_ray.teachers.base import freeze_teacher
 from dfnas_ray.teachers.cifar_resnet import resnet20
@@ -183,7 +182,7 @@ def measure_spos(space: SearchSpace, repeats: int) -> list[bool]:
 
 def measure_darts(space: SearchSpace, repeats: int) -> list[bool]:
     problem = make_problem(space)
-    algorithm: Darts = DartsAlgorithmConfig(batch_size=32).algorithm(problem)
+    algorithm: DartsSearch = DartsSearchConfig(batch_size=32).algorithm(problem)
     train, valid = (next(part.epoch(0)) for part in (algorithm.weight_batches, algorithm.alpha_batches))
     train, valid = (Batch(b.images[:32], b.teacher_logits[:32]) for b in (train, valid))
     plain = TextbookDarts(space, copy.deepcopy(algorithm.supernet).to(memory_format=torch.contiguous_format))
@@ -204,7 +203,7 @@ def main() -> None:
         f"{device_name(torch.device('cpu'))}, {platform.machine()}, {torch.get_num_threads()} threads, torch "
         f"{torch.__version__}, commit {commit.strip()}, {datetime.date.today()}, batch {BATCH_SIZE}, images 3x32x32"
     )
-    results = measure_darts(DartsConfig().space(SHAPE, CLASSES), repeats)
+    results = measure_darts(DartsSpaceConfig().space(SHAPE, CLASSES), repeats)
     for config in (NASBenchMacroConfig(), ShuffleNetConfig(form="cifar")):
         results += measure_spos(config.space(SHAPE, CLASSES), repeats)
     print("All bars reached." if all(results) else "A bar was missed.")

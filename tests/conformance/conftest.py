@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import get_args
-
 import pytest
 
 from dfnas_ray.seeding import fixed_threads
@@ -31,27 +29,20 @@ SMALL = {
 }
 
 
-def members(annotation):
-    """The config classes of a union, annotated or not."""
-    if isinstance(annotation, type):
-        return [annotation]
-    return [member for part in get_args(annotation) for member in members(part) if isinstance(member, type)]
-
-
 def kind_of(config):
     return config.model_fields["kind"].default
 
 
 def pytest_generate_tests(metafunc):
     """Give every test that asks for them all spaces, or all pairs of algorithm and space that make sense."""
-    from dfnas_ray.algorithms.config import AlgorithmConfig
-    from dfnas_ray.search_spaces import SearchSpaceConfig
+    from dfnas_ray.algorithms.config import ALGORITHMS
+    from dfnas_ray.search_spaces import SPACES
 
-    spaces = members(SearchSpaceConfig)
+    spaces = [SPACES.find(kind) for kind in SPACES.built_in]
     if "pair" in metafunc.fixturenames:
         pairs = [
             pytest.param((algorithm, space), id=f"{kind_of(algorithm)}-{kind_of(space)}")
-            for algorithm in members(AlgorithmConfig)
+            for algorithm in map(ALGORITHMS.find, ALGORITHMS.built_in)
             for space in spaces
             if kind_of(space) not in algorithm.unsuitable_spaces
         ]

@@ -74,14 +74,28 @@ def test_a_run_says_where_it_was_done(tiny_inline_run):
     assert "ray" not in machine
 
 
-@pytest.mark.parametrize("command", ["run", "search"])
 @pytest.mark.parametrize(
-    ("settings", "words"),
+    ("command", "settings", "words"),
     [
-        ("search.start_after_shards=1", ["search.start_after_shards (1)", "Set it to null"]),
-        ("retraining.num_workers=2", ["retraining.num_workers (2)", "Set it to 1"]),
-        ("search.algorithm={kind: multi_fidelity, proposals: tpe}", ["search.algorithm.proposals (tpe)", "Ray Tune"]),
-        ("search.algorithm={kind: multi_fidelity, scheduler: hyperband}", ["scheduler (hyperband)", "Ray Tune"]),
+        ("run", "retraining.num_workers=2", ["retraining.num_workers (2)", "Set it to 1"]),
+        ("run", "search.start_after_shards=1", ["search.start_after_shards (1) to null"]),
+        ("search", "search.start_after_shards=1", ["search.start_after_shards (1) to null"]),
+        (
+            "run",
+            "search.algorithm={kind: multi_fidelity, proposals: tpe}",
+            ["search.algorithm.proposals (tpe)", "Ray Tune"],
+        ),
+        (
+            "search",
+            "search.algorithm={kind: multi_fidelity, proposals: tpe}",
+            ["search.algorithm.proposals (tpe)", "Ray Tune"],
+        ),
+        ("run", "search.algorithm={kind: multi_fidelity, scheduler: hyperband}", ["scheduler (hyperband)", "Ray Tune"]),
+        (
+            "search",
+            "search.algorithm={kind: multi_fidelity, scheduler: hyperband}",
+            ["scheduler (hyperband)", "Ray Tune"],
+        ),
     ],
 )
 def test_what_one_process_cannot_do_is_refused_before_anything_is_made(
@@ -172,7 +186,7 @@ def test_without_ray_and_without_inline_one_error_says_what_to_do(tiny_yaml, tmp
     assert {path.name for path in (tmp_path / "run").glob("*")} <= {".lock", "teacher"}
 
 
-@pytest.mark.parametrize("arguments", [("submit", "FILE", "--run-dir", "/shared/run"), ("jobs", "list")])
+@pytest.mark.parametrize("arguments", [("submit", "FILE", "--run-dir", "/tmp/shared"), ("jobs", "list")])
 def test_what_needs_a_cluster_says_so_where_there_is_no_ray(tiny_yaml, tmp_path, arguments):
     words = [str(tiny_yaml) if word == "FILE" else word for word in arguments]
     done = subprocess.run(

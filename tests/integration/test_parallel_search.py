@@ -10,8 +10,8 @@ import torch.multiprocessing as mp
 from torch import nn
 
 from dfnas_ray.algorithms.base import SearchProblem
-from dfnas_ray.algorithms.darts import DartsConfig
-from dfnas_ray.algorithms.proxyless import ProxylessConfig
+from dfnas_ray.algorithms.darts import DartsSearchConfig
+from dfnas_ray.algorithms.proxyless import ProxylessSearchConfig
 from dfnas_ray.search_spaces.chain import ChainSpace, Position
 from dfnas_ray.storage.shards import SyntheticImages
 from dfnas_ray.teachers.base import freeze_teacher
@@ -20,9 +20,9 @@ from dfnas_ray.training.config import DistillationConfig
 from dfnas_ray.training.parallel import average_gradients
 
 ALGORITHMS = {
-    "darts": DartsConfig(epochs=3, batch_size=16),
-    "darts-second-order": DartsConfig(epochs=2, batch_size=16, order="second"),
-    "proxyless": ProxylessConfig(epochs=3, warmup_epochs=1, batch_size=16),
+    "darts": DartsSearchConfig(epochs=3, batch_size=16),
+    "darts-second-order": DartsSearchConfig(epochs=2, batch_size=16, order="second"),
+    "proxyless": ProxylessSearchConfig(epochs=3, warmup_epochs=1, batch_size=16),
 }
 
 

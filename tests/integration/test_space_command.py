@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from dfnas_ray.cli.main import app
 from dfnas_ray.errors import DfnasError
-from dfnas_ray.search_spaces import SPACE_CONFIGS
+from dfnas_ray.search_spaces import SPACES
 
 
 def call(*arguments):
@@ -24,14 +24,14 @@ def call(*arguments):
 
 def test_list_names_every_space():
     shown = call("list")
-    assert all(kind in shown for kind in SPACE_CONFIGS)
+    assert all(kind in shown for kind in SPACES.built_in)
     assert "15,625" in shown
     assert "all but proxyless" in shown
 
 
-@pytest.mark.parametrize("kind", SPACE_CONFIGS)
+@pytest.mark.parametrize("kind", SPACES.built_in)
 def test_show_prints_the_cost_and_draws_the_architecture(kind, tmp_path):
-    config = SPACE_CONFIGS[kind]()
+    config = SPACES.find(kind)()
     space = config.space(*config.native_input)
     genotype = space.sample(np.random.default_rng(0))
     picture = tmp_path / "a.svg"
@@ -46,7 +46,7 @@ def test_show_prints_the_cost_and_draws_the_architecture(kind, tmp_path):
 
 
 def test_count_prints_a_thousand_genotypes_in_the_files_order(tmp_path):
-    space = SPACE_CONFIGS["nasbench201"]().space((3, 32, 32), 10)
+    space = SPACES.find("nasbench201")().space((3, 32, 32), 10)
     rng = np.random.default_rng(0)
     texts = [space.encode(space.sample(rng)) for _ in range(1000)]
     file = tmp_path / "genotypes.txt"
@@ -62,7 +62,7 @@ def test_other_images_classes_and_widths_are_counted():
         call("count", "nasbench_macro", "01", "--json", "--image", "1x16x16", "--classes", "7", "--set", "stem_channels=4",
              "--set", "stage_layers=[1,1]", "--set", "stage_channels=[8,16]", "--set", "head_channels=16")
     )  # fmt: skip
-    config = SPACE_CONFIGS["nasbench_macro"](
+    config = SPACES.find("nasbench_macro")(
         stem_channels=4, stage_layers=(1, 1), stage_channels=(8, 16), head_channels=16
     )
     space = config.space((1, 16, 16), 7)

@@ -38,17 +38,20 @@ class Slowly:
 
     def make(self, stage, crew, on_made):
         crew.on_started()
+        entries = dict(stage.intact)
         for entry in Manifest.read(Location.parse(self.source)).shards:
             if entry.shard in {*stage.intact, *self.fails}:
                 continue
             while not self.gates[entry.shard].wait(0.05):
                 if crew.should_stop():
-                    return
+                    raise SynthesisError("stopped")
             (stage.location / entry.file).write_bytes((self.source / entry.file).read_bytes())
             self.made.append(entry.shard)
+            entries[entry.shard] = entry
             on_made(entry.shard, entry)
         if self.fails:
             raise SynthesisError(f"{len(self.fails)} of 3 shards could not be made (shard {min(self.fails)}: NaN)")
+        return stage.describe(entries, len(self.made), crew.size)
 
 
 class WithRoomForBoth(InlineExecutor):
@@ -77,7 +80,7 @@ def make(address, tiny_experiment, monkeypatch):
 @pytest.fixture
 def slowly(tiny_inline_run, monkeypatch):
     made = Slowly(Path(tiny_inline_run.outcomes["synthesis"].location.path))
-    monkeypatch.setattr(Synthesis, "make", lambda stage, crew, on_made: made.make(stage, crew, on_made))
+    monkeypatch.setattr(Synthesis, "work", lambda stage, crew, on_made: made.make(stage, crew, on_made))
     return made
 
 

@@ -9,9 +9,10 @@ import dfnas_ray
 
 ROOT = Path(dfnas_ray.__file__).parent
 FLOORS = [
-    "errors", "config.dotted", "config.explain", "config.cluster", "seeding", "progress", "storage", "ops", "datasets",
-    "teachers", "synthesis", "search_spaces", "training", "algorithms", "sweeps", "ranking", "config.experiment",
-    "execution", "workflow", "report", "library", "submission", "cli", "__main__",
+    "version", "errors", "config.code", "config.registry", "config.member", "config.dotted", "config.explain", "config.cluster",
+    "seeding", "progress", "storage", "ops", "datasets", "teachers", "synthesis", "search_spaces", "training", "algorithms",
+    "sweeps", "ranking", "config.experiment", "config.imports", "execution", "workflow", "report", "library", "submission",
+    "cli", "__main__",
 ]  # fmt: skip
 FACADE = ROOT / "__init__.py"  # the public names, loaded when they are asked for
 MODULES = sorted(path for path in ROOT.rglob("*.py") if path != FACADE)
@@ -36,6 +37,18 @@ def imported(source, package):
 def imports_of(path):
     package = ".".join(["dfnas_ray", *path.relative_to(ROOT).parts[:-1]])
     return imported(path.read_text(), package)
+
+
+def names_in(path):
+    """What a module imports, by the names of modules: of `from a import b`, a.b if that is one."""
+    package = ".".join(["dfnas_ray", *path.relative_to(ROOT).parts[:-1]])
+    names = imports_of(path)
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            parents = package.split(".")[: len(package.split(".")) - node.level + 1]
+            base = ".".join([*(parents if node.level else []), *filter(None, [node.module])])
+            names += [f"{base}.{alias.name}" for alias in node.names]
+    return names
 
 
 def floor_of(name):
@@ -91,14 +104,43 @@ def test_only_one_room_imports_ray(path):
     assert not uses_ray or name_of(path).startswith("execution.ray")
 
 
-def test_regularizers_know_only_each_other_and_errors():
+def test_regularizers_know_only_each_other_errors_and_the_registry():
     for path in (ROOT / "synthesis" / "regularizers").glob("*.py"):
         for name in imports_of(path):
-            own = name.startswith("dfnas_ray.synthesis.regularizers")
+            own = name.startswith(
+                ("dfnas_ray.synthesis.regularizers", "dfnas_ray.config.registry", "dfnas_ray.config.member")
+            )
             assert own or not name.startswith("dfnas_ray") or name == "dfnas_ray.errors", f"{path.name} imports {name}"
+
+
+def test_the_registry_needs_no_torch():
+    for name in ("code", "registry", "member"):
+        assert not [found for found in imports_of(ROOT / "config" / f"{name}.py") if found.split(".")[0] == "torch"]
+
+
+def test_no_two_public_classes_share_a_name():
+    classes = [
+        node.name
+        for path in MODULES
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    ]
+    assert sorted({name for name in classes if classes.count(name) > 1} - {"WorkingDir"}) == []
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    files = {name_of(path): path for path in MODULES}
+    graph = {}
+    for name, path in files.items():
+        found = {imported_name.removeprefix("dfnas_ray.") for imported_name in names_in(path)}
+        graph[name] = {other for other in found if other in files and other != name}
+    while leaves := {name for name, others in graph.items() if not others}:
+        graph = {name: others - leaves for name, others in graph.items() if name not in leaves}
+    assert graph == {}, "these modules import each other, lazy and type-only imports included"
 
 
 def test_the_facade_loads_nothing_by_itself():
     top_level = [node for node in ast.parse(FACADE.read_text()).body if isinstance(node, ast.ImportFrom | ast.Import)]
     names = [name for node in top_level for name in imported(ast.unparse(node), "dfnas_ray")]
-    assert not [name for name in names if name.split(".")[0] in {"dfnas_ray", "ray", "torch"}]
+    assert not [name for name in names if name.split(".")[0] in {"dfnas_ray", "ray", "torch"} - {"dfnas_ray"}]
+    assert [name for name in names if name.startswith("dfnas_ray")] == ["dfnas_ray.version"]

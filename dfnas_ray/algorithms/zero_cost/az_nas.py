@@ -18,20 +18,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dfnas_ray.algorithms.zero_cost.candidate import Candidate
+from dfnas_ray.algorithms.zero_cost.untrained import UntrainedNetwork
 
 EXPRESSIVITY, PROGRESSIVITY, TRAINABILITY = "expressivity", "progressivity", "trainability"
 _TINY = 1e-12
 
 
-def az_nas(candidate: Candidate) -> dict[str, float]:
+def az_nas(candidate: UntrainedNetwork) -> dict[str, float]:
     """Return expressivity, progressivity and trainability on the probe."""
     features = block_outputs(candidate.network, candidate.blocks, candidate.probe)
     return {**_entropy_figures(features), TRAINABILITY: trainability(features, candidate.generator)}
 
 
 @torch.no_grad()
-def entropies(candidate: Candidate) -> dict[str, float]:
+def entropies(candidate: UntrainedNetwork) -> dict[str, float]:
     r"""Return what a pass forward tells, with :math:`s_l` the entropy of block l's features (`feature_entropy`).
 
     - expressivity: :math:`\sum_l s_l`;

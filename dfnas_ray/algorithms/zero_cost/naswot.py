@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dfnas_ray.algorithms.zero_cost.candidate import Candidate
+from dfnas_ray.algorithms.zero_cost.untrained import UntrainedNetwork
 
 
 @torch.no_grad()
-def naswot(candidate: Candidate) -> float:
+def naswot(candidate: UntrainedNetwork) -> float:
     r"""Return :math:`\log |\det K_H|` on the first batch.
 
     :math:`(K_H)_{ij} = N_A - d_H(c_i, c_j)`, where :math:`c_i` is the code of image i: which of the network's

@@ -1,44 +1,152 @@
-"""The proxies by name."""
+"""The contract of a zero-cost proxy, and the proxies of this package by name."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal, NamedTuple
+from abc import ABC, abstractmethod
+from typing import ClassVar, Literal
 
 from dfnas_ray.algorithms.base import Measurement
 from dfnas_ray.algorithms.zero_cost.az_nas import EXPRESSIVITY, PROGRESSIVITY, TRAINABILITY, az_nas, entropies
-from dfnas_ray.algorithms.zero_cost.candidate import Candidate
 from dfnas_ray.algorithms.zero_cost.naswot import naswot
 from dfnas_ray.algorithms.zero_cost.synflow import synflow
+from dfnas_ray.algorithms.zero_cost.untrained import UntrainedNetwork
 from dfnas_ray.algorithms.zero_cost.zico import zico
+from dfnas_ray.config.registry import Family, describe, is_built_in
+from dfnas_ray.errors import ConfigError
 
-ProxyName = Literal["parameters", "macs", "synflow", "naswot", "zico", "az_nas", "expressivity"]
 
-
-class Proxy(NamedTuple):
-    """One proxy.
+class Proxy(ABC):
+    """A score of an untrained network.
 
     Attributes:
+        kind: The name under which experiment files know the proxy.
         figures: Names of what it measures; for each, higher is better.
-        measure: Returns the figures.
-        looks_at: What they depend on, beside the network.
+        looks_at: What they depend on, beside the network: nothing else, the probe (`UntrainedNetwork.probe`), or images.
     """
 
-    figures: tuple[str, ...]
-    measure: Callable[[Candidate], Measurement]
-    looks_at: Literal["nothing", "probe", "images"]
+    kind: ClassVar[str]
+    figures: ClassVar[tuple[str, ...]]
+    looks_at: ClassVar[Literal["nothing", "probe", "images"]] = "images"
+
+    @abstractmethod
+    def measure(self, candidate: UntrainedNetwork) -> Measurement:
+        """Return the figures by name; the network's parameters stay as they are."""
 
 
-PROXIES: dict[ProxyName, Proxy] = {
-    "parameters": Proxy(("parameters",), lambda c: {"parameters": float(c.cost.params)}, "nothing"),
-    "macs": Proxy(("macs",), lambda c: {"macs": float(c.cost.macs)}, "nothing"),
-    "synflow": Proxy(("synflow",), lambda c: {"synflow": synflow(c)}, "nothing"),
-    "naswot": Proxy(("naswot",), lambda c: {"naswot": naswot(c)}, "images"),
-    "zico": Proxy(("zico",), lambda c: {"zico": zico(c)}, "images"),
-    "expressivity": Proxy((EXPRESSIVITY,), lambda c: {EXPRESSIVITY: entropies(c)[EXPRESSIVITY]}, "probe"),
-    "az_nas": Proxy(
-        (EXPRESSIVITY, PROGRESSIVITY, TRAINABILITY, "macs"),
-        lambda c: {**az_nas(c), "macs": float(c.cost.macs)},
-        "probe",
-    ),
-}
+class Parameters(Proxy):
+    """The number of parameters."""
+
+    kind = "parameters"
+    figures = ("parameters",)
+    looks_at = "nothing"
+
+    def measure(self, candidate: UntrainedNetwork) -> Measurement:
+        """Count them."""
+        return {"parameters": float(candidate.cost.params)}
+
+
+class Macs(Proxy):
+    """The number of multiply-accumulates."""
+
+    kind = "macs"
+    figures = ("macs",)
+    looks_at = "nothing"
+
+    def measure(self, candidate: UntrainedNetwork) -> Measurement:
+        """Count them."""
+        return {"macs": float(candidate.cost.macs)}
+
+
+class SynFlow(Proxy):
+    """See `synflow`."""
+
+    kind = "synflow"
+    figures = ("synflow",)
+    looks_at = "nothing"
+
+    def measure(self, candidate: UntrainedNetwork) -> Measurement:
+        """Measure the flow."""
+        return {"synflow": synflow(candidate)}
+
+
+class Naswot(Proxy):
+    """See `naswot`."""
+
+    kind = "naswot"
+    figures = ("naswot",)
+
+    def measure(self, candidate: UntrainedNetwork) -> Measurement:
+        """Compare the codes of images."""
+        return {"naswot": naswot(candidate)}
+
+
+class ZiCo(Proxy):
+    """See `zico`."""
+
+    kind = "zico"
+    figures = ("zico",)
+
+    def measure(self, candidate: UntrainedNetwork) -> Measurement:
+        """Compare the gradients of batches."""
+        return {"zico": zico(candidate)}
+
+
+class Expressivity(Proxy):
+    """The first of AZ-NAS's figures alone."""
+
+    kind = "expressivity"
+    figures = (EXPRESSIVITY,)
+    looks_at = "probe"
+
+    def measure(self, candidate: UntrainedNetwork) -> Measurement:
+        """Measure the entropy of features."""
+        return {EXPRESSIVITY: entropies(candidate)[EXPRESSIVITY]}
+
+
+class AzNas(Proxy):
+    """See `az_nas`; its fourth figure is the number of MACs."""
+
+    kind = "az_nas"
+    figures = (EXPRESSIVITY, PROGRESSIVITY, TRAINABILITY, "macs")
+    looks_at = "probe"
+
+    def measure(self, candidate: UntrainedNetwork) -> Measurement:
+        """Measure all four."""
+        return {**az_nas(candidate), "macs": float(candidate.cost.macs)}
+
+
+PROXIES: Family[Proxy] = Family(
+    "zero-cost proxy",
+    Proxy,  # type: ignore[type-abstract]
+    {
+        "parameters": "dfnas_ray.algorithms.zero_cost.proxies:Parameters",
+        "macs": "dfnas_ray.algorithms.zero_cost.proxies:Macs",
+        "synflow": "dfnas_ray.algorithms.zero_cost.proxies:SynFlow",
+        "naswot": "dfnas_ray.algorithms.zero_cost.proxies:Naswot",
+        "zico": "dfnas_ray.algorithms.zero_cost.proxies:ZiCo",
+        "az_nas": "dfnas_ray.algorithms.zero_cost.proxies:AzNas",
+        "expressivity": "dfnas_ray.algorithms.zero_cost.proxies:Expressivity",
+    },
+    by_name=True,
+)
+"""Every proxy by its kind."""
+
+
+def measure_proxy(name: str, candidate: UntrainedNetwork) -> Measurement:
+    """Return the figures of a proxy.
+
+    Raises:
+        ConfigError: it is of another package, and measures something else than its figures; names package and rule.
+    """
+    proxy = PROXIES.find(name)
+    measured: object = proxy().measure(candidate)
+    if is_built_in(proxy) or (
+        isinstance(measured, dict)
+        and set(measured) == set(proxy.figures)
+        and all(isinstance(value, int | float) for value in measured.values())
+    ):
+        return measured  # type: ignore[return-value]
+    raise ConfigError(
+        f"The zero-cost proxy {describe(proxy)} breaks its contract: measure() must return a number for each of its figures "
+        f"{list(proxy.figures)}, not {measured!r}."
+    )

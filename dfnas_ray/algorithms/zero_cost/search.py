@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -13,8 +13,9 @@ from torch import Tensor
 from dfnas_ray.algorithms.base import BaseAlgorithmConfig, Measurement, SearchProblem, StateDict
 from dfnas_ray.algorithms.evolution import Evolution, EvolutionarySearch, EvolutionConfig
 from dfnas_ray.algorithms.ranks import add_up_ranks
-from dfnas_ray.algorithms.zero_cost.candidate import Candidate, initialize
-from dfnas_ray.algorithms.zero_cost.proxies import PROXIES, ProxyName
+from dfnas_ray.algorithms.zero_cost.proxies import PROXIES, measure_proxy
+from dfnas_ray.algorithms.zero_cost.untrained import UntrainedNetwork, initialize
+from dfnas_ray.config.member import Name
 from dfnas_ray.search_spaces.base import Genotype, SearchSpace
 from dfnas_ray.seeding import derive_seed, seed_everything, torch_generator
 from dfnas_ray.training.batches import Batch
@@ -24,7 +25,7 @@ class ZeroCostConfig(BaseAlgorithmConfig):
     """Candidates scored without training, by one proxy or by the sum of several proxies' ranks."""
 
     kind: Literal["zero_cost"] = "zero_cost"
-    proxies: tuple[ProxyName, ...] = Field(
+    proxies: tuple[Annotated[str, Name(PROXIES)], ...] = Field(
         ("az_nas", "synflow", "naswot", "zico"),
         min_length=1,
         description="What scores a candidate; of several, the ranks are added up.",
@@ -49,18 +50,20 @@ class ZeroCostConfig(BaseAlgorithmConfig):
     def label(self) -> str:
         """Names the algorithm beside others of its kind."""
         on_images = "(images)" if self.az_nas_input == "images" else ""
-        return "+".join(name + on_images * (PROXIES[name].looks_at == "probe") for name in self.proxies)
+        return "+".join(
+            proxy.kind + on_images * (proxy.looks_at == "probe") for proxy in map(PROXIES.find, self.proxies)
+        )
 
     @property
     def needs_images(self) -> bool:
         """Whether a score depends on the images."""
-        looks_at = {PROXIES[name].looks_at for name in self.proxies}
+        looks_at = {PROXIES.find(name).looks_at for name in self.proxies}
         return "images" in looks_at or ("probe" in looks_at and self.az_nas_input == "images")
 
     @property
     def figures(self) -> tuple[str, ...]:
         """Everything that is measured, each once."""
-        return tuple(dict.fromkeys(figure for name in self.proxies for figure in PROXIES[name].figures))
+        return tuple(dict.fromkeys(figure for name in self.proxies for figure in PROXIES.find(name).figures))
 
     @property
     def steps_to_show(self) -> int:
@@ -86,7 +89,7 @@ class ZeroCostScorer:
     """
 
     space: SearchSpace
-    proxies: tuple[ProxyName, ...]
+    proxies: tuple[str, ...]
     batches: list[Batch]
     probe: Tensor
     seed: int
@@ -111,7 +114,7 @@ class ZeroCostScorer:
         network = self.space.build(genotype)
         initialize(network)  # on the CPU: devices draw differently
         network = network.to(self.batches[0].images.device).to(memory_format=torch.channels_last).train()
-        candidate = Candidate(
+        candidate = UntrainedNetwork(
             network,
             self.space.blocks(network),
             self.space.cost(genotype),
@@ -122,7 +125,7 @@ class ZeroCostScorer:
         )
         figures: Measurement = {}
         for name in self.proxies:
-            figures.update(PROXIES[name].measure(candidate))
+            figures.update(measure_proxy(name, candidate))
         return figures
 
 

@@ -12,12 +12,12 @@ import math
 import torch
 from torch import nn
 
-from dfnas_ray.algorithms.zero_cost.candidate import Candidate, evaluation_mode, weighted_layers
+from dfnas_ray.algorithms.zero_cost.untrained import UntrainedNetwork, evaluation_mode, weighted_layers
 
 _SCALE = 1e-120  # of the input and of the output: what lies between stays within float64 in deeper networks
 
 
-def synflow(candidate: Candidate) -> float:
+def synflow(candidate: UntrainedNetwork) -> float:
     r"""Return :math:`\log \sum_\theta |\theta \, \partial R / \partial \theta|` over all weights.
 
     :math:`R = 1^T f_{|\theta|}(1)`: the sum of the outputs for an input of ones, with every weight replaced by its

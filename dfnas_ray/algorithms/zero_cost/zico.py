@@ -10,10 +10,10 @@ import math
 import torch
 import torch.nn.functional as F
 
-from dfnas_ray.algorithms.zero_cost.candidate import Candidate, weighted_layers
+from dfnas_ray.algorithms.zero_cost.untrained import UntrainedNetwork, weighted_layers
 
 
-def zico(candidate: Candidate) -> float:
+def zico(candidate: UntrainedNetwork) -> float:
     r"""Return :math:`\sum_l \log \sum_{\omega \in \theta_l} E[|\nabla_\omega|] / \sqrt{Var(|\nabla_\omega|)}`.
 
     Expectation and variance run over the batches, at least two. The loss is the cross entropy with the teacher's

@@ -1,11 +1,21 @@
-"""What a regulariser may look at."""
+"""The contract of a regulariser, and what it may look at."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple, cast
 
-from torch import Tensor
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from dfnas_ray.config.member import MemberConfig
+
+OBSERVABLE = frozenset({"bn_inputs", "features", "step"})
+"""What of an `Observation` is made only if a term asks for it."""
+
+_NOT_OBSERVED = cast(Tensor, None)  # a term that looks at what it has not asked for fails at once
 
 
 class BatchNormInput(NamedTuple):
@@ -17,10 +27,38 @@ class BatchNormInput(NamedTuple):
 
 
 class Observation(NamedTuple):
-    """One forward pass of the teacher on a batch of synthetic images."""
+    """One forward pass of the teacher on a batch of synthetic images.
+
+    A term gets ``bn_inputs``, ``features`` and ``step`` only if its settings ask for them with ``observes``.
+    """
 
     images: Tensor  # (B, C, H, W), normalised, with gradient
-    bn_inputs: Sequence[BatchNormInput]  # in forward order; empty when no term asks for them
+    bn_inputs: Sequence[BatchNormInput] = ()  # in forward order
+    logits: Tensor = _NOT_OBSERVED  # (B, num_classes), float32
+    targets: Tensor = _NOT_OBSERVED  # (B, num_classes), distributions
+    features: Tensor = _NOT_OBSERVED  # (B, D), float32: the input of the last linear layer
+    step: Tensor = _NOT_OBSERVED  # (), int64: optimiser steps that this batch has made, through all scales
 
 
 Regularizer = Callable[[Observation], Tensor]
+
+
+class RegularizerConfig(MemberConfig):
+    """What the settings of all regularisers have in common. Each one defines its ``kind``."""
+
+    observes: ClassVar[frozenset[str]] = frozenset()
+    """Those of `OBSERVABLE` that the term looks at."""
+
+    weight: float = Field(ge=0, description="Weight in the loss.")
+
+    @abstractmethod
+    def loss(self) -> Regularizer:
+        """Return the unweighted term: a plain function that returns a scalar, and that torch.compile can trace."""
+
+    def unsuitable(self, model: nn.Module) -> str:
+        """Return why the term cannot be computed with a teacher's network, as what the teacher has; empty if it can."""
+        if "bn_inputs" in self.observes and not any(
+            isinstance(module, _BatchNorm) and module.track_running_stats for module in model.modules()
+        ):
+            return "has no BatchNorm layer with running statistics"
+        return ""

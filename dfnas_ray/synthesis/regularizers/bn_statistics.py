@@ -7,14 +7,14 @@ Shapes: B images, C channels, H x W pixels; one entry per BatchNorm layer.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor
+from pydantic import Field
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from dfnas_ray.synthesis.regularizers.base import BatchNormInput, Regularizer
+from dfnas_ray.synthesis.regularizers.base import BatchNormInput, Regularizer, RegularizerConfig
 
 
 class _StatisticsDistance(torch.autograd.Function):
@@ -72,10 +72,11 @@ def bn_statistics_loss(layers: Sequence[BatchNormInput], first_layer_multiplier:
     return first_layer_multiplier * distances[0] + sum(distances[1:], start=torch.zeros_like(distances[0]))
 
 
-class BNStatisticsConfig(BaseModel):
+class BNStatisticsConfig(RegularizerConfig):
     """R_bn, the term that decides most: 0.01 for ImageNet, 1 to 10 for small images."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    kind: ClassVar[str] = "bn_statistics"
+    observes: ClassVar[frozenset[str]] = frozenset({"bn_inputs"})
 
     weight: float = Field(0.01, ge=0, description="Weight in the loss; 0 for a teacher without BatchNorm.")
     first_layer_multiplier: float = Field(10.0, ge=0, description="Weight of the first layer beside the others' 1.")
@@ -84,3 +85,8 @@ class BNStatisticsConfig(BaseModel):
         """Return the unweighted term as a plain function."""
         multiplier = self.first_layer_multiplier
         return lambda observation: bn_statistics_loss(observation.bn_inputs, multiplier)
+
+    def unsuitable(self, model: nn.Module) -> str:
+        """Return that there is no BatchNorm, where there is none."""
+        reason = super().unsuitable(model)
+        return reason and f"{reason}, so there is nothing that R_bn could match"

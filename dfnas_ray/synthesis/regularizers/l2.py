@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
-from dfnas_ray.synthesis.regularizers.base import Regularizer
+from dfnas_ray.synthesis.regularizers.base import Regularizer, RegularizerConfig
 
 
 def l2_loss(images: Tensor) -> Tensor:
@@ -14,10 +16,10 @@ def l2_loss(images: Tensor) -> Tensor:
     return torch.linalg.vector_norm(images.float().flatten(1), dim=1).mean()
 
 
-class L2Config(BaseModel):
+class L2Config(RegularizerConfig):
     """R_l2: small deviations from the mean colour."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    kind: ClassVar[str] = "l2"
 
     weight: float = Field(1e-5, ge=0, description="Weight in the loss.")
 

@@ -6,11 +6,13 @@ two diagonals. Written from the formula.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
-from dfnas_ray.synthesis.regularizers.base import Regularizer
+from dfnas_ray.synthesis.regularizers.base import Regularizer, RegularizerConfig
 
 
 def total_variation_loss(images: Tensor) -> Tensor:
@@ -32,10 +34,10 @@ def total_variation_loss(images: Tensor) -> Tensor:
     return torch.stack([torch.linalg.vector_norm(difference) for difference in differences]).sum()
 
 
-class TotalVariationConfig(BaseModel):
+class TotalVariationConfig(RegularizerConfig):
     """R_tv: less high-frequency noise."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    kind: ClassVar[str] = "total_variation"
 
     weight: float = Field(1e-4, ge=0, description="Weight in the loss; 2.5e-5 for CIFAR-sized images.")
 

@@ -7,12 +7,12 @@ import copy
 import pytest
 import torch
 
-from dfnas_ray.algorithms.darts import DartsConfig, beta_decay, has_sharpened
+from dfnas_ray.algorithms.darts import DartsSearchConfig, beta_decay, has_sharpened
 from dfnas_ray.errors import ConfigError, GenotypeError
 
 
 def make_darts(problem, **settings):
-    return DartsConfig(**{"epochs": 3, "batch_size": 16, **settings}).algorithm(problem)
+    return DartsSearchConfig(**{"epochs": 3, "batch_size": 16, **settings}).algorithm(problem)
 
 
 def first_batches(darts):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from dfnas_ray.algorithms.proxyless import ProxylessConfig
+from dfnas_ray.algorithms.proxyless import ProxylessSearchConfig
 from dfnas_ray.ops.mixed import MixedOperation, Mixture
 from dfnas_ray.search_spaces.chain import ChainSpace, Position
 
@@ -17,7 +17,7 @@ FREE = {"cost": {"kind": "macs", "weight": 0}}
 
 
 def make_proxyless(problem, **settings):
-    return ProxylessConfig(**{"epochs": 3, "warmup_epochs": 0, "batch_size": 16, **settings}).algorithm(problem)
+    return ProxylessSearchConfig(**{"epochs": 3, "warmup_epochs": 0, "batch_size": 16, **settings}).algorithm(problem)
 
 
 def probabilities(proxyless):

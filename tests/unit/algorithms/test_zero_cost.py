@@ -13,9 +13,9 @@ from dfnas_ray.algorithms.base import SearchState
 from dfnas_ray.algorithms.ranks import add_up_ranks
 from dfnas_ray.algorithms.zero_cost import ZeroCostConfig
 from dfnas_ray.algorithms.zero_cost.az_nas import az_nas, feature_entropy, jacobian_norm
-from dfnas_ray.algorithms.zero_cost.candidate import Candidate, initialize
 from dfnas_ray.algorithms.zero_cost.naswot import naswot
 from dfnas_ray.algorithms.zero_cost.synflow import synflow
+from dfnas_ray.algorithms.zero_cost.untrained import UntrainedNetwork, initialize
 from dfnas_ray.algorithms.zero_cost.zico import zico
 from dfnas_ray.ops.cost import Cost
 from dfnas_ray.training.batches import Batch
@@ -23,7 +23,7 @@ from dfnas_ray.training.batches import Batch
 
 def candidate(network, *images, logits=None, shape=(1, 1, 1), blocks=()):
     batches = [Batch(x, torch.zeros(len(x), 2) if logits is None else logits) for x in images]
-    return Candidate(
+    return UntrainedNetwork(
         network.train(),
         blocks or list(network),
         Cost(1, 1),

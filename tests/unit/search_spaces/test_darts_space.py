@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from dfnas_ray.errors import GenotypeError
-from dfnas_ray.search_spaces import DartsConfig
+from dfnas_ray.search_spaces import DartsSpaceConfig
 from dfnas_ray.training.student import set_drop_path
 
-SPACE = DartsConfig(channels=4, layers=3, search_channels=4, search_layers=3).space((3, 32, 32), 10)
+SPACE = DartsSpaceConfig(channels=4, layers=3, search_channels=4, search_layers=3).space((3, 32, 32), 10)
 GENOTYPE = SPACE.sample(np.random.default_rng(0))
 TEXT = SPACE.encode(GENOTYPE)
 

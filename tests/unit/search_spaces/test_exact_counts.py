@@ -6,10 +6,10 @@ import pytest
 
 from dfnas_ray.ops.cost import measure_cost
 from dfnas_ray.search_spaces import (
-    DartsConfig,
+    DartsSpaceConfig,
     NASBench201Config,
     NASBenchMacroConfig,
-    ProxylessConfig,
+    ProxylessSpaceConfig,
     ShuffleNetConfig,
 )
 
@@ -34,7 +34,7 @@ def num_params(network):
 
 
 def test_the_darts_supernet():
-    space = DartsConfig().space(*CIFAR)
+    space = DartsSpaceConfig().space(*CIFAR)
     assert num_params(space.supernet()) == 1_930_618
     assert space.alpha_shapes() == [(14, 8), (14, 8)]
 
@@ -45,8 +45,8 @@ def test_the_darts_supernet():
     ids=["V1", "V2"],
 )
 def test_the_published_darts_networks(text, params, with_auxiliary, imagenet):
-    space = DartsConfig().space(*CIFAR)
-    large = DartsConfig(form="imagenet", channels=48, layers=14).space(*IMAGENET)
+    space = DartsSpaceConfig().space(*CIFAR)
+    large = DartsSpaceConfig(form="imagenet", channels=48, layers=14).space(*IMAGENET)
     genotype = space.decode(text)
     assert space.cost(genotype).params == num_params(space.build(genotype)) == params
     assert num_params(space.build_with_auxiliary(genotype)) == with_auxiliary
@@ -97,7 +97,7 @@ def test_nasbench_macro(text, params, macs):
 
 
 def test_proxyless_mobile():
-    space = ProxylessConfig().space(*IMAGENET)
+    space = ProxylessSpaceConfig().space(*IMAGENET)
     by_name = {(3, 3): 0, (3, 6): 1, (5, 3): 2, (5, 6): 3, (7, 3): 4, (7, 6): 5}
     stages = (
         "5e3 3e3 - -",

@@ -36,7 +36,7 @@ class Recording:
     def __init__(self, loss):
         self.loss, self.images, self.targets = loss, [], []
 
-    def __call__(self, images, targets):
+    def __call__(self, images, targets, step):
         self.images.append(images.detach().clone())
         self.targets.append(targets)
         return {"total": self.loss(images)}

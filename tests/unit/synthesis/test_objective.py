@@ -13,7 +13,8 @@ from torch import nn
 from dfnas_ray.errors import SynthesisError
 from dfnas_ray.synthesis.checks import check_synthesis
 from dfnas_ray.synthesis.config import SynthesisConfig
-from dfnas_ray.synthesis.objective import InversionObjective, ObservedTeacher
+from dfnas_ray.synthesis.objective import InversionObjective
+from dfnas_ray.synthesis.observed import ObservedTeacher
 
 CPU = torch.device("cpu")
 LOGGER = "dfnas_ray.synthesis.objective"

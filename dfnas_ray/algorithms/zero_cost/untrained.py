@@ -14,7 +14,7 @@ from dfnas_ray.training.batches import Batch
 
 
 @dataclass(frozen=True)
-class Candidate:
+class UntrainedNetwork:
     """A candidate as every proxy receives it; proxies leave the network's parameters as they are.
 
     Attributes:

@@ -1,0 +1,65 @@
+"""What algorithms say of themselves to features that not all of them serve. Each question has an answer by default."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import BaseModel
+
+from dfnas_ray.config.registry import SettingValues
+from dfnas_ray.search_spaces.base import SearchSpace
+
+
+class StreamingFeatures:
+    """Asked by the search that starts before all images are ready."""
+
+    trains_by_epochs: ClassVar[bool] = False
+    """Whether it learns from the images epoch by epoch before candidates are compared."""
+
+
+class ExecutionFeatures:
+    """Asked before work begins in a single process."""
+
+    @property
+    def needs_many_workers(self) -> str:
+        """Why it cannot search in a single process, and what to do; empty if it can."""
+        return ""
+
+
+class FileFeatures:
+    """Asked of algorithms that read files, by what a search's result depends on."""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Files that it reads: what a search finds depends on what they hold."""
+        return ()
+
+    def check_files(self, space: SearchSpace) -> None:
+        """Make sure that its files can be read and are for this space.
+
+        Raises:
+            ConfigError: they are not.
+        """
+
+
+class RankingFeatures:
+    """Asked by the benchmark, in which algorithms put given architectures in order."""
+
+    cannot_rank: ClassVar[str] = ""
+    """Why it cannot put given architectures in order; empty if it can."""
+
+    measures_population: ClassVar[bool] = False
+    """Whether candidates compete while they are measured, so that what is measured of one depends on the others."""
+
+    search_settings: ClassVar[frozenset[str]] = frozenset()
+    """Settings of how candidates are found and judged: what is measured of one does not depend on them."""
+
+    @property
+    def needs_images(self) -> bool:
+        """Whether what it measures depends on the images."""
+        return True
+
+    def measuring_settings(self) -> SettingValues:
+        """Return those settings on which what it measures of a candidate depends."""
+        assert isinstance(self, BaseModel)
+        return self.model_dump(mode="json", exclude=set(self.search_settings))

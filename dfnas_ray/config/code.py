@@ -1,0 +1,85 @@
+"""Code that settings name: importing it, and saying which installed package it belongs to."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from functools import cache
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, packages_distributions, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+GROUP = "dfnas_ray"
+"""The group of entry points by which installed packages register their plug-ins."""
+
+
+def import_code(path: str) -> Any:
+    """Return what ``package.module:name`` names; the working directory can be imported from.
+
+    Raises:
+        Exception: whatever importing it raises, since that runs its code.
+    """
+    module, _, name = path.partition(":")
+    _allow_working_directory()
+    found: Any = importlib.import_module(module)
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found
+
+
+def is_module(name: str) -> bool:
+    """Return whether a top-level module of this name can be imported; none is."""
+    _allow_working_directory()
+    try:
+        return find_spec(name) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def path_of(code: type) -> str:
+    """Return the ``package.module:Class`` by which `import_code` finds a class."""
+    return f"{code.__module__}:{code.__qualname__}"
+
+
+def package_of(module: str) -> str | None:
+    """Return name and version of the installed package that a module belongs to, such as my-package 0.1."""
+    top = module.partition(".")[0]
+    for point in installed():
+        if point.module.partition(".")[0] == top and (package := package_of_entry(point)):
+            return package
+    names = _packages().get(top)
+    if not names:
+        return None
+    try:
+        return f"{names[0]} {version(names[0])}"
+    except PackageNotFoundError:
+        return None
+
+
+def package_of_entry(point: EntryPoint) -> str | None:
+    """Return name and version of the package that registered an entry point."""
+    return None if point.dist is None else f"{point.dist.name} {point.dist.version}"
+
+
+@cache
+def installed() -> tuple[EntryPoint, ...]:
+    """Return the plug-ins of installed packages, none of them imported yet."""
+    return tuple(entry_points(group=GROUP))
+
+
+def forget_installed() -> None:
+    """Look for installed packages anew when they are next asked for."""
+    installed.cache_clear()
+    _packages.cache_clear()
+
+
+@cache
+def _packages() -> dict[str, list[str]]:
+    return dict(packages_distributions())
+
+
+def _allow_working_directory() -> None:
+    """Let modules of the working directory be imported, after all others."""
+    if str(Path.cwd()) not in sys.path and "" not in sys.path:
+        sys.path.append(str(Path.cwd()))

@@ -1,0 +1,86 @@
+"""Which code of others an experiment's settings make this package import, and run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple, get_args
+
+from pydantic import BaseModel
+
+from dfnas_ray.config.code import package_of
+from dfnas_ray.config.member import MemberConfig, Name
+from dfnas_ray.config.registry import Family, is_built_in
+
+_OWN = __name__.partition(".")[0]
+
+
+class Import(NamedTuple):
+    """One module that a setting names.
+
+    Attributes:
+        setting: Such as search.space or teacher.builder.
+        module: Such as my_package.spaces.
+        package: Name and version of the installed package that it belongs to; None if it belongs to none.
+    """
+
+    setting: str
+    module: str
+    package: str | None
+
+
+def list_imports(config: BaseModel, prefix: str = "") -> list[Import]:
+    """Return the modules outside of this package that settings name: classes, entry points and teachers' builders.
+
+    Args:
+        config: An experiment, or a part of it.
+        prefix: Path of the part, such as ``search.``, with its dot.
+    """
+    found = []
+    for setting, module in _modules(config, prefix):
+        if module.partition(".")[0] != _OWN:
+            found.append(Import(setting, module, package_of(module)))
+    return list(dict.fromkeys(found))
+
+
+def describe_imports(config: BaseModel) -> list[str]:
+    """Return one line for each module: its name, the settings that name it, and the package that it comes from."""
+    settings: dict[tuple[str, str | None], list[str]] = {}
+    for setting, module, package in list_imports(config):
+        settings.setdefault((module, package), []).append(setting)
+    return [
+        f"{module} ({', '.join(names)}), from {package or 'no installed package'}"
+        for (module, package), names in settings.items()
+    ]
+
+
+def _modules(model: BaseModel, prefix: str) -> Iterator[tuple[str, str]]:
+    for name in (*type(model).model_fields, *(model.model_extra or {})):
+        value = getattr(model, name)
+        values = value if isinstance(value, list | tuple) else (value,)
+        field = type(model).model_fields.get(name)
+        family = None if field is None else _named_family([field.annotation, *field.metadata])
+        for number, one in enumerate(values):
+            path = f"{prefix}{name}" + (f".{number}" if len(values) > 1 else "")
+            if isinstance(one, BaseModel):
+                yield from _of_member(one, path)
+                yield from _modules(one, f"{path}.")
+            elif family is not None:
+                yield path, family.find(one).__module__
+
+
+def _of_member(member: BaseModel, path: str) -> Iterator[tuple[str, str]]:
+    if isinstance(member, MemberConfig):
+        if not is_built_in(type(member)):
+            yield path, type(member).__module__
+        for setting, code in member.imported_code().items():
+            yield f"{path}.{setting}", code.partition(":")[0]
+
+
+def _named_family(annotations: Any) -> Family[Any] | None:
+    """Return the family of which a field names members, anywhere within its annotation."""
+    for annotation in annotations:
+        if isinstance(annotation, Name):
+            return annotation.family
+        if (family := _named_family(get_args(annotation))) is not None:
+            return family
+    return None

@@ -1,0 +1,87 @@
+"""What pydantic needs of plug-ins: the base of members with settings, and annotations of fields that take several."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, core_schema
+
+from dfnas_ray.config.code import path_of
+from dfnas_ray.config.registry import Family, SettingValues, as_value_error, is_registered
+
+
+class MemberConfig(BaseModel):
+    """Base of all members that have settings.
+
+    What is dumped can be loaded anywhere: the kind of a class that is not registered under it becomes the class's path.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_serializer(mode="wrap")
+    def _dump(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> SettingValues:
+        values: SettingValues = handler(self)
+        if is_registered(type(self)) or "kind" in (info.exclude or ()):
+            return values
+        return {**values, "kind": path_of(type(self))} if "kind" in values else {"kind": path_of(type(self)), **values}
+
+    def imported_code(self) -> dict[str, str]:
+        """Return, by setting, what else these settings import: ``package.module:name``."""
+        return {}
+
+
+class OneOrSeveral:
+    """Annotation of a tuple of a family's members: one of them may be given without a list, and is dumped so."""
+
+    def __init__(self, family: Family[Any]):
+        self.family = family
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Take one member for a list of one."""
+        dump = core_schema.plain_serializer_function_ser_schema(_one_or_list)
+        return core_schema.no_info_before_validator_function(_as_tuple, handler(source), serialization=dump)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Describe a member, and a list of members."""
+        one = self.family.__get_pydantic_json_schema__(schema, handler)
+        return {"anyOf": [*one["anyOf"], {"type": "array", "items": one}]}
+
+
+class Name:
+    """Annotation of a text that names a member of a family which has no settings."""
+
+    def __init__(self, family: Family[Any], is_checked: bool = True):
+        self.family, self.is_checked = family, is_checked
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Accept the kinds of members of any package; where it is not checked here, the model does it."""
+        if not self.is_checked:
+            return handler(source)
+        return core_schema.no_info_plain_validator_function(as_value_error(self._check))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """List the kinds."""
+        return {"anyOf": self.family.text_schemas([member.kind for member in self.family.members()])}
+
+    def _check(self, value: Any) -> str:
+        self.family.resolve(value)
+        return str(value)
+
+
+def _as_tuple(value: Any) -> tuple[Any, ...]:
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
+def _one_or_list(members: tuple[BaseModel, ...]) -> Any:
+    dumped = [member.model_dump(mode="json") for member in members]
+    return dumped[0] if len(dumped) == 1 else dumped
