@@ -189,7 +189,8 @@ def test_a_population_is_measured_together_and_ranked_by_how_far_it_came(experim
 @pytest.mark.ray
 @pytest.mark.parametrize("address", ["local"], indirect=True)  # in one process it is raised where it arose
 def test_a_ranking_that_fails_is_named_with_what_to_do(experiment, tmp_path):
-    run(experiment(SPOS, sources=["noise"], seeds=[0], architectures=3))
+    config = experiment(SPOS, sources=["noise"], seeds=[0], architectures=3)
+    run(config.model_copy(update={"cluster": config.cluster.model_copy(update={"address": "inline"})}))
     (state,) = (tmp_path / "run" / "ranking").glob("*/state.pt")
     state.write_bytes(b"damaged")
     with pytest.raises(DfnasError, match=r"ranking spos on noise, seed 0 failed.*is kept.*same command"):

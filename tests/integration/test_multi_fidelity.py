@@ -16,8 +16,8 @@ from dfnas_ray.algorithms.stand_alone import CandidateTraining
 from dfnas_ray.algorithms.trials import SearchJob, make_batches
 from dfnas_ray.config.experiment import make_experiment
 from dfnas_ray.execution.ray.board import ProgressBoard
-from dfnas_ray.execution.ray.executor import Stored
 from dfnas_ray.execution.ray.population import measure_population
+from dfnas_ray.execution.ray.stored import Stored
 from dfnas_ray.search_spaces import NASBenchMacroConfig
 from dfnas_ray.seeding import derive_seed, fixed_threads
 from dfnas_ray.storage.arrivals import WholeSet
@@ -141,7 +141,13 @@ def test_a_diverging_candidate_is_reported_and_ranks_nowhere(population):
     assert all(math.isnan(score) for score in config.rank(measured))
 
 
-@pytest.mark.parametrize("settings", [{"proposals": "tpe"}, {"scheduler": "hyperband"}], ids=["tpe", "hyperband"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param({"proposals": "tpe"}, id="tpe"),
+        pytest.param({"scheduler": "hyperband"}, id="hyperband", marks=pytest.mark.slow),
+    ],
+)
 def test_a_search_beside_another_ends_in_the_same_records(ray_cluster, tiny_values, tmp_path, settings):
     values = tiny_values()
     spos = values["search"]["algorithm"]
