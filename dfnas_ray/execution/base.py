@@ -11,25 +11,27 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import torch
 
-from dfnas_ray.algorithms.base import Measurement
-from dfnas_ray.algorithms.config import Trial
-from dfnas_ray.algorithms.trials import SearchJob
 from dfnas_ray.config.cluster import ClusterConfig, ClusterStage, WorkerResources
 from dfnas_ray.errors import ClusterError, DfnasError
 from dfnas_ray.progress import Board, Task
-from dfnas_ray.search_spaces.base import Genotype
-from dfnas_ray.storage.arrivals import ShardFolder
-from dfnas_ray.storage.location import Location
-from dfnas_ray.storage.shards import SyntheticImages
-from dfnas_ray.sweeps.measure import Judge
-from dfnas_ray.sweeps.record import SweepRecord
-from dfnas_ray.sweeps.trials import SweepJob
-from dfnas_ray.teachers.base import Teacher
-from dfnas_ray.training.retraining import Retrained, RetrainingJob
+
+if TYPE_CHECKING:  # every worker imports this module: it brings what all of them need
+    from dfnas_ray.algorithms.base import Measurement
+    from dfnas_ray.algorithms.config import Trial
+    from dfnas_ray.algorithms.trials import SearchJob
+    from dfnas_ray.search_spaces.base import Genotype
+    from dfnas_ray.storage.arrivals import ShardFolder
+    from dfnas_ray.storage.location import Location
+    from dfnas_ray.storage.shards import SyntheticImages
+    from dfnas_ray.sweeps.measure import Judge
+    from dfnas_ray.sweeps.record import SweepRecord
+    from dfnas_ray.sweeps.trials import SweepJob
+    from dfnas_ray.teachers.base import Teacher
+    from dfnas_ray.training.retraining import Retrained, RetrainingJob
 
 logger = logging.getLogger(__name__)
 

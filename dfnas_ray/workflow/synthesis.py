@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeAlias
 
-import torch
 from pydantic import BaseModel, ConfigDict
 
 from dfnas_ray import formatting
 from dfnas_ray.errors import ShardError, SynthesisError
 from dfnas_ray.execution.base import Crew, Executor, Shared, Work
-from dfnas_ray.progress import Board
 from dfnas_ray.storage.location import Count, JsonObject, Location
 from dfnas_ray.storage.manifest import Manifest, ManifestEntry
 from dfnas_ray.storage.shards import SyntheticImages, decode_shard, manifest_entry, shard_name, verify_entry
 from dfnas_ray.synthesis.checks import check_synthesis
 from dfnas_ray.synthesis.config import SynthesisConfig
-from dfnas_ray.synthesis.inversion import Inverter
 from dfnas_ray.synthesis.job import ShardJob
-from dfnas_ray.synthesis.quality import Quality, QualityReport, measure_quality
-from dfnas_ray.synthesis.shard import synthesize_rounds
+from dfnas_ray.synthesis.quality import Quality, QualityReport
 from dfnas_ray.teachers.base import ImageShape, Teacher
 from dfnas_ray.workflow.session import Session
+from dfnas_ray.workflow.shard_work import MakeShards, MeasureQuality
 from dfnas_ray.workflow.stage import Record, Seconds, Stage
 
 Entries: TypeAlias = dict[int, ManifestEntry]
@@ -253,41 +249,3 @@ class Synthesis(Stage[SynthesisRecord]):
                 continue
             intact[shard] = entry
         return intact
-
-
-@dataclass(frozen=True)
-class MakeShards:
-    """The work on shards: synthesize, label and commit one at a time."""
-
-    teacher: Shared[Teacher]
-    job: ShardJob
-    board: Board
-
-    def __call__(self, device: torch.device) -> Callable[[int], ManifestEntry]:
-        """Return the function that makes one shard."""
-        inverter = Inverter(self.teacher.get(), self.job.config, device)
-
-        def make(shard: int) -> ManifestEntry:
-            write, done = self.board.writer(f"shard {shard}"), 0
-
-            def on_steps(images: int) -> None:
-                nonlocal done
-                done += images
-                write(done)
-
-            *_, made = synthesize_rounds(inverter, self.job.seed, shard, on_steps)
-            return self.job.commit(made, shard)
-
-        return make
-
-
-@dataclass(frozen=True)
-class MeasureQuality:
-    """The measurement of a finished set, where a worker holds it: the driver never does."""
-
-    teacher: Shared[Teacher]
-    images: Shared[SyntheticImages]
-
-    def __call__(self, device: torch.device) -> Callable[[str], QualityReport]:
-        """Return the function that measures."""
-        return lambda _: measure_quality(self.teacher.get().to(device), self.images.get())

@@ -45,10 +45,16 @@ def study(outcome):
 
 
 @pytest.mark.on_ray
-def test_a_sweep_from_first_trial_to_best_settings(values, tmp_path, recorder):
+def test_a_sweep_from_first_trial_to_best_settings(values, address, tmp_path, recorder):
     outcome = run(values, tmp_path)
     folder = outcome.location
     trials = (folder / "trials.json").read_json()
+    if address == "local":
+        inline = run({**values, "cluster": {**values["cluster"], "address": "inline"}}, tmp_path / "inline").location
+        ours, theirs = ([{**trial, "seconds": 0} for trial in each] for each in (
+            (inline / "trials.json").read_json(), trials
+        ))  # fmt: skip
+        assert ours == theirs, "one after the other or two at once: the first trials are drawn before any is over"
     assert [trial["state"] for trial in trials] == ["complete"] * 3
     assert all(-1 <= trial["figures"]["student_proxy"] <= 1 for trial in trials)
     assert len({trial["figures"]["domain_gap"] for trial in trials}) == 3, "settings change the images"
@@ -149,6 +155,23 @@ def test_a_sweep_in_parts_is_the_sweep_as_a_whole(values, tmp_path):
     assert trials_of("in-parts", states.index("PRUNED"), 7) == whole
 
 
+@pytest.fixture(scope="module")
+def found_undisturbed():
+    return {}
+
+
+@pytest.fixture
+def undisturbed(found_undisturbed, address, tmp_path):
+    """Return a function that gives what a sweep ends with on this executor, which is found out once."""
+
+    def find(sweep_in):
+        if address not in found_undisturbed:
+            found_undisturbed[address] = sweep_in(tmp_path / "whole")
+        return found_undisturbed[address]
+
+    return find
+
+
 @pytest.mark.parametrize(
     "moment",
     [
@@ -159,7 +182,7 @@ def test_a_sweep_in_parts_is_the_sweep_as_a_whole(values, tmp_path):
         pytest.param("finished", marks=pytest.mark.slow),
     ],
 )
-def test_a_sweep_that_was_killed_ends_as_the_undisturbed_one(values, tmp_path, moment):
+def test_a_sweep_that_was_killed_ends_as_the_undisturbed_one(values, undisturbed, tmp_path, moment):
     settings = {
         "settings": COEFFICIENT, "objectives": ["domain_gap"], "sampler": "random", "concurrency": 1,
         "fixed": {"synthesis.num_shards": 2, "synthesis.rounds": 2}, "pruning": {"min_rounds": 1, "reduction_factor": 3},
@@ -168,7 +191,7 @@ def test_a_sweep_that_was_killed_ends_as_the_undisturbed_one(values, tmp_path, m
     def trials_of(outcome):
         return [(trial.params, trial.state.name, trial.intermediate_values) for trial in study(outcome).trials]
 
-    whole = trials_of(run(values, tmp_path / "whole", trials=6, **settings))
+    whole = undisturbed(lambda folder: trials_of(run(values, folder, trials=6, **settings)))
     pruned = next(number for number, (_, state, _) in enumerate(whole) if state == "PRUNED")
     last = pruned if moment == "decided" else 0  # the trial that the killed command was at
     outcome = run(values, tmp_path / "killed", trials=last + 1, **settings)
