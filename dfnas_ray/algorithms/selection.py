@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
@@ -20,6 +21,7 @@ from dfnas_ray.storage.arrivals import WholeSet
 from dfnas_ray.storage.location import Count, JsonObject, Location
 from dfnas_ray.storage.run_dir import fingerprint
 from dfnas_ray.storage.shards import SyntheticImages
+from dfnas_ray.storage.shared import Shared
 from dfnas_ray.teachers.base import Teacher
 from dfnas_ray.training.batches import SplitBatches
 
@@ -207,3 +209,23 @@ def check_some_trained(scores: Mapping[str, float], lr: float) -> None:
             f"The training alone of all {len(scores)} architectures found diverged, so none can be chosen. Lower "
             f"search.selection.optimizer.lr ({lr:g})."
         )
+
+
+@dataclass(frozen=True)
+class TrainAlone:
+    """The work on finalists: train one, and return its score."""
+
+    job: SearchJob
+    found: dict[str, Architecture]
+    teacher: Shared[Teacher]
+    images: Shared[SyntheticImages]
+
+    def __call__(self, device: torch.device) -> Callable[[str], float]:
+        """Return the function that trains one."""
+        batches = selection_batches(self.job, self.teacher.get(), self.images.get(), device)
+
+        def train(name: str) -> float:
+            architecture = self.found[name]
+            return train_alone(self.job, architecture.space, architecture.genotype, batches)
+
+        return train

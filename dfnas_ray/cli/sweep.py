@@ -14,7 +14,8 @@ from dfnas_ray.sweeps.objectives import OBJECTIVES
 
 if TYPE_CHECKING:
     from dfnas_ray.workflow.stage import Outcome
-    from dfnas_ray.workflow.sweep import SweptRecord, TriedSettings
+    from dfnas_ray.workflow.sweep import SweptRecord
+from dfnas_ray.sweeps.result import TriedSettings
 
 _ROWS = 5
 _ROWS_OF_FRONT = 10
@@ -42,7 +43,7 @@ def sweep(
 
 def show_trials(outcome: Outcome[SweptRecord]) -> None:
     """Print the best trials of a finished sweep, and what to run next."""
-    from dfnas_ray.workflow.sweep import read_trials
+    from dfnas_ray.sweeps.result import read_trials
 
     record, trials = outcome.record, read_trials(outcome.location)
     states = ", ".join(f"{count} {state}" for state, count in record.trials.items())

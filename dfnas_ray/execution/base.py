@@ -11,13 +11,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
 
 from dfnas_ray.config.cluster import ClusterConfig, ClusterStage, WorkerResources
 from dfnas_ray.errors import ClusterError, DfnasError
 from dfnas_ray.progress import Board, Task
+from dfnas_ray.storage.shared import Shared
 
 if TYPE_CHECKING:  # every worker imports this module: it brings what all of them need
     from dfnas_ray.algorithms.base import Measurement
@@ -35,18 +36,9 @@ if TYPE_CHECKING:  # every worker imports this module: it brings what all of the
 
 logger = logging.getLogger(__name__)
 
-T_co = TypeVar("T_co", covariant=True)
 T = TypeVar("T")
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-class Shared(Protocol[T_co]):
-    """A value that lies where all workers can get it. Only the handle is sent."""
-
-    def get(self) -> T_co:
-        """Return the value; what computes it may raise here."""
-        ...
 
 
 @dataclass(frozen=True)

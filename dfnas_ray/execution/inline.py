@@ -18,13 +18,14 @@ from dfnas_ray.algorithms.population import config_of
 from dfnas_ray.algorithms.trials import SearchJob, make_problem, restore, run_trial, save
 from dfnas_ray.config.cluster import ClusterStage, WorkerResources
 from dfnas_ray.errors import ClusterError, DfnasError
-from dfnas_ray.execution.base import Crew, Executor, Item, Result, Shared, T, Work
+from dfnas_ray.execution.base import Crew, Executor, Item, Result, T, Work
 from dfnas_ray.progress import Board, Task, Write
 from dfnas_ray.search_spaces.base import Genotype
 from dfnas_ray.seeding import fixed_threads
 from dfnas_ray.storage.arrivals import ShardFolder
 from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.shards import SyntheticImages
+from dfnas_ray.storage.shared import Shared
 from dfnas_ray.sweeps import trials as sweep_trials
 from dfnas_ray.sweeps.measure import Judge
 from dfnas_ray.sweeps.pruning import is_weak

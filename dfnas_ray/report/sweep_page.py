@@ -28,8 +28,9 @@ from dfnas_ray.storage.shards import shard_name
 from dfnas_ray.sweeps.config import SweepConfig
 from dfnas_ray.sweeps.objectives import OBJECTIVES
 from dfnas_ray.sweeps.record import trial_folder
+from dfnas_ray.sweeps.result import TriedSettings, read_trials
 from dfnas_ray.sweeps.study import PREFIX, study_from
-from dfnas_ray.workflow.sweep import SweptRecord, TriedSettings, read_trials
+from dfnas_ray.workflow.sweep import SweptRecord
 
 _IMAGES = 20
 

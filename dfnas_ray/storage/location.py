@@ -26,6 +26,9 @@ Model = TypeVar("Model", bound=BaseModel)
 JsonObject: TypeAlias = dict[str, Any]
 """A JSON object whose fields are not ours to know, such as the settings of a search space."""
 
+Seconds: TypeAlias = Annotated[float, Field(ge=0, lt=1e12)]
+"""A duration in a record."""
+
 Count: TypeAlias = Annotated[int, Field(ge=0, lt=2**63)]
 """How many there are of something, in a record."""
 

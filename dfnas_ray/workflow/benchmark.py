@@ -16,7 +16,6 @@ from dfnas_ray.algorithms.config import ALGORITHMS, Trial, distinct
 from dfnas_ray.algorithms.trials import SearchJob
 from dfnas_ray.config.experiment import ExperimentConfig
 from dfnas_ray.errors import ConfigError
-from dfnas_ray.execution.base import Shared
 from dfnas_ray.ranking.config import BenchmarkConfig, Source, is_data_free
 from dfnas_ray.ranking.recorded import Ranking, Recorded
 from dfnas_ray.ranking.result import BASELINES, BenchmarkFacts, BenchmarkResult, Interval, RankingRow, TableFacts
@@ -28,6 +27,7 @@ from dfnas_ray.search_spaces.contract import build_space
 from dfnas_ray.storage.location import Count, JsonObject, Location
 from dfnas_ray.storage.run_dir import StageDir, fingerprint
 from dfnas_ray.storage.shards import SyntheticImages
+from dfnas_ray.storage.shared import Shared
 from dfnas_ray.synthesis.checks import check_synthesis
 from dfnas_ray.workflow import rankings
 from dfnas_ray.workflow.session import Session

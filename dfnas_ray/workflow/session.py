@@ -13,7 +13,7 @@ import torch
 from dfnas_ray.config.experiment import ExperimentConfig, dump_experiment
 from dfnas_ray.config.imports import list_imports
 from dfnas_ray.execution import make_executor
-from dfnas_ray.execution.base import Executor, Shared
+from dfnas_ray.execution.base import Executor
 from dfnas_ray.progress import Listener, Silent
 from dfnas_ray.search_spaces import SearchSpace, build_space, make_space
 from dfnas_ray.search_spaces.architecture import Architecture
@@ -21,6 +21,7 @@ from dfnas_ray.storage.location import JsonObject, Location
 from dfnas_ray.storage.manifest import Manifest
 from dfnas_ray.storage.run_dir import RunDir, StageDir
 from dfnas_ray.storage.shards import SyntheticImages, load_shards
+from dfnas_ray.storage.shared import Shared
 from dfnas_ray.teachers.base import Teacher
 
 

@@ -15,14 +15,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dfnas_ray.config.cluster import ClusterStage
 from dfnas_ray.errors import StorageError
-from dfnas_ray.execution.base import Executor, Shared
-from dfnas_ray.storage.location import JsonObject, Location, section
+from dfnas_ray.execution.base import Executor
+from dfnas_ray.storage.location import JsonObject, Location, Seconds, section
 from dfnas_ray.storage.run_dir import StageDir
 from dfnas_ray.storage.shards import SyntheticImages
+from dfnas_ray.storage.shared import Shared
 from dfnas_ray.workflow.session import Session
-
-Seconds: TypeAlias = Annotated[float, Field(ge=0, lt=1e12)]
-"""A duration in a record."""
 
 Moment: TypeAlias = Annotated[float, Field(ge=0, lt=2e11)]
 """Unix time of a record, in years of four digits."""

@@ -4,76 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
 
-import numpy as np
 import torch
 from optuna.trial import FrozenTrial, TrialState
-from pydantic import BaseModel, ConfigDict, Field, RootModel
+from pydantic import BaseModel, ConfigDict
 from scipy.stats import qmc
 
 from dfnas_ray import formatting
 from dfnas_ray.config.experiment import ExperimentConfig, dump_experiment, make_experiment
 from dfnas_ray.errors import ConfigError, DfnasError, StorageError, TeacherError
-from dfnas_ray.execution.base import Shared, Work
+from dfnas_ray.execution.base import Work
 from dfnas_ray.seeding import derive_seed
 from dfnas_ray.storage.location import Count, JsonObject, Location
 from dfnas_ray.storage.shards import SyntheticImages
+from dfnas_ray.storage.shared import Shared
 from dfnas_ray.sweeps.checks import check_effects, check_objectives, check_settings
 from dfnas_ray.sweeps.config import SweepConfig
 from dfnas_ray.sweeps.judged import Examination
 from dfnas_ray.sweeps.measure import Judge, proxy_architecture
 from dfnas_ray.sweeps.ranges import Parameter
 from dfnas_ray.sweeps.record import SweepRecord, trial_folder
+from dfnas_ray.sweeps.result import TRIALS_FILE, Figures, TriedSettings, TriedTrials, best_of, read_trials
 from dfnas_ray.sweeps.trials import SweepJob, reference_images, shard_job
 from dfnas_ray.synthesis.config import SynthesisConfig
 from dfnas_ray.synthesis.job import ShardJob
 from dfnas_ray.teachers import Teacher
 from dfnas_ray.workflow.session import Session
-from dfnas_ray.workflow.stage import Record, Seconds, Stage
+from dfnas_ray.workflow.stage import Record, Stage
 
 _BETWEEN = 0.38  # of a range: no whole number where only whole numbers will do
-
-_TRIALS = "trials.json"
-
-Figures: TypeAlias = dict[str, Count | float]
-"""What was measured of a trial, by name."""
-
-
-class TriedSettings(BaseModel):
-    """One trial of a sweep: an entry of ``trials.json``.
-
-    Attributes:
-        parameters: As Optuna stores them, by dotted path.
-        settings: The same as an experiment says them.
-        values: Of the objectives; None if the trial was not finished.
-        figures: Everything that was measured, by name.
-        error: Why it failed.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
-
-    number: Count
-    state: str
-    parameters: dict[str, Parameter]
-    settings: JsonObject
-    values: tuple[float, ...] | None = Field(min_length=1)
-    figures: Figures
-    seconds: Seconds | None
-    error: str | None
-
-
-class TriedTrials(RootModel[tuple[TriedSettings, ...]]):
-    """All trials of a sweep: ``trials.json``."""
-
-
-def read_trials(folder: Location) -> list[TriedSettings]:
-    """Return the trials of a finished sweep's folder.
-
-    Raises:
-        StorageError: the file is missing, of another version, or was altered.
-    """
-    return list((folder / _TRIALS).read_model(TriedTrials).root)
 
 
 class BestSettings(BaseModel):
@@ -178,7 +137,7 @@ class Sweep(Stage[SweptRecord]):
             with session.listener.task("Sweeping", total, "image step") as task, executor.show(task) as board:
                 executor.run_sweep(job, record, judge, board)
             trials = [self._describe(trial) for trial in record.trials()]
-        (self.location / _TRIALS).write_model(TriedTrials(tuple(trials)))
+        (self.location / TRIALS_FILE).write_model(TriedTrials(tuple(trials)))
         return self._write_best(trials)
 
     def _judge(self) -> Judge:
@@ -357,42 +316,6 @@ def reference_settings(sweep: SweepConfig, seed: int) -> list[dict[str, Paramete
         {path: range_.at(float(u)) for (path, range_), u in zip(sweep.settings.items(), point, strict=True)}
         for point in points
     ]
-
-
-def pareto_front(values: Sequence[Sequence[float]], directions: Sequence[str]) -> list[int]:
-    """Return the indices of the points that no other point beats in every objective."""
-    signs = [-1.0 if direction == "maximize" else 1.0 for direction in directions]
-    points = [[sign * value for sign, value in zip(signs, point, strict=True)] for point in values]
-
-    def beats(a: Sequence[float], b: Sequence[float]) -> bool:
-        return all(x <= y for x, y in zip(a, b, strict=True)) and list(a) != list(b)
-
-    return [i for i, point in enumerate(points) if not any(beats(other, point) for other in points)]
-
-
-def best_of(trials: Sequence[TriedSettings], directions: Sequence[str]) -> tuple[TriedSettings, list[int]]:
-    """Return the best finished trial, and the numbers of those that none beats, in order of merit.
-
-    With several objectives, the best of the Pareto front is the one nearest to the ideal point: the best value of each
-    objective, all scaled to the front's range.
-
-    Raises:
-        DfnasError: no trial is finished.
-    """
-    finished = [(trial, trial.values) for trial in trials if trial.values is not None]
-    if not finished:
-        reasons = [trial.error for trial in trials if trial.error]
-        raise DfnasError(
-            f"No trial of the sweep could be finished. The first failed with: {(reasons or ['nothing'])[0]}"
-        )
-    front = [finished[index] for index in pareto_front([values for _, values in finished], directions)]
-    signs = np.array([-1.0 if direction == "maximize" else 1.0 for direction in directions])
-    points = signs * np.array([values for _, values in front], dtype=float)
-    low, high = points.min(axis=0), points.max(axis=0)
-    distance = np.linalg.norm((points - low) / np.where(high > low, high - low, 1.0), axis=1)
-    order = sorted(range(len(front)), key=lambda index: (distance[index], front[index][0].number))
-    shown = order if len(directions) > 1 else order[:1]  # with one objective, a front is nothing but ties
-    return front[order[0]][0], [front[index][0].number for index in shown]
 
 
 def _experiment_with(experiment: ExperimentConfig, synthesis: SynthesisConfig) -> ExperimentConfig:

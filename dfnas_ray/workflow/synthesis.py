@@ -9,18 +9,19 @@ from pydantic import BaseModel, ConfigDict
 
 from dfnas_ray import formatting
 from dfnas_ray.errors import ShardError, SynthesisError
-from dfnas_ray.execution.base import Crew, Executor, Shared, Work
-from dfnas_ray.storage.location import Count, JsonObject, Location
+from dfnas_ray.execution.base import Crew, Executor, Work
+from dfnas_ray.storage.location import Count, JsonObject, Location, Seconds
 from dfnas_ray.storage.manifest import Manifest, ManifestEntry
 from dfnas_ray.storage.shards import SyntheticImages, decode_shard, manifest_entry, shard_name, verify_entry
+from dfnas_ray.storage.shared import Shared
 from dfnas_ray.synthesis.checks import check_synthesis
 from dfnas_ray.synthesis.config import SynthesisConfig
 from dfnas_ray.synthesis.job import ShardJob
 from dfnas_ray.synthesis.quality import Quality, QualityReport
+from dfnas_ray.synthesis.work import MakeShards, MeasureQuality
 from dfnas_ray.teachers.base import ImageShape, Teacher
 from dfnas_ray.workflow.session import Session
-from dfnas_ray.workflow.shard_work import MakeShards, MeasureQuality
-from dfnas_ray.workflow.stage import Record, Seconds, Stage
+from dfnas_ray.workflow.stage import Record, Stage
 
 Entries: TypeAlias = dict[int, ManifestEntry]
 """Lines of the manifest, by the number of the shard."""

@@ -14,7 +14,7 @@ from dfnas_ray.algorithms.config import Trial
 from dfnas_ray.algorithms.trials import SearchJob
 from dfnas_ray.config.cluster import ClusterConfig, ClusterStage, WorkerResources
 from dfnas_ray.errors import ClusterError
-from dfnas_ray.execution.base import Crew, Executor, Item, Result, Shared, T, Work
+from dfnas_ray.execution.base import Crew, Executor, Item, Result, T, Work
 from dfnas_ray.execution.ray.board import ProgressBoard
 from dfnas_ray.execution.ray.cluster import ClusterSize
 from dfnas_ray.execution.ray.connection import Connection, worker_device
@@ -27,6 +27,7 @@ from dfnas_ray.search_spaces.base import Genotype
 from dfnas_ray.storage.arrivals import ShardFolder
 from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.shards import SyntheticImages
+from dfnas_ray.storage.shared import Shared
 from dfnas_ray.sweeps.measure import Judge
 from dfnas_ray.sweeps.record import SweepRecord
 from dfnas_ray.sweeps.trials import SweepJob

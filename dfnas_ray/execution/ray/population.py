@@ -30,7 +30,6 @@ from dfnas_ray.algorithms.population import (
 from dfnas_ray.algorithms.proposals import ArchitectureStudy
 from dfnas_ray.algorithms.trials import SearchJob
 from dfnas_ray.errors import DfnasError, StorageError
-from dfnas_ray.execution.base import Shared
 from dfnas_ray.execution.ray.connection import worker_device
 from dfnas_ray.execution.ray.errors import last_line
 from dfnas_ray.execution.ray.halving import NumberedHalving
@@ -41,6 +40,7 @@ from dfnas_ray.progress import Board
 from dfnas_ray.search_spaces.base import Genotype, SearchSpace
 from dfnas_ray.seeding import derive_seed
 from dfnas_ray.storage.shards import SyntheticImages
+from dfnas_ray.storage.shared import Shared
 from dfnas_ray.teachers.base import Teacher
 
 logger = logging.getLogger(__name__)

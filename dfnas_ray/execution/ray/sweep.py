@@ -10,7 +10,6 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from dfnas_ray.config.cluster import SynthesisResources
 from dfnas_ray.errors import DfnasError
-from dfnas_ray.execution.base import Shared
 from dfnas_ray.execution.ray.connection import worker_device
 from dfnas_ray.execution.ray.errors import last_line
 from dfnas_ray.execution.ray.halving import NumberedHalving
@@ -18,6 +17,7 @@ from dfnas_ray.execution.ray.proposals import SettingsSearch
 from dfnas_ray.execution.ray.shared_storage import check_seen
 from dfnas_ray.execution.ray.tune import fit
 from dfnas_ray.progress import Board
+from dfnas_ray.storage.shared import Shared
 from dfnas_ray.sweeps.measure import Judge
 from dfnas_ray.sweeps.record import SweepRecord
 from dfnas_ray.sweeps.trials import SweepJob, run_trial

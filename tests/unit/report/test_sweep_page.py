@@ -11,8 +11,9 @@ from dfnas_ray.errors import StorageError
 from dfnas_ray.report import sweep_page
 from dfnas_ray.report.sweep_page import render_sweep
 from dfnas_ray.storage.location import Location
+from dfnas_ray.sweeps.result import TriedSettings, TriedTrials, read_trials
 from dfnas_ray.workflow.stage import Outcome
-from dfnas_ray.workflow.sweep import BestSettings, SweptRecord, TriedSettings, TriedTrials, read_trials
+from dfnas_ray.workflow.sweep import BestSettings, SweptRecord
 
 TAU = "synthesis.tau"
 

@@ -3,7 +3,7 @@
 import pytest
 
 from dfnas_ray.errors import DfnasError
-from dfnas_ray.workflow.sweep import TriedSettings, best_of, pareto_front
+from dfnas_ray.sweeps.result import TriedSettings, best_of, pareto_front
 
 
 def trials(*values):

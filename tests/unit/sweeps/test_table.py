@@ -1,7 +1,8 @@
 """Which trials the command shows at its end."""
 
 from dfnas_ray.cli.sweep import best_trials
-from dfnas_ray.workflow.sweep import BestSettings, SweptRecord, TriedSettings
+from dfnas_ray.sweeps.result import TriedSettings
+from dfnas_ray.workflow.sweep import BestSettings, SweptRecord
 
 
 def trials(*values):

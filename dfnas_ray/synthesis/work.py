@@ -15,9 +15,9 @@ from dfnas_ray.synthesis.quality import QualityReport, measure_quality
 from dfnas_ray.synthesis.shard import synthesize_rounds
 
 if TYPE_CHECKING:
-    from dfnas_ray.execution.base import Shared
     from dfnas_ray.progress import Board
     from dfnas_ray.storage.shards import SyntheticImages
+    from dfnas_ray.storage.shared import Shared
     from dfnas_ray.teachers.base import Teacher
 
 
