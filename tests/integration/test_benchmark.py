@@ -72,8 +72,7 @@ def measured(tmp_path):
     return counts
 
 
-@pytest.mark.on_ray
-def test_a_benchmark_from_the_table_to_the_report(experiment, address, tmp_path):
+def test_a_benchmark_from_the_table_to_the_report(experiment, tmp_path):
     proxies = [{"kind": "zero_cost", "proxies": [name], "batch_size": 16} for name in ("naswot", "synflow")]
     config = experiment(proxies, sources=["synthetic", "noise", "real"], real={"kind": "digits"}, architectures=8)
     outcome = run(config)
@@ -103,12 +102,17 @@ def test_a_benchmark_from_the_table_to_the_report(experiment, address, tmp_path)
     assert "No real image has been read" not in page
     ElementTree.fromstring((outcome.location / "benchmark.svg").read_bytes())
 
-    if address == "local":
-        cluster = config.cluster.model_copy(update={"address": "inline"})
-        inline = run(config.model_copy(update={"run_dir": str(tmp_path / "inline"), "cluster": cluster}))
-        ours, theirs = ((one.location / "scores.parquet").read_bytes() for one in (inline, outcome))
-        assert ours == theirs
-        assert without_times(result_of(inline)[0]) == without_times(rows)
+
+@pytest.mark.ray
+@pytest.mark.parametrize("address", ["local"], indirect=True)
+def test_a_benchmark_on_ray_measures_what_one_process_measures(experiment, tmp_path):
+    proxy = {"kind": "zero_cost", "proxies": ["naswot"], "batch_size": 16}
+    config = experiment([proxy, SPOS], sources=["synthetic"], seeds=[0], architectures=6)
+    inline = {"cluster": config.cluster.model_copy(update={"address": "inline"}), "run_dir": str(tmp_path / "inline")}
+    here, there = run(config.model_copy(update=inline)), run(config)
+    ours, theirs = ((one.location / "scores.parquet").read_bytes() for one in (here, there))
+    assert ours == theirs
+    assert without_times(result_of(here)[0]) == without_times(result_of(there)[0])
 
 
 def test_a_benchmark_that_broke_off_goes_on_and_measures_nothing_twice(experiment, tmp_path, monkeypatch, recorder):
