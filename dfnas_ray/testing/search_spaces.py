@@ -229,11 +229,13 @@ class SearchSpaceSuite(ConfigSuite):
         """The error names the space, too. A text that happens to be a genotype here is none of another space."""
         try:
             decoded = space.decode(text)
-        except GenotypeError as refusal:
-            assert repr(text) in str(refusal)
-            assert space.kind in str(refusal)
+        except GenotypeError as error:
+            message = str(error)
         else:
             assert space.encode(decoded) == text, f"{text!r} is no genotype, and decode() takes it for one"
+            return
+        assert repr(text) in message
+        assert space.kind in message
 
     def test_a_wrong_genotype_is_refused(self, space: SearchSpace) -> None:
         """Too short, too long, below and above the options."""
