@@ -15,12 +15,12 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from dfnas_ray.version import __version__
+
 if TYPE_CHECKING:
     from dfnas_ray.config.experiment import ExperimentConfig, load_experiment, make_experiment
     from dfnas_ray.library import Found, Images, TrainedNetwork, evaluate, retrain, run, search, synthesize
     from dfnas_ray.teachers.base import Teacher
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "ExperimentConfig": "dfnas_ray.config.experiment",
@@ -43,6 +43,7 @@ __all__ = [
     "Images",
     "Teacher",
     "TrainedNetwork",
+    "__version__",
     "evaluate",
     "load_experiment",
     "make_experiment",

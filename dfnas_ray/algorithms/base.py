@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
 import torch
 from torch import nn
 
-from dfnas_ray.algorithms.features import FileFeatures, RankingFeatures, StreamingFeatures
+from dfnas_ray.algorithms.features import ExecutionFeatures, FileFeatures, RankingFeatures, StreamingFeatures
 from dfnas_ray.config.member import MemberConfig
 from dfnas_ray.config.registry import describe, is_built_in
 from dfnas_ray.errors import ConfigError
@@ -85,7 +85,7 @@ class Scorer(Protocol):
         ...
 
 
-class BaseAlgorithmConfig(StreamingFeatures, FileFeatures, RankingFeatures, MemberConfig):
+class BaseAlgorithmConfig(ExecutionFeatures, StreamingFeatures, FileFeatures, RankingFeatures, MemberConfig):
     """What the settings of all algorithms have in common.
 
     Attributes:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import BaseModel
 
+from dfnas_ray.config.registry import SettingValues
 from dfnas_ray.search_spaces.base import SearchSpace
 
 
@@ -14,6 +15,15 @@ class StreamingFeatures:
 
     trains_by_epochs: ClassVar[bool] = False
     """Whether it learns from the images epoch by epoch before candidates are compared."""
+
+
+class ExecutionFeatures:
+    """Asked before work begins in a single process."""
+
+    @property
+    def needs_many_workers(self) -> str:
+        """Why it cannot search in a single process, and what to do; empty if it can."""
+        return ""
 
 
 class FileFeatures:
@@ -49,7 +59,7 @@ class RankingFeatures:
         """Whether what it measures depends on the images."""
         return True
 
-    def measuring_settings(self) -> dict[str, Any]:
+    def measuring_settings(self) -> SettingValues:
         """Return those settings on which what it measures of a candidate depends."""
         assert isinstance(self, BaseModel)
         return self.model_dump(mode="json", exclude=set(self.search_settings))

@@ -5,8 +5,8 @@ its asynchronous form, Li et al. 2020, arXiv:1810.05934.
 
 A *rung* is a number of epochs at which candidates are compared. What a candidate scores there depends on its genotype and
 the seed alone. Who goes on depends on whom it is compared with: on all others in the synchronous form that runs here
-(`successive_halving.SuccessiveHalving`), on those that were there before it in the asynchronous one, where each
-candidate is a Ray Tune trial (`execution.ray.multi_fidelity`) and survivors therefore vary with the timing. The final order
+(`SuccessiveHalving`), on those that were there before it in the asynchronous one, where each
+candidate is a Ray Tune trial (`execution.ray.population`) and survivors therefore vary with the timing. The final order
 is the same function of the results in both: by the rung reached, then by the score there; ties by the genotype's text.
 """
 
@@ -14,22 +14,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypedDict
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar, Literal, Self, TypedDict
 
 from pydantic import Field, model_validator
 
-from dfnas_ray.algorithms.base import SCORE, BaseAlgorithmConfig, Measurement, SearchProblem
+from dfnas_ray.algorithms.base import (
+    SCORE,
+    BaseAlgorithmConfig,
+    Measurement,
+    SearchAlgorithm,
+    SearchProblem,
+    StateDict,
+)
 from dfnas_ray.algorithms.random_search import draw_new
-from dfnas_ray.algorithms.stand_alone import Metric, score_of
-from dfnas_ray.errors import GenotypeError
+from dfnas_ray.algorithms.stand_alone import CandidateTraining, Metric, StandAloneScorer, score_of
+from dfnas_ray.errors import ConfigError, GenotypeError
 from dfnas_ray.search_spaces.base import Genotype, SearchSpace
 from dfnas_ray.seeding import numpy_generator
 from dfnas_ray.training.config import OptimizerConfig
 from dfnas_ray.training.student import Validation
-
-if TYPE_CHECKING:
-    from dfnas_ray.algorithms.successive_halving import SuccessiveHalving
 
 EPOCHS = "epochs"
 
@@ -126,6 +130,16 @@ class MultiFidelityConfig(BaseAlgorithmConfig):
         """Candidates: how long a progress bar is."""
         return self.candidates
 
+    @property
+    def needs_many_workers(self) -> str:
+        """Why it cannot search in a single process."""
+        for name, value in (("proposals", "tpe"), ("scheduler", "hyperband")):
+            if getattr(self, name) == value:
+                return (
+                    f"search.algorithm.{name} ({value}) needs Ray Tune: set cluster.address to local, or leave it out."
+                )
+        return ""
+
     def draw(self, space: SearchSpace, max_macs: int | None, seed: int) -> list[Genotype]:
         """Return the candidates that ``proposals: random`` means: the same for one seed, fewer in a small space."""
         return draw_new(space, numpy_generator(seed, "multi-fidelity"), max_macs, self.candidates)
@@ -154,8 +168,6 @@ class MultiFidelityConfig(BaseAlgorithmConfig):
 
     def algorithm(self, problem: SearchProblem) -> SuccessiveHalving:
         """Return the synchronous form, which needs no Ray; `execution.ray.multi_fidelity` runs the asynchronous one."""
-        from dfnas_ray.algorithms.successive_halving import SuccessiveHalving
-
         return SuccessiveHalving(self, problem)
 
 
@@ -214,3 +226,119 @@ class Population:
                     }
                 )
         return entries
+
+
+class SuccessiveHalving(SearchAlgorithm):
+    """Successive halving in one process: Jamieson & Talwalkar 2016, arXiv:1502.07943.
+
+    All candidates are trained to the lowest rung, the best share of them to the next, and so on: the whole search depends on
+    the seed alone. It only trains: an epoch of the search is one candidate's way to its next rung.
+
+    Given architectures are measured at the highest rung, each: without others there is nobody to stop for.
+
+    Args:
+        config: Of the search.
+        problem: What it works on.
+        given: The candidates, instead of those that the settings draw within the limit.
+
+    Raises:
+        ConfigError: the settings ask for what only Ray Tune does.
+    """
+
+    def __init__(self, config: MultiFidelityConfig, problem: SearchProblem, given: Sequence[Genotype] | None = None):
+        if config.needs_many_workers:
+            raise ConfigError(config.needs_many_workers)
+        if given is None:
+            problem.space.check_limit(problem.max_macs)
+        self.config, self.problem, self.space = config, problem, problem.space
+        drawn = config.draw(problem.space, problem.max_macs, problem.seed) if given is None else list(given)
+        texts = [problem.space.encode(genotype) for genotype in drawn]
+        self.population = Population(config, [Candidate(number, text) for number, text in enumerate(texts)])
+        self._trainings: dict[int, CandidateTraining] = {}
+        count = len(drawn)
+        for _ in config.rungs:
+            self.num_epochs += count
+            count = self._survivors(count)
+
+    @property
+    def is_training(self) -> bool:
+        """Whether a candidate has a rung before it."""
+        return bool(self._alive()[0])
+
+    def train_epoch(self) -> dict[str, float]:
+        """Train the next candidate to its rung, and return its validation loss and agreement."""
+        alive, epochs = self._alive()
+        candidate = next(candidate for candidate in alive if candidate.epochs < epochs)
+        training = self._trainings.get(candidate.number) or self._begin(candidate)
+        validation = training.train_to(epochs)
+        candidate.add(epochs, validation)
+        self._trainings[candidate.number] = training
+        still_alive = {other.number for other in self._alive()[0]}
+        for number in self._trainings.keys() - still_alive:
+            del self._trainings[number]
+        self.epochs_done += 1
+        return validation._asdict()
+
+    def scorer(self) -> StandAloneScorer:
+        """Return a scorer that trains each candidate to the highest rung."""
+        config = self.config
+        return StandAloneScorer.of(self.problem, config.optimizer, config.max_epochs, config.rungs[:-1], config.metric)
+
+    def best(self) -> tuple[Genotype, float]:
+        """Return the best candidate of the highest rung reached, and its score there."""
+        candidate, score = self.population.best()
+        return self.space.decode(candidate.genotype), score
+
+    def finalists(self, count: int) -> list[Genotype]:
+        """Return the candidates that came farthest."""
+        return [self.space.decode(candidate.genotype) for candidate in self.population.ranked()[:count]]
+
+    def state_dict(self) -> StateDict:
+        """Return tensors, numbers and text only: the results of all, and the networks of those still in the race."""
+        return {
+            "candidates": [asdict(candidate) for candidate in self.population.candidates],
+            "trainings": {number: training.state_dict() for number, training in self._trainings.items()},
+            "epochs_done": self.epochs_done,
+        }
+
+    def load_state_dict(self, state: StateDict) -> None:
+        """Go on exactly where ``state_dict`` was called."""
+        self.population = Population(self.config, [Candidate(**candidate) for candidate in state["candidates"]])
+        self.epochs_done = state["epochs_done"]
+        self._trainings = {}
+        for number, training in state["trainings"].items():
+            self._trainings[number] = self._begin(self.population.candidates[number])
+            self._trainings[number].load_state_dict(training)
+
+    def _survivors(self, count: int) -> int:
+        return -(-count // self.config.reduction_factor)
+
+    def _alive(self) -> tuple[list[Candidate], int]:
+        """Return who takes part in the lowest rung that is not finished, and its epochs; nobody at the end."""
+        alive = self.population.candidates
+        for epochs in self.config.rungs:
+            racing = [candidate for candidate in alive if not candidate.is_diverged]
+            if any(candidate.epochs < epochs for candidate in racing):
+                return racing, epochs
+            alive = self._best_at(epochs, alive)
+        return [], 0
+
+    def _best_at(self, epochs: int, candidates: list[Candidate]) -> list[Candidate]:
+        """Return the best share of those that were at a rung."""
+        there = [Candidate(c.number, c.genotype, [r for r in c.results if r["epochs"] <= epochs]) for c in candidates]
+        best = self.population.ranked(there)[: self._survivors(len(there))]
+        return [self.population.candidates[candidate.number] for candidate in best]
+
+    def _begin(self, candidate: Candidate) -> CandidateTraining:
+        config, problem = self.config, self.problem
+        return CandidateTraining(
+            self.space,
+            self.space.decode(candidate.genotype),
+            problem.train,
+            problem.validation,
+            problem.distillation,
+            config.optimizer,
+            config.rungs,
+            problem.seed,
+            problem.precision,
+        )

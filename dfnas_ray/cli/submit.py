@@ -11,13 +11,13 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-import dfnas_ray
 from dfnas_ray.cli.console import Terminal, err, out
 from dfnas_ray.cli.jobs import DashboardUrl, follow
 from dfnas_ray.cli.options import ExperimentFile, Overrides, RunDirectory, Verbose, read_overrides
 from dfnas_ray.errors import printable
 from dfnas_ray.execution.ray.dashboard import DEFAULT_DASHBOARD, Dashboard
 from dfnas_ray.submission.prepare import Submission, prepare
+from dfnas_ray.version import __version__
 
 _FIRST_FILES = 20
 """So many files are listed before they are sent."""
@@ -73,7 +73,7 @@ def submit(
     there = Dashboard(dashboard)
     _list_files(submission, err, _FIRST_FILES)
     terminal.say(f"Sending {_size(submission)} to {there.url}")
-    metadata = {"experiment": submission.config.name, "dfnas_ray": dfnas_ray.__version__}
+    metadata = {"experiment": submission.config.name, "dfnas_ray": __version__}
     there.submit(submission.id, submission.entrypoint, submission.working_dir, metadata)
     terminal.say(f"Job {submission.id}; its results go to {submission.config.run_directory}")
     if wait:

@@ -15,8 +15,8 @@ def synthesize(
     verbose: Verbose = False,
 ) -> None:
     """Make synthetic images from the teacher: Parquet shards with soft labels."""
-    from dfnas_ray.workflow import run as order  # brings everything: kept out of `dfnas --help`
-    from dfnas_ray.workflow.session import Session
+    from dfnas_ray.workflow.session import Session  # brings everything: kept out of `dfnas --help`
+    from dfnas_ray.workflow.synthesis import Synthesis
 
     with Session(read(file, overrides, run_dir, address), Terminal(), verbose).opened() as session:
-        show_outcomes([order.synthesize(session)])
+        show_outcomes([Synthesis(session).finish()])

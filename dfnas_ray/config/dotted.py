@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
-from dfnas_ray.config.registry import expand
+from dfnas_ray.config.registry import SettingValues, expand
 from dfnas_ray.errors import ConfigError
 
 
-def set_dotted(values: Mapping[str, Any], path: str, value: Any, where: str) -> dict[str, Any]:
+def set_dotted(values: Mapping[str, Any], path: str, value: Any, where: str) -> SettingValues:
     """Return a copy of ``values`` with the setting at ``path``, such as search.space.kind, replaced or added.
 
     Args:
@@ -20,7 +20,7 @@ def set_dotted(values: Mapping[str, Any], path: str, value: Any, where: str) -> 
     Raises:
         ConfigError: the path takes a number into something that is no list, or beyond a list's end.
     """
-    changed: dict[str, Any] = _set(dict(values), path.split("."), value, where)
+    changed: SettingValues = _set(dict(values), path.split("."), value, where)
     return changed
 
 

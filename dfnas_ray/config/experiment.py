@@ -13,6 +13,7 @@ from dfnas_ray.algorithms.config import SearchConfig
 from dfnas_ray.config.cluster import ClusterConfig
 from dfnas_ray.config.dotted import list_settings, set_dotted
 from dfnas_ray.config.explain import explain
+from dfnas_ray.config.registry import SettingValues
 from dfnas_ray.datasets import DatasetConfig
 from dfnas_ray.errors import ConfigError
 from dfnas_ray.ranking.config import BenchmarkConfig
@@ -71,8 +72,6 @@ class ExperimentConfig(BaseModel):
                 f"search.start_after_shards ({start}) is more than synthesis.num_shards ({shards}): the search would never "
                 f"start. Set it to {shards} or less, or to null to wait for all."
             )
-        if self.cluster.is_inline:
-            self._check_inline()
         workers, resources = self.retraining.num_workers, self.cluster.retraining
         # Above 0.5, or each on its own node, no two are ever on one GPU.
         if workers > 1 and 0 < resources.gpus <= 0.5 and resources.placement != "STRICT_SPREAD":
@@ -82,20 +81,6 @@ class ExperimentConfig(BaseModel):
                 "CPUs, or retraining.num_workers to 1."
             )
         return self
-
-    def _check_inline(self) -> None:
-        """Refuse what a single process cannot do."""
-        start, workers = self.search.start_after_shards, self.retraining.num_workers
-        if start is not None:
-            raise ValueError(
-                f"search.start_after_shards ({start}) lets the search begin beside the synthesis, and with cluster.address "
-                "inline one process does everything. Set it to null, or cluster.address to local."
-            )
-        if workers > 1:
-            raise ValueError(
-                f"retraining.num_workers ({workers}) train together, and with cluster.address inline there is one process. "
-                "Set it to 1, or cluster.address to local."
-            )
 
     @property
     def run_directory(self) -> str:
@@ -209,7 +194,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _override(values: dict[str, Any], override: str) -> dict[str, Any]:
+def _override(values: SettingValues, override: str) -> SettingValues:
     path, equals, text = override.partition("=")
     if not equals or not path:
         raise ConfigError(f"--set {override!r} must have the form dotted.key=value, such as synthesis.rounds=3.")

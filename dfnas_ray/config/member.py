@@ -17,7 +17,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
 from dfnas_ray.config.code import path_of
-from dfnas_ray.config.registry import Family, as_value_error, is_registered
+from dfnas_ray.config.registry import Family, SettingValues, as_value_error, is_registered
 
 
 class MemberConfig(BaseModel):
@@ -29,8 +29,8 @@ class MemberConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     @model_serializer(mode="wrap")
-    def _dump(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
-        values: dict[str, Any] = handler(self)
+    def _dump(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> SettingValues:
+        values: SettingValues = handler(self)
         if is_registered(type(self)) or "kind" in (info.exclude or ()):
             return values
         return {**values, "kind": path_of(type(self))} if "kind" in values else {"kind": path_of(type(self)), **values}

@@ -15,7 +15,7 @@ import difflib
 import inspect
 from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint
-from typing import Any, Generic, NamedTuple, TypeVar, get_args
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar, get_args
 
 from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
@@ -33,6 +33,9 @@ from dfnas_ray.config.code import (
 from dfnas_ray.errors import ConfigError, first_line
 
 T = TypeVar("T")
+
+SettingValues: TypeAlias = dict[str, Any]
+"""Settings by name, as they stand in an experiment file."""
 
 _PATH = r"^\w+(\.\w+)*:\w+(\.\w+)*$"
 _PATH_SCHEMA: JsonSchemaValue = {

@@ -163,7 +163,8 @@ class Executor(ABC):
             ClusterError: it has not; says what each asks for.
         """
         raise ClusterError(
-            f"There is no room for the {stage} stage beside the {other} stage: one process does everything. Change {why}."
+            f"There is no room for the {stage} stage beside the {other} stage: with cluster.address inline, one process does "
+            f"everything. Change {why}."
         )
 
     # Work

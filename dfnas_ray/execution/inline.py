@@ -15,11 +15,11 @@ from threadpoolctl import threadpool_limits
 
 from dfnas_ray.algorithms.base import Measurement, SearchState
 from dfnas_ray.algorithms.config import Trial
-from dfnas_ray.algorithms.multi_fidelity import MultiFidelityConfig
-from dfnas_ray.algorithms.successive_halving import SuccessiveHalving
+from dfnas_ray.algorithms.multi_fidelity import SuccessiveHalving
+from dfnas_ray.algorithms.population import config_of
 from dfnas_ray.algorithms.trials import SearchJob, make_problem, restore, run_trial, save
 from dfnas_ray.config.cluster import ClusterStage, WorkerResources
-from dfnas_ray.errors import DfnasError
+from dfnas_ray.errors import ClusterError, DfnasError
 from dfnas_ray.execution.base import Crew, Executor, Item, Result, Shared, T, Work
 from dfnas_ray.progress import Board, Task, Write
 from dfnas_ray.search_spaces.base import Genotype
@@ -120,7 +120,12 @@ class InlineExecutor(Executor):
         yield BarBoard(task)
 
     def check_fits(self, stage: ClusterStage, workers: int = 1) -> None:
-        """Everything fits: there is one worker, whatever it is set to hold."""
+        """See `Executor`. One worker fits, whatever it is set to hold."""
+        if stage == "retraining" and workers > 1:
+            raise ClusterError(
+                f"retraining.num_workers ({workers}) train together, and with cluster.address inline there is one process. "
+                "Set it to 1, or cluster.address to local."
+            )
 
     def room_for(self, resources: WorkerResources) -> int:
         """See `Executor`."""
@@ -173,8 +178,7 @@ class InlineExecutor(Executor):
     ) -> list[Measurement]:
         """See `Executor`."""
         folder, write = job.trial_folder(trial), board.writer(trial.name)
-        config = trial.algorithm
-        assert isinstance(config, MultiFidelityConfig)
+        config = config_of(trial)
         with self._threads_of("search"):
             problem = make_problem(job, trial, teacher.get(), images.get(), self.device)
             search = SuccessiveHalving(config, problem, list(dict.fromkeys(genotypes)))

@@ -16,7 +16,7 @@ Status = Literal["finished", "missing", "outdated", "off"]
 
 
 @dataclass(frozen=True)
-class Stage:
+class ReportedStage:
     """One stage as the report sees it.
 
     Attributes:
@@ -64,9 +64,9 @@ class Artefacts:
     run_dir: RunDir
     config: dict[str, Any]
     config_text: str
-    stages: dict[str, Stage]
+    stages: dict[str, ReportedStage]
 
-    def __getitem__(self, stage: str) -> Stage:
+    def __getitem__(self, stage: str) -> ReportedStage:
         return self.stages[stage]
 
     def setting(self, *keys: str) -> Any:
@@ -85,7 +85,7 @@ def read_artefacts(run_dir: RunDir) -> Artefacts:
     """
     config, text = _read_config(run_dir)
     latest = run_dir.latest()
-    stages: dict[str, Stage] = {}
+    stages: dict[str, ReportedStage] = {}
     for name in STAGES:
         stages[name] = _read_stage(run_dir, name, latest, stages, config)
     if not any(stage.finished for stage in stages.values()):
@@ -109,17 +109,17 @@ def _read_config(run_dir: RunDir) -> tuple[dict[str, Any], str]:
 
 
 def _read_stage(
-    run_dir: RunDir, name: str, latest: dict[str, str], before: dict[str, Stage], config: dict[str, Any]
-) -> Stage:
+    run_dir: RunDir, name: str, latest: dict[str, str], before: dict[str, ReportedStage], config: dict[str, Any]
+) -> ReportedStage:
     location = run_dir.latest_stage(name)
     wanted = _is_wanted(name, config)
     if location is None or (name == "baseline" and not wanted):
-        return Stage(name, "missing" if wanted else "off")
+        return ReportedStage(name, "missing" if wanted else "off")
     inputs_file = location / "inputs.json"
     inputs = inputs_file.read_json() if inputs_file.exists() else {}
     summary = (location / "done.json").read_json()
     status: Status = "finished" if _belongs(name, inputs, latest, before) else "outdated"
-    return Stage(name, status, location, summary, inputs, _is_changed(name, inputs, config))
+    return ReportedStage(name, status, location, summary, inputs, _is_changed(name, inputs, config))
 
 
 def _is_wanted(name: str, config: dict[str, Any]) -> bool:
@@ -130,7 +130,7 @@ def _is_wanted(name: str, config: dict[str, Any]) -> bool:
     return name != "benchmark"  # a command of its own: nothing is missing without it
 
 
-def _belongs(name: str, inputs: dict[str, Any], latest: dict[str, str], before: dict[str, Stage]) -> bool:
+def _belongs(name: str, inputs: dict[str, Any], latest: dict[str, str], before: dict[str, ReportedStage]) -> bool:
     """Return whether a stage was made from those that the report shows."""
     if name == "evaluation":
         networks = inputs.get("networks", {})

@@ -10,7 +10,6 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-import dfnas_ray
 from dfnas_ray.report import figures, formatting
 from dfnas_ray.report.architecture import rebuild_space
 from dfnas_ray.report.artefacts import STAGES, Artefacts, read_artefacts
@@ -25,6 +24,7 @@ from dfnas_ray.report.search_section import (
 )
 from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.run_dir import RunDir
+from dfnas_ray.version import __version__
 
 _STAGE_TITLES = {
     "synthesis": "Synthesis",
@@ -106,7 +106,7 @@ def _context(artefacts: Artefacts) -> dict[str, Any]:
     return {
         "name": str(artefacts.setting("name") or artefacts.run_dir.location.name),
         "teacher": _teacher(artefacts, samples, comparison),
-        "version": dfnas_ray.__version__,
+        "version": __version__,
         "tiles": [_accuracy_tiles(comparison), _other_tiles(artefacts, comparison)],
         "missing": _missing(artefacts),
         "changed": [_STAGE_TITLES[s.name] for s in artefacts.stages.values() if s.finished and s.changed],

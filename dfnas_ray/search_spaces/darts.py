@@ -80,11 +80,13 @@ class DartsSpace(SearchSpace):
 
     def supernet(self) -> Supernet:
         """Return a new supernet in its search size; cells of one kind share their choices."""
-        return DartsSupernet(self)
+        config = self.config
+        stem = self.stem(config.search_channels)
+        return DartsSupernet(stem, self.plan(config.search_channels, config.search_layers), self.num_classes)
 
     def build(self, genotype: Genotype) -> nn.Module:
         """Return the stand-alone network. Its drop-path (`torchvision.ops.StochasticDepth`) is off."""
-        return DartsNetwork(self, genotype)
+        return self._network(genotype)
 
     def blocks(self, network: nn.Module) -> list[nn.Module]:
         """Return the stem's last module and the cells; each cell also receives the one before the last."""
@@ -93,9 +95,13 @@ class DartsSpace(SearchSpace):
 
     def build_with_auxiliary(self, genotype: Genotype) -> nn.Module:
         """Return the stand-alone network; in training mode it returns (logits, auxiliary logits)."""
-        network = DartsNetwork(self, genotype)
+        network = self._network(genotype)
         network.add_auxiliary()
         return network
+
+    def _network(self, genotype: Genotype) -> DartsNetwork:
+        genes, config = self.genes(genotype), self.config
+        return DartsNetwork(self.stem(config.channels), self.final_plan, genes, self.num_classes, config.form)
 
     def stem(self, channels: int) -> nn.ModuleList:
         """Return the one or two modules whose outputs are the first cell's inputs."""

@@ -6,7 +6,7 @@ Source: Liu et al. 2019, arXiv:1806.09055, Sec. 2.1 and 3; the auxiliary classif
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Literal, NamedTuple
 
 from torch import Tensor, cat, nn
 from torchvision.ops import StochasticDepth
@@ -23,11 +23,8 @@ from dfnas_ray.ops.cell_operations import (
     max_pool,
 )
 from dfnas_ray.ops.mixed import Choice, MixedOperation, remove_affine
-from dfnas_ray.search_spaces.base import Genotype, Supernet
+from dfnas_ray.search_spaces.base import Supernet
 from dfnas_ray.search_spaces.darts_genotype import CellGenes
-
-if TYPE_CHECKING:
-    from dfnas_ray.search_spaces.darts import DartsSpace
 
 OPERATIONS = (
     "none",
@@ -139,15 +136,21 @@ class _Cell(nn.Module):
 class DartsNetwork(nn.Module):
     """The stand-alone network of one architecture."""
 
-    def __init__(self, space: DartsSpace, genotype: Genotype):
+    def __init__(
+        self,
+        stem: nn.ModuleList,
+        plans: Sequence[CellPlan],
+        genes: Sequence[CellGenes],
+        num_classes: int,
+        form: Literal["cifar", "imagenet"],
+    ):
         super().__init__()
-        genes, self.plans, self.num_classes = space.genes(genotype), space.final_plan, space.num_classes
-        self.stem = space.stem(space.config.channels)
-        self.cells = nn.ModuleList(_Cell(plan, genes[plan.kind]) for plan in self.plans)
-        self.classifier = Classifier(self.plans[-1].output_channels, space.num_classes)
+        self.plans, self.num_classes, self.form = plans, num_classes, form
+        self.stem = stem
+        self.cells = nn.ModuleList(_Cell(plan, genes[plan.kind]) for plan in plans)
+        self.classifier = Classifier(plans[-1].output_channels, num_classes)
         self.auxiliary: nn.Module | None = None
-        self.auxiliary_after = 2 * len(self.plans) // 3
-        self.form = space.config.form
+        self.auxiliary_after = 2 * len(plans) // 3
 
     def add_auxiliary(self) -> None:
         """Add the classifier that helps to train deep networks, behind the second reduction cell."""
@@ -232,12 +235,11 @@ def _searched(name: str, channels: int, stride: int) -> nn.Module:
 class DartsSupernet(Supernet):
     """The network of all architectures."""
 
-    def __init__(self, space: DartsSpace):
+    def __init__(self, stem: nn.ModuleList, plans: Sequence[CellPlan], num_classes: int):
         super().__init__()
-        plans = space.plan(space.config.search_channels, space.config.search_layers)
-        self.stem = space.stem(space.config.search_channels)
+        self.stem = stem
         self.cells = nn.ModuleList(_MixedCell(plan) for plan in plans)
-        self.classifier = Classifier(plans[-1].output_channels, space.num_classes)
+        self.classifier = Classifier(plans[-1].output_channels, num_classes)
 
     def forward(self, x: Tensor, choices: Sequence[Choice]) -> Tensor:
         """Map (B, C, H, W) to logits, with one choice for each mixed operation."""

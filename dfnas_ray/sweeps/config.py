@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dfnas_ray.config.dotted import set_dotted
 from dfnas_ray.config.member import Name
-from dfnas_ray.config.registry import UnknownKindError
+from dfnas_ray.config.registry import SettingValues, UnknownKindError
 from dfnas_ray.datasets import DatasetConfig
 from dfnas_ray.errors import ConfigError
 from dfnas_ray.sweeps.objectives import OBJECTIVES, Direction
@@ -70,7 +70,7 @@ class SweepConfig(BaseModel):
     settings: dict[str, Range] = Field(
         min_length=1, description="Dotted path of each varied setting, such as synthesis.tau, and its range."
     )
-    fixed: dict[str, Any] = Field(
+    fixed: SettingValues = Field(
         default_factory=dict, description="Settings of the trials alone, such as synthesis.num_shards: 1, to save time."
     )
     objectives: tuple[Annotated[str, Name(OBJECTIVES, is_checked=False)], ...] = Field(
@@ -137,7 +137,7 @@ class SweepConfig(BaseModel):
         Raises:
             ConfigError: these settings do not go together.
         """
-        values: dict[str, Any] = {"synthesis": base.model_dump()}
+        values: SettingValues = {"synthesis": base.model_dump()}
         changes = {path: self.settings[path].value(parameter) for path, parameter in parameters.items()}
         for path, value in {**(self.fixed if fixed else {}), **changes}.items():
             values = set_dotted(values, path, value, f"sweep.settings.{path}")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from dfnas_ray.sweeps.measure import JudgedTrial, logits_of, student_proxy
+from dfnas_ray.sweeps.judged import JudgedTrial
+from dfnas_ray.sweeps.measure import logits_of, student_proxy
 from dfnas_ray.sweeps.objectives import Objective
 from dfnas_ray.synthesis.regions import center_crop
 from dfnas_ray.teachers.base import Teacher
@@ -24,7 +25,7 @@ class StudentProxy(Objective):
 
     def measure(self, trial: JudgedTrial) -> float:
         """Examine the student."""
-        return student_proxy(trial.student, trial.teacher, trial.judge.examination)
+        return student_proxy(trial.student, trial.teacher, trial.examination)
 
 
 class Semantics(Objective):
@@ -81,8 +82,8 @@ class VerifierAgreement(Objective):
 
     def measure(self, trial: JudgedTrial) -> float:
         """Return the share."""
-        assert trial.judge.verifier is not None
-        verifier, images = trial.judge.verifier.to(trial.device), trial.images
+        assert trial.verifier is not None
+        verifier, images = trial.verifier.to(trial.device), trial.images
         views = center_crop(torch.from_numpy(np.array(images.images)), trial.teacher.image_shape[1:])
         seen = logits_of(verifier.model, verifier, views).argmax(1)
         return float((seen == torch.from_numpy(images.logits.argmax(1))).float().mean())
@@ -99,7 +100,5 @@ class LabelledAccuracy(Objective):
 
     def measure(self, trial: JudgedTrial) -> float:
         """Return the accuracy."""
-        assert trial.judge.labelled is not None
-        return evaluate_networks({"student": trial.student}, trial.teacher, trial.judge.labelled, trial.device)[
-            "student"
-        ]
+        assert trial.labelled is not None
+        return evaluate_networks({"student": trial.student}, trial.teacher, trial.labelled, trial.device)["student"]

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -19,9 +16,8 @@ from dfnas_ray.search_spaces.base import Genotype, SearchSpace
 from dfnas_ray.seeding import derive_seed, numpy_generator, seed_everything
 from dfnas_ray.storage.shards import SyntheticImages
 from dfnas_ray.sweeps.config import StudentConfig, SweepConfig
+from dfnas_ray.sweeps.judged import Examination, JudgedTrial
 from dfnas_ray.sweeps.objectives import OBJECTIVES
-from dfnas_ray.synthesis.quality import measure_quality
-from dfnas_ray.synthesis.regions import center_crop
 from dfnas_ray.teachers.base import Teacher
 from dfnas_ray.training.batches import SyntheticBatches
 from dfnas_ray.training.config import DistillationConfig
@@ -29,35 +25,6 @@ from dfnas_ray.training.student import Student
 
 _BATCH_SIZE = 250
 _DRAWS = 200
-
-
-@dataclass(frozen=True)
-class Examination:
-    """Images (N, C, H, W) of the reference settings, at the teacher's input size, and which setting made each (N,)."""
-
-    images: Tensor
-    settings: Tensor
-
-    @staticmethod
-    def of(parts: Sequence[SyntheticImages], teacher: Teacher, share: float) -> Examination:
-        """Put together the images of the reference settings nearest to the teacher's BatchNorm statistics.
-
-        Of the others, students could learn only how the teacher errs: on images of settings far from those statistics,
-        agreement falls as students get better (experiments/results/sweeps.md). All examine if the teacher has no such
-        statistics.
-
-        Args:
-            parts: The images of each reference setting; their canvases may differ in size.
-            teacher: Whose statistics count.
-            share: Of the settings, at least one.
-        """
-        gaps = [measure_quality(teacher, part)["overall"]["domain_gap"] for part in parts]
-        count = max(1, round(share * len(parts))) if np.isfinite(gaps).all() else len(parts)
-        nearest = sorted(np.argsort(gaps, kind="stable")[:count].tolist())
-        size = (teacher.image_shape[1], teacher.image_shape[2])
-        crops = [center_crop(torch.from_numpy(parts[number].images.copy()), size) for number in nearest]
-        numbers = [torch.full((len(parts[number]),), number) for number in nearest]
-        return Examination(torch.cat(crops), torch.cat(numbers))
 
 
 def proxy_architecture(space: SearchSpace, max_macs: int | None, seed: int) -> Genotype:
@@ -164,7 +131,16 @@ class Judge:
         Raises:
             DfnasError: an objective cannot be measured; says why.
         """
-        trial = JudgedTrial(self, images, self.teacher.to(device), device)
+        teacher = self.teacher.to(device)
+
+        def train() -> nn.Module:
+            # The same for every trial: what differs between two figures is then the images alone.
+            seed = derive_seed(self.seed, "sweep-student")
+            seed_everything(seed)
+            network = self.space.build(self.genotype)
+            return train_student(network, images, teacher, self.config.student, self.distillation, seed, device)
+
+        trial = JudgedTrial(images, teacher, device, self.examination, train, self.verifier, self.labelled)
         figures = {}
         for name in self._measured():
             objective = OBJECTIVES.find(name)
@@ -190,37 +166,3 @@ class Judge:
             if name not in names and has_needs and (self.needs_student or not objective.needs_student):
                 names.append(name)
         return names
-
-
-@dataclass(frozen=True)
-class JudgedTrial:
-    """What an objective may look at.
-
-    Attributes:
-        judge: What is the same for all trials: examination, verifier, labelled images, settings.
-        images: The trial's, with their labels and the teacher's logits.
-        teacher: On the device.
-        device: Where to compute.
-    """
-
-    judge: Judge
-    images: SyntheticImages
-    teacher: Teacher
-    device: torch.device
-
-    @cached_property
-    def quality(self) -> dict[str, float]:
-        """The figures of `measure_quality` over the whole set."""
-        quality: dict[str, float] = measure_quality(self.teacher, self.images)["overall"]
-        return quality
-
-    @cached_property
-    def student(self) -> nn.Module:
-        """The student that learned from these images."""
-        judge = self.judge
-        # The same for every trial: what differs between two figures is then the images alone.
-        seed = derive_seed(judge.seed, "sweep-student")
-        seed_everything(seed)
-        network = judge.space.build(judge.genotype)
-        settings, device = judge.config.student, self.device
-        return train_student(network, self.images, self.teacher, settings, judge.distillation, seed, device)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from dfnas_ray.config.registry import Family
 
 if TYPE_CHECKING:
-    from dfnas_ray.sweeps.measure import JudgedTrial
+    from dfnas_ray.sweeps.judged import JudgedTrial
     from dfnas_ray.teachers.base import Teacher
 
 Direction = Literal["maximize", "minimize"]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Protocol
 
 from dfnas_ray.config.member import MemberConfig
 from dfnas_ray.config.registry import Family
@@ -12,7 +13,24 @@ from dfnas_ray.config.registry import Family
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
-    from dfnas_ray.sweeps.config import SweepConfig
+    from dfnas_ray.sweeps.ranges import Range
+
+
+class Swept(Protocol):
+    """What a sampler may know of a sweep: `SweepConfig`.
+
+    Attributes:
+        settings: The range of each varied setting, by its dotted path.
+        objectives: What decides.
+        trials: How many are asked for.
+    """
+
+    @property
+    def settings(self) -> Mapping[str, Range]: ...  # noqa: D102
+    @property
+    def objectives(self) -> Sequence[str]: ...  # noqa: D102
+    @property
+    def trials(self) -> int: ...  # noqa: D102
 
 
 class SamplerConfig(MemberConfig):
@@ -29,7 +47,7 @@ class SamplerConfig(MemberConfig):
     """Whether the sweep tries every point of the grid that its ranges make, instead of ``trials`` proposals."""
 
     @abstractmethod
-    def sampler(self, num_trials: int, seed: int, sweep: SweepConfig) -> BaseSampler:
+    def sampler(self, num_trials: int, seed: int, sweep: Swept) -> BaseSampler:
         """Return the sampler for the next trial; one is made for each, from what the study holds.
 
         Args:
@@ -38,14 +56,14 @@ class SamplerConfig(MemberConfig):
             sweep: What is varied.
         """
 
-    def check(self, sweep: SweepConfig) -> None:
+    def check(self, sweep: Swept) -> None:
         """Make sure that the sampler can propose such settings for such objectives.
 
         Raises:
             ValueError: it cannot; says what could.
         """
 
-    def num_trials(self, sweep: SweepConfig) -> int:
+    def num_trials(self, sweep: Swept) -> int:
         """Return how many trials there are in all."""
         return sweep.trials
 
@@ -55,9 +73,9 @@ class TpeConfig(SamplerConfig):
 
     kind: Literal["tpe"] = "tpe"
 
-    def sampler(self, num_trials: int, seed: int, sweep: SweepConfig) -> BaseSampler:
+    def sampler(self, num_trials: int, seed: int, sweep: Swept) -> BaseSampler:
         """Return Optuna's."""
-        from dfnas_ray.sweeps.samplers import num_startup_trials, tpe_sampler
+        from dfnas_ray.sweeps.optuna_samplers import num_startup_trials, tpe_sampler
 
         return tpe_sampler(seed, num_startup_trials(num_trials))
 
@@ -67,7 +85,7 @@ class Nsga2Config(SamplerConfig):
 
     kind: Literal["nsga2"] = "nsga2"
 
-    def sampler(self, num_trials: int, seed: int, sweep: SweepConfig) -> BaseSampler:
+    def sampler(self, num_trials: int, seed: int, sweep: Swept) -> BaseSampler:
         """Return Optuna's, with a generation of a quarter of the trials."""
         from optuna.samplers import NSGAIISampler
 
@@ -79,13 +97,13 @@ class CmaEsConfig(SamplerConfig):
 
     kind: Literal["cmaes"] = "cmaes"
 
-    def sampler(self, num_trials: int, seed: int, sweep: SweepConfig) -> BaseSampler:
+    def sampler(self, num_trials: int, seed: int, sweep: Swept) -> BaseSampler:
         """Return the one that unpickles nothing."""
-        from dfnas_ray.sweeps.samplers import ReplayedCmaEs, num_startup_trials
+        from dfnas_ray.sweeps.optuna_samplers import ReplayedCmaEs, num_startup_trials
 
         return ReplayedCmaEs(seed=seed, n_startup_trials=num_startup_trials(num_trials))
 
-    def check(self, sweep: SweepConfig) -> None:
+    def check(self, sweep: Swept) -> None:
         """Refuse several objectives, and settings that are no numbers."""
         if len(sweep.objectives) > 1:
             raise ValueError("sampler cmaes knows a single objective. Take tpe or nsga2, or one objective.")
@@ -98,7 +116,7 @@ class RandomConfig(SamplerConfig):
 
     kind: Literal["random"] = "random"
 
-    def sampler(self, num_trials: int, seed: int, sweep: SweepConfig) -> BaseSampler:
+    def sampler(self, num_trials: int, seed: int, sweep: Swept) -> BaseSampler:
         """Return Optuna's."""
         from optuna.samplers import RandomSampler
 
@@ -111,11 +129,11 @@ class GridConfig(SamplerConfig):
     kind: Literal["grid"] = "grid"
     is_exhaustive: ClassVar[bool] = True
 
-    def sampler(self, num_trials: int, seed: int, sweep: SweepConfig) -> BaseSampler:
+    def sampler(self, num_trials: int, seed: int, sweep: Swept) -> BaseSampler:
         """Return one that is never asked."""
         return RandomConfig().sampler(num_trials, seed, sweep)
 
-    def check(self, sweep: SweepConfig) -> None:
+    def check(self, sweep: Swept) -> None:
         """Refuse ranges whose values cannot be listed."""
         for path, range_ in sweep.settings.items():
             if range_.grid is None:
@@ -124,7 +142,7 @@ class GridConfig(SamplerConfig):
                     "Give choice or integer, or take another sampler."
                 )
 
-    def num_trials(self, sweep: SweepConfig) -> int:
+    def num_trials(self, sweep: Swept) -> int:
         """Return the number of points."""
         return math.prod(len(range_.grid or ()) for range_ in sweep.settings.values())
 

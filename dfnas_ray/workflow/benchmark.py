@@ -251,7 +251,8 @@ class Benchmark(Stage[BenchmarkRecord]):
         if "synthetic" in planned.config.sources:
             for seed in seeds:
                 Synthesis(session, seed).finish()
-        image_set, sets = self._image_sets(), []
+        image_set = self._image_sets()
+        sets: dict[str, tuple[Source | None, int]] = {}
         recorded: dict[Ranking, Recorded] = {}
         for contender in contenders:
             for seed in seeds:
@@ -262,10 +263,10 @@ class Benchmark(Stage[BenchmarkRecord]):
                 trial = Trial(name, contender.algorithm, config.search.space[0], _TRIAL_SEED)
                 ranking = Ranking(name, job, trial)
                 recorded[ranking] = Recorded.read(ranking)
-                sets.append((contender.source, seed))
+                sets[name] = (contender.source, seed)
 
-        def images_of(number: int) -> Shared[SyntheticImages]:
-            return image_set(*sets[number])
+        def images_of(name: str) -> Shared[SyntheticImages]:
+            return image_set(*sets[name])
 
         space, executor, teacher = session.spaces[0], session.executor, session.shared_teacher
         architectures = {space.encode(genotype): genotype for genotype in planned.sample.architectures}

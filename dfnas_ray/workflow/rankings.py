@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeAlias
 import torch
 
 from dfnas_ray.algorithms.base import Measurement, Scorer
-from dfnas_ray.algorithms.multi_fidelity import MultiFidelityConfig
+from dfnas_ray.algorithms.population import config_of
 from dfnas_ray.execution.base import Executor, Shared, Work
 from dfnas_ray.progress import Board
 from dfnas_ray.ranking.recorded import Ranking, Recorded
@@ -19,15 +19,18 @@ from dfnas_ray.search_spaces.base import Genotype
 from dfnas_ray.storage.shards import SyntheticImages
 from dfnas_ray.teachers.base import Teacher
 
-ImagesOf: TypeAlias = Callable[[int], Shared[SyntheticImages]]
-"""Returns the images of a ranking, by its number."""
+ImagesOf: TypeAlias = Callable[[str], Shared[SyntheticImages]]
+"""Returns the images of a ranking, by its name."""
 
 
 class Chunk(NamedTuple):
     """Architectures that are measured together, and recorded together."""
 
-    ranking: int
+    ranking: str
     texts: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"of {len(self.texts)} architectures for {self.ranking}, the first of them {self.texts[0]},"
 
 
 class Measured(NamedTuple):
@@ -54,12 +57,12 @@ class _Rankings:
     """What the work on rankings needs.
 
     Attributes:
-        rankings: All of them; items name one by its number here.
-        images: Of each, by its number.
+        rankings: All of them, by their names, which are the items of work.
+        images: Of each.
     """
 
-    rankings: Sequence[Ranking]
-    images: Mapping[int, Shared[SyntheticImages]]
+    rankings: Mapping[str, Ranking]
+    images: Mapping[str, Shared[SyntheticImages]]
     teacher: Shared[Teacher]
 
 
@@ -69,13 +72,13 @@ class TrainRanking(_Rankings):
 
     board: Board
 
-    def __call__(self, device: torch.device) -> Callable[[int], bool]:
+    def __call__(self, device: torch.device) -> Callable[[str], bool]:
         """Return the function that trains one, from its last epoch on."""
         write = self.board.writer("training")
 
-        def train(number: int) -> bool:
-            ranking = self.rankings[number]
-            state, where = ranking.restored(self.teacher.get(), self.images[number].get(), device)
+        def train(name: str) -> bool:
+            ranking = self.rankings[name]
+            state, where = ranking.restored(self.teacher.get(), self.images[name].get(), device)
             if state.algorithm.is_training:
                 self.board.start(f"Training {ranking.name}", where)
                 ranking.train(state, lambda note: write(0, note))
@@ -92,7 +95,7 @@ class MeasureChunk(_Rankings):
 
     def __call__(self, device: torch.device) -> Callable[[Chunk], Measured]:
         """Return the function that measures a chunk; it keeps the scorer of the last ranking."""
-        scorers: dict[int, Scorer] = {}
+        scorers: dict[str, Scorer] = {}
 
         def measure(chunk: Chunk) -> Measured:
             if chunk.ranking not in scorers:
@@ -111,17 +114,16 @@ class MeasureChunk(_Rankings):
 class OrderMeasured(_Rankings):
     """The order of what was measured, one ranking at a time."""
 
-    measurements: Mapping[int, Sequence[Measurement]]
+    measurements: Mapping[str, Sequence[Measurement]]
 
-    def __call__(self, device: torch.device) -> Callable[[int], list[float]]:
+    def __call__(self, device: torch.device) -> Callable[[str], list[float]]:
         """Return the function that gives one score per architecture."""
 
-        def order(number: int) -> list[float]:
-            algorithm = self.rankings[number].trial.algorithm
-            if isinstance(algorithm, MultiFidelityConfig):
-                return algorithm.rank(self.measurements[number])
-            state, _ = self.rankings[number].restored(self.teacher.get(), self.images[number].get(), device)
-            return state.algorithm.rank(self.measurements[number])
+        def order(name: str) -> list[float]:
+            if self.rankings[name].trial.algorithm.measures_population:
+                return config_of(self.rankings[name].trial).rank(self.measurements[name])
+            state, _ = self.rankings[name].restored(self.teacher.get(), self.images[name].get(), device)
+            return state.algorithm.rank(self.measurements[name])
 
         return order
 
@@ -149,44 +151,44 @@ def measure_all(
     Raises:
         DfnasError: a ranking failed; what was measured is kept.
     """
-    numbered = list(rankings)
-    missing = {n: recorded.missing(architectures) for n, recorded in enumerate(rankings.values())}
-    missing = {number: texts for number, texts in missing.items() if texts}
-    populations = [number for number in missing if _is_population(numbered[number])]
-    alone = [number for number in missing if number not in populations]
-    images = {number: images_of(number) for number in missing}
+    named = {ranking.name: ranking for ranking in rankings}
+    missing = {ranking.name: recorded.missing(architectures) for ranking, recorded in rankings.items()}
+    missing = {name: texts for name, texts in missing.items() if texts}
+    populations = [name for name in missing if named[name].trial.algorithm.measures_population]
+    alone = [name for name in missing if name not in populations]
+    images = {name: images_of(name) for name in missing}
     write, measured = board.writer("measured"), 0
 
-    def record(number: int, texts: Sequence[str], measurements: list[Measurement], seconds: float) -> None:
+    def record(name: str, texts: Sequence[str], measurements: list[Measurement], seconds: float) -> None:
         nonlocal measured
-        rankings[numbered[number]].add(texts, measurements, seconds)
+        rankings[named[name]].add(texts, measurements, seconds)
         measured += len(texts)
-        write(measured, numbered[number].name)
+        write(measured, name)
 
-    trained = [number for number in alone if numbered[number].trial.algorithm.trains_by_epochs]
-    training = TrainRanking(numbered, images, teacher, board)
-    executor.map_all(Work("search", "training of ranking", training), trained, lambda number, _: None)
+    trained = [name for name in alone if named[name].trial.algorithm.trains_by_epochs]
+    training = TrainRanking(named, images, teacher, board)
+    executor.map_all(Work("search", "training of ranking", training), trained, lambda name, _: None)
     chunks = [
-        Chunk(number, tuple(missing[number][start : start + chunk_size]))
-        for number in alone
-        for start in range(0, len(missing[number]), chunk_size)
+        Chunk(name, tuple(missing[name][start : start + chunk_size]))
+        for name in alone
+        for start in range(0, len(missing[name]), chunk_size)
     ]
     executor.map_all(
-        Work("search", "chunk", MeasureChunk(numbered, images, teacher, architectures)),
+        Work("search", "chunk", MeasureChunk(named, images, teacher, architectures)),
         chunks,
         lambda chunk, done: record(chunk.ranking, chunk.texts, done.measurements, done.seconds),
     )
-    for number in populations:
-        ranking, started = numbered[number], time.monotonic()
+    for name in populations:
+        ranking, started = named[name], time.monotonic()
         measurements = executor.measure_population(
             ranking.job,
             ranking.trial._replace(name="population"),
-            [architectures[text] for text in missing[number]],
+            [architectures[text] for text in missing[name]],
             teacher,
-            images[number],
+            images[name],
             board,
         )
-        record(number, missing[number], measurements, time.monotonic() - started)
+        record(name, missing[name], measurements, time.monotonic() - started)
 
 
 def scores_of(
@@ -197,14 +199,12 @@ def scores_of(
     images_of: ImagesOf,
 ) -> list[Scores]:
     """Let each algorithm rank what was measured of the architectures."""
-    recorded = list(rankings.values())
-    images = {number: images_of(number) for number in range(len(recorded))}
-    measurements = {n: [one.measurements[text] for text in architectures] for n, one in enumerate(recorded)}
-    order = OrderMeasured(list(rankings), images, teacher, measurements)
-    scores: dict[int, list[float]] = {}
-    executor.map_all(Work("search", "order of ranking", order), list(images), scores.__setitem__)
-    return [Scores(scores[number], one.seconds_per_architecture) for number, one in enumerate(recorded)]
-
-
-def _is_population(ranking: Ranking) -> bool:
-    return bool(ranking.trial.algorithm.measures_population)
+    named = {ranking.name: ranking for ranking in rankings}
+    images = {name: images_of(name) for name in named}
+    measurements = {
+        ranking.name: [recorded.measurements[text] for text in architectures] for ranking, recorded in rankings.items()
+    }
+    order = OrderMeasured(named, images, teacher, measurements)
+    scores: dict[str, list[float]] = {}
+    executor.map_all(Work("search", "order of ranking", order), list(named), scores.__setitem__)
+    return [Scores(scores[ranking.name], recorded.seconds_per_architecture) for ranking, recorded in rankings.items()]

@@ -9,7 +9,6 @@ from hashlib import sha256
 import torch
 
 from dfnas_ray.algorithms.config import Trial
-from dfnas_ray.algorithms.multi_fidelity import MultiFidelityConfig
 from dfnas_ray.algorithms.selection import (
     ComparedTrial,
     TrialSummary,
@@ -19,6 +18,7 @@ from dfnas_ray.algorithms.selection import (
     train_alone,
 )
 from dfnas_ray.algorithms.trials import SearchJob
+from dfnas_ray.errors import ConfigError
 from dfnas_ray.execution.base import Shared, Work
 from dfnas_ray.search_spaces.architecture import Architecture
 from dfnas_ray.storage.arrivals import ShardFolder
@@ -75,9 +75,13 @@ class Search(Stage[SearchRecord]):
         }
 
     def check(self) -> None:
-        """Find a limit that no architecture keeps to, and files that algorithms cannot use."""
+        """Find a limit that no architecture keeps to, what the executor does not do, and files that cannot be used."""
         teacher = self.session.teacher
         _ = self.session.max_macs
+        if self.session.config.cluster.is_inline and not self.is_done:
+            for each in self.config.algorithm:
+                if each.needs_many_workers:
+                    raise ConfigError(each.needs_many_workers)
         for algorithm, config in self.config.pairs:
             if algorithm.files:
                 algorithm.check_files(config.space(teacher.image_shape, teacher.num_classes))
@@ -103,8 +107,7 @@ class Search(Stage[SearchRecord]):
 
     def go_ahead(self, images: ShardFolder) -> None:
         """Let every trial go as far as it can while its images are being made; `work` goes on from there."""
-        trains = [trial for trial in self.config.trials if trial.algorithm.trains_by_epochs]
-        self._run(images, [trial for trial in trains if not isinstance(trial.algorithm, MultiFidelityConfig)])
+        self._run(images, [trial for trial in self.config.trials if trial.algorithm.trains_by_epochs])
 
     def _run(self, images: Shared[SyntheticImages] | ShardFolder, trials: list[Trial]) -> SearchJob:
         """Run those of the trials that have no result yet."""

@@ -19,7 +19,7 @@ from dfnas_ray.storage.manifest import ManifestEntry
 from dfnas_ray.storage.shards import shard_name
 from dfnas_ray.workflow.search import Search
 from dfnas_ray.workflow.session import Session
-from dfnas_ray.workflow.synthesis import Entries, Synthesis
+from dfnas_ray.workflow.synthesis import Synthesis, SynthesisRecord
 
 
 def synthesize_beside(synthesis: Synthesis, search: Search) -> None:
@@ -44,20 +44,14 @@ def synthesize_beside(synthesis: Synthesis, search: Search) -> None:
     synthesis.begin()
     for name in {shard_name(shard) for shard in todo} & set(synthesis.location.file_names()):
         (synthesis.location / name).delete_file()  # a damaged one must not be taken for one that is made
-    config = session.config.synthesis
-    num_actors = min(len(todo), actors_beside_trials(session))
-    started = time.monotonic()
-    with BackgroundSynthesis(synthesis, num_actors) as background:
+    config, started = session.config.synthesis, time.monotonic()
+    with BackgroundSynthesis(synthesis, min(len(todo), actors_beside_trials(session))) as background:
         background.wait_for(session.config.search.start_after_shards or 1)
         search.begin()
-        folder = ShardFolder(synthesis.location, synthesis.key, config.num_shards, config.rows_per_shard)
-        search.go_ahead(folder)
-        entries = background.result()
-    making, beside = background.ended - started, max(0.0, background.ended - search.began)
-    measured = time.monotonic()
-    record = synthesis.describe(entries, len(todo), num_actors)
-    measuring = time.monotonic() - measured
-    times = {"seconds": round(making + measuring, 2), "seconds_beside_search": round(beside + measuring, 2)}
+        search.go_ahead(ShardFolder(synthesis.location, synthesis.key, config.num_shards, config.rows_per_shard))
+        record = background.result()
+    beside = max(0.0, background.ended - search.began)
+    times = {"seconds": round(background.ended - started, 2), "seconds_beside_search": round(beside, 2)}
     synthesis.complete(record.model_copy(update=times))
 
 
@@ -103,15 +97,16 @@ def actors_beside_trials(session: Session) -> int:
 
 
 class BackgroundSynthesis:
-    """Shards that are made while the block runs; stopped if the block fails.
+    """A set that is made while the block runs; stopped if the block fails.
 
     Attributes:
-        ended: When the last shard was made, on the monotonic clock.
+        ended: When it was finished, on the monotonic clock.
     """
 
     def __init__(self, synthesis: Synthesis, num_actors: int):
         self._synthesis = synthesis
-        self._entries = dict(synthesis.intact)
+        self._num_there = len(synthesis.intact)
+        self._record: SynthesisRecord | None = None
         self._changed = threading.Condition()
         self._stop = threading.Event()
         self._crew = Crew(num_actors, self._on_started, self._stop.is_set)
@@ -134,15 +129,15 @@ class BackgroundSynthesis:
         """Return when so many shards are committed and a worker has its place.
 
         Raises:
-            DfnasError: the work has ended by then, and some shards cannot be made.
+            DfnasError: the work has ended by then, and there are fewer.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._has_ended or (self._has_started and len(self._entries) >= shards))
-            if self._error is not None:
+            self._changed.wait_for(lambda: self._has_ended or (self._has_started and self._num_there >= shards))
+            if self._error is not None and self._num_there < shards:
                 raise self._error
 
-    def result(self) -> Entries:
-        """Wait for all shards and return the manifest's entries.
+    def result(self) -> SynthesisRecord:
+        """Wait for the whole set, and return its record.
 
         Raises:
             DfnasError: some shards cannot be made.
@@ -150,11 +145,12 @@ class BackgroundSynthesis:
         self._thread.join()
         if self._error is not None:
             raise self._error
-        return self._entries
+        assert self._record is not None, "it ends with a record or with an error"
+        return self._record
 
     def _make(self) -> None:
         try:
-            self._synthesis.make(self._crew, self._on_made)
+            self._record = self._synthesis.work(self._crew, self._on_made)
         except BaseException as error:
             self._error = error  # raised again for whoever asks for the result
         finally:
@@ -169,5 +165,5 @@ class BackgroundSynthesis:
 
     def _on_made(self, shard: int, entry: ManifestEntry) -> None:
         with self._changed:
-            self._entries[shard] = entry
+            self._num_there += 1
             self._changed.notify_all()

@@ -19,7 +19,8 @@ from dfnas_ray.storage.location import JsonObject, Location
 from dfnas_ray.storage.shards import SyntheticImages
 from dfnas_ray.sweeps.checks import check_effects, check_objectives, check_settings
 from dfnas_ray.sweeps.config import SweepConfig
-from dfnas_ray.sweeps.measure import Examination, Judge, proxy_architecture
+from dfnas_ray.sweeps.judged import Examination
+from dfnas_ray.sweeps.measure import Judge, proxy_architecture
 from dfnas_ray.sweeps.ranges import Parameter
 from dfnas_ray.sweeps.record import SweepRecord, trial_folder
 from dfnas_ray.sweeps.trials import SweepJob, reference_images, shard_job

@@ -134,34 +134,33 @@ class Synthesis(Stage[SynthesisRecord]):
         """Return the numbers of the shards that are still to be made."""
         return [shard for shard in range(self.config.num_shards) if shard not in self.intact]
 
-    def work(self) -> SynthesisRecord:
-        """See `Stage`."""
-        todo = self.missing()
-        resources = self.session.config.cluster.synthesis
-        num_actors = min(len(todo), resources.actors or self.session.executor.room_for(resources)) if todo else 0
-        entries = dict(self.intact)
-        self.make(Crew(num_actors), lambda shard, entry: entries.__setitem__(shard, entry))
-        return self.describe(entries, len(todo), num_actors)
-
-    def make(self, crew: Crew, on_made: Callable[[int, ManifestEntry], object]) -> None:
-        """Make the missing shards.
+    def work(
+        self, crew: Crew | None = None, on_made: Callable[[int, ManifestEntry], object] = lambda shard, entry: None
+    ) -> SynthesisRecord:
+        """Make the missing shards, and describe the set.
 
         Args:
-            crew: Who works.
+            crew: Who works; by default as many as have room.
             on_made: Called with a shard and its entry as soon as it is committed.
 
         Raises:
             SynthesisError: some shards cannot be made; names them. The others are committed.
         """
-        session, config, todo = self.session, self.config, self.missing()
+        session, config, todo, entries = self.session, self.config, self.missing(), dict(self.intact)
         if not todo:
-            return
+            return self.describe(entries, 0, 0)
         self.check()
-        if self.intact:
-            session.listener.say(f"synthesis: {len(self.intact)} of {config.num_shards} shards are there already.")
+        if entries:
+            session.listener.say(f"synthesis: {len(entries)} of {config.num_shards} shards are there already.")
+        executor, resources = session.executor, session.config.cluster.synthesis
+        crew = crew or Crew(min(len(todo), resources.actors or executor.room_for(resources)))
         job = ShardJob(config, self.seed, self.key, session.teacher.fingerprint, self.location)
         total = len(todo) * config.image_steps_per_shard
-        executor = session.executor
+
+        def take(shard: int, entry: ManifestEntry) -> None:
+            entries[shard] = entry
+            on_made(shard, entry)
+
         with session.listener.task("Synthesizing", total, "image step") as task, executor.show(task) as board:
             work = Work(
                 "synthesis",
@@ -169,13 +168,14 @@ class Synthesis(Stage[SynthesisRecord]):
                 MakeShards(session.shared_teacher, job, board),
                 "give a worker more memory or fewer images (synthesis.batch_size)",
             )
-            failed = executor.map(work, todo, on_made, crew)
+            failed = executor.map(work, todo, take, crew)
         if failed:
             listed = "; ".join(f"shard {shard}: {reason}" for shard, reason in sorted(failed.items())[:3])
             raise SynthesisError(
                 f"{len(failed)} of {config.num_shards} shards could not be made ({listed}). The other shards are kept; "
                 "change the setting that is named, or run the same command again for these shards alone."
             )
+        return self.describe(entries, len(todo), crew.size or 1)
 
     def describe(self, entries: Entries, made_now: int, num_actors: int) -> SynthesisRecord:
         """Write the finished set's manifest, measure its quality, and return the record.

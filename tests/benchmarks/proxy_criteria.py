@@ -31,7 +31,7 @@ from dfnas_ray.sweeps.measure import proxy_architecture, train_student
 from dfnas_ray.sweeps.record import trial_folder
 from dfnas_ray.synthesis.quality import measure_quality
 from dfnas_ray.synthesis.regions import center_crop
-from dfnas_ray.workflow.pipeline import Pipeline
+from dfnas_ray.workflow.session import Session
 
 CPU = torch.device("cpu")
 TEMPERATURE = 4.0
@@ -77,8 +77,8 @@ def last_round(folder: Location) -> SyntheticImages:
 
 
 @torch.no_grad()
-def examine(student: torch.nn.Module, images: SyntheticImages, pipeline: Pipeline) -> list[float]:
-    teacher = pipeline.teacher
+def examine(student: torch.nn.Module, images: SyntheticImages, session: Session) -> list[float]:
+    teacher = session.teacher
     views = center_crop(torch.from_numpy(images.images.copy()), (teacher.image_shape[1], teacher.image_shape[2]))
     x = teacher.normalize(views)
     logits, wanted = student(x), teacher.model(x)
@@ -89,20 +89,20 @@ def figures(task: Task) -> list[list[float]]:
     """Return every criterion (second axis) on every reference setting (first)."""
     torch.set_num_threads(1)
     config = load_experiment(task.file, task.overrides)
-    pipeline, folder = Pipeline(config), Location.parse(task.folder)
-    space, seed = pipeline.spaces[0], derive_seed(config.seed, "sweep-student")
+    session, folder = Session(config), Location.parse(task.folder)
+    space, seed = session.spaces[0], derive_seed(config.seed, "sweep-student")
     seed_everything(seed)
     assert config.sweep is not None
     student = train_student(
-        space.build(proxy_architecture(space, pipeline.max_macs, config.seed)),
+        space.build(proxy_architecture(space, session.max_macs, config.seed)),
         images_in(trial_folder(folder, task.trial)),
-        pipeline.teacher,
+        session.teacher,
         config.sweep.student,
         config.retraining.distillation,
         seed,
         CPU,
     )
-    return [examine(student, last_round(folder / f"reference-{n:03d}"), pipeline) for n in range(task.references)]
+    return [examine(student, last_round(folder / f"reference-{n:03d}"), session) for n in range(task.references)]
 
 
 def main() -> None:
@@ -118,7 +118,7 @@ def main() -> None:
     overrides = (*arguments.overrides, f"run_dir={arguments.run_dir}")
     config = load_experiment(arguments.file, overrides)
     assert config.sweep is not None
-    teacher, reference = Pipeline(config).teacher, config.sweep.reference
+    teacher, reference = Session(config).teacher, config.sweep.reference
     gaps = [
         measure_quality(teacher, last_round(folder / f"reference-{n:03d}"))["overall"]["domain_gap"]
         for n in range(reference.settings)

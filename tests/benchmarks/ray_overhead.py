@@ -20,12 +20,15 @@ import ray
 import torch
 
 from dfnas_ray import load_experiment
+from dfnas_ray.execution.base import Work
 from dfnas_ray.execution.ray.board import ProgressBoard
-from dfnas_ray.execution.ray.cluster import RayRuntime
-from dfnas_ray.execution.ray.synthesis_pool import ShardJob, _SynthesisActor
+from dfnas_ray.execution.ray.executor import RayExecutor
+from dfnas_ray.execution.ray.pool import actor_maker
 from dfnas_ray.storage.location import Location
 from dfnas_ray.synthesis.inversion import Inverter
+from dfnas_ray.synthesis.job import ShardJob
 from dfnas_ray.synthesis.shard import synthesize_shard
+from dfnas_ray.workflow.synthesis import MakeShards
 
 
 def main() -> None:
@@ -35,23 +38,29 @@ def main() -> None:
     root = Path(__file__).parents[2]
     config = load_experiment(root / "experiments/digits.yaml")
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as folder, RayRuntime(config.cluster) as runtime:
+    with tempfile.TemporaryDirectory() as folder:
         teacher = config.teacher.load(Path(folder))
-        job = ShardJob(config.synthesis, 0, "benchmark", teacher.fingerprint, Location.parse(folder).make_dir())
-        runtime.ensure()
-        actor = ray.remote(num_cpus=1)(_SynthesisActor).remote(ray.put(teacher), job, 1, ProgressBoard())
+        place = Location.parse(folder).make_dir()
+        job = ShardJob(config.synthesis, 0, "benchmark", teacher.fingerprint, place)
+        marker = place / "marker"
+        marker.write_bytes(b"")
+        executor = RayExecutor(config.cluster, marker)
+        executor.open()
+        work = Work("synthesis", "shard", MakeShards(executor.share(teacher), job, ProgressBoard()))
+        actor = actor_maker(work, config.cluster.synthesis, marker)()
         ray.get(actor.ready.remote())
         inverter = Inverter(teacher, config.synthesis, torch.device("cpu"))
         synthesize_shard(inverter, 0, 0)  # warm up both sides
-        ray.get(actor.make.remote(0))
+        ray.get(actor.do.remote(0))
         here, there = [], []
         for shard in range(shards):
             started = time.perf_counter()
             synthesize_shard(inverter, 0, shard)
             here.append(time.perf_counter() - started)
             started = time.perf_counter()
-            ray.get(actor.make.remote(shard))
+            ray.get(actor.do.remote(shard))
             there.append(time.perf_counter() - started)
+        executor.close()
     ratios = [b / a - 1 for a, b in zip(here, there, strict=True)]
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=root, capture_output=True, text=True).stdout
     print(

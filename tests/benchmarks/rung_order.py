@@ -18,6 +18,7 @@ from dfnas_ray import load_experiment
 from dfnas_ray.algorithms.stand_alone import CandidateTraining
 from dfnas_ray.search_spaces.base import Genotype
 from dfnas_ray.seeding import numpy_generator
+from dfnas_ray.storage.manifest import Manifest
 from dfnas_ray.storage.run_dir import RunDir
 from dfnas_ray.storage.shards import load_shards
 from dfnas_ray.training.batches import SyntheticBatches, split_mask
@@ -36,7 +37,7 @@ def main() -> None:
     run = RunDir(arguments.run_dir or config.run_directory)
     folder = run.latest_stage("synthesis")
     assert folder is not None, "run `dfnas synthesize` first"
-    data = load_shards(folder, (folder / "manifest.json").read_json())
+    data = load_shards(folder, Manifest.read(folder))
     teacher = config.teacher.load(Path(run.location.path) / "teacher")
     search, (algorithm, space_config), seed = config.search, config.search.pairs[0], arguments.seed
     mask = split_mask(data.ids, search.validation_fraction, config.seed)

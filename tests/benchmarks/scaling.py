@@ -16,6 +16,7 @@ import json
 import os
 import subprocess
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,9 @@ import ray
 import torch
 
 from dfnas_ray.config.cluster import ClusterConfig
-from dfnas_ray.execution.ray.cluster import RayRuntime
-from dfnas_ray.execution.ray.synthesis_pool import run_pool
+from dfnas_ray.execution.base import Work
+from dfnas_ray.execution.ray.connection import Connection
+from dfnas_ray.execution.ray.pool import Pool
 from dfnas_ray.ops.latency import device_name
 
 
@@ -38,7 +40,7 @@ class Sleeper:
     def ready(self) -> None:
         """Return when the actor has started."""
 
-    def make(self, shard: int) -> dict[str, Any]:
+    def do(self, shard: int) -> dict[str, Any]:
         """Wait, and return a line of a manifest."""
         started = time.time()
         time.sleep(self.seconds)
@@ -62,7 +64,7 @@ def measure(actors: int, shards: int, seconds: float) -> dict[str, float]:
     memory = []
     spans: dict[int, list[tuple[float, float]]] = {}
 
-    def on_made(entry: dict[str, Any]) -> None:
+    def on_made(shard: int, entry: dict[str, Any]) -> None:
         nonlocal first, last, made
         first, last, made = min(first, entry["started"]), max(last, entry["ended"]), made + 1
         spans.setdefault(entry["actor"], []).append((entry["started"], entry["ended"]))
@@ -70,7 +72,8 @@ def measure(actors: int, shards: int, seconds: float) -> dict[str, float]:
             memory.append(process.memory_info().rss / 2**20)
 
     actor = ray.remote(num_cpus=1, max_restarts=0)(Sleeper)
-    failed = run_pool(lambda: actor.remote(seconds), range(shards), actors, 3, on_made)
+    work: Work[int, dict[str, Any]] = Work("synthesis", "shard", lambda device: lambda shard: {})
+    failed = Pool(lambda: actor.remote(seconds), work, attempts=3, size=actors).run(range(shards), on_made)
     assert not failed
     assert made == shards
     begin, end = max(min(span)[0] for span in spans.values()), min(max(span)[1] for span in spans.values())
@@ -104,8 +107,8 @@ def main() -> None:
     print(f"{device_name(torch.device('cpu'))}, ray {ray.__version__}, commit {commit}", flush=True)
     results = []
     for actors in arguments.actors:
-        with RayRuntime(ClusterConfig(num_cpus=actors, num_gpus=0)) as runtime:
-            runtime.ensure()
+        with closing(Connection(ClusterConfig(num_cpus=actors, num_gpus=0))) as connection:
+            connection.ensure()
             for _ in range(arguments.repetitions):
                 result = measure(actors, arguments.shards or actors * arguments.shards_per_actor, arguments.seconds)
                 results.append(result)

@@ -20,6 +20,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -27,11 +28,16 @@ from unittest.mock import patch
 import ray
 import torch
 
-from dfnas_ray import load_experiment, stages
+from dfnas_ray import load_experiment
 from dfnas_ray.config.experiment import ExperimentConfig
-from dfnas_ray.execution.ray.cluster import RayRuntime
+from dfnas_ray.execution.base import Crew
+from dfnas_ray.execution.ray.connection import Connection
 from dfnas_ray.ops.latency import device_name
-from dfnas_ray.workflow.pipeline import Pipeline
+from dfnas_ray.storage.location import Location
+from dfnas_ray.storage.manifest import Manifest
+from dfnas_ray.workflow import run as order
+from dfnas_ray.workflow.session import Session
+from dfnas_ray.workflow.synthesis import Synthesis
 
 ROOT = Path(__file__).parents[2]
 SHORT = [
@@ -45,15 +51,12 @@ SHORT = [
 def shards_from(source: Path, seconds: float) -> Callable[..., None]:
     """Return a stand-in for the making of shards, which copies one every so many seconds."""
 
-    def make(
-        session: Any, stage: Any, kept: Any, num_actors: int, on_made: Any, on_started: Any = None, *_: Any
-    ) -> None:
-        if on_started is not None:
-            on_started()
-        for entry in json.loads((source / "manifest.json").read_text())["shards"]:
+    def make(stage: Synthesis, crew: Crew, on_made: Any) -> None:
+        crew.on_started()
+        for entry in Manifest.read(Location.parse(source)).shards:
             time.sleep(seconds)
-            (stage.location / entry["file"]).write_bytes((source / entry["file"]).read_bytes())
-            on_made(entry)
+            (stage.location / entry.file).write_bytes((source / entry.file).read_bytes())
+            on_made(entry.shard, entry)
 
     return make
 
@@ -62,9 +65,9 @@ def measure(config: ExperimentConfig, teacher: Path) -> dict[str, Any]:
     """Run synthesis and search; return wall times and what was found."""
     shutil.copytree(teacher, Path(config.run_directory) / "teacher")
     started = time.monotonic()
-    with Pipeline(config).opened() as pipeline:
-        search = pipeline.search()
-        synthesis = pipeline.synthesize()
+    with Session(config).opened() as session:
+        search = order.search(session)
+        synthesis = order.synthesize(session)
     wall = time.monotonic() - started
     trials = (search.location / "trials.json").read_json()
     return {
@@ -111,12 +114,12 @@ def main() -> None:
         config = load(one_seed)
         teacher = Path(scratch) / "teacher"
         config.teacher.load(teacher)
-        with RayRuntime(config.cluster) as runtime:
-            runtime.ensure()
+        with closing(Connection(config.cluster)) as connection:
+            connection.ensure()
             for name, (is_elsewhere, settings) in runs.items():
                 source = Path(next(iter(results.values()))["folder"]) if results else Path(scratch)
-                making = shards_from(source, arguments.seconds) if is_elsewhere else stages.make_shards
-                with patch.object(stages, "make_shards", making):
+                making = shards_from(source, arguments.seconds) if is_elsewhere else Synthesis.make
+                with patch.object(Synthesis, "make", making):
                     results[name] = result = measure(load(*settings), teacher)
                 print(
                     f"{name}: {result['wall']:.1f} s (synthesis {result['synthesis']:.1f} s, search {result['search']:.1f} "

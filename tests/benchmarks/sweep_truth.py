@@ -31,7 +31,7 @@ from dfnas_ray.storage.shards import SyntheticImages, decode_shard, read_info
 from dfnas_ray.sweeps.measure import proxy_architecture, train_student
 from dfnas_ray.sweeps.record import trial_folder
 from dfnas_ray.training.evaluation import evaluate_networks
-from dfnas_ray.workflow.pipeline import Pipeline
+from dfnas_ray.workflow.session import Session
 
 CPU = torch.device("cpu")
 
@@ -55,21 +55,21 @@ def images_in(folder: Location) -> SyntheticImages:
 def real_accuracy(task: Task) -> float:
     torch.set_num_threads(1)
     config = load_experiment(task.file, task.overrides)
-    pipeline = Pipeline(config)
+    session = Session(config)
     images = images_in(trial_folder(Location.parse(task.folder), task.trial))
-    space = pipeline.spaces[0]
+    space = session.spaces[0]
     seed = derive_seed(config.seed, "sweep-truth", task.seed)
     seed_everything(seed)
-    network = space.build(proxy_architecture(space, pipeline.max_macs, config.seed))
+    network = space.build(proxy_architecture(space, session.max_macs, config.seed))
     settings = config.retraining
     steps = settings.epochs * max(1, config.synthesis.images_in_total // settings.batch_size)  # as in a whole run
     assert config.sweep is not None
     student = config.sweep.student.model_copy(
         update={"steps": steps, "batch_size": settings.batch_size, "optimizer": settings.optimizer}
     )
-    train_student(network, images, pipeline.teacher, student, settings.distillation, seed, CPU)
+    train_student(network, images, session.teacher, student, settings.distillation, seed, CPU)
     assert config.evaluation.dataset is not None
-    return evaluate_networks({"student": network}, pipeline.teacher, config.evaluation.dataset.open(), CPU)["student"]
+    return evaluate_networks({"student": network}, session.teacher, config.evaluation.dataset.open(), CPU)["student"]
 
 
 def main() -> None:

@@ -7,37 +7,39 @@ import time
 
 import pytest
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 
 SWEEP = "sweep={settings: {synthesis.lr: {uniform: [0.05, 0.2]}}, trials: 30, objectives: [semantics], reference: {settings: 2}}"
 HALVING = "search.algorithm={kind: multi_fidelity, candidates: 40, max_epochs: 27, batch_size: 16}"
 
 
+ON_RAY = [pytest.mark.ray, pytest.mark.slow]
+
+
 @pytest.mark.parametrize(
-    ("command", "override", "artefact", "stage"),
+    ("address", "command", "override", "artefact"),
     [
-        pytest.param("search", "search.algorithm.epochs=500", "search/*/*-seed-0/state.pt", "search", id="search"),
+        pytest.param("inline", "search", "search.algorithm.epochs=500", "*-seed-0/state.pt", id="search-inline"),
         pytest.param(
-            "search", HALVING, "search/*/*/candidate-*.json", "search", id="candidates", marks=pytest.mark.slow
+            "inline", "run", "retraining.epochs=500", "state.pt", id="retraining-inline", marks=pytest.mark.slow
         ),
+        pytest.param("inline", "sweep", SWEEP, "trial-*/shard-*.parquet", id="sweep-inline", marks=pytest.mark.slow),
+        pytest.param("local", "search", "search.algorithm.epochs=500", "*-seed-0/state.pt", id="search", marks=ON_RAY),
+        pytest.param("local", "search", HALVING, "*/candidate-*.json", id="candidates", marks=ON_RAY),
         pytest.param(
-            "run",
-            "retraining.epochs=500",
-            "retraining/*/train/checkpoint_*/state.pt",
-            "retraining",
-            id="retraining",
-            marks=pytest.mark.slow,
+            "local", "run", "retraining.epochs=500", "train/checkpoint_*/state.pt", id="retraining", marks=ON_RAY
         ),
-        pytest.param("sweep", SWEEP, "sweep/*/trial-*/shard-*.parquet", "sweep", id="sweep", marks=pytest.mark.slow),
+        pytest.param("local", "sweep", SWEEP, "trial-*/shard-*.parquet", id="sweep", marks=ON_RAY),
     ],
 )
 def test_an_interrupted_command_finishes_nothing_and_says_so(
-    start_dfnas, tiny_yaml, tmp_path, command, override, artefact, stage
+    start_dfnas, tiny_yaml, tmp_path, address, command, override, artefact
 ):
+    stage = "retraining" if command == "run" else command
     run_dir, log = tmp_path / "run", tmp_path / "log.txt"
-    process = start_dfnas(command, tiny_yaml, "--run-dir", run_dir, "--set", override, log=log)
+    process = start_dfnas(command, tiny_yaml, "--run-dir", run_dir, "--address", address, "--set", override, log=log)
     limit = time.monotonic() + 200
-    while not list(run_dir.glob(artefact)):
+    while not list(run_dir.glob(f"{stage}/*/{artefact}")):
         assert process.poll() is None, log.read_text()
         assert time.monotonic() < limit, log.read_text()
         time.sleep(0.05)

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from undisturbed import assert_undisturbed
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(420)]
+pytestmark = pytest.mark.timeout(420)
 
 KILL_POINTS = {  # what has to be there, and what not yet, when the command is killed
     "synthesis": ("synthesis/*/shard-*.parquet", "synthesis/*/done.json"),
@@ -80,6 +80,13 @@ def only(run_dir: Path, pattern: str) -> Path:
     return found
 
 
+def test_a_search_in_one_process_killed_after_its_first_state_ends_as_if_undisturbed(killed, tiny_inline_run):
+    run_dir = killed("search", *KILL_POINTS["search"], "--address", "inline")
+    assert_undisturbed(run_dir, tiny_inline_run.folder, ("synthesis", "search"))
+
+
+@pytest.mark.ray
+@pytest.mark.slow
 def test_a_search_killed_after_its_first_state_ends_as_if_undisturbed(killed, tiny_run):
     run_dir = killed("search", *KILL_POINTS["search"])
     assert_undisturbed(run_dir, tiny_run.folder, ("synthesis", "search"))
@@ -92,6 +99,7 @@ def test_a_run_killed_at_any_stage_ends_as_if_undisturbed(killed, tiny_run, stag
     assert_undisturbed(run_dir, tiny_run.folder)
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 def test_a_sweep_killed_in_its_second_trial_loses_and_repeats_nothing(killed, tiny_yaml):
     values = yaml.safe_load(tiny_yaml.read_text())
@@ -113,6 +121,7 @@ def test_a_sweep_killed_in_its_second_trial_loses_and_repeats_nothing(killed, ti
     ), "the shards that were there when the command was killed are not made again"
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 def test_a_multi_fidelity_search_killed_at_work_loses_and_repeats_nothing(killed, tiny_yaml):
     values = yaml.safe_load(tiny_yaml.read_text())

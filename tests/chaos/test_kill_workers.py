@@ -12,7 +12,8 @@ import psutil
 import pytest
 from undisturbed import assert_undisturbed
 
-from dfnas_ray.workflow.pipeline import Pipeline
+from dfnas_ray.workflow import run as order
+from dfnas_ray.workflow.session import Session
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
@@ -54,8 +55,8 @@ def disturbed(ray_cluster, tiny_experiment, tmp_path):
     def run(title: str, artefact: str, *overrides: str) -> Path:
         killer = Killer(title, lambda: bool(list(tmp_path.glob(artefact))))
         killer.start()
-        with Pipeline(tiny_experiment(tmp_path, *overrides)).opened() as pipeline:
-            pipeline.run()
+        with Session(tiny_experiment(tmp_path, *overrides)).opened() as session:
+            order.run(session)
         killer.over.set()
         assert killer.killed == 1, "nothing was killed: the test shows nothing"
         return tmp_path
@@ -66,7 +67,7 @@ def disturbed(ray_cluster, tiny_experiment, tmp_path):
 @pytest.mark.parametrize(
     ("title", "artefact", "remark"),
     [
-        pytest.param("ray::_SynthesisActor.make", "synthesis/*/inputs.json", "A synthesis actor died", id="synthesis"),
+        pytest.param("ray::Worker.do", "synthesis/*/inputs.json", "A worker of the synthesis stage died", id="synthesis"),
         pytest.param(
             "ray::ImplicitFunc", "search/*/*-seed-0/state.pt", "broke off: start 2 goes on", id="search",
             marks=pytest.mark.slow,

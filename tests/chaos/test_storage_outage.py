@@ -14,7 +14,8 @@ from s3_server import S3Server, s3_server
 from undisturbed import assert_undisturbed
 
 from dfnas_ray.storage.location import Location
-from dfnas_ray.workflow.pipeline import Pipeline
+from dfnas_ray.workflow import run as order
+from dfnas_ray.workflow.session import Session
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -65,8 +66,8 @@ def test_a_store_that_fails_at_every_stage_changes_nothing_but_the_log(
     with s3_server("bucket") as server:
         weather = Weather(server)
         weather.start()
-        with Pipeline(tiny_experiment(server.uri("bucket/run"))).opened() as pipeline:
-            pipeline.run()
+        with Session(tiny_experiment(server.uri("bucket/run"))).opened() as session:
+            order.run(session)
         weather.over.set()
         weather.join()
         run = Location.parse(server.uri("bucket/run"))

@@ -1,4 +1,4 @@
-"""Benchmarks on real Ray: from a table to figures, broken off and gone on with, grown, and refused."""
+"""Benchmarks, in one process and on Ray: from a table to figures, broken off and gone on with, grown, and refused."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ import pytest
 
 from dfnas_ray.config.experiment import make_experiment
 from dfnas_ray.errors import DfnasError
-from dfnas_ray.execution.ray import ranking as rankings
+from dfnas_ray.library import benchmark
+from dfnas_ray.ranking.recorded import Recorded
 from dfnas_ray.search_spaces import NASBench201Config
-from dfnas_ray.workflow.benchmark import benchmark
-from dfnas_ray.workflow.pipeline import Pipeline
 
-pytestmark = pytest.mark.ray
+pytestmark = pytest.mark.timeout(300)
 
 SPACE = {"kind": "nasbench201", "channels": 4, "cells_per_stage": 1}
 QUICK = {"kind": "random_search", "epochs": 1, "batch_size": 16}
@@ -37,13 +36,14 @@ def write_table(file, rows=12):
 
 
 @pytest.fixture
-def experiment(tiny_values, tmp_path):
+def experiment(tiny_values, address, tmp_path):
     """Return a function that makes an experiment with a table of twelve architectures."""
     table = write_table(tmp_path / "table.csv")
 
     def make(algorithm=QUICK, **settings):
         values = tiny_values()
         values["search"] |= {"space": SPACE, "algorithm": algorithm}
+        values["cluster"]["address"] = address
         section = {"table": str(table), "seeds": [0, 1], "chunk_size": 3, **settings}
         return make_experiment({**values, "run_dir": str(tmp_path / "run"), "benchmark": section})
 
@@ -51,8 +51,7 @@ def experiment(tiny_values, tmp_path):
 
 
 def run(config, listener=None):
-    with Pipeline(config, listener).opened() as pipeline:
-        return benchmark(pipeline)
+    return benchmark(config, listener)
 
 
 def result_of(outcome):
@@ -69,7 +68,8 @@ def measured(tmp_path):
     return counts
 
 
-def test_a_benchmark_from_the_table_to_the_report(ray_cluster, experiment, tmp_path):
+@pytest.mark.on_ray
+def test_a_benchmark_from_the_table_to_the_report(experiment, tmp_path):
     proxies = [{"kind": "zero_cost", "proxies": [name], "batch_size": 16} for name in ("naswot", "synflow")]
     config = experiment(proxies, sources=["synthetic", "noise", "real"], real={"kind": "digits"}, architectures=8)
     outcome = run(config)
@@ -100,19 +100,17 @@ def test_a_benchmark_from_the_table_to_the_report(ray_cluster, experiment, tmp_p
     ElementTree.fromstring((outcome.location / "benchmark.svg").read_bytes())
 
 
-def test_a_benchmark_that_broke_off_goes_on_and_measures_nothing_twice(
-    ray_cluster, experiment, tmp_path, monkeypatch, recorder
-):
-    record, records = rankings._Queue.record, []
+def test_a_benchmark_that_broke_off_goes_on_and_measures_nothing_twice(experiment, tmp_path, monkeypatch, recorder):
+    add, records = Recorded.add, []
 
     def breaking(self, *chunk):
         if len(records) == 3:
             raise KeyboardInterrupt
         records.append(chunk)
-        record(self, *chunk)
+        add(self, *chunk)
 
     config = experiment([QUICK, SPOS], sources=["noise"])
-    monkeypatch.setattr(rankings._Queue, "record", breaking)
+    monkeypatch.setattr(Recorded, "add", breaking)
     with pytest.raises(KeyboardInterrupt):
         run(config)
     assert sum(map(len, measured(tmp_path).values())) == 9
@@ -128,7 +126,7 @@ def test_a_benchmark_that_broke_off_goes_on_and_measures_nothing_twice(
         assert {**one, "seconds_per_architecture": 0} == {**two, "seconds_per_architecture": 0}, title
 
 
-def test_what_was_measured_is_used_again_by_a_larger_benchmark(ray_cluster, experiment, tmp_path, recorder):
+def test_what_was_measured_is_used_again_by_a_larger_benchmark(experiment, tmp_path, recorder):
     small = run(experiment(sources=["noise"], seeds=[0], architectures=4))
     (texts,) = measured(tmp_path).values()
     assert len(texts) == 4
@@ -149,14 +147,14 @@ def test_what_was_measured_is_used_again_by_a_larger_benchmark(ray_cluster, expe
         pytest.param({"kind": "alignment", "steps": 1, "batch_size": 16}, {"criterion": "loss"}, id="alignment"),
     ],
 )
-def test_settings_of_the_search_alone_measure_nothing_anew(ray_cluster, experiment, recorder, algorithm, other):
+def test_settings_of_the_search_alone_measure_nothing_anew(experiment, recorder, algorithm, other):
     settings = {"sources": ["noise"], "seeds": [0]}
     run(experiment(algorithm, architectures=4, **settings))
     run(experiment({**algorithm, **other}, architectures=6, **settings), recorder)
     assert "benchmark: 4 of 6 measurements are there already." in recorder.said
 
 
-def test_a_population_is_measured_together_and_ranked_by_how_far_it_came(ray_cluster, experiment, tmp_path):
+def test_a_population_is_measured_together_and_ranked_by_how_far_it_came(experiment, tmp_path):
     halving = {
         "kind": "multi_fidelity",
         "batch_size": 16,
@@ -178,9 +176,11 @@ def test_a_population_is_measured_together_and_ranked_by_how_far_it_came(ray_clu
     assert min(ranked[t] for t in epochs if epochs[t] == 4) > max(ranked[t] for t in epochs if epochs[t] == 1)
 
 
-def test_a_ranking_that_fails_is_named_with_what_to_do(ray_cluster, experiment, tmp_path):
+@pytest.mark.ray
+@pytest.mark.parametrize("address", ["local"], indirect=True)  # in one process it is raised where it arose
+def test_a_ranking_that_fails_is_named_with_what_to_do(experiment, tmp_path):
     run(experiment(SPOS, sources=["noise"], seeds=[0], architectures=3))
     (state,) = (tmp_path / "run" / "ranking").glob("*/state.pt")
     state.write_bytes(b"damaged")
-    with pytest.raises(DfnasError, match=r"ranking by spos on noise, seed 0 failed.*kept in .*same command"):
+    with pytest.raises(DfnasError, match=r"ranking spos on noise, seed 0 failed.*is kept.*same command"):
         run(experiment(SPOS, sources=["noise"], seeds=[0], architectures=5))

@@ -4,14 +4,14 @@ import pytest
 
 from dfnas_ray.config.cluster import ClusterConfig
 from dfnas_ray.errors import ClusterError
-from dfnas_ray.execution.ray.builder_code import check_builder
+from dfnas_ray.execution.ray.imports import check_imports
 
 pytestmark = pytest.mark.ray
 
 
 def test_a_builder_that_the_nodes_lack_is_named_with_the_way_to_send_it(ray_cluster):
     with pytest.raises(ClusterError) as refused:
-        check_builder("no_such_module:build", ClusterConfig(address="auto"))
+        check_imports({"teacher.builder": "no_such_module:build"}, ClusterConfig(address="auto"))
     message = str(refused.value)
     assert "teacher.builder (no_such_module:build) cannot be imported on the node" in message
     assert "cluster.address auto: No module named 'no_such_module'" in message
@@ -27,4 +27,4 @@ def test_a_builder_that_the_nodes_lack_is_named_with_the_way_to_send_it(ray_clus
     ],
 )
 def test_a_builder_that_is_there_or_is_our_own_passes(ray_cluster, builder, address):
-    check_builder(builder, ClusterConfig(address=address))
+    check_imports({"teacher.builder": builder}, ClusterConfig(address=address))

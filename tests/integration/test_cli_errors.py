@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.server
 import json
-import sys
 import threading
 import time
 from pathlib import Path
@@ -14,30 +13,11 @@ import torch
 import yaml
 from jsonschema import Draft202012Validator
 
-from dfnas_ray.cli import console
-from dfnas_ray.cli.main import main
 from dfnas_ray.config.experiment import ExperimentConfig, load_experiment
 from dfnas_ray.teachers.digits import DigitsCNN
 
 pytestmark = pytest.mark.timeout(120)
 REPOSITORY = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def dfnas(monkeypatch, capsys):
-    """Return a function that runs the command in this process and gives exit code, stdout and stderr (one line)."""
-
-    def run(*arguments) -> tuple[int, str, str]:
-        monkeypatch.setattr(console.err, "width", 5000)
-        monkeypatch.setattr(console.out, "width", 5000)
-        monkeypatch.setattr(sys, "argv", ["dfnas", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        out, err = capsys.readouterr()
-        return stopped.value.code or 0, out, " ".join(err.split())
-
-    return run
 
 
 @pytest.fixture
@@ -287,6 +267,7 @@ def test_a_genotype_of_another_space_is_refused_before_images_are_made(refused, 
     assert not (tmp_path / "run" / "synthesis").exists()
 
 
+@pytest.mark.ray
 @pytest.mark.parametrize("command", ["synthesize", "search", "run", "sweep"])
 def test_a_cluster_that_is_not_there_is_reported_at_once(refused, monkeypatch, command):
     monkeypatch.setattr("ray.is_initialized", lambda: False)  # other tests may have connected this process

@@ -6,14 +6,11 @@ import importlib
 import sys
 
 import pytest
-import ray
 import torch
 
-from dfnas_ray.cli import console
-from dfnas_ray.cli.main import main
 from dfnas_ray.teachers.digits import DigitsCNN
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.timeout(240)
 
 NETWORK = '''
 from pathlib import Path
@@ -43,29 +40,15 @@ def build(flag, shard):
 
 
 @pytest.fixture
-def dfnas(monkeypatch, capsys):
-    """Return a function that runs the command in this process and gives exit code and stderr, in one line."""
-
-    def run(*arguments) -> tuple[int, str]:
-        monkeypatch.setattr(console.err, "width", 5000)
-        monkeypatch.setattr(console.out, "width", 5000)
-        monkeypatch.setattr(sys, "argv", ["dfnas", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        return stopped.value.code or 0, " ".join(capsys.readouterr().err.split())
-
-    return run
-
-
-@pytest.fixture
 def moody(monkeypatch, tmp_path):
     """The --set of a teacher with NaN for shard 1, and the file that makes it so."""
     name, flag = "moody_network_of_a_test", tmp_path / "moody"
     (tmp_path / f"{name}.py").write_text(NETWORK)
     monkeypatch.syspath_prepend(str(tmp_path))
     module = importlib.import_module(name)
-    ray.cloudpickle.register_pickle_by_value(module)  # the shared cluster's workers started elsewhere
+    ray = sys.modules.get("ray")
+    if ray is not None:
+        ray.cloudpickle.register_pickle_by_value(module)  # the shared cluster's workers started elsewhere
     torch.manual_seed(0)
     torch.save({f"inner.{key}": value for key, value in DigitsCNN(4).state_dict().items()}, tmp_path / "moody.pt")
     flag.touch()
@@ -76,19 +59,28 @@ def moody(monkeypatch, tmp_path):
         ),
         flag,
     )
-    ray.cloudpickle.unregister_pickle_by_value(module)
+    if ray is not None:
+        ray.cloudpickle.unregister_pickle_by_value(module)
     del sys.modules[name]
 
 
 def test_a_shard_of_nan_is_told_holds_nothing_up_and_is_made_by_the_same_command_later(
-    ray_cluster, dfnas, moody, tiny_yaml, tmp_path
+    address, dfnas, moody, tiny_yaml, tmp_path
 ):
     teacher, flag = moody
     run_dir = tmp_path / "run"
     settings = [teacher, "search.seeds=[0]", "search.algorithm.epochs=1", "retraining.baseline=false"]
-    command = ("run", tiny_yaml, "--run-dir", run_dir, *(word for s in settings for word in ("--set", s)))
+    command = (
+        "run",
+        tiny_yaml,
+        "--run-dir",
+        run_dir,
+        "--address",
+        address,
+        *(word for s in settings for word in ("--set", s)),
+    )
 
-    code, err = dfnas(*command)
+    code, _, err = dfnas(*command)
     assert code == 2
     assert "Traceback" not in err
     for words in (
@@ -104,7 +96,7 @@ def test_a_shard_of_nan_is_told_holds_nothing_up_and_is_made_by_the_same_command
     assert not (run_dir / "search").exists()
 
     flag.unlink()
-    code, err = dfnas(*command)
+    code, _, err = dfnas(*command)
     assert code == 0, err
     assert "2 of 3 shards are there already" in err
     after = {path.name: path.stat().st_mtime_ns for path in run_dir.glob("synthesis/*/shard-*.parquet")}
@@ -113,6 +105,6 @@ def test_a_shard_of_nan_is_told_holds_nothing_up_and_is_made_by_the_same_command
     assert (run_dir / "report.html").exists()
 
     flag.touch()
-    code, err = dfnas("synthesize", *command[1:], "--set", "synthesis.lr=0.2")
+    code, _, err = dfnas("synthesize", *command[1:], "--set", "synthesis.lr=0.2")
     assert code == 2, "another setting is another set, in which the same shard fails"
     assert len(list(run_dir.glob("synthesis/*/shard-00002.parquet"))) == 2

@@ -13,16 +13,18 @@ import torch
 from dfnas_ray.algorithms.config import Trial
 from dfnas_ray.algorithms.multi_fidelity import MultiFidelityConfig
 from dfnas_ray.algorithms.stand_alone import CandidateTraining
+from dfnas_ray.algorithms.trials import SearchJob, make_batches
 from dfnas_ray.config.experiment import make_experiment
-from dfnas_ray.execution.ray import multi_fidelity
 from dfnas_ray.execution.ray.board import ProgressBoard
-from dfnas_ray.execution.ray.search_trials import SearchJob, make_batches
+from dfnas_ray.execution.ray.executor import Stored
+from dfnas_ray.execution.ray.population import measure_population
 from dfnas_ray.search_spaces import NASBenchMacroConfig
 from dfnas_ray.seeding import derive_seed, fixed_threads
 from dfnas_ray.storage.arrivals import WholeSet
 from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.shards import SyntheticImages
-from dfnas_ray.workflow.pipeline import Pipeline
+from dfnas_ray.workflow import run as order
+from dfnas_ray.workflow.session import Session
 
 pytestmark = pytest.mark.ray
 
@@ -44,7 +46,7 @@ def population(ray_cluster, tiny_experiment, tmp_path):
         logits=rng.normal(size=(80, 10)).astype(np.float32),
         ids=np.arange(80, dtype=np.uint64),
     )
-    images = ray.put(data)
+    shared, images = Stored(ray.put(teacher)), Stored(ray.put(data))
     space = NASBenchMacroConfig(**SPACE)
 
     def training(text, algorithm):
@@ -72,7 +74,7 @@ def population(ray_cluster, tiny_experiment, tmp_path):
         trial = Trial("trial", algorithm, space, 0)
         built = space.space(teacher.image_shape, teacher.num_classes)
         genotypes = [built.decode(text) for text in texts]
-        measured = multi_fidelity.measure_population(job, trial, genotypes, teacher, images, ProgressBoard())
+        measured = measure_population(job, trial, genotypes, shared, images, ProgressBoard())
         return algorithm, measured, tmp_path / folder / "trial"
 
     measure.training = training
@@ -140,9 +142,9 @@ def test_a_search_beside_another_ends_in_the_same_records(ray_cluster, tiny_valu
     values["search"]["algorithm"] = [{**SEARCH, **settings, "candidates": 6}, spos]
     values["search"] |= {"seeds": [0], "max_macs": 100_000}
     config = make_experiment({**values, "run_dir": str(tmp_path)})
-    with Pipeline(config).opened() as pipeline:
-        pipeline.synthesize()
-        outcome = pipeline.search()
+    with Session(config).opened() as session:
+        order.synthesize(session)
+        outcome = order.search(session)
     trials = json.loads(next(tmp_path.glob("search/*/trials.json")).read_text())
     assert [trial["algorithm"] for trial in trials] == ["multi_fidelity", "spos"]
     mine = trials[0]

@@ -13,16 +13,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from dfnas_ray.workflow.pipeline import Pipeline
 from pyarrow import fs
 from s3_server import s3_server
 
 from dfnas_ray.errors import StorageError
 from dfnas_ray.report.samples import read_curves
 from dfnas_ray.storage.location import Location
+from dfnas_ray.storage.manifest import Manifest
 from dfnas_ray.storage.shards import ShardInfo, encode_shard, manifest_entry, shard_name
+from dfnas_ray.workflow import run as order
+from dfnas_ray.workflow.session import Session
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(scope="module")
@@ -75,15 +77,14 @@ def another_machine(tmp_path, values, server, *arguments: str) -> tuple[int, str
 def test_images_made_on_one_machine_are_searched_and_retrained_on_by_another(
     ray_cluster, at_home, server, tiny_experiment, tiny_values, tiny_run, tmp_path
 ):
-    with Pipeline(tiny_experiment(server.uri("bucket/team/run"))).opened() as pipeline:
-        made = pipeline.synthesize()
+    with Session(tiny_experiment(server.uri("bucket/team/run"))).opened() as session:
+        made = order.synthesize(session)
     local = tiny_run.outcomes["synthesis"].location
     names = [name for name in local.file_names() if name.endswith(".parquet")]
     assert [(made.location / name).read_bytes() for name in names] == [(local / name).read_bytes() for name in names]
 
-    code, text = another_machine(
-        tmp_path, tiny_values(), server, "run", "tiny.yaml", "--run-dir", "s3://bucket/team/run"
-    )
+    where = ("--run-dir", "s3://bucket/team/run", "--address", "inline")
+    code, text = another_machine(tmp_path, tiny_values(), server, "run", "tiny.yaml", *where)
     assert code == 0, text
     assert "Traceback" not in text
     run = Location.parse(server.uri("bucket/team/run"))
@@ -92,7 +93,7 @@ def test_images_made_on_one_machine_are_searched_and_retrained_on_by_another(
             stage: (root / stage / name / "done.json").read_json()
             for stage, name in (root / "latest.json").read_json().items()
         }
-        for root in (run, tiny_run.pipeline.run_dir.location)
+        for root in (run, tiny_run.session.run_dir.location)
     )
     assert ours["synthesis"]["made_now"] == 3
     assert ours["synthesis"]["finished_at"] == made.summary["finished_at"]  # nothing was made twice
@@ -101,7 +102,7 @@ def test_images_made_on_one_machine_are_searched_and_retrained_on_by_another(
     for stage in ("retraining", "baseline"):
         folders = [
             root / stage / (root / "latest.json").read_json()[stage]
-            for root in (run, tiny_run.pipeline.run_dir.location)
+            for root in (run, tiny_run.session.run_dir.location)
         ]
         ours_bytes, theirs_bytes = ((folder / "weights.safetensors").read_bytes() for folder in folders)
         assert ours_bytes == theirs_bytes
@@ -134,7 +135,7 @@ def test_a_report_waits_for_shards_that_cannot_be_read_for_a_while(server, at_ho
         np.zeros((4, 1, 8, 8), np.uint8), np.arange(4), np.zeros(4, int), np.zeros((4, 5)),
     )  # fmt: skip
     (folder / shard_name(0)).write_bytes(data)
-    manifest = {"shards": [manifest_entry(0, data, 4)]}
+    manifest = Manifest(key="k", shards=(manifest_entry(0, data, 4),)).model_dump()
     server.mode = "overloaded"
     before = server.refused
     threading.Timer(8.0, lambda: setattr(server, "mode", "works")).start()
@@ -157,7 +158,8 @@ def test_a_bucket_that_is_not_there_is_one_error(server, at_home):
 
 def test_the_command_says_what_is_wrong_with_a_store_and_leaves_nothing(server, tmp_path, tiny_values):
     server.mode = "forbids"
-    code, text = another_machine(tmp_path, tiny_values(), server, "run", "tiny.yaml", "--run-dir", "s3://bucket/closed")
+    where = ("--run-dir", "s3://bucket/closed", "--address", "inline")
+    code, text = another_machine(tmp_path, tiny_values(), server, "run", "tiny.yaml", *where)
     assert code == 2
     assert "credentials of this machine do not allow it" in text
     assert "Traceback" not in text

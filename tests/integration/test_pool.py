@@ -1,4 +1,4 @@
-"""The pool of synthesis actors, with actors that only pretend: they die and fail on cue."""
+"""The pool of actors, with actors that only pretend: they die and fail on cue."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from dfnas_ray.errors import ClusterError
-from dfnas_ray.execution.ray.synthesis_pool import run_pool
+from dfnas_ray.execution.base import Work
+from dfnas_ray.execution.ray.pool import Pool
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(90)]
 
@@ -29,9 +30,9 @@ def pool(ray_cluster, tmp_path):
             def ready(self):
                 pass
 
-            def make(self, shard):
+            def do(self, shard):
                 behave(shard, self.note(shard))
-                return {"shard": shard}
+                return 10 * shard
 
             def note(self, what):
                 import pathlib
@@ -45,15 +46,15 @@ def pool(ray_cluster, tmp_path):
                         attempt += 1
 
         made: list[int] = []
+
+        def on_done(shard, result):
+            assert result == 10 * shard
+            made.append(shard)
+
         actor, shared = ray.remote(num_cpus=0, max_restarts=0)(Pretender), ray.put(teacher)
-        failed = run_pool(
-            lambda: actor.remote(str(tmp_path), shared),
-            shards,
-            num_actors,
-            attempts,
-            lambda entry: made.append(entry["shard"]),
-        )
-        return made, failed
+        work = Work("synthesis", "shard", lambda device: lambda shard: None)
+        pool = Pool(lambda: actor.remote(str(tmp_path), shared), work, attempts, num_actors)
+        return made, pool.run(list(shards), on_done)
 
     return run
 

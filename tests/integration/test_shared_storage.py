@@ -12,7 +12,8 @@ from dfnas_ray.errors import ClusterError
 from dfnas_ray.execution.ray import shared_storage
 from dfnas_ray.execution.ray.shared_storage import SharedStorage, check_seen
 from dfnas_ray.storage.location import Location
-from dfnas_ray.workflow.pipeline import Pipeline
+from dfnas_ray.workflow import run as order
+from dfnas_ray.workflow.session import Session
 
 pytestmark = pytest.mark.ray
 
@@ -64,6 +65,6 @@ def test_a_command_that_cannot_share_its_run_directory_makes_nothing(
     ray_cluster, several_nodes, tiny_experiment, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(SharedStorage, "check", lambda self: (_ for _ in ()).throw(ClusterError(str(self.marker))))
-    with pytest.raises(ClusterError, match=r"\.lock"), Pipeline(tiny_experiment(tmp_path / "run")).opened() as pipeline:
-        pipeline.synthesize()
+    with pytest.raises(ClusterError, match=r"\.lock"), Session(tiny_experiment(tmp_path / "run")).opened() as session:
+        order.synthesize(session)
     assert not list((tmp_path / "run").glob("synthesis"))

@@ -1,4 +1,4 @@
-"""Sweeps on real Ray: one goes on where it was cut off, grows, and its choice is an experiment that runs."""
+"""Sweeps, in one process and on Ray: one goes on where it was cut off, grows, and its choice is an experiment that runs."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ import pytest
 
 from dfnas_ray.config.experiment import load_experiment, make_experiment
 from dfnas_ray.errors import DfnasError
-from dfnas_ray.workflow.pipeline import Pipeline
-from dfnas_ray.workflow.sweep import sweep
+from dfnas_ray.library import sweep
 
-pytestmark = pytest.mark.ray
+pytestmark = pytest.mark.timeout(300)
 
 WEIGHT = "synthesis.regularizers.bn_statistics.weight"
 COEFFICIENT = {WEIGHT: {"log_uniform": [0.03, 30]}}
@@ -28,18 +27,26 @@ SWEEP = {
 }
 
 
+@pytest.fixture
+def values(tiny_values, address, request):
+    """The tiny experiment at an executor's address."""
+    values = tiny_values()
+    values["cluster"]["address"] = address
+    return values
+
+
 def run(values, folder, listener=None, **changes):
     config = make_experiment({**values, "run_dir": str(folder), "sweep": {**SWEEP, **changes}})
-    with Pipeline(config, listener).opened() as pipeline:
-        return sweep(pipeline)
+    return sweep(config, listener)
 
 
 def study(outcome):
     return optuna.load_study(study_name="sweep", storage=f"sqlite:///{outcome.location.path}/study.db")
 
 
-def test_a_sweep_from_first_trial_to_best_settings(ray_cluster, tiny_values, tmp_path, recorder):
-    outcome = run(tiny_values(), tmp_path)
+@pytest.mark.on_ray
+def test_a_sweep_from_first_trial_to_best_settings(values, tmp_path, recorder):
+    outcome = run(values, tmp_path)
     folder = outcome.location
     trials = (folder / "trials.json").read_json()
     assert [trial["state"] for trial in trials] == ["complete"] * 3
@@ -62,7 +69,7 @@ def test_a_sweep_from_first_trial_to_best_settings(ray_cluster, tiny_values, tmp
         )
     (folder / "done.json").delete_file()
     (folder / "trial-00001" / "result.json").delete_file()
-    again = run(tiny_values(), tmp_path, recorder)
+    again = run(values, tmp_path, recorder)
     assert "sweep: 2 of 3 trials are finished already." in recorder.said
     after = (again.location / "trials.json").read_json()
     for before, now in zip(trials, after, strict=True):
@@ -70,7 +77,7 @@ def test_a_sweep_from_first_trial_to_best_settings(ray_cluster, tiny_values, tmp
         assert before["values"] == now["values"]
 
     # More trials are added to those that are there.
-    more = run(tiny_values(), tmp_path, trials=4)
+    more = run(values, tmp_path, trials=4)
     assert more.location == again.location
     assert [(t.number, t.state.name) for t in study(more).trials] == [(n, "COMPLETE") for n in range(4)]
     assert study(more).metric_names == ["student_proxy"]
@@ -89,8 +96,8 @@ IMPOSSIBLE = {  # one of the four pairs: 20 images do not fill batches of 40
     ],
     ids=["two-objectives", "pruning"],
 )
-def test_a_grid_with_a_setting_that_cannot_be(ray_cluster, tiny_values, tmp_path, changes):
-    fixed, values = {"synthesis.num_shards": 1}, tiny_values()
+def test_a_grid_with_a_setting_that_cannot_be(values, tmp_path, changes):
+    fixed = {"synthesis.num_shards": 1}
     values["synthesis"] = {**values["synthesis"], "images_per_shard": 40, "batch_size": 20}
     outcome = run(values, tmp_path, settings=IMPOSSIBLE, sampler="grid", fixed=fixed, **changes)
     trials = (outcome.location / "trials.json").read_json()
@@ -106,9 +113,9 @@ def test_a_grid_with_a_setting_that_cannot_be(ray_cluster, tiny_values, tmp_path
     assert "fail: These settings do not go together" in page
 
 
-def test_pruned_trials_end_between_the_rounds_of_a_shard(ray_cluster, tiny_values, tmp_path):
+def test_pruned_trials_end_between_the_rounds_of_a_shard(values, tmp_path):
     outcome = run(
-        tiny_values(), tmp_path, settings=COEFFICIENT, sampler="random", objectives=["domain_gap"], trials=5, concurrency=1,
+        values, tmp_path, settings=COEFFICIENT, sampler="random", objectives=["domain_gap"], trials=5, concurrency=1,
         fixed={"synthesis.num_shards": 2, "synthesis.rounds": 3}, pruning={"min_rounds": 1, "reduction_factor": 2},
     )  # fmt: skip
     trials = study(outcome).trials
@@ -125,11 +132,11 @@ def test_pruned_trials_end_between_the_rounds_of_a_shard(ray_cluster, tiny_value
     assert "pruned after" in (outcome.location / "sweep.html").read_bytes().decode()
 
 
-def test_a_sweep_in_parts_is_the_sweep_as_a_whole(ray_cluster, tiny_values, tmp_path):
+def test_a_sweep_in_parts_is_the_sweep_as_a_whole(values, tmp_path):
     def trials_of(folder, *parts):
         for trials in parts:
             outcome = run(
-                tiny_values(), tmp_path / folder, settings=COEFFICIENT, objectives=["domain_gap"], trials=trials,
+                values, tmp_path / folder, settings=COEFFICIENT, objectives=["domain_gap"], trials=trials,
                 fixed={"synthesis.num_shards": 1}, pruning={"min_rounds": 1, "reduction_factor": 2}, concurrency=1,
             )  # fmt: skip
         return [(trial.params, trial.state.name, trial.intermediate_values) for trial in study(outcome).trials]
@@ -152,7 +159,7 @@ def test_a_sweep_in_parts_is_the_sweep_as_a_whole(ray_cluster, tiny_values, tmp_
         pytest.param("finished", marks=pytest.mark.slow),
     ],
 )
-def test_a_sweep_that_was_killed_ends_as_the_undisturbed_one(ray_cluster, tiny_values, tmp_path, moment):
+def test_a_sweep_that_was_killed_ends_as_the_undisturbed_one(values, tmp_path, moment):
     settings = {
         "settings": COEFFICIENT, "objectives": ["domain_gap"], "sampler": "random", "concurrency": 1,
         "fixed": {"synthesis.num_shards": 2, "synthesis.rounds": 2}, "pruning": {"min_rounds": 1, "reduction_factor": 3},
@@ -161,10 +168,10 @@ def test_a_sweep_that_was_killed_ends_as_the_undisturbed_one(ray_cluster, tiny_v
     def trials_of(outcome):
         return [(trial.params, trial.state.name, trial.intermediate_values) for trial in study(outcome).trials]
 
-    whole = trials_of(run(tiny_values(), tmp_path / "whole", trials=6, **settings))
+    whole = trials_of(run(values, tmp_path / "whole", trials=6, **settings))
     pruned = next(number for number, (_, state, _) in enumerate(whole) if state == "PRUNED")
     last = pruned if moment == "decided" else 0  # the trial that the killed command was at
-    outcome = run(tiny_values(), tmp_path / "killed", trials=last + 1, **settings)
+    outcome = run(values, tmp_path / "killed", trials=last + 1, **settings)
     assert trials_of(outcome) == whole[: last + 1]
 
     # What the study and the folder are at that moment: Optuna's own storage takes no finished trial back.
@@ -189,23 +196,23 @@ def test_a_sweep_that_was_killed_ends_as_the_undisturbed_one(ray_cluster, tiny_v
         (trial / "shard-00000.parquet").unlink()
     (folder / "done.json").unlink()
 
-    assert trials_of(run(tiny_values(), tmp_path / "killed", trials=6, **settings)) == whole
+    assert trials_of(run(values, tmp_path / "killed", trials=6, **settings)) == whole
 
 
+@pytest.mark.slow
 def test_a_trial_whose_process_keeps_dying_is_gone_on_with_by_the_next_command(ray_cluster, tiny_values, tmp_path):
     settings = {"settings": COEFFICIENT, "objectives": ["domain_gap"], "concurrency": 1, "trials": 2}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("dfnas_ray.execution.ray.sweep._trial", lambda *given, **shared: os._exit(1))
-        values = {**tiny_values(), "cluster": {**tiny_values().get("cluster", {}), "synthesis": {"attempts": 1}}}
+        once = {**tiny_values(), "cluster": {**tiny_values()["cluster"], "synthesis": {"attempts": 1}}}
         with pytest.raises(DfnasError, match=r"2 of the sweep's trials failed 1 times.*run the same command again"):
-            run(values, tmp_path, **settings)
-    outcome = run(values, tmp_path, **settings)
+            run(once, tmp_path, **settings)
+    outcome = run(tiny_values(), tmp_path, **settings)
     assert [(trial.number, trial.state.name) for trial in study(outcome).trials] == [(0, "COMPLETE"), (1, "COMPLETE")]
 
 
-def test_a_command_without_a_sweep_section_shows_one(start_dfnas, tiny_yaml, tmp_path):
-    log = tmp_path / "log"
-    assert start_dfnas("sweep", tiny_yaml, log=log).wait() == 2
-    text = log.read_text()
+def test_a_command_without_a_sweep_section_shows_one(dfnas, tiny_yaml):
+    code, _, text = dfnas("sweep", tiny_yaml)
+    assert code == 2
     assert "The experiment has no sweep section" in text
     assert "Traceback" not in text

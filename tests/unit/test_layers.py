@@ -9,7 +9,7 @@ import dfnas_ray
 
 ROOT = Path(dfnas_ray.__file__).parent
 FLOORS = [
-    "errors", "config.code", "config.registry", "config.member", "config.dotted", "config.explain", "config.cluster",
+    "version", "errors", "config.code", "config.registry", "config.member", "config.dotted", "config.explain", "config.cluster",
     "seeding", "progress", "storage", "ops", "datasets", "teachers", "synthesis", "search_spaces", "training", "algorithms",
     "sweeps", "ranking", "config.experiment", "config.imports", "execution", "workflow", "report", "library", "submission",
     "testing", "cli", "__main__",
@@ -37,6 +37,18 @@ def imported(source, package):
 def imports_of(path):
     package = ".".join(["dfnas_ray", *path.relative_to(ROOT).parts[:-1]])
     return imported(path.read_text(), package)
+
+
+def names_in(path):
+    """What a module imports, by the names of modules: of `from a import b`, a.b if that is one."""
+    package = ".".join(["dfnas_ray", *path.relative_to(ROOT).parts[:-1]])
+    names = imports_of(path)
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            parents = package.split(".")[: len(package.split(".")) - node.level + 1]
+            base = ".".join([*(parents if node.level else []), *filter(None, [node.module])])
+            names += [f"{base}.{alias.name}" for alias in node.names]
+    return names
 
 
 def floor_of(name):
@@ -116,7 +128,19 @@ def test_no_two_public_classes_share_a_name():
     assert sorted({name for name in classes if classes.count(name) > 1} - {"WorkingDir"}) == []
 
 
+def test_no_modules_import_each_other_in_a_circle():
+    files = {name_of(path): path for path in MODULES}
+    graph = {}
+    for name, path in files.items():
+        found = {imported_name.removeprefix("dfnas_ray.") for imported_name in names_in(path)}
+        graph[name] = {other for other in found if other in files and other != name}
+    while leaves := {name for name, others in graph.items() if not others}:
+        graph = {name: others - leaves for name, others in graph.items() if name not in leaves}
+    assert graph == {}, "these modules import each other, lazy and type-only imports included"
+
+
 def test_the_facade_loads_nothing_by_itself():
     top_level = [node for node in ast.parse(FACADE.read_text()).body if isinstance(node, ast.ImportFrom | ast.Import)]
     names = [name for node in top_level for name in imported(ast.unparse(node), "dfnas_ray")]
-    assert not [name for name in names if name.split(".")[0] in {"dfnas_ray", "ray", "torch"}]
+    assert not [name for name in names if name.split(".")[0] in {"dfnas_ray", "ray", "torch"} - {"dfnas_ray"}]
+    assert [name for name in names if name.startswith("dfnas_ray")] == ["dfnas_ray.version"]

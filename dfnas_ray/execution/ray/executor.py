@@ -13,7 +13,6 @@ from ray.exceptions import RayTaskError
 
 from dfnas_ray.algorithms.base import Measurement
 from dfnas_ray.algorithms.config import Trial
-from dfnas_ray.algorithms.multi_fidelity import MultiFidelityConfig
 from dfnas_ray.algorithms.trials import SearchJob
 from dfnas_ray.config.cluster import ClusterConfig, ClusterStage, WorkerResources
 from dfnas_ray.errors import ClusterError
@@ -153,7 +152,7 @@ class RayExecutor(Executor):
         from dfnas_ray.execution.ray.trials import run_trials
 
         trials = list(trials)
-        populations = [trial for trial in trials if isinstance(trial.algorithm, MultiFidelityConfig)]
+        populations = [trial for trial in trials if trial.algorithm.measures_population]
         alone = [trial for trial in trials if trial not in populations]
         if alone:
             run_trials(job, alone, teacher, images, board)

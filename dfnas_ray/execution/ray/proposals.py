@@ -22,7 +22,7 @@ from dfnas_ray.algorithms.random_search import draw_new
 from dfnas_ray.execution.ray.tune import StudySearch
 from dfnas_ray.search_spaces.base import Genotype, SearchSpace
 from dfnas_ray.seeding import derive_seed, numpy_generator
-from dfnas_ray.sweeps.samplers import num_startup_trials, tpe_sampler
+from dfnas_ray.sweeps.optuna_samplers import num_startup_trials, tpe_sampler
 
 _STUDY = "architectures"
 _MAX_TRIES = 50  # proposals above the limit or known already, before a new architecture is drawn

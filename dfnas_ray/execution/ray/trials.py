@@ -80,7 +80,7 @@ def _trial(
             images if isinstance(images, ShardFolder) else images.get(),
             device,
             board,
-            lambda scorer: _spread(scorer, job.resources, device),
+            lambda scorer: _measure_in_tasks(scorer, job.resources, device),
             report,
         )
     except ShardsMissing:
@@ -102,7 +102,7 @@ def _score(scorer: list[ray.ObjectRef[Scorer]], genotypes: list[Genotype], threa
     return _scorers[key](genotypes)
 
 
-def _spread(scorer: Scorer, resources: SearchResources, device: torch.device) -> MeasureCandidates:
+def _measure_in_tasks(scorer: Scorer, resources: SearchResources, device: torch.device) -> MeasureCandidates:
     """Return a function that measures candidates with Ray tasks, wherever the trial has a place."""
     if resources.scoring_workers == 0 and resources.gpus:
         return scorer  # the trial holds its GPU, which no task could share

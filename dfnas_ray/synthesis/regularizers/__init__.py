@@ -21,7 +21,7 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
-from dfnas_ray.config.registry import Family, kind_of
+from dfnas_ray.config.registry import Family, SettingValues, kind_of
 from dfnas_ray.synthesis.regularizers.base import (
     OBSERVABLE,
     BatchNormInput,
@@ -70,9 +70,9 @@ class RegularizersConfig(BaseModel):
         return {name: value if name in cls.model_fields else _with_kind(name, value) for name, value in values.items()}
 
     @model_serializer(mode="wrap")
-    def _dump(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _dump(self, handler: SerializerFunctionWrapHandler) -> SettingValues:
         """Add the kinds of terms that have another name."""
-        values: dict[str, Any] = handler(self)
+        values: SettingValues = handler(self)
         for name, term in (self.model_extra or {}).items():
             if "kind" not in values.get(name, {"kind": ""}) and name != kind_of(type(term)):
                 values[name] = {"kind": kind_of(type(term)), **values[name]}

@@ -9,7 +9,8 @@ from dfnas_ray.config.experiment import make_experiment
 from dfnas_ray.errors import DfnasError
 from dfnas_ray.search_spaces import NASBenchMacroConfig
 from dfnas_ray.storage.shards import SyntheticImages
-from dfnas_ray.sweeps.measure import Examination, Judge, logit_correlation, proxy_architecture, student_proxy
+from dfnas_ray.sweeps.judged import Examination
+from dfnas_ray.sweeps.measure import Judge, logit_correlation, proxy_architecture, student_proxy
 from dfnas_ray.teachers.base import Teacher
 from dfnas_ray.training.config import DistillationConfig
 

@@ -1,0 +1,80 @@
+"""What an objective may look at: one trial's images, and everything that is the same for all trials."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dfnas_ray.datasets import ImageDataset
+from dfnas_ray.storage.shards import SyntheticImages
+from dfnas_ray.synthesis.quality import measure_quality
+from dfnas_ray.synthesis.regions import center_crop
+from dfnas_ray.teachers.base import Teacher
+
+
+@dataclass(frozen=True)
+class Examination:
+    """Images (N, C, H, W) of the reference settings, at the teacher's input size, and which setting made each (N,)."""
+
+    images: Tensor
+    settings: Tensor
+
+    @staticmethod
+    def of(parts: Sequence[SyntheticImages], teacher: Teacher, share: float) -> Examination:
+        """Put together the images of the reference settings nearest to the teacher's BatchNorm statistics.
+
+        Of the others, students could learn only how the teacher errs: on images of settings far from those statistics,
+        agreement falls as students get better (experiments/results/sweeps.md). All examine if the teacher has no such
+        statistics.
+
+        Args:
+            parts: The images of each reference setting; their canvases may differ in size.
+            teacher: Whose statistics count.
+            share: Of the settings, at least one.
+        """
+        gaps = [measure_quality(teacher, part)["overall"]["domain_gap"] for part in parts]
+        count = max(1, round(share * len(parts))) if np.isfinite(gaps).all() else len(parts)
+        nearest = sorted(np.argsort(gaps, kind="stable")[:count].tolist())
+        size = (teacher.image_shape[1], teacher.image_shape[2])
+        crops = [center_crop(torch.from_numpy(parts[number].images.copy()), size) for number in nearest]
+        numbers = [torch.full((len(parts[number]),), number) for number in nearest]
+        return Examination(torch.cat(crops), torch.cat(numbers))
+
+
+@dataclass(frozen=True)
+class JudgedTrial:
+    """What an objective may look at.
+
+    Attributes:
+        images: The trial's, with their labels and the teacher's logits.
+        teacher: On the device.
+        device: Where to compute.
+        examination: Images on which every trial's student is examined.
+        train: Trains the student on these images; `student` calls it once.
+        verifier: An independent classifier of the same classes, if the user has one.
+        labelled: Labelled real images, if the user gives some.
+    """
+
+    images: SyntheticImages
+    teacher: Teacher
+    device: torch.device
+    examination: Examination
+    train: Callable[[], nn.Module]
+    verifier: Teacher | None = None
+    labelled: ImageDataset | None = None
+
+    @cached_property
+    def quality(self) -> dict[str, float]:
+        """The figures of `measure_quality` over the whole set."""
+        quality: dict[str, float] = measure_quality(self.teacher, self.images)["overall"]
+        return quality
+
+    @cached_property
+    def student(self) -> nn.Module:
+        """The student that learned from these images."""
+        return self.train()

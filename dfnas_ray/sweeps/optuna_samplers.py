@@ -1,0 +1,61 @@
+"""Optuna's samplers as sweeps use them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import optuna
+from optuna._transform import _SearchSpaceTransform
+from optuna.distributions import BaseDistribution
+from optuna.samplers import CmaEsSampler, TPESampler
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial
+
+
+def num_startup_trials(num_trials: int) -> int:
+    """Return how many trials of so many are drawn at random before a sampler learns from them."""
+    return min(10, max(4, num_trials // 3))
+
+
+def tpe_sampler(seed: int, startup: int) -> TPESampler:
+    """Return a sampler that takes trials under way for bad ones, so that it does not propose their like again."""
+    return TPESampler(seed=seed % 2**32, n_startup_trials=startup, multivariate=True, constant_liar=True)
+
+
+class ReplayedCmaEs(CmaEsSampler):
+    """CMA-ES whose state is computed anew from the trials and their figures (Hansen 2016, arXiv:1604.00772).
+
+    Optuna's keeps its state pickled in the study and loads it from there, and a study lies where others may write. It
+    depends on nothing but what each generation was told - its trials that were complete first - so telling all of them
+    again gives the same state.
+    """
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Propose a point of the present generation."""
+        self._direction, self._space = study.direction, search_space
+        return super().sample_relative(study, trial, search_space)
+
+    def _restore_optimizer(self, completed_trials: list[FrozenTrial]) -> Any:
+        """Return the state after all generations that are whole; nothing is left for Optuna to tell and to store."""
+        unit = _SearchSpaceTransform(self._space, transform_0_1=True)
+        optimizer = self._init_optimizer(unit, self._direction)
+        sign = 1.0 if self._direction == StudyDirection.MINIMIZE else -1.0
+        while True:
+            told = sorted(self._get_solution_trials(completed_trials, optimizer.generation), key=_completion)
+            told = told[: optimizer.population_size]
+            if len(told) < optimizer.population_size:
+                return optimizer
+            optimizer.tell([(unit.transform(trial.params), sign * _value(trial)) for trial in told])
+
+
+def _completion(trial: FrozenTrial) -> tuple[datetime, int]:
+    assert trial.datetime_complete is not None, "the trials are complete"
+    return trial.datetime_complete, trial.number
+
+
+def _value(trial: FrozenTrial) -> float:
+    assert trial.value is not None, "the trials are complete"
+    return trial.value

@@ -1,0 +1,45 @@
+"""What integration tests share: the command in this process, and the executors that must do the same."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from dfnas_ray.cli import console
+from dfnas_ray.cli.main import main
+
+
+@pytest.fixture
+def dfnas(monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
+    """Return a function that runs the command in this process and gives exit code, stdout and stderr (one line)."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(console.err, "width", 5000)
+        monkeypatch.setattr(console.out, "width", 5000)
+        monkeypatch.setattr(sys, "argv", ["dfnas", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        out, err = capsys.readouterr()
+        return stopped.value.code or 0, out, " ".join(err.split())
+
+    return run
+
+
+def pytest_generate_tests(metafunc):
+    """Give a test its executors by their addresses: inline in the quick lanes, Ray besides as ``@on_ray`` says."""
+    is_given = any("address" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
+    if "address" in metafunc.fixturenames and not is_given:
+        on_ray = metafunc.definition.get_closest_marker("on_ray")
+        marks = [pytest.mark.ray] if on_ray else [pytest.mark.ray, pytest.mark.slow]
+        metafunc.parametrize("address", ["inline", pytest.param("local", marks=marks)], indirect=True)
+
+
+@pytest.fixture
+def address(request) -> str:
+    """An executor's address; Ray is the cluster that all tests share."""
+    if request.param == "local":
+        request.getfixturevalue("ray_cluster")
+    return str(request.param)
