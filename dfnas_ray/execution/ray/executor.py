@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +14,6 @@ from dfnas_ray.algorithms.base import Measurement
 from dfnas_ray.algorithms.config import Trial
 from dfnas_ray.algorithms.trials import SearchJob
 from dfnas_ray.config.cluster import ClusterConfig, ClusterStage, WorkerResources
-from dfnas_ray.errors import ClusterError
 from dfnas_ray.execution.base import Crew, Executor, Item, Result, Shared, T, Work
 from dfnas_ray.execution.ray.board import ProgressBoard
 from dfnas_ray.execution.ray.cluster import ClusterSize
@@ -23,6 +21,7 @@ from dfnas_ray.execution.ray.connection import Connection, worker_device
 from dfnas_ray.execution.ray.errors import raised_in_worker
 from dfnas_ray.execution.ray.imports import check_imports
 from dfnas_ray.execution.ray.pool import Pool, actor_maker
+from dfnas_ray.execution.ray.sending import check_can_be_sent, put
 from dfnas_ray.execution.ray.shared_storage import SharedStorage
 from dfnas_ray.progress import Board, Task
 from dfnas_ray.search_spaces.base import Genotype
@@ -88,13 +87,7 @@ class RayExecutor(Executor):
         Raises:
             ClusterError: the value cannot be sent.
         """
-        try:
-            return Stored(ray.put(value))
-        except (TypeError, pickle.PicklingError) as error:
-            raise ClusterError(
-                f"A {type(value).__name__} cannot be sent to the cluster's workers: {str(error).splitlines()[0]}. Whatever "
-                "it holds must be picklable: no lock, open file or lambda as an attribute. Or set cluster.address to inline."
-            ) from error
+        return Stored(put(value))
 
     def compute(self, function: Callable[..., T], *arguments: Any) -> Shared[T]:
         """See `Executor`."""
@@ -152,6 +145,7 @@ class RayExecutor(Executor):
         from dfnas_ray.execution.ray.trials import run_trials
 
         trials = list(trials)
+        check_can_be_sent(job, trials)
         populations = [trial for trial in trials if trial.algorithm.measures_population]
         alone = [trial for trial in trials if trial not in populations]
         if alone:

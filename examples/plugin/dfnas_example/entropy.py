@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from dfnas_ray.synthesis.regularizers import Regularizer, RegularizerConfig
 from pydantic import Field
 from torch import Tensor
+
+from dfnas_ray.synthesis.regularizers import Regularizer, RegularizerConfig
 
 
 def entropy_loss(logits: Tensor, temperature: float = 1.0) -> Tensor:

@@ -11,6 +11,8 @@ import math
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
+from pydantic import Field
+
 from dfnas_ray.algorithms import BaseAlgorithmConfig, SearchAlgorithm, SearchProblem
 from dfnas_ray.algorithms.base import Measurement, StateDict
 from dfnas_ray.algorithms.random_search import draw_new
@@ -18,7 +20,6 @@ from dfnas_ray.algorithms.stand_alone import StandAloneScorer
 from dfnas_ray.search_spaces import Genotype
 from dfnas_ray.seeding import numpy_generator
 from dfnas_ray.training.config import OptimizerConfig
-from pydantic import Field
 
 
 class LocalSearchConfig(BaseAlgorithmConfig):

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+from torch import Tensor, nn
+
 from dfnas_ray.ops.blocks import Classifier, ConvBN, ConvBNReLU, ProjectedIdentity
 from dfnas_ray.search_spaces import SpaceConfig
 from dfnas_ray.search_spaces.chain import ChainSpace, stage_positions
-from pydantic import Field
-from torch import Tensor, nn
 
 KERNELS = {"conv 1x1": 1, "conv 3x3": 3, "conv 5x5": 5}
 OPERATIONS = ("identity", *KERNELS)  # by digit of the genotype

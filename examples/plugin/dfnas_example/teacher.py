@@ -10,16 +10,16 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from dfnas_ray.datasets import digits
-from dfnas_ray.seeding import fixed_threads, seed_everything, torch_generator
-from dfnas_ray.storage.location import Location
-from dfnas_ray.teachers import Teacher, TeacherSourceConfig
-from dfnas_ray.teachers.base import freeze_teacher
 from pydantic import Field
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from dfnas_example.space import PlainBlock
+from dfnas_ray.datasets import digits
+from dfnas_ray.seeding import fixed_threads, seed_everything, torch_generator
+from dfnas_ray.storage.location import Location
+from dfnas_ray.teachers import Teacher, TeacherSourceConfig
+from dfnas_ray.teachers.base import freeze_teacher
 
 MEAN, STD = (0.3056,), (0.3187,)  # of the training split's pixels
 

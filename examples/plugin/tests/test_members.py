@@ -8,6 +8,7 @@ from dfnas_example.entropy import EntropyConfig, entropy_loss
 from dfnas_example.local_search import LocalSearchConfig
 from dfnas_example.space import PlainChainConfig
 from dfnas_example.teacher import DigitsResNetConfig
+
 from dfnas_ray.testing import AlgorithmSuite, RegularizerSuite, SearchSpaceSuite, TeacherSuite
 
 
