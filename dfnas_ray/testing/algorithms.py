@@ -13,8 +13,9 @@ import pytest
 import torch
 from torch import nn
 
-from dfnas_ray.algorithms.base import SearchProblem, SearchState, make_algorithm
+from dfnas_ray.algorithms.base import HistoryEntry, SearchProblem, SearchState, make_algorithm
 from dfnas_ray.algorithms.config import ALGORITHMS
+from dfnas_ray.config.code import path_of
 from dfnas_ray.search_spaces import Genotype, SearchSpace, SpaceConfig
 from dfnas_ray.testing.member import ConfigSuite, ids_of
 from dfnas_ray.testing.small import IMAGE_SHAPE, NUM_CLASSES, SMALL_SPACES, small_batches
@@ -29,6 +30,18 @@ class NewSearch(NamedTuple):
     problem: SearchProblem
 
 
+class FinishedSearch(NamedTuple):
+    """What an undisturbed search left, and the work behind it: batches served and networks built.
+
+    Attributes:
+        work: Done when each entry of the history was written.
+    """
+
+    history: list[HistoryEntry]
+    best: tuple[Genotype, float]
+    work: list[int]
+
+
 class Start(Protocol):
     """Returns a new search."""
 
@@ -39,6 +52,9 @@ class Start(Protocol):
 
 class _Stop(Exception):  # noqa: N818 - it is no error
     pass
+
+
+_finished: dict[tuple[str, str, str], FinishedSearch] = {}
 
 
 class AlgorithmSuite(ConfigSuite):
@@ -88,6 +104,18 @@ class AlgorithmSuite(ConfigSuite):
 
         return make
 
+    @pytest.fixture
+    def undisturbed(self, start: Start, config: Any, space_config: SpaceConfig) -> FinishedSearch:
+        """A search from its beginning to its end, run once for all tests."""
+        key = (path_of(type(config)), config.model_dump_json(), space_config.model_dump_json())
+        if key not in _finished:
+            with pytest.MonkeyPatch.context() as monkeypatch:
+                (state, problem), done = start(), list[int]()
+                work = _CountedWork(monkeypatch, problem.space)
+                state.run(lambda state: done.append(work.done))
+            _finished[key] = FinishedSearch(state.history, state.algorithm.best(), done)
+        return _finished[key]
+
     def test_its_settings_answer_what_others_ask(self, config: Any) -> None:
         """Progress bars, results, the benchmark and the stage's key ask."""
         assert config.label
@@ -99,10 +127,10 @@ class AlgorithmSuite(ConfigSuite):
         assert not unknown, f"search_settings names what is no setting: {sorted(unknown)}"
         assert all(config.unsuitable_spaces.values()), "each unsuitable space needs a reason"
 
-    def test_a_search_that_stops_anywhere_ends_like_an_undisturbed_one(self, start: Start) -> None:
+    def test_a_search_that_stops_anywhere_ends_like_an_undisturbed_one(
+        self, start: Start, undisturbed: FinishedSearch
+    ) -> None:
         """`state_dict` holds everything that later steps depend on, as what can be loaded without running code."""
-        undisturbed = start().state
-        undisturbed.run()
         for stop_after in {1, len(undisturbed.history) - 1} & set(range(1, len(undisturbed.history) + 1)):
             saved = io.BytesIO()
 
@@ -115,19 +143,17 @@ class AlgorithmSuite(ConfigSuite):
                 start().state.run(stop)
             resumed = _resumed(start, saved, seed=1234)
             assert resumed.history == undisturbed.history
-            assert resumed.algorithm.best() == undisturbed.algorithm.best()
+            assert resumed.algorithm.best() == undisturbed.best
 
     def test_a_search_broken_off_within_an_epoch_or_a_round_ends_like_an_undisturbed_one(
-        self, start: Start, monkeypatch: pytest.MonkeyPatch
+        self, start: Start, undisturbed: FinishedSearch, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """What was done since the last checkpoint is done again."""
-        work = _CountedWork(monkeypatch, start().problem.space)
-        undisturbed, done = start().state, list[int]()
-        undisturbed.run(lambda state: done.append(work.done))
-        if not done or work.done == done[0]:
+        first, last = undisturbed.work[:1], undisturbed.work[-1:]
+        if first == last:
             pytest.skip("it takes no batch and builds no network after its first checkpoint")
-        work.stop_after = (done[0] + work.done) // 2
-        work.done = 0
+        work = _CountedWork(monkeypatch, start().problem.space)
+        work.stop_after = (first[0] + last[0]) // 2
         saved = io.BytesIO()
 
         def keep(state: SearchState) -> None:
@@ -151,11 +177,10 @@ class AlgorithmSuite(ConfigSuite):
         assert np.isfinite(score)
         problem.space.build(genotype)
 
-    def test_what_happened_is_recorded_as_json_numbers(self, start: Start) -> None:
+    def test_what_happened_is_recorded_as_json_numbers(self, undisturbed: FinishedSearch) -> None:
         """Reports and resumed commands read it."""
-        state, _ = start()
-        state.run()
-        for entry in state.history:
+        assert undisturbed.history
+        for entry in undisturbed.history:
             assert entry["phase"] in ("training", "sampling")
             json.dumps(entry)
             assert all(isinstance(value, str | int | float | list) for value in entry.values())

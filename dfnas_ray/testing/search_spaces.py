@@ -131,16 +131,18 @@ class SearchSpaceSuite(ConfigSuite):
                 path, alone = supernet(x, space.choices(genotype)), space.build(genotype).eval()(x)
                 assert path.shape == alone.shape == (2, space.num_classes)
 
-    def test_the_blocks_of_a_network_follow_each_other(self, space: SearchSpace) -> None:
-        """Scores of untrained networks look at what each block hands to the next."""
-        network, x = space.build(space.cheapest()).eval(), torch.zeros(2, *space.image_shape)
+    def test_the_blocks_of_a_network_are_called_one_after_the_other(self, space: SearchSpace) -> None:
+        """Scores of untrained networks look at the feature maps that each block hands on."""
+        network, handed_on = space.build(space.cheapest()).eval(), list[tuple[int, int]]()
         blocks = space.blocks(network)
-        assert blocks
-        assert all(any(block is module for module in network.modules()) for block in blocks)
+        for number, block in enumerate(blocks):
+            block.register_forward_hook(
+                lambda module, inputs, output, number=number: handed_on.append((number, output.ndim))
+            )
         with torch.no_grad():
-            for block in blocks:
-                x = block(x)
-                assert x.ndim == 4
+            network(torch.zeros(2, *space.image_shape))
+        assert handed_on == [(number, 4) for number in range(len(blocks))]
+        assert handed_on
 
     def test_a_path_trains_one_option_of_a_mixed_operation_at_most(self, space: SearchSpace) -> None:
         """The supernet is made of `MixedOperation`, and a path goes through one option of each."""

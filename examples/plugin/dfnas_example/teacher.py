@@ -29,7 +29,7 @@ class DigitsResNetConfig(TeacherSourceConfig):
 
     kind: Literal["digits_resnet"] = "digits_resnet"
     width: int = Field(16, gt=0, description="Channels of the first block.")
-    epochs: int = Field(12, gt=0, description="Passes over the training split.")
+    epochs: int = Field(20, gt=0, description="Passes over the training split.")
     seed: int = Field(0, ge=0, description="Seed of the teacher's own training.")
 
     def load(self, cache: Location | Path) -> Teacher:
@@ -59,10 +59,11 @@ def digits_resnet(width: int) -> nn.Module:
 
 
 def train(model: nn.Module, epochs: int, seed: int) -> None:
-    """Train a network on the digits' training split."""
+    """Train a network on the digits' training split, each batch shifted by up to two pixels."""
     images, labels = digits.load_split("train")
     x: Tensor = (images.float() / 255 - MEAN[0]) / STD[0]
-    batches = [0, *range(64, len(x), 64)]
+    padded = F.pad(x, (2, 2, 2, 2), value=-MEAN[0] / STD[0])
+    batches = range(0, len(x), 64)
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * len(batches))
     generator = torch_generator(seed, "digits-resnet")
@@ -71,7 +72,8 @@ def train(model: nn.Module, epochs: int, seed: int) -> None:
         order = torch.randperm(len(x), generator=generator)
         for start in batches:
             chosen = order[start : start + 64]
-            loss = F.cross_entropy(model(x[chosen]), labels[chosen])
+            top, left = torch.randint(0, 5, (2,), generator=generator).tolist()
+            loss = F.cross_entropy(model(padded[chosen, :, top : top + 16, left : left + 16]), labels[chosen])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
