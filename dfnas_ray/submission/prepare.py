@@ -13,6 +13,7 @@ from pathlib import Path
 from dfnas_ray.algorithms.proxyless import LatencyTermConfig
 from dfnas_ray.config.dotted import Setting, list_settings
 from dfnas_ray.config.experiment import ExperimentConfig, load_experiment
+from dfnas_ray.config.imports import list_imports
 from dfnas_ray.datasets.parquet import ParquetConfig
 from dfnas_ray.datasets.torchvision_datasets import TorchvisionDatasetConfig
 from dfnas_ray.errors import ConfigError
@@ -79,8 +80,6 @@ def prepare(
     return Submission(_job_id(config.name), shlex.join(words), config, working_dir)
 
 
-_IMPORTED = re.compile(r"(\w+)(\.\w+)*:\w+")
-
 _READERS = {
     "search": ("run", "search", "retrain", "evaluate"),
     "evaluation": ("run", "evaluate"),
@@ -141,14 +140,14 @@ def _check_paths(command: str, config: ExperimentConfig, root: Path, working_dir
 
 
 def _named(config: ExperimentConfig, root: Path) -> Iterator[Path]:
-    """Yield what the settings name relative to ``root``: files, folders, and the modules of builders."""
+    """Yield what the settings name relative to ``root``: files, folders, and the code that they import."""
     for setting in list_settings(config):
         path = _path(setting)
         if path is not None and not path.is_absolute():
             yield path
-        elif isinstance(setting.value, str) and (module := _IMPORTED.fullmatch(setting.value)):
-            yield from (source.relative_to(root) for source in root.glob(f"{module[1]}.py"))
-            yield from (source.relative_to(root) for source in root.glob(f"{module[1]}/**/*.py"))
+    for name in dict.fromkeys(found.module.partition(".")[0] for found in list_imports(config)):
+        yield from (source.relative_to(root) for source in root.glob(f"{name}.py"))
+        yield from (source.relative_to(root) for source in root.glob(f"{name}/**/*.py"))
 
 
 def _path(setting: Setting) -> Path | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -13,13 +12,13 @@ from dfnas_ray.algorithms.base import Measurement
 from dfnas_ray.algorithms.config import Trial
 from dfnas_ray.algorithms.trials import SearchJob
 from dfnas_ray.config.cluster import ClusterConfig, ClusterStage, WorkerResources
-from dfnas_ray.errors import ClusterError
 from dfnas_ray.execution.base import Crew, Executor, Item, Result, T, Work
 from dfnas_ray.execution.ray.board import ProgressBoard
 from dfnas_ray.execution.ray.cluster import ClusterSize
 from dfnas_ray.execution.ray.connection import Connection, worker_device
 from dfnas_ray.execution.ray.imports import check_imports
 from dfnas_ray.execution.ray.pool import Pool, actor_maker
+from dfnas_ray.execution.ray.sending import check_can_be_sent, put
 from dfnas_ray.execution.ray.shared_storage import SharedStorage
 from dfnas_ray.execution.ray.stored import Stored
 from dfnas_ray.progress import Board, Task
@@ -73,13 +72,7 @@ class RayExecutor(Executor):
         Raises:
             ClusterError: the value cannot be sent.
         """
-        try:
-            return Stored(ray.put(value))
-        except (TypeError, pickle.PicklingError) as error:
-            raise ClusterError(
-                f"A {type(value).__name__} cannot be sent to the cluster's workers: {str(error).splitlines()[0]}. Whatever "
-                "it holds must be picklable: no lock, open file or lambda as an attribute. Or set cluster.address to inline."
-            ) from error
+        return Stored(put(value))
 
     def compute(self, function: Callable[..., T], *arguments: Any) -> Shared[T]:
         """See `Executor`."""
@@ -137,6 +130,7 @@ class RayExecutor(Executor):
         from dfnas_ray.execution.ray.trials import run_trials
 
         trials = list(trials)
+        check_can_be_sent(job, trials)
         populations = [trial for trial in trials if trial.algorithm.measures_population]
         alone = [trial for trial in trials if trial not in populations]
         if alone:

@@ -22,6 +22,7 @@ from dfnas_ray.errors import ClusterError
 from dfnas_ray.execution.base import Crew, Item, Result, Work
 from dfnas_ray.execution.ray.connection import worker_device
 from dfnas_ray.execution.ray.errors import failed_at_start, is_final, raised_in_worker, reason_of
+from dfnas_ray.execution.ray.sending import put
 from dfnas_ray.execution.ray.shared_storage import check_seen
 from dfnas_ray.storage.location import Location
 
@@ -59,7 +60,7 @@ def actor_maker(work: Work[Any, Any], resources: WorkerResources, marker: Locati
         max_restarts=0,
         scheduling_strategy="SPREAD" if resources.placement in ("SPREAD", "STRICT_SPREAD") else "DEFAULT",
     )(Worker)
-    shared = ray.put(work)
+    shared = put(work)
     return lambda: actor_class.remote(shared, resources.cpus, marker)
 
 

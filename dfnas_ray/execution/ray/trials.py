@@ -18,6 +18,7 @@ from dfnas_ray.config.cluster import SearchResources
 from dfnas_ray.errors import DfnasError
 from dfnas_ray.execution.ray.connection import worker_device
 from dfnas_ray.execution.ray.errors import last_line
+from dfnas_ray.execution.ray.sending import put
 from dfnas_ray.execution.ray.shared_storage import check_seen
 from dfnas_ray.execution.ray.tune import fit
 from dfnas_ray.progress import Board
@@ -107,7 +108,7 @@ def _measure_in_tasks(scorer: Scorer, resources: SearchResources, device: torch.
     if resources.scoring_workers == 0 and resources.gpus:
         return scorer  # the trial holds its GPU, which no task could share
     scorer.to(torch.device("cpu"))
-    shared = ray.put(scorer)
+    shared = put(scorer)
     group = get_current_placement_group()
 
     def submit(worker: int, genotypes: list[Genotype]) -> Any:

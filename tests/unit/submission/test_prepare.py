@@ -172,6 +172,26 @@ def test_the_module_that_builds_the_teacher_goes_along_although_git_does_not_tra
     assert sent("pkg.net:build") == {"pkg/__init__.py", "pkg/net.py"}
 
 
+def test_the_code_of_members_goes_along_although_git_does_not_track_it(project, monkeypatch):
+    space = "from typing import Literal\nfrom dfnas_ray.search_spaces import NASBenchMacroConfig\n\n\n"
+    space += 'class Wide(NASBenchMacroConfig):\n    kind: Literal["wide"] = "wide"\n'
+    proxy = "from dfnas_ray.algorithms.zero_cost import Proxy\n\n\nclass Depth(Proxy):\n    kind = 'depth'\n"
+    proxy += "    figures = ('depth',)\n\n    def measure(self, candidate):\n        return {'depth': 1.0}\n"
+    sources = {"sent_spaces/__init__.py": "", "sent_spaces/wide.py": space, "sent_proxy.py": proxy, "not_named.py": ""}
+    (project / "sent_spaces").mkdir()
+    for name, source in sources.items():
+        (project / name).write_text(source)
+    subprocess.run(["git", "-C", str(project), "init", "-q"], check=True)
+    subprocess.run(["git", "-C", str(project), "add", "experiments"], check=True)
+    monkeypatch.chdir(project)
+    monkeypatch.syspath_prepend(str(project))
+    algorithm = "{kind: zero_cost, proxies: ['sent_proxy:Depth', synflow]}"
+    overrides = ["search.space=sent_spaces.wide:Wide", f"search.algorithm={algorithm}", "run_dir=/shared/run"]
+    files = prepare("run", project / "experiments/tiny.yaml", overrides, project).working_dir.files
+    sent = {name for name in files if not name.startswith("dfnas_ray/")}
+    assert sent == {"experiments/tiny.yaml", "sent_spaces/__init__.py", "sent_spaces/wide.py", "sent_proxy.py"}
+
+
 @pytest.mark.parametrize("path", ["x.pt", "/shared/x.pt"])
 def test_a_checkpoint_that_is_sent_or_on_shared_storage_is_accepted(project, path):
     (project / "x.pt").touch()

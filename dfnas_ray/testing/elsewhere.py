@@ -1,0 +1,42 @@
+"""A second process that has what is installed and the working directory, as a worker has: can it make the same object?"""
+
+from __future__ import annotations
+
+import atexit
+import base64
+import pickle
+import subprocess
+import sys
+from functools import cache
+
+_SCRIPT = """
+import base64, pickle, sys
+for line in sys.stdin:
+    try:
+        pickle.loads(base64.b64decode(line))
+        reason = ""
+    except BaseException as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+    sys.__stdout__.write(reason + "\\n")
+    sys.__stdout__.flush()
+"""
+
+
+def why_not_made_elsewhere(value: object) -> str:
+    """Return why another process cannot make an object of its pickle; empty if it can."""
+    process = _process()
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(base64.b64encode(pickle.dumps(value)).decode() + "\n")
+    process.stdin.flush()
+    return process.stdout.readline().strip()
+
+
+@cache
+def _process() -> subprocess.Popen[str]:
+    """Return the one process that all suites share: it takes seconds to import torch."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", _SCRIPT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    atexit.register(process.kill)
+    return process

@@ -1,0 +1,139 @@
+"""What every synthesis regulariser promises."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from dfnas_ray.synthesis.config import SynthesisConfig
+from dfnas_ray.synthesis.objective import InversionObjective
+from dfnas_ray.synthesis.observed import FeatureTap, ObservedTeacher
+from dfnas_ray.synthesis.regularizers import OBSERVABLE, REGULARIZERS, BatchNormInput, Observation, RegularizersConfig
+from dfnas_ray.teachers.base import Teacher
+from dfnas_ray.testing.member import ConfigSuite
+from dfnas_ray.testing.small import small_teacher
+
+_OTHERS = {name: {"weight": 0} for name in RegularizersConfig.model_fields}
+
+
+class RegularizerSuite(ConfigSuite):
+    """What every regulariser promises. A fixture ``teacher`` replaces the small convolutional network."""
+
+    family = REGULARIZERS
+
+    @pytest.fixture
+    def teacher(self) -> Teacher:
+        """An untrained network with BatchNorm."""
+        return small_teacher()
+
+    @pytest.fixture
+    def batch(self, teacher: Teacher) -> tuple[Tensor, Tensor]:
+        """Four random images with gradient, and their targets."""
+        generator = torch.Generator().manual_seed(1)
+        images = torch.randn(4, *teacher.image_shape, generator=generator).requires_grad_(True)
+        return images, torch.softmax(torch.randn(4, teacher.num_classes, generator=generator), 1)
+
+    @pytest.fixture
+    def observation(self, config: Any, teacher: Teacher, batch: tuple[Tensor, Tensor]) -> Observation:
+        """What the term gets: of what is observed, only what it asks for."""
+        if reason := config.unsuitable(teacher.model):
+            pytest.skip(f"the suite's teacher {reason}: override the fixture teacher")
+        model = ObservedTeacher(teacher.model)
+        features = FeatureTap(model.model)
+        logits, bn_inputs = model(batch[0])
+        made = {"bn_inputs": bn_inputs, "features": features.take(), "step": torch.tensor(3)}
+        return Observation(batch[0], logits=logits, targets=batch[1])._replace(
+            **{name: value for name, value in made.items() if name in config.observes}
+        )
+
+    def test_the_term_is_a_finite_number_of_its_own_kind(self, config: Any, observation: Observation) -> None:
+        """A float32 scalar, which is added to the loss."""
+        value = config.loss()(observation)
+        assert isinstance(value, Tensor), f"loss() must return a function that returns a tensor, not {type(value)}"
+        assert value.shape == ()
+        assert value.dtype == torch.float32
+        assert bool(value.isfinite())
+
+    def test_its_gradient_reaches_the_images(self, config: Any, teacher: Teacher, batch: tuple[Tensor, Tensor]) -> None:
+        """Within the loss of inversion, at the first step or at a later one."""
+        if reason := config.unsuitable(teacher.model):
+            pytest.skip(f"the suite's teacher {reason}: override the fixture teacher")
+        config = config.model_copy(update={"weight": config.weight or 1.0})
+        regularizers = RegularizersConfig.model_validate({**_OTHERS, config.kind: config})
+        settings = SynthesisConfig(regularizers=regularizers, compile=False, precision="float32")
+        objective = InversionObjective(teacher, settings, torch.device("cpu"))
+        images, targets = batch
+        largest = 0.0
+        for step in (0, 500):
+            losses = objective(images, targets, step)
+            assert set(losses) == {"cross_entropy", config.kind, "total"}
+            (gradient,) = torch.autograd.grad(losses[config.kind], images, allow_unused=True)
+            if gradient is not None:
+                assert bool(gradient.isfinite().all())
+                largest = max(largest, float(gradient.abs().max()))
+        assert largest > 0, "the term does not depend on the images"
+
+    def test_a_term_of_weight_0_is_not_computed(self, config: Any) -> None:
+        """Nor is what it observes."""
+        terms = {**_OTHERS, config.kind: config.model_copy(update={"weight": 0})}
+        regularizers = RegularizersConfig.model_validate(terms)
+        assert regularizers.active() == {}
+        assert regularizers.observes == frozenset()
+
+    def test_torch_compile_traces_the_term_as_one_graph(self, config: Any, observation: Observation) -> None:
+        """A graph that breaks is slow. Forward and backward are traced; no C++ compiler is needed for that."""
+        torch.compiler.reset()
+        compiled = torch.compile(config.loss(), backend="aot_eager", fullgraph=True, dynamic=False)
+        eager = config.loss()(observation)
+        torch.testing.assert_close(compiled(observation), eager)
+        traced, expected = (
+            torch.autograd.grad(value, observation.images, retain_graph=True, allow_unused=True)[0]
+            for value in (compiled(observation), eager)
+        )
+        torch.testing.assert_close(traced, expected)
+
+    def test_half_precision_activations_are_taken(self, config: Any, observation: Observation) -> None:
+        """Under autocast the teacher's activations are bfloat16; the term is float32 all the same."""
+        halved = [BatchNormInput(x.bfloat16(), mean, var) for x, mean, var in observation.bn_inputs]
+        value = config.loss()(observation._replace(bn_inputs=halved))
+        assert value.dtype == torch.float32
+        assert bool(value.isfinite())
+
+    def test_it_observes_what_it_says(self, config: Any, observation: Observation) -> None:
+        """What it declares is made for it, at a cost; what it does not declare is not there."""
+        unknown = config.observes - OBSERVABLE
+        assert not unknown, f"observes names {sorted(unknown)}; there are {sorted(OBSERVABLE)}"
+        watched = _Watched(*observation)
+        _looked_at.clear()
+        config.loss()(watched)
+        undeclared = (_looked_at & OBSERVABLE) - config.observes
+        assert not undeclared, f"add {sorted(undeclared)} to observes"
+        unused = config.observes - _looked_at
+        assert not unused, f"it does not look at {sorted(unused)}: take it out of observes"
+
+    def test_it_says_of_any_teacher_whether_it_can_be_computed(self, config: Any, teacher: Teacher) -> None:
+        """`unsuitable` returns a reason, or nothing."""
+        assert isinstance(config.unsuitable(teacher.model), str)
+
+
+_looked_at: set[str] = set()
+
+
+class _Watched(Observation):
+    """An observation that notes what is looked at."""
+
+    def __getattribute__(self, name: str) -> Any:
+        _looked_at.add(name)
+        return super().__getattribute__(name)
+
+    def __iter__(self) -> Iterator[Any]:
+        _looked_at.update(self._fields)
+        return super().__iter__()
+
+    def __getitem__(self, index: Any) -> Any:
+        _looked_at.update(self._fields)
+        return super().__getitem__(index)

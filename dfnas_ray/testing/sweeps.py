@@ -1,0 +1,130 @@
+"""What every objective and every sampler of a sweep promises."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import optuna
+import pytest
+import torch
+
+from dfnas_ray.datasets import DigitsConfig
+from dfnas_ray.sweeps.config import StudentConfig, SweepConfig
+from dfnas_ray.sweeps.measure import Examination, Judge, JudgedTrial
+from dfnas_ray.sweeps.objectives import OBJECTIVES, Objective
+from dfnas_ray.sweeps.sampler_configs import SAMPLERS
+from dfnas_ray.sweeps.samplers import make_sampler, propose
+from dfnas_ray.testing.member import ConfigSuite, MemberSuite
+from dfnas_ray.testing.small import IMAGE_SHAPE, NUM_CLASSES, SMALL_CHAIN, small_images, small_teacher
+from dfnas_ray.training.config import DistillationConfig
+
+_ANY_SETTINGS = {"synthesis.tau": {"uniform": [1, 2]}}
+
+
+class ObjectiveSuite(MemberSuite):
+    """What every objective promises.
+
+    Attributes:
+        objective: The class that is tested.
+        objectives: Several of them.
+    """
+
+    family = OBJECTIVES
+    argument = "objective"
+    plural = "objectives"
+    objectives: ClassVar[Sequence[type[Objective]] | None] = None
+
+    if TYPE_CHECKING:
+        objective: Any
+    else:
+
+        @pytest.fixture
+        def objective(self) -> Any:
+            """Say what is missing."""
+            pytest.fail(f"{type(self).__name__} gives no member: set objective = MyObjective in it")
+
+    @pytest.fixture
+    def member(self, objective: type[Objective]) -> type:
+        """The class."""
+        return objective
+
+    def test_it_says_what_it_is(self, objective: Any) -> None:
+        """Reports show its meaning, and Optuna has to know which figures are better."""
+        assert objective.meaning
+        assert objective.undefined
+        assert objective.direction in ("maximize", "minimize")
+        assert objective.needs in (None, "verifier", "labelled")
+
+    def test_it_measures_the_same_number_twice(self, objective: Any) -> None:
+        """A trial that is started again has the figure that it would have had."""
+        first, second = (objective().measure(_judged_trial()) for _ in range(2))
+        assert isinstance(first, int | float)
+        assert first == second or (first != first and second != second)
+
+    def test_it_says_whether_images_can_have_a_value(self, objective: Any) -> None:
+        """Before they are made."""
+        assert isinstance(objective().has_value(small_teacher(), 64), bool)
+
+
+class SamplerSuite(ConfigSuite):
+    """What every sampler promises.
+
+    Attributes:
+        settings: The ranges that it is tried on, as in an experiment file.
+    """
+
+    family = SAMPLERS
+    settings: ClassVar[Mapping[str, Any]] = {
+        "synthesis.rounds": {"integer": [1, 4]},
+        "synthesis.canvas_margin": {"integer": [0, 6]},
+    }
+
+    @pytest.fixture
+    def sweep(self, config: Any) -> SweepConfig:
+        """A sweep of those ranges."""
+        return SweepConfig.model_validate({"settings": self.settings, "sampler": config, "trials": 8})
+
+    def test_its_proposals_are_within_the_ranges_and_depend_on_the_seed(self, sweep: SweepConfig) -> None:
+        """One sampler is made for each trial, from what the study holds."""
+        studies = []
+        for _ in range(2):
+            study = optuna.create_study()
+            for number in range(4):
+                study.sampler = make_sampler(sweep, 8, seed=number)
+                trial = study.ask()
+                propose(sweep, trial)
+                study.tell(trial, float(sum(trial.params.values())))
+            studies.append([trial.params for trial in study.trials])
+        assert studies[0] == studies[1]
+        for proposed in studies[0]:
+            assert set(proposed) == set(self.settings)
+            for path, value in proposed.items():
+                range_ = sweep.settings[path]
+                if range_.categories is None:
+                    low, high = range_.limits
+                    assert low <= value <= high
+
+    def test_it_says_how_many_trials_there_are(self, config: Any, sweep: SweepConfig) -> None:
+        """As many as the sweep wants, or the whole grid."""
+        assert config.num_trials(sweep) > 0
+        assert isinstance(config.is_exhaustive, bool)
+
+
+def _judged_trial() -> JudgedTrial:
+    """Return a trial of random images, with all that an objective may ask for; the student trains for two steps."""
+    teacher, images = small_teacher(), small_images()
+    space = SMALL_CHAIN.space(IMAGE_SHAPE, NUM_CLASSES)
+    sweep = SweepConfig.model_validate({"settings": _ANY_SETTINGS, "student": StudentConfig(steps=2, batch_size=16)})
+    judge = Judge(
+        config=sweep,
+        teacher=teacher,
+        space=space,
+        genotype=space.cheapest(),
+        distillation=DistillationConfig(),
+        examination=Examination.of([images, images], teacher, 1.0),
+        seed=0,
+        verifier=teacher,
+        labelled=DigitsConfig().open(),
+    )
+    return JudgedTrial(judge, images, teacher, torch.device("cpu"))

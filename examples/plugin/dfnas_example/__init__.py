@@ -1,0 +1,1 @@
+"""Members of another package for dfnas-ray."""
