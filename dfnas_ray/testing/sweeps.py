@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import optuna
 import pytest
 import torch
+from torch import nn
 
 from dfnas_ray.datasets import DigitsConfig
 from dfnas_ray.sweeps.config import StudentConfig, SweepConfig
-from dfnas_ray.sweeps.measure import Examination, Judge, JudgedTrial
+from dfnas_ray.sweeps.judged import Examination, JudgedTrial
+from dfnas_ray.sweeps.measure import train_student
 from dfnas_ray.sweeps.objectives import OBJECTIVES, Objective
 from dfnas_ray.sweeps.sampler_configs import SAMPLERS
 from dfnas_ray.sweeps.samplers import make_sampler, propose
@@ -115,16 +117,11 @@ def _judged_trial() -> JudgedTrial:
     """Return a trial of random images, with all that an objective may ask for; the student trains for two steps."""
     teacher, images = small_teacher(), small_images()
     space = SMALL_CHAIN.space(IMAGE_SHAPE, NUM_CLASSES)
-    sweep = SweepConfig.model_validate({"settings": _ANY_SETTINGS, "student": StudentConfig(steps=2, batch_size=16)})
-    judge = Judge(
-        config=sweep,
-        teacher=teacher,
-        space=space,
-        genotype=space.cheapest(),
-        distillation=DistillationConfig(),
-        examination=Examination.of([images, images], teacher, 1.0),
-        seed=0,
-        verifier=teacher,
-        labelled=DigitsConfig().open(),
-    )
-    return JudgedTrial(judge, images, teacher, torch.device("cpu"))
+    settings, distillation, device = StudentConfig(steps=2, batch_size=16), DistillationConfig(), torch.device("cpu")
+
+    def train() -> nn.Module:
+        network = space.build(space.cheapest())
+        return train_student(network, images, teacher, settings, distillation, 0, device)
+
+    examination = Examination.of([images, images], teacher, 1.0)
+    return JudgedTrial(images, teacher, device, examination, train, teacher, DigitsConfig().open())
