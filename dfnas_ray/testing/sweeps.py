@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from dfnas_ray.datasets import DigitsConfig
+from dfnas_ray.seeding import seed_everything
 from dfnas_ray.sweeps.config import StudentConfig, SweepConfig
 from dfnas_ray.sweeps.judged import Examination, JudgedTrial
 from dfnas_ray.sweeps.measure import train_student
@@ -120,6 +121,7 @@ def _judged_trial() -> JudgedTrial:
     settings, distillation, device = StudentConfig(steps=2, batch_size=16), DistillationConfig(), torch.device("cpu")
 
     def train() -> nn.Module:
+        seed_everything(0)
         network = space.build(space.cheapest())
         return train_student(network, images, teacher, settings, distillation, 0, device)
 

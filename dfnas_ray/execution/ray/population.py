@@ -54,11 +54,6 @@ def search_population(
     """Run a multi-fidelity search; its result is then in its folder.
 
     Args:
-        job: What it shares with others.
-        trial: The search.
-        teacher: Labels the images.
-        images: The synthetic set.
-        board: Shows how many candidates are finished.
         room: Candidates for which the cluster has room at once, or will have when it has grown.
 
     Raises:
