@@ -8,18 +8,19 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import optuna
 import pytest
 import torch
+from torch import nn
 
 from dfnas_ray.datasets import DigitsConfig
+from dfnas_ray.seeding import seed_everything
 from dfnas_ray.sweeps.config import StudentConfig, SweepConfig
-from dfnas_ray.sweeps.measure import Examination, Judge, JudgedTrial
+from dfnas_ray.sweeps.judged import Examination, JudgedTrial
+from dfnas_ray.sweeps.measure import train_student
 from dfnas_ray.sweeps.objectives import OBJECTIVES, Objective
 from dfnas_ray.sweeps.sampler_configs import SAMPLERS
 from dfnas_ray.sweeps.samplers import make_sampler, propose
 from dfnas_ray.testing.member import ConfigSuite, MemberSuite
 from dfnas_ray.testing.small import IMAGE_SHAPE, NUM_CLASSES, SMALL_CHAIN, small_images, small_teacher
 from dfnas_ray.training.config import DistillationConfig
-
-_ANY_SETTINGS = {"synthesis.tau": {"uniform": [1, 2]}}
 
 
 class ObjectiveSuite(MemberSuite):
@@ -113,18 +114,20 @@ class SamplerSuite(ConfigSuite):
 
 def _judged_trial() -> JudgedTrial:
     """Return a trial of random images, with all that an objective may ask for; the student trains for two steps."""
-    teacher, images = small_teacher(), small_images()
+    teacher, images, device = small_teacher(), small_images(), torch.device("cpu")
     space = SMALL_CHAIN.space(IMAGE_SHAPE, NUM_CLASSES)
-    sweep = SweepConfig.model_validate({"settings": _ANY_SETTINGS, "student": StudentConfig(steps=2, batch_size=16)})
-    judge = Judge(
-        config=sweep,
+
+    def train() -> nn.Module:
+        seed_everything(0)
+        student = StudentConfig(steps=2, batch_size=16)
+        return train_student(space.build(space.cheapest()), images, teacher, student, DistillationConfig(), 0, device)
+
+    return JudgedTrial(
+        images=images,
         teacher=teacher,
-        space=space,
-        genotype=space.cheapest(),
-        distillation=DistillationConfig(),
+        device=device,
         examination=Examination.of([images, images], teacher, 1.0),
-        seed=0,
+        train=train,
         verifier=teacher,
         labelled=DigitsConfig().open(),
     )
-    return JudgedTrial(judge, images, teacher, torch.device("cpu"))
