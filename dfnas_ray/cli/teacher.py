@@ -9,6 +9,7 @@ from torch import nn
 
 from dfnas_ray.cli.console import Terminal, out
 from dfnas_ray.cli.options import ExperimentFile, Overrides, RunDirectory, read
+from dfnas_ray.datasets.base import open_dataset
 from dfnas_ray.teachers import Teacher
 from dfnas_ray.training.evaluation import evaluate_networks
 
@@ -31,7 +32,7 @@ def inspect(file: ExperimentFile, overrides: Overrides = None, run_dir: RunDirec
     out.print(_layers(teacher))
     out.print(_facts(teacher))
     if config.evaluation.dataset is not None:
-        dataset = config.evaluation.dataset.open()
+        dataset = open_dataset(config.evaluation.dataset)
         with listener.task("Evaluating", len(dataset), "image") as task:
             accuracy = evaluate_networks(
                 {"teacher": teacher.model}, teacher, dataset, torch.device("cpu"), task.advance_to

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -13,11 +13,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from dfnas_ray.config.member import MemberConfig
-from dfnas_ray.errors import DatasetError, DfnasError
+from dfnas_ray.config.registry import describe, is_built_in
+from dfnas_ray.errors import DatasetError, DfnasError, first_line
 from dfnas_ray.storage.pictures import PictureError, check_pixels
 
 EVALUATION = "evaluation.dataset"
 """The setting that names the labelled images of the evaluation: what errors call a dataset by default."""
+
+_MEMBERS_OF_A_DATASET = ("__len__", "__getitem__", "description", "fingerprint")
 
 CROP_FRACTION = 0.875  # 224 of 256: the usual evaluation crop
 
@@ -57,6 +60,36 @@ class DatasetSourceConfig(MemberConfig):
         Raises:
             DatasetError: it is missing or cannot be used.
         """
+
+
+def open_dataset(config: DatasetSourceConfig, setting: str = EVALUATION) -> ImageDataset:
+    """Return the dataset of these settings.
+
+    Args:
+        config: Its settings.
+        setting: What errors call the dataset.
+
+    Raises:
+        DatasetError: it cannot be opened; of a dataset of another package that does not keep the contract, names package,
+            member and rule.
+    """
+    if is_built_in(type(config)):
+        return config.open(setting)
+    try:
+        dataset: object = config.open(setting)
+    except DfnasError:
+        raise
+    except Exception as error:  # code of another package may raise anything
+        raise DatasetError(
+            f"{setting}: the dataset {describe(type(config))} fails in open(): {type(error).__name__}: {first_line(error)}"
+        ) from error
+    missing = [name for name in _MEMBERS_OF_A_DATASET if name not in dir(dataset)]
+    if missing:
+        raise DatasetError(
+            f"{setting}: the dataset {describe(type(config))} breaks its contract: open() must return an object with "
+            f"{', '.join(_MEMBERS_OF_A_DATASET)}; {type(dataset).__name__} lacks {', '.join(missing)}."
+        )
+    return cast(ImageDataset, dataset)
 
 
 def to_uint8(image: Image.Image, image_shape: tuple[int, int, int], where: str) -> Tensor:
@@ -109,7 +142,11 @@ def read_image(dataset: ImageDataset, index: int, setting: str) -> tuple[Image.I
     """
     where = f"{setting}: {dataset.description}, image {index}"
     try:
-        image, label = dataset[index]
+        item: Any = dataset[index]  # code of another package may return anything
+        image, label = item
+        if not (isinstance(image, Image.Image) and isinstance(label, int)):
+            got = ", ".join(type(part).__name__ for part in item)
+            raise DatasetError(f"{where}: an item must be (PIL image, int), not ({got}).")
         image.load()  # datasets of other packages may leave it to Pillow to decode when it has to
     except DfnasError:
         raise

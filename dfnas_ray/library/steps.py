@@ -22,6 +22,7 @@ from dfnas_ray.algorithms.selection import ComparedTrial, Finalist, HistoryPoint
 from dfnas_ray.config.cluster import INLINE
 from dfnas_ray.config.experiment import make_experiment
 from dfnas_ray.datasets import DatasetConfig, ImageDataset
+from dfnas_ray.datasets.base import open_dataset
 from dfnas_ray.errors import ConfigError
 from dfnas_ray.library.images import Images
 from dfnas_ray.library.networks import TrainedNetwork
@@ -197,7 +198,7 @@ def evaluate(
     settings: Any = dataset
     if isinstance(dataset, Mapping):
         settings = make_experiment({"teacher": "digits", "evaluation": {"dataset": dict(dataset)}}).evaluation.dataset
-    opened: ImageDataset = settings.open() if hasattr(settings, "open") else settings
+    opened: ImageDataset = open_dataset(settings) if hasattr(settings, "open") else settings
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return evaluate_networks({"teacher": teacher.model, **plain}, teacher, opened, device)
 

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dfnas_ray.config.member import MemberConfig
-from dfnas_ray.errors import TeacherError, first_line
+from dfnas_ray.config.registry import describe, is_built_in
+from dfnas_ray.errors import DfnasError, TeacherError, first_line
 from dfnas_ray.ops.cost import Cost, measure_cost
 from dfnas_ray.storage.location import Location
 
@@ -141,6 +142,31 @@ class TeacherSourceConfig(MemberConfig):
         Raises:
             TeacherError: it cannot be loaded.
         """
+
+
+def load_teacher(config: TeacherSourceConfig, cache: Location | Path) -> Teacher:
+    """Return the teacher of these settings.
+
+    Raises:
+        TeacherError: it cannot be loaded; of a source of another package that does not keep the contract, names package,
+            member and rule.
+    """
+    if is_built_in(type(config)):
+        return config.load(cache)
+    try:
+        teacher: object = config.load(cache)
+    except DfnasError:
+        raise
+    except Exception as error:  # code of another package may raise anything
+        raise TeacherError(
+            f"The teacher source {describe(type(config))} fails in load(): {type(error).__name__}: {first_line(error)}"
+        ) from error
+    if isinstance(teacher, Teacher):
+        return teacher
+    raise TeacherError(
+        f"The teacher source {describe(type(config))} breaks its contract: load() must return a Teacher, as freeze_teacher "
+        f"makes one, not a {type(teacher).__name__}."
+    )
 
 
 def freeze_teacher(

@@ -22,8 +22,6 @@ from dfnas_ray.testing.member import ConfigSuite, MemberSuite
 from dfnas_ray.testing.small import IMAGE_SHAPE, NUM_CLASSES, SMALL_CHAIN, small_images, small_teacher
 from dfnas_ray.training.config import DistillationConfig
 
-_ANY_SETTINGS = {"synthesis.tau": {"uniform": [1, 2]}}
-
 
 class ObjectiveSuite(MemberSuite):
     """What every objective promises.
@@ -116,14 +114,20 @@ class SamplerSuite(ConfigSuite):
 
 def _judged_trial() -> JudgedTrial:
     """Return a trial of random images, with all that an objective may ask for; the student trains for two steps."""
-    teacher, images = small_teacher(), small_images()
+    teacher, images, device = small_teacher(), small_images(), torch.device("cpu")
     space = SMALL_CHAIN.space(IMAGE_SHAPE, NUM_CLASSES)
-    settings, distillation, device = StudentConfig(steps=2, batch_size=16), DistillationConfig(), torch.device("cpu")
 
     def train() -> nn.Module:
         seed_everything(0)
-        network = space.build(space.cheapest())
-        return train_student(network, images, teacher, settings, distillation, 0, device)
+        student = StudentConfig(steps=2, batch_size=16)
+        return train_student(space.build(space.cheapest()), images, teacher, student, DistillationConfig(), 0, device)
 
-    examination = Examination.of([images, images], teacher, 1.0)
-    return JudgedTrial(images, teacher, device, examination, train, teacher, DigitsConfig().open())
+    return JudgedTrial(
+        images=images,
+        teacher=teacher,
+        device=device,
+        examination=Examination.of([images, images], teacher, 1.0),
+        train=train,
+        verifier=teacher,
+        labelled=DigitsConfig().open(),
+    )

@@ -15,6 +15,7 @@ from dfnas_ray import formatting
 from dfnas_ray.algorithms.config import ALGORITHMS, Trial, distinct
 from dfnas_ray.algorithms.trials import SearchJob
 from dfnas_ray.config.experiment import ExperimentConfig
+from dfnas_ray.datasets.base import open_dataset
 from dfnas_ray.errors import ConfigError
 from dfnas_ray.ranking.config import BenchmarkConfig, Source, is_data_free
 from dfnas_ray.ranking.recorded import Ranking, Recorded
@@ -144,7 +145,7 @@ def plan(config: ExperimentConfig) -> Plan:
     space = config.search.space[0]
     table = read_table(benchmark, build_space(space, *space.native_input))
     if benchmark.real is not None and "real" in benchmark.sources:
-        benchmark.real.open("benchmark.real")  # finds the files; no image is read
+        open_dataset(benchmark.real, "benchmark.real")  # finds the files; no image is read
     return Plan(benchmark, table, table.sample(benchmark, config.seed))
 
 
@@ -180,7 +181,7 @@ class Benchmark(Stage[BenchmarkRecord]):
         if "synthetic" in planned.config.sources:
             inputs["upstream"] = {"synthesis": Synthesis(self.session).key}
         if planned.config.real is not None and "real" in planned.config.sources:
-            inputs["files"] = planned.config.real.open("benchmark.real").fingerprint
+            inputs["files"] = open_dataset(planned.config.real, "benchmark.real").fingerprint
         return inputs
 
     def check(self) -> None:
@@ -253,7 +254,7 @@ class Benchmark(Stage[BenchmarkRecord]):
         elif contender.source == "real":
             assert self.plan.config.real is not None
             inputs["real"] = self.plan.config.real.model_dump(mode="json")
-            inputs["files"] = self.plan.config.real.open("benchmark.real").fingerprint
+            inputs["files"] = open_dataset(self.plan.config.real, "benchmark.real").fingerprint
         if contender.algorithm.measures_population:
             inputs["population"] = fingerprint(self.plan.sample.architectures)
         return self.session.run_dir.stage("ranking", inputs)
@@ -312,7 +313,7 @@ class Benchmark(Stage[BenchmarkRecord]):
                 return Synthesis(session, seed).images(executor)
             if source == "real":
                 assert real is not None
-                canvases = real_canvases(real.open("benchmark.real"), image_shape, size, seed)
+                canvases = real_canvases(open_dataset(real, "benchmark.real"), image_shape, size, seed)
                 return executor.compute(labelled, session.shared_teacher, executor.share(canvases), size)
             wanted = size.token if source is None else size
             return executor.compute(rankings.label_noise, session.shared_teacher, wanted, seed)

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from dfnas_ray import formatting
 from dfnas_ray.config.experiment import ExperimentConfig
 from dfnas_ray.datasets import DatasetConfig, ImageDataset
+from dfnas_ray.datasets.base import open_dataset
 from dfnas_ray.errors import ConfigError
 from dfnas_ray.ops.cost import Cost
 from dfnas_ray.storage.location import Count, JsonObject, Location, section
@@ -104,7 +105,7 @@ class Evaluation(Stage[EvaluationRecord]):
     @cached_property
     def dataset(self) -> ImageDataset:
         """The real images; no image is read."""
-        return evaluation_dataset(self.session.config).open()
+        return open_dataset(evaluation_dataset(self.session.config))
 
     def inputs(self) -> JsonObject:
         """See `Stage`."""

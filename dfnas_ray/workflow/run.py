@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
+from dfnas_ray.datasets.base import open_dataset
 from dfnas_ray.errors import GenotypeError
 from dfnas_ray.search_spaces.architecture import Architecture
 from dfnas_ray.workflow.benchmark import Benchmark
@@ -65,7 +66,7 @@ def retrain(session: Session, genotype: str | None = None) -> list[Outcome[Retra
 
 def evaluate(session: Session, genotype: str | None = None) -> Outcome[EvaluationRecord]:
     """Measure accuracy on real images: the one time that they are read."""
-    evaluation_dataset(session.config).open()  # fails early if it is not there; no image is read
+    open_dataset(evaluation_dataset(session.config))  # fails early if it is not there; no image is read
     return Evaluation(session, retrain(session, genotype)).finish()
 
 
@@ -89,7 +90,7 @@ def check_all(session: Session) -> None:
     synthesis.check()
     stage.check()
     if session.config.evaluation.dataset is not None:
-        session.config.evaluation.dataset.open()  # finds the files; no image is read
+        open_dataset(session.config.evaluation.dataset)  # finds the files; no image is read
     if not synthesis.is_done:
         synthesis.check_fits()
     if not synthesis.is_done or not stage.is_done:

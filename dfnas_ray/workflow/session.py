@@ -22,7 +22,7 @@ from dfnas_ray.storage.manifest import Manifest
 from dfnas_ray.storage.run_dir import RunDir, StageDir
 from dfnas_ray.storage.shards import SyntheticImages, load_shards
 from dfnas_ray.storage.shared import Shared
-from dfnas_ray.teachers.base import Teacher
+from dfnas_ray.teachers.base import Teacher, load_teacher
 
 
 class Session:
@@ -88,7 +88,7 @@ class Session:
         """The frozen teacher; the built-in one is trained the first time."""
         if self._given_teacher is not None:
             return self._given_teacher
-        return self.config.teacher.load(self.teacher_cache)
+        return load_teacher(self.config.teacher, self.teacher_cache)
 
     @property
     def teacher_cache(self) -> Location:

@@ -12,6 +12,7 @@ from scipy.stats import qmc
 
 from dfnas_ray import formatting
 from dfnas_ray.config.experiment import ExperimentConfig, dump_experiment, make_experiment
+from dfnas_ray.datasets.base import open_dataset
 from dfnas_ray.errors import ConfigError, DfnasError, StorageError, TeacherError
 from dfnas_ray.execution.base import Work
 from dfnas_ray.seeding import derive_seed
@@ -29,6 +30,7 @@ from dfnas_ray.sweeps.trials import SweepJob, reference_images, shard_job
 from dfnas_ray.synthesis.config import SynthesisConfig
 from dfnas_ray.synthesis.job import ShardJob
 from dfnas_ray.teachers import Teacher
+from dfnas_ray.teachers.base import load_teacher
 from dfnas_ray.workflow.session import Session
 from dfnas_ray.workflow.stage import Record, Stage
 
@@ -89,7 +91,7 @@ class Sweep(Stage[SweptRecord]):
         """Return what trials depend on; more of them can be added later."""
         experiment, labelled = self.experiment, self.config.labelled
         return {
-            **({} if labelled is None else {"files": labelled.open("sweep.labelled").fingerprint}),
+            **({} if labelled is None else {"files": open_dataset(labelled, "sweep.labelled").fingerprint}),
             "teacher": self.session.teacher.fingerprint,
             "seed": experiment.seed,
             "synthesis": experiment.synthesis.model_dump(mode="json"),
@@ -146,7 +148,7 @@ class Sweep(Stage[SweptRecord]):
         space = session.spaces[0]
         verifier = None
         if config.verifier is not None:
-            verifier = config.verifier.load(session.teacher_cache)
+            verifier = load_teacher(config.verifier, session.teacher_cache)
             if (verifier.image_shape, verifier.num_classes) != (teacher.image_shape, teacher.num_classes):
                 raise TeacherError(
                     f"sweep.verifier ({verifier.name}) takes {verifier.image_shape} and knows {verifier.num_classes} "
@@ -162,7 +164,7 @@ class Sweep(Stage[SweptRecord]):
             Examination(torch.empty(0), torch.empty(0)),
             experiment.seed,
             verifier,
-            config.labelled.open("sweep.labelled") if config.labelled is not None else None,
+            open_dataset(config.labelled, "sweep.labelled") if config.labelled is not None else None,
         )
         if not judge.needs_student:
             return judge

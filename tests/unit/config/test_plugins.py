@@ -13,7 +13,8 @@ from dfnas_ray.algorithms.zero_cost import ZeroCostConfig
 from dfnas_ray.cli.main import app
 from dfnas_ray.config.experiment import ExperimentConfig, dump_experiment, make_experiment
 from dfnas_ray.config.imports import describe_imports, list_imports
-from dfnas_ray.errors import ConfigError, DfnasError, SynthesisError
+from dfnas_ray.datasets.base import iterate_batches, open_dataset
+from dfnas_ray.errors import ConfigError, DatasetError, DfnasError, SynthesisError, TeacherError
 from dfnas_ray.search_spaces import NASBenchMacroConfig, build_space
 from dfnas_ray.storage.shards import SyntheticImages
 from dfnas_ray.sweeps.checks import check_effects, check_objectives
@@ -22,6 +23,7 @@ from dfnas_ray.sweeps.samplers import make_sampler
 from dfnas_ray.synthesis.checks import check_synthesis
 from dfnas_ray.synthesis.config import SynthesisConfig
 from dfnas_ray.synthesis.objective import InversionObjective
+from dfnas_ray.teachers.base import load_teacher
 from dfnas_ray.training.batches import SyntheticBatches
 from dfnas_ray.training.config import DistillationConfig
 
@@ -597,3 +599,54 @@ def test_what_is_no_sampler_is_refused_with_package_and_rule(outside):
         ConfigError, match=r"quasi_random, my_members:QuasiRandomConfig \(my-package 0.1\), breaks its contract"
     ):
         make_sampler(sweep, 8, 0)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("return model", "breaks its contract: load() must return a Teacher, as freeze_teacher makes one, not a Sequential."),
+        ("return {}['weights']", "fails in load(): KeyError: 'weights'"),
+    ],
+)  # fmt: skip
+def test_what_is_no_teacher_is_refused_with_package_and_rule(outside, tmp_path, body, message):
+    line = "return freeze_teacher(self.name, model, (1, 16, 16), (0.5,), (0.5,))"
+    outside.install("my-package", "my_members", CODE.replace(line, body), {"mine": "MineTeacherConfig"})
+    config = make_experiment({"teacher": "mine:net"}).teacher
+    with pytest.raises(TeacherError) as raised:
+        load_teacher(config, tmp_path)
+    assert str(raised.value) == f"The teacher source mine, my_members:MineTeacherConfig (my-package 0.1), {message}"
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("return 3", "breaks its contract: open() must return an object with __len__, __getitem__, description, fingerprint; int "
+         "lacks __len__, __getitem__, description, fingerprint."),
+        ("return 1 / 0", "fails in open(): ZeroDivisionError: division by zero"),
+    ],
+)  # fmt: skip
+def test_what_is_no_dataset_is_refused_with_package_and_rule(outside, body, message):
+    code = CODE.replace("return DigitsConfig().open(setting)", body)
+    outside.install("my-package", "my_members", code, {"hand_drawn": "HandDrawnConfig"})
+    config = make_experiment({"teacher": "digits", "evaluation": {"dataset": "hand_drawn"}}).evaluation.dataset
+    with pytest.raises(DatasetError) as raised:
+        open_dataset(config, "sweep.labelled")
+    who = "sweep.labelled: the dataset hand_drawn, my_members:HandDrawnConfig (my-package 0.1),"
+    assert str(raised.value) == f"{who} {message}"
+
+
+def test_an_item_that_is_no_image_and_number_is_refused():
+    class Tensors:
+        description, fingerprint = "two tensors", "x"
+
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, index):
+            return torch.zeros(1, 4, 4), index
+
+    with pytest.raises(DatasetError) as raised:
+        next(iterate_batches(Tensors(), (1, 4, 4), 2))
+    assert str(raised.value) == (
+        "evaluation.dataset: two tensors, image 0: an item must be (PIL image, int), not (Tensor, int)."
+    )
