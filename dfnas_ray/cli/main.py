@@ -70,7 +70,7 @@ def main() -> None:
     try:
         app()
     except DfnasError as error:
-        _fail(str(getattr(error, "cause", None) or error))  # Ray wraps an error that was raised in a worker
+        _fail(str(error))
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
             raise
