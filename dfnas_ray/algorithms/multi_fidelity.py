@@ -15,13 +15,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar, Literal, Self, TypedDict
+from typing import ClassVar, Literal, Self, TypedDict
 
 from pydantic import Field, model_validator
 
 from dfnas_ray.algorithms.base import (
     SCORE,
     BaseAlgorithmConfig,
+    HistoryEntry,
     Measurement,
     SearchAlgorithm,
     SearchProblem,
@@ -204,9 +205,9 @@ class Population:
             )
         return ranked[0], self.config.measurement(ranked[0])[SCORE]
 
-    def history(self) -> list[dict[str, Any]]:
+    def history(self) -> list[HistoryEntry]:
         """Return one entry per rung: who reached it, with which scores."""
-        entries: list[dict[str, Any]] = []
+        entries: list[HistoryEntry] = []
         for number, epochs in enumerate(self.config.rungs, start=1):
             there = [
                 (c.genotype, self.config.score(r)) for c in self.candidates for r in c.results if r["epochs"] == epochs

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, RootModel, model_validator
 
-from dfnas_ray.algorithms.base import SCORE, HistoryEntry
+from dfnas_ray.algorithms.base import SCORE
 from dfnas_ray.algorithms.stand_alone import StandAloneScorer
 from dfnas_ray.algorithms.trials import SearchJob, TrialResult, make_batches
 from dfnas_ray.errors import DfnasError
@@ -17,11 +18,14 @@ from dfnas_ray.search_spaces.architecture import Architecture
 from dfnas_ray.search_spaces.base import Genotype, SearchSpace
 from dfnas_ray.seeding import derive_seed
 from dfnas_ray.storage.arrivals import WholeSet
-from dfnas_ray.storage.location import JsonObject
+from dfnas_ray.storage.location import Count, JsonObject, Location
 from dfnas_ray.storage.run_dir import fingerprint
 from dfnas_ray.storage.shards import SyntheticImages
+from dfnas_ray.storage.shared import Shared
 from dfnas_ray.teachers.base import Teacher
 from dfnas_ray.training.batches import SplitBatches
+
+_TRIALS = "trials.json"
 
 
 class Finalist(BaseModel):
@@ -61,8 +65,8 @@ class TrialSummary(BaseModel):
     space: str
     seed: int
     genotype: str
-    macs: int
-    params: int
+    macs: Count
+    params: Count
     own_score: float
     finalists: tuple[Finalist, ...]
     score: float | None = None
@@ -73,11 +77,37 @@ class TrialSummary(BaseModel):
         return merit(self.own_score if self.score is None else self.score)
 
 
+class HistoryPoint(BaseModel):
+    """What one epoch, or one round of candidates, showed; other fields are metrics.
+
+    Attributes:
+        phase: ``training`` or ``sampling``.
+        number: Of the epoch or the round, from 1.
+        best: Score of the best candidate so far.
+        scores: Of the round's candidates.
+        genotypes: Of the same.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow", ser_json_inf_nan="constants")
+    __pydantic_extra__: dict[str, Count | float]
+
+    phase: str
+    number: Count
+    best: float | None = None
+    scores: tuple[float, ...] | None = None
+    genotypes: tuple[str, ...] | None = None
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """What was measured beside the candidates, by name."""
+        return dict(self.__pydantic_extra__)
+
+
 class ComparedTrial(TrialSummary):
     """The same with all that happened in the trial."""
 
     space_config: JsonObject
-    history: tuple[HistoryEntry, ...]
+    history: tuple[HistoryPoint, ...]
     arrivals: tuple[tuple[int, ...], ...] | None = None
 
     @classmethod
@@ -105,6 +135,24 @@ class ComparedTrial(TrialSummary):
     def summary(self) -> TrialSummary:
         """Return it without what happened."""
         return TrialSummary(**{name: getattr(self, name) for name in TrialSummary.model_fields})
+
+
+class ComparedTrials(RootModel[tuple[ComparedTrial, ...]]):
+    """All trials of a search: ``trials.json``."""
+
+    @classmethod
+    def read(cls, folder: Location) -> tuple[ComparedTrial, ...]:
+        """Return the trials of a finished search's folder; none if the file is not there.
+
+        Raises:
+            StorageError: the file is of another version, or was altered.
+        """
+        file = folder / _TRIALS
+        return file.read_model(cls).root if file.exists() else ()
+
+    def write(self, folder: Location) -> None:
+        """Write them into a search's folder."""
+        (folder / _TRIALS).write_model(self, exclude_none=True)
 
 
 def name_of(trial: ComparedTrial, genotype: str) -> str:
@@ -161,3 +209,23 @@ def check_some_trained(scores: Mapping[str, float], lr: float) -> None:
             f"The training alone of all {len(scores)} architectures found diverged, so none can be chosen. Lower "
             f"search.selection.optimizer.lr ({lr:g})."
         )
+
+
+@dataclass(frozen=True)
+class TrainAlone:
+    """The work on finalists: train one, and return its score."""
+
+    job: SearchJob
+    found: dict[str, Architecture]
+    teacher: Shared[Teacher]
+    images: Shared[SyntheticImages]
+
+    def __call__(self, device: torch.device) -> Callable[[str], float]:
+        """Return the function that trains one."""
+        batches = selection_batches(self.job, self.teacher.get(), self.images.get(), device)
+
+        def train(name: str) -> float:
+            architecture = self.found[name]
+            return train_alone(self.job, architecture.space, architecture.genotype, batches)
+
+        return train

@@ -11,8 +11,6 @@ from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
-from scipy.stats import rankdata
-from sklearn.ensemble import RandomForestRegressor
 
 from dfnas_ray.search_spaces.base import Genotype
 
@@ -46,6 +44,8 @@ class ForestSurrogate:
     """
 
     def __init__(self, num_choices: Sequence[int], config: SurrogateConfig, seed: int):
+        from sklearn.ensemble import RandomForestRegressor  # half a second, in every search process
+
         self.num_choices, self.config = tuple(num_choices), config
         self.forest = RandomForestRegressor(
             config.trees, min_samples_leaf=config.min_samples_leaf, random_state=seed % 2**32
@@ -53,6 +53,8 @@ class ForestSurrogate:
 
     def fit(self, genotypes: Sequence[Genotype], scores: Sequence[float]) -> None:
         """Learn the ranks of these scores, higher is better; NaN is worst."""
+        from scipy.stats import rankdata
+
         known = np.nan_to_num(np.asarray(scores, dtype=np.float64), nan=-np.inf, posinf=np.inf, neginf=-np.inf)
         self.forest.fit(self._one_hot(genotypes), rankdata(known) / len(known))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -10,9 +10,11 @@ from rich.text import Text
 
 from dfnas_ray.cli.console import Terminal, out
 from dfnas_ray.cli.options import Address, ExperimentFile, Overrides, RunDirectory, Verbose, read
+from dfnas_ray.formatting import plural
 
 if TYPE_CHECKING:
-    from dfnas_ray.workflow.stage import Outcome, Record
+    from dfnas_ray.ranking.result import RankingRow
+    from dfnas_ray.storage.location import Location
 
 
 def benchmark(
@@ -41,43 +43,45 @@ def benchmark(
     changes += [f"benchmark.architectures={architectures}"] if architectures is not None else []
     config = read(file, changes, run_dir, address)
     plan(config)
-    _show(run_benchmark(config, Terminal(), verbose))
+    show_rankings(run_benchmark(config, Terminal(), verbose).location)
     out.print(Text(f"Report: {Location.parse(config.run_directory) / 'report.html'}"), soft_wrap=True)
 
 
-def _show(outcome: Outcome[Record]) -> None:
-    result = (outcome.location / "benchmark.json").read_json()
-    seeds = len(result["seeds"])
-    title = f"{result['architectures']:,} architectures of {result['space']}, {seeds} seed{'s' if seeds > 1 else ''}"
+def show_rankings(folder: Location) -> None:
+    """Print the rankings of a finished benchmark's folder."""
+    from dfnas_ray.ranking.result import BenchmarkResult
+
+    result = BenchmarkResult.read(folder)
+    title = f"{result.architectures:,} architectures of {result.space}, {plural(len(result.seeds), 'seed')}"
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    regrets = [name for name in result["rankings"][0] if name.startswith("regret_")]
+    rows = result.by_merit
     table.add_column("ranking by")
     table.add_column("images", min_width=len("not data-free"))
     for heading in (
         "tau",
         "95 %",
         "rho",
-        "regret" + ", ".join(name.replace("regret_", "@") for name in regrets),
+        "regret" + ", ".join(f"@{k}" for k in rows[0].regrets),
         "s/arch",
     ):
         table.add_column(heading, justify="right", no_wrap=True)
-    for row in sorted(result["rankings"], key=lambda row: -row["tau"]["mean"]):
-        tau, seconds = row["tau"], row["seconds_per_architecture"]
+    for row in rows:
+        seconds = row.seconds_per_architecture
         table.add_row(
-            row["ranking"].replace("+", " + ") + (" ★" if row["best"] else ""),  # a line can break there
+            row.ranking.replace("+", " + ") + (" ★" if row.best else ""),  # a line can break there
             _images(row),
-            f"{tau['mean']:.3f}",
-            f"{tau['low']:.2f} … {tau['high']:.2f}",
-            f"{row['rho']['mean']:.3f}",
-            ", ".join(f"{row[name]['mean']:.2f}" for name in regrets),
+            f"{row.tau.mean:.3f}",
+            f"{row.tau.low:.2f} … {row.tau.high:.2f}",
+            f"{row.rho.mean:.3f}",
+            ", ".join(f"{regret.mean:.2f}" for regret in row.regrets.values()),
             "" if seconds is None else f"{seconds:.2g}",
-            style="bold" if row["best"] else "",
+            style="bold" if row.best else "",
         )
     out.print(table)
     out.print("★ the best of those that need no real images")
     for heading, name in (("Figures", "benchmark.json"), ("Scores", "scores.parquet"), ("Plot", "benchmark.svg")):
-        out.print(Text(f"{heading}: {outcome.location / name}"), soft_wrap=True)
+        out.print(Text(f"{heading}: {folder / name}"), soft_wrap=True)
 
 
-def _images(row: dict[str, Any]) -> str:
-    return (row["images"] or "") + ("" if row["data_free"] else " (not data-free)")
+def _images(row: RankingRow) -> str:
+    return (row.images or "") + ("" if row.data_free else " (not data-free)")

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from dfnas_ray.cli.console import Terminal, out
 from dfnas_ray.errors import ConfigError, GenotypeError, first_line
+from dfnas_ray.storage.location import JsonObject
 
 if TYPE_CHECKING:
     from dfnas_ray.config.registry import Member
@@ -218,7 +219,7 @@ def _space(
     from dfnas_ray.search_spaces import SPACES, build_space
 
     code = SPACES.find(kind)
-    base: dict[str, Any] = {"kind": kind}
+    base: JsonObject = {"kind": kind}
     shape_and_classes = None
     if experiment is not None:
         base, shape_and_classes = _from_experiment(kind, code, experiment)
@@ -229,7 +230,7 @@ def _space(
 
 def _from_experiment(
     kind: str, code: type[SpaceConfig], file: Path
-) -> tuple[dict[str, Any], tuple[tuple[int, int, int], int]]:
+) -> tuple[JsonObject, tuple[tuple[int, int, int], int]]:
     from dfnas_ray.config.experiment import load_experiment
     from dfnas_ray.workflow.session import Session
 

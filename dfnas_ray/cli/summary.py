@@ -12,53 +12,42 @@ from dfnas_ray.cli.console import out
 
 if TYPE_CHECKING:
     from dfnas_ray.storage.location import Location
+    from dfnas_ray.workflow.evaluation import EvaluationRecord
     from dfnas_ray.workflow.stage import Outcome, Record
 
 
 def show_outcomes(outcomes: Iterable[Outcome[Record]], report: Location | None = None) -> None:
     """Print one row per stage, then the accuracies if there are any, then the report's path."""
+    from dfnas_ray.workflow.evaluation import EvaluationRecord  # brings everything: kept out of `dfnas --help`
+
     outcomes = list(outcomes)
     table = Table(box=None, pad_edge=False)
     for heading in ("stage", "result", "time", "where"):
         table.add_column(heading, overflow="fold" if heading == "where" else "ellipsis")
     for outcome in outcomes:
-        time = "kept" if outcome.reused else f"{outcome.summary['seconds']:.0f} s"
-        table.add_row(outcome.stage, Text(_result(outcome)), time, Text(str(outcome.location)))
+        time = "kept" if outcome.reused else f"{outcome.record.seconds:.0f} s"
+        table.add_row(outcome.stage, Text(outcome.record.headline), time, Text(str(outcome.location)))
     out.print(table)
     for outcome in outcomes:
-        if outcome.stage == "evaluation":
-            show_accuracies(outcome)
+        if isinstance(outcome.record, EvaluationRecord):
+            show_accuracies(outcome.record)
     if report is not None:
         out.print(Text(f"Report: {report}"), soft_wrap=True)
 
 
-def show_accuracies(evaluation: Outcome[Record]) -> None:
+def show_accuracies(record: EvaluationRecord) -> None:
     """Print each network's accuracy on real images beside its cost."""
-    summary = evaluation.summary
-    table = Table(title=f"Accuracy on {summary['images']:,} real images: {summary['dataset']}", title_justify="left")
+    from dfnas_ray.workflow.evaluation import ROLES
+
+    table = Table(title=f"Accuracy on {record.images:,} real images: {record.dataset}", title_justify="left")
     for heading in ("network", "architecture", "accuracy", "parameters", "MACs"):
         table.add_column(heading, justify="left" if heading in ("network", "architecture") else "right")
-    titles = {"teacher": "teacher", "retraining": "searched", "baseline": "random, same budget"}
-    for name in [name for name in titles if name in summary["networks"]]:
-        entry = summary["networks"][name]
+    for name, network in record.in_order.items():
         table.add_row(
-            titles[name],
-            entry["architecture"],
-            f"{entry['accuracy']:.2%}",
-            f"{entry['params']:,}",
-            f"{entry['macs']:,}",
+            ROLES[name].title if name in ROLES else name,
+            network.architecture,
+            f"{network.accuracy:.2%}",
+            f"{network.params:,}",
+            f"{network.macs:,}",
         )
     out.print(table)
-
-
-def _result(outcome: Outcome[Record]) -> str:
-    summary = outcome.summary
-    match outcome.stage:
-        case "synthesis":
-            return f"{summary['images']:,} images in {summary['shards']} shards"
-        case "search":
-            return f"{summary['genotype']} ({summary['macs']:,} MACs)"
-        case "retraining" | "baseline":
-            return f"{summary['genotype']}: agrees with the teacher on {summary['validation_agreement']:.1%}"
-        case _:
-            return f"{len(summary['networks'])} networks"

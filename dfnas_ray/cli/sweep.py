@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 from rich.text import Text
@@ -13,7 +13,9 @@ from dfnas_ray.cli.options import Address, ExperimentFile, Overrides, RunDirecto
 from dfnas_ray.sweeps.objectives import OBJECTIVES
 
 if TYPE_CHECKING:
-    from dfnas_ray.workflow.stage import Outcome, Record
+    from dfnas_ray.workflow.stage import Outcome
+    from dfnas_ray.workflow.sweep import SweptRecord
+from dfnas_ray.sweeps.result import TriedSettings
 
 _ROWS = 5
 _ROWS_OF_FRONT = 10
@@ -36,25 +38,27 @@ def sweep(
     config = read(file, overrides, run_dir, address)
     sweep_config(config)
     check_address(config)
-    _show(run_sweep(config, Terminal(), verbose))
+    show_trials(run_sweep(config, Terminal(), verbose))
 
 
-def _show(outcome: Outcome[Record]) -> None:
-    summary = outcome.summary
-    trials = (outcome.location / "trials.json").read_json()
-    states = ", ".join(f"{count} {state}" for state, count in summary["trials"].items())
+def show_trials(outcome: Outcome[SweptRecord]) -> None:
+    """Print the best trials of a finished sweep, and what to run next."""
+    from dfnas_ray.sweeps.result import read_trials
+
+    record, trials = outcome.record, read_trials(outcome.location)
+    states = ", ".join(f"{count} {state}" for state, count in record.trials.items())
     table = Table(title=f"The best of {len(trials)} trials ({states})", title_justify="left")
-    paths = list(summary["best"]["settings"])
-    for heading in ("trial", *summary["objectives"], *(path.removeprefix("synthesis.") for path in paths)):
+    paths = list(record.best.settings)
+    for heading in ("trial", *record.objectives, *(path.removeprefix("synthesis.") for path in paths)):
         table.add_column(heading, justify="right", overflow="fold")
-    for trial in best_trials(trials, summary):
+    for trial in best_trials(trials, record):
         table.add_row(
-            str(trial["number"]),
-            *(f"{value:.4g}" for value in trial["values"]),
-            *(_text(trial["settings"][path]) for path in paths),
+            str(trial.number),
+            *(f"{value:.4g}" for value in trial.values or ()),
+            *(_text(trial.settings.get(path, "")) for path in paths),
         )
     out.print(table)
-    if not summary["data_free"]:
+    if not record.data_free:
         out.print("Not data-free: a real model or real labels took part in the choice.")
     for title, name in (
         ("Best settings", "best.yaml"),
@@ -64,13 +68,14 @@ def _show(outcome: Outcome[Record]) -> None:
     out.print(Text(f"Next: dfnas run {outcome.location / 'best.yaml'}"), soft_wrap=True)
 
 
-def best_trials(trials: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def best_trials(trials: Sequence[TriedSettings], record: SweptRecord) -> list[TriedSettings]:
     """Return the trials to show, the best first: a few by a single objective, the Pareto front of several."""
-    finished = {trial["number"]: trial for trial in trials if trial["values"] is not None}
-    if len(summary["objectives"]) > 1:
-        return [finished[number] for number in summary["pareto_front"]][:_ROWS_OF_FRONT]
-    sign = -1 if OBJECTIVES.find(summary["objectives"][0]).direction == "maximize" else 1
-    return sorted(finished.values(), key=lambda trial: (sign * trial["values"][0], trial["number"]))[:_ROWS]
+    finished = {trial.number: (trial, trial.values) for trial in trials if trial.values is not None}
+    if len(record.objectives) > 1:
+        return [finished[number][0] for number in record.pareto_front if number in finished][:_ROWS_OF_FRONT]
+    sign = -1 if OBJECTIVES.find(record.objectives[0]).direction == "maximize" else 1
+    in_order = sorted(finished.items(), key=lambda item: (sign * item[1][1][0], item[0]))
+    return [trial for _, (trial, _) in in_order][:_ROWS]
 
 
 def _text(value: object) -> str:

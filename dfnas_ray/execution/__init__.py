@@ -1,15 +1,19 @@
-"""How work is spread: in this process, or over a Ray cluster."""
+"""How work is spread: in this process, or over a Ray cluster.
+
+Every worker process imports this, the board's as well, which needs no torch: so nothing that brings torch is imported here.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from dfnas_ray.config.cluster import ClusterConfig
 from dfnas_ray.errors import ClusterError
-from dfnas_ray.execution.base import Executor
-from dfnas_ray.storage.location import Location
 
-__all__ = ["Executor", "make_executor"]
+if TYPE_CHECKING:
+    from dfnas_ray.config.cluster import ClusterConfig
+    from dfnas_ray.execution.base import Executor
+    from dfnas_ray.storage.location import Location
 
 
 def make_executor(

@@ -11,40 +11,34 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
 
-from dfnas_ray.algorithms.base import Measurement
-from dfnas_ray.algorithms.config import Trial
-from dfnas_ray.algorithms.trials import SearchJob
 from dfnas_ray.config.cluster import ClusterConfig, ClusterStage, WorkerResources
 from dfnas_ray.errors import ClusterError, DfnasError
 from dfnas_ray.progress import Board, Task
-from dfnas_ray.search_spaces.base import Genotype
-from dfnas_ray.storage.arrivals import ShardFolder
-from dfnas_ray.storage.location import Location
-from dfnas_ray.storage.shards import SyntheticImages
-from dfnas_ray.sweeps.measure import Judge
-from dfnas_ray.sweeps.record import SweepRecord
-from dfnas_ray.sweeps.trials import SweepJob
-from dfnas_ray.teachers.base import Teacher
-from dfnas_ray.training.retraining import Retrained, RetrainingJob
+from dfnas_ray.storage.shared import Shared
+
+if TYPE_CHECKING:  # every worker imports this module: it brings what all of them need
+    from dfnas_ray.algorithms.base import Measurement
+    from dfnas_ray.algorithms.config import Trial
+    from dfnas_ray.algorithms.trials import SearchJob
+    from dfnas_ray.search_spaces.base import Genotype
+    from dfnas_ray.storage.arrivals import ShardFolder
+    from dfnas_ray.storage.location import Location
+    from dfnas_ray.storage.shards import SyntheticImages
+    from dfnas_ray.sweeps.measure import Judge
+    from dfnas_ray.sweeps.record import SweepRecord
+    from dfnas_ray.sweeps.trials import SweepJob
+    from dfnas_ray.teachers.base import Teacher
+    from dfnas_ray.training.retraining import Retrained, RetrainingJob
 
 logger = logging.getLogger(__name__)
 
-T_co = TypeVar("T_co", covariant=True)
 T = TypeVar("T")
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-class Shared(Protocol[T_co]):
-    """A value that lies where all workers can get it. Only the handle is sent."""
-
-    def get(self) -> T_co:
-        """Return the value; what computes it may raise here."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -164,7 +158,7 @@ class Executor(ABC):
         """
         raise ClusterError(
             f"There is no room for the {stage} stage beside the {other} stage: with cluster.address inline, one process does "
-            f"everything. Change {why}."
+            f"everything. Set {why}."
         )
 
     # Work

@@ -9,8 +9,6 @@ from io import BytesIO
 from typing import Any
 
 import torch
-from optuna.pruners import SuccessiveHalvingPruner
-from optuna.trial import TrialState
 from threadpoolctl import threadpool_limits
 
 from dfnas_ray.algorithms.base import Measurement, SearchState
@@ -20,17 +18,18 @@ from dfnas_ray.algorithms.population import config_of
 from dfnas_ray.algorithms.trials import SearchJob, make_problem, restore, run_trial, save
 from dfnas_ray.config.cluster import ClusterStage, WorkerResources
 from dfnas_ray.errors import ClusterError, DfnasError
-from dfnas_ray.execution.base import Crew, Executor, Item, Result, Shared, T, Work
+from dfnas_ray.execution.base import Crew, Executor, Item, Result, T, Work
 from dfnas_ray.progress import Board, Task, Write
 from dfnas_ray.search_spaces.base import Genotype
-from dfnas_ray.seeding import derive_seed, fixed_threads
+from dfnas_ray.seeding import fixed_threads
 from dfnas_ray.storage.arrivals import ShardFolder
 from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.shards import SyntheticImages
+from dfnas_ray.storage.shared import Shared
 from dfnas_ray.sweeps import trials as sweep_trials
 from dfnas_ray.sweeps.measure import Judge
+from dfnas_ray.sweeps.pruning import is_weak
 from dfnas_ray.sweeps.record import SweepRecord
-from dfnas_ray.sweeps.samplers import make_sampler, propose
 from dfnas_ray.sweeps.trials import SweepJob
 from dfnas_ray.teachers.base import Teacher
 from dfnas_ray.training.retraining import Checkpoint, EpochFigures, Retrained, RetrainingJob, retrained, train_network
@@ -205,30 +204,31 @@ class InlineExecutor(Executor):
         return retrained(job, checkpoint)
 
     def run_sweep(self, job: SweepJob, record: SweepRecord, judge: Shared[Judge], board: Board) -> None:
-        """See `Executor`. Optuna is asked directly; its own halving prunes."""
-        pruning, study = job.sweep.pruning, record.study
-        pruner = None
-        if pruning is not None:
-            pruner = SuccessiveHalvingPruner(
-                min_resource=pruning.min_rounds, reduction_factor=pruning.reduction_factor, min_early_stopping_rate=0
-            )
+        """See `Executor`. Optuna is asked directly."""
         with self._threads_of("synthesis"):
             for _ in range(record.num_open()):
-                study.sampler = make_sampler(
-                    job.sweep, record.first_trials, derive_seed(job.seed, "sweep", record.next_number())
-                )
-                trial = study.ask()
-                propose(job.sweep, trial)
-                compared = max(record.trial(trial.number).intermediate_values, default=0)
-                for result in sweep_trials.run_trial(
-                    trial.number, compared, trial.params, job, judge.get(), self.device, board
-                ):
-                    if record.tell(result):
-                        break
-                    if pruner is not None and pruner.prune(study, record.trial(trial.number)):
-                        record.end(trial.number, TrialState.PRUNED)
-                        break
+                self._sweep_trial(job, record, judge, board)
                 record.keep()
+
+    def _sweep_trial(self, job: SweepJob, record: SweepRecord, judge: Shared[Judge], board: Board) -> None:
+        """Run the next trial of a sweep to its end, or go on with one that broke off."""
+        trial, pruning = record.ask(job.seed), job.sweep.pruning
+
+        def is_pruned() -> bool:
+            known = record.trial(trial.number)
+            return pruning is not None and is_weak(pruning, job.sweep.directions[0], known, record.trials())
+
+        compared = max(trial.intermediate_values, default=0)
+        if is_pruned():  # what the command before did not come to note
+            record.prune(trial.number)
+            return
+        results = sweep_trials.run_trial(trial.number, compared, trial.params, job, judge.get(), self.device, board)
+        for result in results:
+            if record.tell(result):
+                return
+            if is_pruned():
+                record.prune(trial.number)
+                return
 
     @contextmanager
     def _threads_of(self, stage: ClusterStage) -> Iterator[None]:

@@ -12,11 +12,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from dfnas_ray.errors import ConfigError
-from dfnas_ray.execution.base import Executor, Shared
+from dfnas_ray.execution.base import Executor
 from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.manifest import Manifest
 from dfnas_ray.storage.run_dir import fingerprint
 from dfnas_ray.storage.shards import SyntheticImages, load_shards
+from dfnas_ray.storage.shared import Shared
 from dfnas_ray.synthesis.regions import center_crop
 from dfnas_ray.teachers.base import Teacher
 

@@ -18,8 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dfnas_ray.algorithms.base import HistoryEntry
-from dfnas_ray.algorithms.selection import ComparedTrial, Finalist
+from dfnas_ray.algorithms.selection import ComparedTrial, Finalist, HistoryPoint
 from dfnas_ray.config.cluster import INLINE
 from dfnas_ray.config.experiment import make_experiment
 from dfnas_ray.datasets import DatasetConfig, ImageDataset
@@ -58,7 +57,7 @@ class Found:
 
     architecture: Architecture
     finalists: tuple[Finalist, ...]
-    history: dict[str, tuple[HistoryEntry, ...]]
+    history: dict[str, tuple[HistoryPoint, ...]]
     record: SearchRecord
 
     @property

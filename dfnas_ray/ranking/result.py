@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from dfnas_ray.ranking.config import Source
 from dfnas_ray.ranking.statistics import Estimate
-from dfnas_ray.storage.location import Location
+from dfnas_ray.storage.location import Count, Location
+
+_FILE = "benchmark.json"
+
+BASELINES = ("parameters", "macs")
+"""Rankings that need no measurement."""
 
 
 class Interval(BaseModel):
@@ -52,14 +59,19 @@ class RankingRow(BaseModel):
     tau_gain: Interval | None
     seconds_per_architecture: float | None
 
+    @property
+    def regrets(self) -> dict[int, Interval]:
+        """The regret of the best k, by k."""
+        return {1: self.regret_1, 5: self.regret_5}
+
 
 class TableFacts(BaseModel):
     """What is said of the table."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    rows: int
-    used: tuple[int, int]
+    rows: Count
+    used: tuple[Count, Count]
     accuracy_column: str
     best_in_sample: float
 
@@ -70,11 +82,11 @@ class BenchmarkFacts(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     space: str
-    architectures: int
+    architectures: Count
     table: TableFacts
     seeds: tuple[int, ...]
     level: float
-    resamples: int
+    resamples: Count
 
 
 class BenchmarkResult(BenchmarkFacts):
@@ -84,8 +96,32 @@ class BenchmarkResult(BenchmarkFacts):
 
     @classmethod
     def read(cls, folder: Location) -> BenchmarkResult:
-        """Read it from a finished benchmark's folder."""
-        return (folder / "benchmark.json").read_model(cls)
+        """Read it from a finished benchmark's folder.
+
+        Raises:
+            StorageError: the file is missing, of another version, or was altered.
+        """
+        return (folder / _FILE).read_model(cls)
+
+    def write(self, folder: Location) -> None:
+        """Write it into a benchmark's folder."""
+        (folder / _FILE).write_model(self)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if sum(row.best for row in self.rankings) != 1 or not any(row.ranking == BASELINES[0] for row in self.rankings):
+            raise ValueError("one ranking must be the best, and one the first baseline's")
+        return self
+
+    @property
+    def baseline(self) -> RankingRow:
+        """The first baseline, to which others are compared."""
+        return next(row for row in self.rankings if row.ranking == BASELINES[0])
+
+    @property
+    def by_merit(self) -> list[RankingRow]:
+        """The rankings, the one that agrees best with the table first."""
+        return sorted(self.rankings, key=lambda row: -row.tau.mean)
 
     @property
     def best(self) -> RankingRow:

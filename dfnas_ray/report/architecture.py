@@ -3,47 +3,56 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
 
+from dfnas_ray.errors import DfnasError
 from dfnas_ray.report.artefacts import Artefacts
-
-if TYPE_CHECKING:
-    from dfnas_ray.search_spaces.base import Layer, SearchSpace
+from dfnas_ray.search_spaces import make_space
+from dfnas_ray.search_spaces.base import Layer, SearchSpace
+from dfnas_ray.storage.location import JsonObject
+from dfnas_ray.teachers.base import ImageShape
+from dfnas_ray.training.export import NetworkDescription
+from dfnas_ray.workflow.retraining import Retraining, RetrainingRecord
+from dfnas_ray.workflow.search import Search, SearchRecord
+from dfnas_ray.workflow.synthesis import Synthesis
 
 logger = logging.getLogger(__name__)
 
 
-def rebuild_space(
-    artefacts: Artefacts, canvas_shape: tuple[int, int, int] | None, num_classes: int
-) -> SearchSpace | None:
+@dataclass(frozen=True)
+class Input:
+    """What a network takes, and how many classes it knows."""
+
+    shape: ImageShape
+    num_classes: int
+
+
+def main_network(artefacts: Artefacts) -> RetrainingRecord | SearchRecord | None:
+    """Return the record of the network that the report is about: as it was trained, or else as it was found."""
+    return artefacts[Retraining].record or artefacts[Search].record
+
+
+def rebuild_space(artefacts: Artefacts) -> SearchSpace | None:
     """Return the space that was searched, or None if it is unknown here.
 
-    A guess at the input's shape counts only if the architecture found then costs what the search recorded.
+    It counts only if the architecture found costs in it what was recorded.
     """
-    search, retraining = artefacts["search"], artefacts["retraining"]
-    network = retraining.file("network.json") or {}
-    config = network.get("space") or search.get("space_config")
-    owner = retraining if network else search
-    genotype, macs = owner.get("genotype"), owner.get("macs")
-    if config is None or genotype is None:
+    main, synthesis = main_network(artefacts), artefacts[Synthesis].record
+    if main is None:
         return None
-    teacher = artefacts["synthesis"].get("teacher") or {}
-    shapes = [network.get("image_shape"), teacher.get("image_shape")]
-    if canvas_shape is not None:
-        shapes += _shapes_within(canvas_shape, (artefacts["synthesis"].inputs or {}).get("synthesis", {}))
-    classes = network.get("num_classes") or teacher.get("num_classes") or num_classes
-    for shape in shapes:
-        if shape is None or not classes:
-            continue
-        space = _make_space(config, (int(shape[0]), int(shape[1]), int(shape[2])), int(classes))
-        if space is not None and _cost(space, genotype) == macs:
+    network = artefacts[Retraining].read(NetworkDescription.find)
+    inputs = [Input(network.image_shape, network.num_classes)] if network else []
+    inputs += [Input(synthesis.teacher.image_shape, synthesis.teacher.num_classes)] if synthesis else []
+    for each in inputs:
+        space = _make_space(main.space_config, each)
+        if space is not None and _cost(space, main.genotype) == main.macs:
             return space
     return None
 
 
-def sibling(space: SearchSpace, config: dict[str, Any]) -> SearchSpace | None:
+def sibling(space: SearchSpace, config: JsonObject) -> SearchSpace | None:
     """Return the space of other settings for the same images and classes, or None if it is unknown here."""
-    return _make_space(config, space.image_shape, space.num_classes)
+    return _make_space(config, Input(space.image_shape, space.num_classes))
 
 
 def layers_of(space: SearchSpace | None, genotype: str | None) -> list[Layer]:
@@ -62,28 +71,10 @@ def macs_of(space: SearchSpace | None, genotype: str) -> int | None:
     return None if space is None else _cost(space, genotype)
 
 
-def _shapes_within(canvas: tuple[int, int, int], synthesis: dict[str, Any]) -> list[tuple[int, int, int]]:
-    """Return the input shapes whose canvas would have this size."""
-    channels, height, width = canvas
-    margin = synthesis.get("canvas_margin")
-    if margin is not None:
-        return [(channels, height - margin, width - margin)]
-    coarsest = max((stage.get("scale", 1) for stage in synthesis.get("stages", [])), default=1)
-    margins = [
-        margin
-        for margin in range(0, min(height, width), coarsest)
-        if (min(height, width) - margin) // (7 * coarsest) * coarsest == margin
-    ]
-    return [(channels, height - margin, width - margin) for margin in margins]
-
-
-def _make_space(config: Any, image_shape: tuple[int, int, int], num_classes: int) -> SearchSpace | None:
-    from dfnas_ray.errors import ConfigError
-    from dfnas_ray.search_spaces import make_space
-
+def _make_space(config: JsonObject, input_: Input) -> SearchSpace | None:
     try:
-        return make_space(config, image_shape, num_classes)
-    except ConfigError:
+        return make_space(config, input_.shape, input_.num_classes)
+    except (ValueError, ArithmeticError, DfnasError):  # ValidationError is one of them
         logger.warning("The search space of this run is unknown to this version: its architecture is not drawn.")
         return None
 

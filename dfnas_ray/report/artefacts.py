@@ -1,55 +1,75 @@
-"""What a run directory holds: its finished stages, and whether they belong together."""
+"""What a run directory holds: its finished stages with their records, and whether they belong together.
+
+What is of another version, or was altered, is named and counts as missing.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, TypeVar, cast
 
 import yaml
 
 from dfnas_ray.errors import StorageError
-from dfnas_ray.storage.location import Location
-from dfnas_ray.storage.run_dir import RunDir
+from dfnas_ray.storage.location import JsonObject, Location
+from dfnas_ray.storage.run_dir import RecordedInputs, RunDir
+from dfnas_ray.workflow.run import REPORTED
+from dfnas_ray.workflow.stage import Record, Stage
 
-STAGES = ("synthesis", "search", "retraining", "baseline", "evaluation", "benchmark")
 Status = Literal["finished", "missing", "outdated", "off"]
+AnyStage = type[Stage[Any]]
+R = TypeVar("R", bound=Record)
+T = TypeVar("T")
+
+
+@dataclass
+class Problems:
+    """What could not be read, each file once."""
+
+    texts: list[str] = field(default_factory=list)
+
+    def read(self, reader: Callable[[Location], T], folder: Location) -> T | None:
+        """Return what ``reader`` makes of a folder, or None if a file there is not as it should be."""
+        try:
+            return reader(folder)
+        except StorageError as error:
+            if str(error) not in self.texts:
+                self.texts.append(str(error))
+            return None
 
 
 @dataclass(frozen=True)
-class ReportedStage:
+class Artefact(Generic[R]):
     """One stage as the report sees it.
 
     Attributes:
         status: ``outdated``: finished, but made from something that a later command replaced; ``off``: the experiment
             does not ask for it.
-        location: Its folder, if it is finished.
-        summary: Its done.json.
-        inputs: Its inputs.json.
+        folder: Of a stage that is there.
+        record: Of a finished stage.
+        inputs: What a stage that is there was made with.
         changed: Whether experiment.yaml has since been given other settings for it.
     """
 
-    name: str
+    stage: type[Stage[R]]
+    problems: Problems
     status: Status
-    location: Location | None = None
-    summary: dict[str, Any] | None = None
-    inputs: dict[str, Any] | None = None
+    folder: Location | None = None
+    record: R | None = None
+    inputs: JsonObject = field(default_factory=dict)
     changed: bool = False
-
-    def file(self, name: str) -> Any:
-        """Return the parsed JSON file of a finished stage, or None if it is not there."""
-        if self.status != "finished" or self.location is None:
-            return None
-        file = self.location / name
-        return file.read_json() if file.exists() else None
-
-    def get(self, name: str, default: Any = None) -> Any:
-        """Return an entry of the summary of a finished stage."""
-        return (self.summary or {}).get(name, default) if self.status == "finished" else default
 
     @property
     def finished(self) -> bool:
         """Whether there is something to show."""
-        return self.status == "finished"
+        return self.record is not None
+
+    def read(self, reader: Callable[[Location], T]) -> T | None:
+        """Return what ``reader`` makes of a finished stage's folder; None, too, if that cannot be read."""
+        if not self.finished or self.folder is None:
+            return None
+        return self.problems.read(reader, self.folder)
 
 
 @dataclass(frozen=True)
@@ -59,98 +79,95 @@ class Artefacts:
     Attributes:
         config: experiment.yaml as nested mappings; empty if there is none.
         config_text: The file as it is.
+        stages: In the order of the report.
+        problems: Files that cannot be read.
     """
 
     run_dir: RunDir
-    config: dict[str, Any]
+    config: JsonObject
     config_text: str
-    stages: dict[str, ReportedStage]
+    stages: dict[AnyStage, Artefact[Any]]
+    problems: Problems
 
-    def __getitem__(self, stage: str) -> ReportedStage:
-        return self.stages[stage]
+    def __getitem__(self, stage: type[Stage[R]]) -> Artefact[R]:
+        return cast(Artefact[R], self.stages[stage])
 
-    def setting(self, *keys: str) -> Any:
-        """Return a setting of experiment.yaml by its path, or None."""
-        value: Any = self.config
-        for key in keys:
-            value = value.get(key) if isinstance(value, dict) else None
-        return value
+    @property
+    def finished(self) -> list[tuple[AnyStage, Record, Artefact[Any]]]:
+        """The finished stages, with their records."""
+        return [(stage, found.record, found) for stage, found in self.stages.items() if found.record is not None]
 
 
 def read_artefacts(run_dir: RunDir) -> Artefacts:
     """Read the run directory.
 
     Raises:
-        StorageError: no stage is finished, or a file cannot be read.
+        StorageError: no stage is finished, or the directory cannot be read.
     """
     config, text = _read_config(run_dir)
-    latest = run_dir.latest()
-    stages: dict[str, ReportedStage] = {}
-    for name in STAGES:
-        stages[name] = _read_stage(run_dir, name, latest, stages, config)
-    if not any(stage.finished for stage in stages.values()):
+    latest, problems = run_dir.latest(), Problems()
+    stages: dict[AnyStage, Artefact[Any]] = {}
+    for stage in REPORTED:
+        stages[stage] = _read_stage(run_dir, stage, latest, stages.values(), config, problems)
+    if not any(found.finished for found in stages.values()):
         raise StorageError(
-            f"{run_dir.location} holds no finished stage, so there is nothing to report. Run `dfnas run` or "
-            "`dfnas synthesize` with this run directory first."
+            " ".join(
+                [
+                    f"{run_dir.location} holds no finished stage, so there is nothing to report. Run `dfnas run` or "
+                    "`dfnas synthesize` with this run directory first.",
+                    *problems.texts,
+                ]
+            )
         )
-    return Artefacts(run_dir, config, text, stages)
+    return Artefacts(run_dir, config, text, stages, problems)
 
 
-def _read_config(run_dir: RunDir) -> tuple[dict[str, Any], str]:
+def _read_config(run_dir: RunDir) -> tuple[JsonObject, str]:
     file = run_dir.location / "experiment.yaml"
     if not file.exists():
         return {}, ""
     text = file.read_bytes().decode(errors="replace")
     try:
         config = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):  # an impossible date, or brackets by the thousand
         config = None
     return (config if isinstance(config, dict) else {}), text
 
 
 def _read_stage(
-    run_dir: RunDir, name: str, latest: dict[str, str], before: dict[str, ReportedStage], config: dict[str, Any]
-) -> ReportedStage:
-    location = run_dir.latest_stage(name)
-    wanted = _is_wanted(name, config)
-    if location is None or (name == "baseline" and not wanted):
-        return ReportedStage(name, "missing" if wanted else "off")
-    inputs_file = location / "inputs.json"
-    inputs = inputs_file.read_json() if inputs_file.exists() else {}
-    summary = (location / "done.json").read_json()
-    status: Status = "finished" if _belongs(name, inputs, latest, before) else "outdated"
-    return ReportedStage(name, status, location, summary, inputs, _is_changed(name, inputs, config))
+    run_dir: RunDir,
+    stage: type[Stage[R]],
+    latest: dict[str, str],
+    before: Iterable[Artefact[Any]],
+    config: JsonObject,
+    problems: Problems,
+) -> Artefact[R]:
+    folder, is_asked_for = run_dir.latest_stage(stage.name), stage.is_asked_for(config)
+    absent = Artefact(stage, problems, "missing" if is_asked_for else "off")
+    if folder is None or not (is_asked_for or stage.shown_unasked):
+        return absent
+    inputs = problems.read(RecordedInputs.read, folder)
+    record = problems.read(lambda folder: (folder / "done.json").read_model(stage.record), folder)
+    if inputs is None or record is None:
+        return absent
+    if not _belongs(stage, inputs, latest, before):
+        return Artefact(stage, problems, "outdated", folder, None, inputs)
+    return Artefact(stage, problems, "finished", folder, cast(R, record), inputs, _is_changed(inputs, config))
 
 
-def _is_wanted(name: str, config: dict[str, Any]) -> bool:
-    if name == "baseline":
-        return bool(_section(config, "retraining").get("baseline", True))
-    if name == "evaluation":
-        return _section(config, "evaluation").get("dataset") is not None
-    return name != "benchmark"  # a command of its own: nothing is missing without it
-
-
-def _belongs(name: str, inputs: dict[str, Any], latest: dict[str, str], before: dict[str, ReportedStage]) -> bool:
+def _belongs(stage: AnyStage, inputs: JsonObject, latest: dict[str, str], before: Iterable[Artefact[Any]]) -> bool:
     """Return whether a stage was made from those that the report shows."""
-    if name == "evaluation":
-        networks = inputs.get("networks", {})
-        return all(latest.get(network) == folder for network, folder in networks.items()) and not any(
-            before[network].status == "outdated" for network in networks if network in before
-        )
-    synthesis_key = inputs.get("upstream", {}).get("synthesis")
-    folder = latest.get("synthesis")
-    return synthesis_key is None or folder is None or str(synthesis_key).startswith(folder)
+    sources = stage.made_from(inputs)
+    outdated = {found.stage.name for found in before if found.status == "outdated"}
+    return not outdated & sources.keys() and all(key.startswith(latest.get(name, key)) for name, key in sources.items())
 
 
-def _is_changed(name: str, inputs: dict[str, Any], config: dict[str, Any]) -> bool:
-    """Return whether experiment.yaml now says something else than what a stage was made with."""
-    section = {"baseline": "retraining"}.get(name, name)
-    made, now = inputs.get(section), config.get(section)
-    if not isinstance(made, dict) or not isinstance(now, dict):
-        return False
-    return any(now.get(key) != value for key, value in made.items())
-
-
-def _section(config: dict[str, Any], name: str) -> dict[str, Any]:
-    value = config.get(name)
-    return value if isinstance(value, dict) else {}
+def _is_changed(inputs: JsonObject, config: JsonObject) -> bool:
+    """Return whether a section of experiment.yaml now says something else than what a stage was made with."""
+    pairs = [(made, config.get(name)) for name, made in inputs.items()]
+    return any(
+        now.get(key) != value
+        for made, now in pairs
+        if isinstance(made, dict) and isinstance(now, dict)
+        for key, value in made.items()
+    )

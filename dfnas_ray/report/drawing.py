@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from dfnas_ray.report.formatting import percent, quantity
+from dfnas_ray.formatting import percent, quantity
 
 if TYPE_CHECKING:
     from dfnas_ray.search_spaces.base import Layer

@@ -7,20 +7,23 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import StringIO
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 from matplotlib import rc_context
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from dfnas_ray.report.formatting import quantity
+from dfnas_ray.algorithms.selection import HistoryPoint
+from dfnas_ray.formatting import quantity
 from dfnas_ray.report.samples import Curve
+from dfnas_ray.training.retraining import EpochFigures
 
 _WIDTH, _HEIGHT = 3.75, 2.45  # inches of a panel
 _AXES = (0.125, 0.18, 0.865, 0.68)  # left, bottom, width, height, as shares of it
@@ -78,8 +81,13 @@ class Key:
 class Panels:
     """SVG elements and their common legend."""
 
-    svgs: list[str]
+    svgs: list[Markup]
     keys: list[Key]
+
+    @classmethod
+    def of(cls, svgs: Sequence[str], keys: list[Key]) -> Panels:
+        """Return drawn panels as a page takes them."""
+        return cls([Markup(svg) for svg in svgs], keys)
 
 
 def synthesis_panels(curves: dict[int, Curve], stage_steps: Sequence[int] = ()) -> Panels:
@@ -100,7 +108,7 @@ def synthesis_panels(curves: dict[int, Curve], stage_steps: Sequence[int] = ()) 
             _log_scale(axes)
             svgs.append(finish())
     keys = [Key(f"round {r}", colours[r]) for r in rounds] if len(rounds) > 1 else []
-    return Panels(svgs, keys)
+    return Panels.of(svgs, keys)
 
 
 METRIC_TITLES = {
@@ -120,17 +128,18 @@ def keys_of(names: Sequence[str]) -> list[Key]:
     return [Key(name, _variable(position)) for position, name in enumerate(names)]
 
 
-def training_panels(histories: dict[str, list[dict[str, Any]]]) -> list[str]:
+def training_panels(histories: Mapping[str, Sequence[HistoryPoint]]) -> list[str]:
     """Draw what the searches recorded in training, one panel per metric with a line per trial."""
-    names = list(dict.fromkeys(n for h in histories.values() for e in h for n in e if n not in ("phase", "number")))
+    names = list(dict.fromkeys(name for points in histories.values() for point in points for name in point.metrics))
     names.sort(key=lambda name: list(METRIC_TITLES).index(name) if name in METRIC_TITLES else len(METRIC_TITLES))
     svgs = []
     for name in names:
         with panel(f"search-{name}", METRIC_TITLES.get(name, name.replace("_", " ")), "epoch") as (axes, finish):
             for position, history in enumerate(histories.values()):
-                points = [(entry["number"], entry[name]) for entry in history if name in entry]
+                points = [point for point in history if name in point.metrics]
                 if points:
-                    _plot(axes, [x for x, _ in points], [y for _, y in points], series(position))
+                    values = [point.metrics[name] for point in points]
+                    _plot(axes, [point.number for point in points], values, series(position))
             if "loss" in name:
                 _log_scale(axes)
             elif name.startswith("expected"):
@@ -142,25 +151,25 @@ def training_panels(histories: dict[str, list[dict[str, Any]]]) -> list[str]:
     return svgs
 
 
-def sampling_panels(histories: dict[str, list[dict[str, Any]]]) -> list[str]:
+def sampling_panels(histories: Mapping[str, Sequence[HistoryPoint]]) -> list[str]:
     """Draw, per trial, the scores of each round as dots and the best so far as a line, all on one scale."""
-    rounds = {name: [e for e in history if e.get("scores")] for name, history in histories.items()}
-    scores = np.array([score for entries in rounds.values() for e in entries for score in e["scores"]], float)
+    rounds = {name: [point for point in points if point.scores] for name, points in histories.items()}
+    scores = np.array([score for points in rounds.values() for p in points for score in p.scores or ()], float)
     low = outlier_floor(scores)
     shown = scores[np.isfinite(scores) & (scores >= low)]
     return [
-        _sampling_panel(name, position, entries, low, shown)
-        for position, (name, entries) in enumerate(rounds.items())
-        if entries
+        _sampling_panel(name, position, points, low, shown)
+        for position, (name, points) in enumerate(rounds.items())
+        if points
     ]
 
 
-def _sampling_panel(name: str, position: int, rounds: list[dict[str, Any]], low: float, shown: Any) -> str:
-    x = np.array([entry["number"] for entry in rounds for _ in entry["scores"]], float)
-    y = np.array([score for entry in rounds for score in entry["scores"]], float)
+def _sampling_panel(name: str, position: int, rounds: Sequence[HistoryPoint], low: float, shown: Any) -> str:
+    x = np.array([point.number for point in rounds for _ in point.scores or ()], float)
+    y = np.array([score for point in rounds for score in point.scores or ()], float)
     with panel(f"sampling-{name}", f"Candidates, {name}: score", "round") as (axes, finish):
         scatter(axes, x, y, series(position), low)
-        best = [(entry["number"], entry["best"]) for entry in rounds if math.isfinite(entry.get("best", math.nan))]
+        best = [(p.number, p.best) for p in rounds if p.best is not None and math.isfinite(p.best)]
         axes.plot([n for n, _ in best], [b for _, b in best], color=INK, linewidth=1.4, zorder=4)
         axes.set_xlim(x.min() - 0.6, x.max() + 0.6)
         limits(axes, shown)
@@ -193,7 +202,7 @@ def macs_panel(
         return finish()
 
 
-def retraining_panels(histories: dict[str, list[dict[str, float]]]) -> Panels:
+def retraining_panels(histories: Mapping[str, Sequence[EpochFigures]]) -> Panels:
     """Draw loss and agreement of the networks named: training solid, validation dashed."""
     svgs = []
     with panel("retraining-loss", "Distillation loss", "epoch") as (axes, finish):
@@ -216,7 +225,7 @@ def retraining_panels(histories: dict[str, list[dict[str, float]]]) -> Panels:
             svgs.append(finish())
     keys = [Key(name, _variable(position)) for position, name in enumerate(histories)]
     keys += [Key("training", "var(--muted)"), Key("validation", "var(--muted)", dashed=True)]
-    return Panels(svgs, keys)
+    return Panels.of(svgs, keys)
 
 
 @contextmanager

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any
 
-from dfnas_ray.report.formatting import percent, plural, points
-
-TITLES = {"teacher": "Teacher", "retraining": "Searched", "baseline": "Random, same budget"}
+from dfnas_ray.formatting import capitalised, percent, plural, points
+from dfnas_ray.workflow.evaluation import ROLES, TEACHER, EvaluationRecord, Role
+from dfnas_ray.workflow.retraining import Baseline, Retraining
 
 
 def wilson_interval(accuracy: float, num_images: int, level: float = 0.95) -> tuple[float, float]:
@@ -35,6 +35,7 @@ class Row:
 
     role: str
     title: str
+    short: str
     architecture: str
     params: int
     macs: int
@@ -47,6 +48,11 @@ class Row:
     start: float
     width: float
 
+    @property
+    def is_main(self) -> bool:
+        """Whether it is the network that the report is about."""
+        return self.role == Retraining.name
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -58,47 +64,52 @@ class Comparison:
     axis: tuple[float, float]
 
     def row(self, role: str) -> Row | None:
-        """Return a network by its role: teacher, retraining or baseline."""
+        """Return a network by its role, one of `ROLES`."""
         return next((row for row in self.rows if row.role == role), None)
 
 
-def compare(summary: dict[str, Any], searched_title: str = TITLES["retraining"]) -> Comparison:
-    """Make the table from the evaluation's done.json."""
-    networks, num_images = summary["networks"], int(summary["images"])
-    order = [name for name in TITLES if name in networks] + [name for name in networks if name not in TITLES]
-    intervals = {name: wilson_interval(networks[name]["accuracy"], num_images) for name in order}
+def compare(record: EvaluationRecord, roles: Mapping[str, Role] = ROLES) -> Comparison:
+    """Make the table from the evaluation's record.
+
+    Args:
+        record: What was measured.
+        roles: What networks are called, by role.
+    """
+    networks = record.in_order
+    intervals = {name: wilson_interval(network.accuracy, record.images) for name, network in networks.items()}
     lowest, highest = min(low for low, _ in intervals.values()), max(high for _, high in intervals.values())
     step = next(step for step in (0.01, 0.02, 0.05, 0.1, 0.25, 1.0) if highest - lowest <= 5 * step or step == 1.0)
     axis = (math.floor(lowest / step + 1e-9) * step, min(1.0, math.ceil(highest / step - 1e-9) * step))
     span = max(axis[1] - axis[0], 1e-9)
-    teacher = networks.get("teacher")
+    teacher = networks.get(TEACHER)
     rows = []
-    for name in order:
-        entry, (low, high) = networks[name], intervals[name]
-        title = searched_title if name == "retraining" else TITLES[name] if name in TITLES else str(name)
+    for name, network in networks.items():
+        low, high = intervals[name]
+        role = roles.get(name, Role(name, name))
         rows.append(
             Row(
                 name,
-                title,
-                str(entry["architecture"]),
-                entry["params"],
-                entry["macs"],
-                entry["accuracy"],
+                capitalised(role.title),
+                role.short,
+                network.architecture,
+                network.params,
+                network.macs,
+                network.accuracy,
                 low,
                 high,
-                entry["params"] / teacher["params"] if teacher and teacher["params"] else None,
-                entry["macs"] / teacher["macs"] if teacher and teacher["macs"] else None,
-                round(100 * (entry["accuracy"] - axis[0]) / span, 2),
+                network.params / teacher.params if teacher and teacher.params else None,
+                network.macs / teacher.macs if teacher and teacher.macs else None,
+                round(100 * (network.accuracy - axis[0]) / span, 2),
                 round(100 * (low - axis[0]) / span, 2),
                 round(100 * (high - low) / span, 2),
             )
         )
-    return Comparison(rows, num_images, str(summary["dataset"]), axis)
+    return Comparison(rows, record.images, record.dataset, axis)
 
 
 def verdict(comparison: Comparison) -> str:
     """Say in words what the table shows, and how far its images can tell the networks apart."""
-    searched, teacher, baseline = (comparison.row(role) for role in ("retraining", "teacher", "baseline"))
+    searched, teacher, baseline = (comparison.row(role) for role in (Retraining.name, TEACHER, Baseline.name))
     if searched is None:
         return ""
     sentence = (

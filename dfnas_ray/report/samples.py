@@ -17,12 +17,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
+from pydantic import TypeAdapter
 
 from dfnas_ray.errors import DfnasError
 from dfnas_ray.storage.location import Location
+from dfnas_ray.storage.manifest import Manifest, ManifestEntry
 from dfnas_ray.storage.pictures import SHARD_FORMATS, PictureError, decode_picture
 from dfnas_ray.storage.retries import with_retries
 from dfnas_ray.storage.shards import read_info
+from dfnas_ray.synthesis.inversion import LossPoint
 
 MAX_CLASSES = 12
 MAX_ROUNDS = 4
@@ -108,22 +111,21 @@ class ShardFacts:
     problems: list[str] = field(default_factory=list)
 
 
-def read_curves(folder: Location, manifest: dict[str, Any]) -> ShardFacts:
+def read_curves(folder: Location, manifest: Manifest) -> ShardFacts:
     """Return the loss curves by round, averaged over the shards, or over 64 spread evenly among them."""
     facts = ShardFacts()
     collected: dict[int, dict[int, list[dict[str, float]]]] = defaultdict(lambda: defaultdict(list))
-    for entry in spread(manifest["shards"], MAX_FOOTERS):
+    for entry in spread(manifest.shards, MAX_FOOTERS):
         try:
-            info = read_info(folder / entry["file"])
+            curves = _CURVES.validate_python(read_info(folder / entry.file).curves)
         except _UNREADABLE as error:
-            facts.problems.append(
-                f"{entry['file']}: {_first_line(error.__cause__ or error)}"
-            )  # the cause is without the path
+            problem = _first_line(error.__cause__ or error)  # the cause is without the path
+            facts.problems.append(f"{entry.file}: {problem}")
             continue
         facts.shards_averaged += 1
-        for round_index, curve in enumerate(info.curves):
+        for round_index, curve in enumerate(curves):
             for point in curve:
-                collected[round_index][int(point["step"])].append(point["losses"])
+                collected[round_index][point.step].append(point.losses)
     for round_index, steps in sorted(collected.items()):
         facts.curves[round_index] = [
             (step, {name: float(np.mean([p[name] for p in points if name in p])) for name in points[0]})
@@ -132,17 +134,12 @@ def read_curves(folder: Location, manifest: dict[str, Any]) -> ShardFacts:
     return facts
 
 
-def read_samples(
-    folder: Location,
-    manifest: dict[str, Any],
-    class_names: Sequence[str] | None = None,
-    problems: list[str] | None = None,
-) -> Samples | None:
+def read_samples(folder: Location, manifest: Manifest, problems: list[str] | None = None) -> Samples | None:
     """Return images of some classes and rounds, spread evenly over all; None if no shard can be read.
 
     What cannot be decoded is added to ``problems``.
     """
-    shards = spread(manifest["shards"], _MAX_SHARDS)
+    shards = spread(manifest.shards, _MAX_SHARDS)
     index, num_classes = _index_rows(folder, shards)
     if not index:
         return None
@@ -162,14 +159,11 @@ def read_samples(
     shown_side = make_strip([first_png], "").width + 4
     per_cell = max(2, min(per_cell, _ROW_WIDTH // (len(shown_rounds) * shown_side)))
 
-    def name(label: int) -> str:
-        return class_name(label, class_names)
-
     rows: list[tuple[str, list[Strip | None]]] = [
         (
-            name(label),
+            class_name(label),
             [
-                make_strip([sample.png for sample in found[label, r][:per_cell]], f"{name(label)}, round {r}")
+                make_strip([sample.png for sample in found[label, r][:per_cell]], f"{class_name(label)}, round {r}")
                 if found.get((label, r))
                 else None
                 for r in shown_rounds
@@ -185,7 +179,7 @@ def read_samples(
         num_classes=num_classes,
         rounds=shown_rounds,
         rows=rows,
-        examples=[_soft_label(sample, name) for sample in _examples(last)],
+        examples=[_soft_label(sample) for sample in _examples(last)],
         classes_left_out=max(num_classes, len(classes)) - len(shown_classes),
         rounds_left_out=[r for r in rounds if r not in shown_rounds],
         reduced=max(shape[1:]) > MAX_SIDE,
@@ -217,10 +211,8 @@ def make_strip(pngs: Sequence[bytes], alt: str) -> Strip:
     return Strip(uri, sheet.width * factor, sheet.height * factor, small, alt)
 
 
-def class_name(label: int, class_names: Sequence[str] | None) -> str:
-    """Return the class's own name where it is known."""
-    if class_names is not None and 0 <= label < len(class_names):
-        return str(class_names[label])
+def class_name(label: int) -> str:
+    """Return what the page calls a class: a teacher knows numbers alone."""
     return f"class {label}"
 
 
@@ -232,6 +224,7 @@ def spread(items: Sequence[_T], at_most: int) -> list[_T]:
     return [items[position] for position in positions]
 
 
+_CURVES = TypeAdapter(list[list[LossPoint]])
 _UNREADABLE = (DfnasError, OSError, pa.ArrowException, KeyError, TypeError, ValueError)
 _Place = tuple[str, int, int]  # file, row group, row in it
 
@@ -246,7 +239,7 @@ def _read(location: Location, reading: Callable[[pq.ParquetFile], _T]) -> _T:
     return with_retries(attempt, f"read {location}")
 
 
-def _index_rows(folder: Location, shards: Sequence[dict[str, Any]]) -> tuple[dict[tuple[int, int], list[_Place]], int]:
+def _index_rows(folder: Location, shards: Sequence[ManifestEntry]) -> tuple[dict[tuple[int, int], list[_Place]], int]:
     """Return where the images of each (class, round) are, from two small columns, and the number of classes."""
     index: dict[tuple[int, int], list[_Place]] = defaultdict(list)
     num_classes = 0
@@ -258,14 +251,14 @@ def _index_rows(folder: Location, shards: Sequence[dict[str, Any]]) -> tuple[dic
 
     for entry in shards:
         try:
-            num_classes, tables = _read(folder / entry["file"], small_columns)
+            num_classes, tables = _read(folder / entry.file, small_columns)
         except _UNREADABLE:
             continue  # the loss curves' reader names it
         for group, table in enumerate(tables):
             labels, rounds = table["label"].to_pylist(), table["round"].to_pylist()
             for row, cell in enumerate(zip(labels, rounds, strict=True)):
                 if len(index[cell]) < MAX_IMAGES_PER_ROW:
-                    index[cell].append((entry["file"], group, row))
+                    index[cell].append((entry.file, group, row))
     return dict(index), num_classes
 
 
@@ -304,11 +297,11 @@ def _examples(samples: list[Sample]) -> list[Sample]:
     return spread(sorted(samples, key=lambda sample: sample.entropy), _NUM_EXAMPLES)
 
 
-def _soft_label(sample: Sample, name: Any) -> SoftLabel:
+def _soft_label(sample: Sample) -> SoftLabel:
     order = np.argsort(-sample.probabilities, kind="stable")[:_TOP]
-    top = [(name(int(label)), float(sample.probabilities[label])) for label in order]
+    top = [(class_name(int(label)), float(sample.probabilities[label])) for label in order]
     rest = max(0.0, 1 - sum(probability for _, probability in top))
-    return SoftLabel(make_strip([sample.png], name(sample.label)), name(sample.label), top, rest)
+    return SoftLabel(make_strip([sample.png], class_name(sample.label)), class_name(sample.label), top, rest)
 
 
 def _shape(png: bytes) -> tuple[int, int, int]:

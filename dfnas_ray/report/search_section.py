@@ -2,153 +2,205 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
 
 from markupsafe import Markup
 
+from dfnas_ray.algorithms.selection import ComparedTrial, ComparedTrials, HistoryPoint, TrialSummary
+from dfnas_ray.formatting import capitalised
 from dfnas_ray.report import figures
-from dfnas_ray.report.architecture import layers_of, macs_of, sibling
+from dfnas_ray.report.architecture import layers_of, macs_of, main_network, sibling
 from dfnas_ray.report.artefacts import Artefacts
 from dfnas_ray.report.cells import draw_cell
 from dfnas_ray.report.drawing import draw_architecture, draw_compact, operation_colour, operations_of
-from dfnas_ray.report.results import TITLES
-
-if TYPE_CHECKING:
-    from dfnas_ray.search_spaces.base import Layer, SearchSpace
+from dfnas_ray.search_spaces.base import SKIP_NAMES, Edge, Layer, SearchSpace
+from dfnas_ray.storage.location import section
+from dfnas_ray.workflow.evaluation import ROLES, Role
+from dfnas_ray.workflow.retraining import Baseline, Retraining
+from dfnas_ray.workflow.search import Search, SearchRecord
 
 _MAX_TRIALS_DRAWN = 8
 _MAX_DOTS = 6_000  # of the panel of scores against MACs
 
-History = dict[str, list[dict[str, Any]]]
+History: TypeAlias = Mapping[str, Sequence[HistoryPoint]]
+"""What each trial showed, by its short name."""
 
 
-def search_section(artefacts: Artefacts, space: SearchSpace | None) -> dict[str, Any] | None:
+@dataclass(frozen=True)
+class TrialRow:
+    """One line of the table of trials."""
+
+    name: str
+    genotype: str
+    score: float | None
+    macs: int
+    params: int
+    chosen: bool
+
+
+@dataclass(frozen=True)
+class SearchSection:
+    """What the template needs of the search.
+
+    Attributes:
+        max_macs_setting: The limit as the experiment says it.
+        scored: Candidates that got a score.
+        is_compared: Whether finalists were trained alone.
+        has_candidates: Whether scores are drawn against MACs.
+    """
+
+    record: SearchRecord
+    max_macs_setting: object
+    scored: int
+    is_compared: bool
+    trials: list[TrialRow]
+    panels: figures.Panels
+    has_candidates: bool
+    trials_left_out: int
+
+
+@dataclass(frozen=True)
+class DrawnNetwork:
+    """An architecture with its pictures; ``cells`` are names with their graphs."""
+
+    genotype: str
+    macs: int
+    params: int
+    svg: Markup
+    cells: list[tuple[str, Markup]]
+
+
+@dataclass(frozen=True)
+class ArchitectureSection:
+    """What the template needs of the architecture and its random neighbour.
+
+    Attributes:
+        legend: Operations and their colours.
+        costly_skip: An operation that skips a layer and has parameters all the same.
+    """
+
+    title: str
+    main: DrawnNetwork
+    baseline: DrawnNetwork | None
+    legend: list[tuple[str, str]]
+    costly_skip: str | None
+
+
+def search_section(artefacts: Artefacts, space: SearchSpace | None) -> SearchSection | None:
     """Return what the template needs of the search, or None if it is not finished."""
-    stage = artefacts["search"]
-    if not stage.finished:
+    found = artefacts[Search]
+    record = found.record
+    if record is None:
         return None
-    trials = stage.file("trials.json") or stage.get("trials", [])
+    compared = found.read(ComparedTrials.read) or ()
+    trials: Sequence[TrialSummary] = compared or record.trials
     names = _names(trials)
-    histories: History = {names[trial["trial"]]: trial.get("history", []) for trial in trials}
+    histories: dict[str, Sequence[HistoryPoint]] = {names[trial.trial]: () for trial in trials}
+    histories |= {names[trial.trial]: trial.history for trial in compared}
     drawn = dict(list(histories.items())[:_MAX_TRIALS_DRAWN])
-    training = {name: [e for e in h if e.get("phase") == "training"] for name, h in drawn.items()}
-    sampling = {name: [e for e in h if e.get("phase") == "sampling"] for name, h in drawn.items()}
+    training, sampling = _phase(drawn, "training"), _phase(drawn, "sampling")
     panels: list[str] = []
     if any(training.values()):
         panels += figures.training_panels(training)
     panels += figures.sampling_panels(sampling)
-    candidates = _candidates(trials, names, drawn, space)
+    candidates = _candidates(compared, names, drawn, space)
     if candidates:
-        best: dict[str, Any] = next((t for t in trials if t["trial"] == stage.get("trial")), {})
-        panels.append(figures.macs_panel(candidates, stage.get("max_macs"), (stage.get("macs"), best.get("own_score"))))
-    scored = sum(
-        len({text for entry in history for text in entry.get("genotypes", [])}) for history in histories.values()
-    )
-    return {
-        "space": stage.get("space"),
-        "genotype": stage.get("genotype"),
-        "seed": stage.get("seed"),
-        "max_macs": stage.get("max_macs"),
-        "max_macs_setting": ((stage.inputs or {}).get("search") or {}).get("max_macs"),
-        "algorithm": stage.get("algorithm"),
-        "scored": scored,
-        "is_compared": any("score" in trial for trial in trials),
-        "trials": [
-            {
-                "name": names[trial["trial"]],
-                "genotype": str(trial["genotype"]),
-                "score": trial.get("score"),
-                "macs": trial.get("macs"),
-                "params": trial.get("params"),
-                "chosen": trial["trial"] == stage.get("trial"),
-            }
+        own_score = next((trial.own_score for trial in trials if trial.trial == record.trial), None)
+        panels.append(figures.macs_panel(candidates, record.max_macs, (record.macs, own_score)))
+    scored = sum(len({text for point in points for text in point.genotypes or ()}) for points in histories.values())
+    return SearchSection(
+        record=record,
+        max_macs_setting=section(found.inputs, "search").get("max_macs"),
+        scored=scored,
+        is_compared=any(trial.score is not None for trial in trials),
+        trials=[
+            TrialRow(
+                names[trial.trial], trial.genotype, trial.score, trial.macs, trial.params, trial.trial == record.trial
+            )
             for trial in trials
         ],
-        "panels": panels_for_page(figures.Panels(panels, figures.keys_of(list(drawn)))),
-        "has_candidates": bool(candidates),
-        "trials_left_out": max(0, len(histories) - _MAX_TRIALS_DRAWN),
-    }
+        panels=figures.Panels.of(panels, figures.keys_of(list(drawn))),
+        has_candidates=bool(candidates),
+        trials_left_out=max(0, len(histories) - _MAX_TRIALS_DRAWN),
+    )
 
 
-def architecture_section(artefacts: Artefacts, space: SearchSpace | None, title: str) -> dict[str, Any] | None:
+def architecture_section(artefacts: Artefacts, space: SearchSpace | None) -> ArchitectureSection | None:
     """Return what the template needs of the architecture and its random neighbour, or None if it cannot be drawn."""
-    main = artefacts["retraining"] if artefacts["retraining"].finished else artefacts["search"]
-    layers = layers_of(space, main.get("genotype"))
-    if space is None or not layers:
+    main, baseline = main_network(artefacts), artefacts[Baseline].record
+    layers = layers_of(space, main.genotype if main else None)
+    if space is None or main is None or not layers:
         return None
-    baseline = artefacts["baseline"]
-    other = layers_of(space, baseline.get("genotype"))
-    cells = space.cells(space.decode(main.get("genotype")))
-    other_cells = space.cells(space.decode(baseline.get("genotype"))) if other else {}
+    other = layers_of(space, baseline.genotype if baseline else None)
+    cells = space.cells(space.decode(main.genotype))
+    other_cells = space.cells(space.decode(baseline.genotype)) if baseline and other else {}
     operations = operations_of(layers, other)
     in_cells = [e.operation for graph in (*cells.values(), *other_cells.values()) for e in graph if e.operation]
     operations += [name for name in dict.fromkeys(in_cells) if name not in operations]
-    return {
-        "title": title,
-        "genotype": str(main.get("genotype")),
-        "macs": main.get("macs"),
-        "params": main.get("params"),
-        "svg": Markup(draw_architecture(layers, operations)),
-        "cells": [(name, Markup(draw_cell(name, edges, operations))) for name, edges in cells.items()],
-        "legend": [(name, operation_colour(name, operations)) for name in operations],
-        "costly_skip": next((layer.operation for layer in (*layers, *other) if _is_costly_skip(layer)), None),
-        "baseline": {
-            "genotype": str(baseline.get("genotype")),
-            "macs": baseline.get("macs"),
-            "params": baseline.get("params"),
-            "svg": Markup(draw_compact(other, operations)),
-            "cells": [(name, Markup(draw_cell(name, edges, operations))) for name, edges in other_cells.items()],
-        }
-        if other
-        else None,
-    }
+
+    def draw_cells(graphs: Mapping[str, Sequence[Edge]]) -> list[tuple[str, Markup]]:
+        return [(name, Markup(draw_cell(name, edges, operations))) for name, edges in graphs.items()]
+
+    whole, drawn_baseline = Markup(draw_architecture(layers, operations)), None
+    if baseline and other:
+        compact = Markup(draw_compact(other, operations))
+        drawn_baseline = DrawnNetwork(
+            baseline.genotype, baseline.macs, baseline.params, compact, draw_cells(other_cells)
+        )
+    return ArchitectureSection(
+        title=capitalised(network_roles(artefacts)[Retraining.name].title),
+        main=DrawnNetwork(main.genotype, main.macs, main.params, whole, draw_cells(cells)),
+        baseline=drawn_baseline,
+        legend=[(name, operation_colour(name, operations)) for name in operations],
+        costly_skip=next((layer.operation for layer in (*layers, *other) if _is_costly_skip(layer)), None),
+    )
 
 
 def _is_costly_skip(layer: Layer) -> bool:
     """Return whether a layer that the search skipped has parameters, because its shape changes."""
-    from dfnas_ray.search_spaces.base import SKIP_NAMES
-
     return layer.operation in SKIP_NAMES and layer.cost.params > 0
 
 
-def network_titles(artefacts: Artefacts) -> dict[str, str]:
-    """Return the networks' titles; one that was given with --genotype was not searched."""
-    searched, retrained = artefacts["search"].get("genotype"), artefacts["retraining"].get("genotype")
-    given = retrained is not None and searched is not None and retrained != searched
-    return {**TITLES, **({"retraining": "Given"} if given else {})}
+def network_roles(artefacts: Artefacts) -> dict[str, Role]:
+    """Return what the networks are called; one that was given with --genotype was not searched."""
+    searched, retrained = artefacts[Search].record, artefacts[Retraining].record
+    is_given = retrained is not None and searched is not None and retrained.genotype != searched.genotype
+    return ROLES | ({Retraining.name: Role("given", "given")} if is_given else {})
 
 
-def panels_for_page(panels: figures.Panels) -> dict[str, Any]:
-    """Return panels and legend as the template takes them."""
-    return {"svgs": [Markup(svg) for svg in panels.svgs], "keys": panels.keys}
+def _phase(histories: History, phase: str) -> dict[str, list[HistoryPoint]]:
+    """Return what the trials showed in one phase."""
+    return {name: [point for point in points if point.phase == phase] for name, points in histories.items()}
 
 
-def _names(trials: list[dict[str, Any]]) -> dict[str, str]:
+def _names(trials: Sequence[TrialSummary]) -> dict[str, str]:
     """Return short names of the trials: without what all of them share."""
-    pairs = {(trial["algorithm"], trial["space"]) for trial in trials}
-    alone = len({trial["trial"].rpartition("-seed-")[0] for trial in trials}) == 1 and len(pairs) == 1
-    return {trial["trial"]: f"seed {trial['seed']}" if alone else trial["trial"] for trial in trials}
+    pairs = {(trial.algorithm, trial.space) for trial in trials}
+    alone = len({trial.trial.rpartition("-seed-")[0] for trial in trials}) == 1 and len(pairs) == 1
+    return {trial.trial: f"seed {trial.seed}" if alone else trial.trial for trial in trials}
 
 
 def _candidates(
-    trials: list[dict[str, Any]], names: dict[str, str], drawn: History, space: SearchSpace | None
+    trials: Sequence[ComparedTrial], names: Mapping[str, str], drawn: History, space: SearchSpace | None
 ) -> dict[str, list[tuple[int, float]]]:
     """Return (MACs, score) of the scored candidates by trial, if all trials searched in one way and scores compare.
 
     Of a candidate that was scored several times, the last score counts.
     """
-    if space is None or len({trial["algorithm"] for trial in trials}) > 1:
+    if space is None or len({trial.algorithm for trial in trials}) > 1:
         return {}
     found: dict[str, list[tuple[int, float]]] = {}
     num_dots = 0
     for trial in trials:
-        name = names[trial["trial"]]
-        own = sibling(space, trial["space_config"]) if name in drawn else None
+        name = names[trial.trial]
+        own = sibling(space, trial.space_config) if name in drawn else None
         scores: dict[str, float] = {}
-        for entry in drawn.get(name, []):
-            scores.update(zip(entry.get("genotypes", []), entry.get("scores", []), strict=False))
+        for point in drawn.get(name, ()):
+            scores.update(zip(point.genotypes or (), point.scores or (), strict=False))
         macs = {text: macs_of(own, text) for text in scores} if own is not None else {}
-        pairs = [(int(m), scores[text]) for text, m in macs.items() if m is not None]
+        pairs = [(m, scores[text]) for text, m in macs.items() if m is not None]
         if drawn_pairs := pairs[: _MAX_DOTS - num_dots]:
             found[name] = drawn_pairs
             num_dots += len(drawn_pairs)

@@ -5,28 +5,32 @@ It reads only the sweep's folder, so it can be written again anywhere.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from importlib.resources import files
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jinja2 import Environment, StrictUndefined
+from optuna import Study
+from pydantic import ValidationError
 
-from dfnas_ray.errors import ShardError
-from dfnas_ray.report import formatting
+from dfnas_ray import formatting
+from dfnas_ray.errors import ShardError, StorageError
 from dfnas_ray.report.samples import Strip, make_strip
 from dfnas_ray.report.sweep_figures import sweep_figures
-from dfnas_ray.storage.location import Location
+from dfnas_ray.storage.location import Location, section
 from dfnas_ray.storage.pictures import PictureError
+from dfnas_ray.storage.run_dir import RecordedInputs
 from dfnas_ray.storage.shards import shard_name
 from dfnas_ray.sweeps.config import SweepConfig
 from dfnas_ray.sweeps.objectives import OBJECTIVES
 from dfnas_ray.sweeps.record import trial_folder
+from dfnas_ray.sweeps.result import TriedSettings, read_trials
 from dfnas_ray.sweeps.study import PREFIX, study_from
+from dfnas_ray.workflow.sweep import SweptRecord
 
 _IMAGES = 20
 
@@ -39,22 +43,25 @@ def write_sweep_report(folder: Location, name: str) -> Location:
 
 
 def render_sweep(folder: Location, name: str) -> str:
-    """Return the page as HTML that needs no other file."""
-    config = SweepConfig.model_validate((folder / "inputs.json").read_json()["sweep"])
-    summary = (folder / "done.json").read_json()
-    trials = (folder / "trials.json").read_json()
+    """Return the page as HTML that needs no other file.
+
+    Raises:
+        StorageError: a file of the sweep is missing, of another version, or was altered.
+    """
+    config, trials = _config(folder), read_trials(folder)
+    record = (folder / "done.json").read_model(SweptRecord)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(number=formatting.number, count=formatting.count)
-    finished = _by_merit(trials, summary, config)
+    finished = _by_merit(trials, record, config)
     return environment.from_string(_source("sweep.html.j2")).render(
         name=name,
         config=config,
-        summary=summary,
+        summary=record,
         paths={path: path.removeprefix(PREFIX) for path in config.settings},
         objectives=[(objective, OBJECTIVES.find(objective)) for objective in config.objectives],
         trials=finished,
-        others=[trial for trial in trials if trial["values"] is None],
-        figures=sweep_figures(study_from(trials, config), config),
+        others=[trial for trial in trials if trial.values is None],
+        figures=sweep_figures(_study(folder, trials, config), config),
         grids=_grids(folder, finished),
         text=_text,
         how=partial(_how_it_ended, config),
@@ -66,23 +73,35 @@ def _source(name: str) -> str:
     return (files("dfnas_ray.report") / name).read_text(encoding="utf-8")
 
 
-def _by_merit(
-    trials: Sequence[Mapping[str, Any]], summary: Mapping[str, Any], config: SweepConfig
-) -> list[Mapping[str, Any]]:
+def _config(folder: Location) -> SweepConfig:
+    """Return the settings with which a sweep was made."""
+    inputs = RecordedInputs.read(folder)
+    try:
+        return SweepConfig.model_validate(section(inputs, "sweep"))
+    except ValidationError as error:
+        raise StorageError(f"{folder / 'inputs.json'} holds no sweep that this version knows: {error}") from error
+
+
+def _study(folder: Location, trials: Sequence[TriedSettings], config: SweepConfig) -> Study:
+    try:
+        return study_from(trials, config)
+    except ValueError as error:
+        raise StorageError(f"{folder / 'trials.json'} does not fit its sweep: {error}") from error
+
+
+def _by_merit(trials: Sequence[TriedSettings], record: SweptRecord, config: SweepConfig) -> list[TriedSettings]:
     """Return the finished trials, the Pareto front first, then by the first objective."""
-    front = summary["pareto_front"]
+    front = record.pareto_front
     sign = -1 if config.directions[0] == "maximize" else 1
-    finished = [trial for trial in trials if trial["values"] is not None]
-    return sorted(
-        finished,
-        key=lambda trial: (
-            front.index(trial["number"]) if trial["number"] in front else len(front),
-            sign * trial["values"][0],
-        ),
-    )
+
+    def merit(trial: TriedSettings) -> tuple[int, float]:
+        assert trial.values is not None, "the trial is finished"
+        return front.index(trial.number) if trial.number in front else len(front), sign * trial.values[0]
+
+    return sorted((trial for trial in trials if trial.values is not None), key=merit)
 
 
-def _grids(folder: Location, finished: Sequence[Mapping[str, Any]]) -> list[tuple[str, Mapping[str, Any], Strip]]:
+def _grids(folder: Location, finished: Sequence[TriedSettings]) -> list[tuple[str, TriedSettings, Strip]]:
     """Return images of the best, the median and the worst trial."""
     places = {"Best": 0, "Median": len(finished) // 2, "Worst": len(finished) - 1}
     chosen: dict[int, str] = {}
@@ -91,13 +110,13 @@ def _grids(folder: Location, finished: Sequence[Mapping[str, Any]]) -> list[tupl
     grids = []
     for place, title in chosen.items():
         trial = finished[place]
-        pngs = _last_round(trial_folder(folder, trial["number"]) / shard_name(0))
+        pngs = _last_round(trial_folder(folder, trial.number) / shard_name(0))
         if pngs:
             try:
-                grids.append((title, trial, make_strip(pngs, f"Images of trial {trial['number']}")))
+                grids.append((title, trial, make_strip(pngs, f"Images of trial {trial.number}")))
             except PictureError as error:
                 raise ShardError(
-                    f"Shard 0 of trial {trial['number']} holds an image that cannot be shown: {error}"
+                    f"Shard 0 of trial {trial.number} holds an image that cannot be shown: {error}"
                 ) from error
     return grids
 
@@ -115,15 +134,15 @@ def _last_round(shard: Location) -> list[bytes]:
     return [last["image"][int(row)].as_py()["bytes"] for row in rows]
 
 
-def _how_it_ended(config: SweepConfig, trial: Mapping[str, Any]) -> str:
+def _how_it_ended(config: SweepConfig, trial: TriedSettings) -> str:
     """Say in a few words why a trial has no figure."""
-    if trial["error"]:
-        return f"{trial['state']}: {trial['error']}"
-    if trial["state"] != "pruned":
-        return str(trial["state"])
-    objective, rounds = config.objectives[0], trial["figures"]["rounds"]
-    shown = formatting.number(trial["figures"][objective])
-    return f"pruned after {formatting.plural(rounds, 'round')} with {objective} {shown}"
+    if trial.error:
+        return f"{trial.state}: {trial.error}"
+    objective = config.objectives[0]
+    rounds, shown = trial.figures.get("rounds"), trial.figures.get(objective)
+    if trial.state != "pruned" or rounds is None or shown is None:
+        return trial.state
+    return f"pruned after {formatting.plural(int(rounds), 'round')} with {objective} {formatting.number(shown)}"
 
 
 def _text(value: object) -> str:

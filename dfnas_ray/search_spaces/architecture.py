@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 from dfnas_ray.ops.cost import Cost
 from dfnas_ray.search_spaces.base import Genotype, SearchSpace
 from dfnas_ray.seeding import numpy_generator
+from dfnas_ray.storage.location import JsonObject
 
 _DRAWS = 1000
 
@@ -20,7 +20,7 @@ class Architecture:
         config: The space's settings, as JSON.
     """
 
-    config: dict[str, Any]
+    config: JsonObject
     space: SearchSpace
     genotype: Genotype
 

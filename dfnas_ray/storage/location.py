@@ -10,11 +10,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 import pyarrow as pa
 from pyarrow import fs
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from dfnas_ray.errors import StorageError
 from dfnas_ray.storage.retries import passes_by_itself, with_retries
@@ -25,6 +25,14 @@ Model = TypeVar("Model", bound=BaseModel)
 
 JsonObject: TypeAlias = dict[str, Any]
 """A JSON object whose fields are not ours to know, such as the settings of a search space."""
+
+Seconds: TypeAlias = Annotated[float, Field(ge=0, lt=1e12)]
+"""A duration in a record."""
+
+Count: TypeAlias = Annotated[int, Field(ge=0, lt=2**63)]
+"""How many there are of something, in a record."""
+
+_MAX_DEPTH = 100  # of nesting in a JSON file: settings need a dozen levels, and Python ends at about a thousand
 
 
 @dataclass(frozen=True)
@@ -136,11 +144,21 @@ class Location:
         self._do("write", write)
 
     def read_json(self) -> Any:
-        """Return the parsed content of a JSON file."""
+        """Return the parsed content of a JSON file.
+
+        Raises:
+            StorageError: it cannot be read, is not JSON, or is nested too deeply.
+        """
         try:
-            return json.loads(self.read_bytes())
+            value = json.loads(self.read_bytes())
         except ValueError as error:
             raise StorageError(f"{self} is not valid JSON ({error}). Delete it and run again.") from error
+        except RecursionError:
+            value = None
+        else:
+            if not _is_deep(value):
+                return value
+        raise StorageError(f"{self} is nested more than {_MAX_DEPTH} levels deep. Delete it and run again.")
 
     def write_json(self, value: Any) -> None:
         """Write ``value`` as indented JSON, whole or not at all."""
@@ -198,6 +216,23 @@ class Location:
             return with_retries(operation, f"{doing} {self}")
         except (OSError, pa.ArrowException) as error:
             raise StorageError(f"Cannot {doing} {self}: {error}. {_advice(error)}") from error
+
+
+def section(values: JsonObject, name: str) -> JsonObject:
+    """Return an object within an object; an empty one if there is none."""
+    value = values.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def _is_deep(value: Any) -> bool:
+    """Whether a JSON value is nested more deeply than `_MAX_DEPTH`."""
+    level = [value]
+    for _ in range(_MAX_DEPTH):
+        objects = [inner for outer in level if isinstance(outer, dict) for inner in outer.values()]
+        level = objects + [inner for outer in level if isinstance(outer, list) for inner in outer]
+        if not level:
+            return False
+    return True
 
 
 def _look_anew(folder: Path) -> None:

@@ -17,14 +17,37 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeAlias
+
+from pydantic import RootModel, StringConstraints
 
 from dfnas_ray.errors import StorageError
 from dfnas_ray.storage.lease import Lease
-from dfnas_ray.storage.location import Location
+from dfnas_ray.storage.location import JsonObject, Location
 
 _KEY_LENGTH = 12
 _LOCK = ".lock"
+
+FolderName: TypeAlias = Annotated[str, StringConstraints(pattern=r"^\w+$")]
+"""The name of a stage's folder: never a path that leads elsewhere."""
+
+
+class LatestFolders(RootModel[dict[str, FolderName]]):
+    """Which folder of each stage the last command used: ``latest.json``."""
+
+
+class RecordedInputs(RootModel[JsonObject]):
+    """What a stage depended on: ``inputs.json``."""
+
+    @classmethod
+    def read(cls, folder: Location) -> JsonObject:
+        """Return the inputs that are recorded in a stage's folder; an empty object if there are none.
+
+        Raises:
+            StorageError: they are not an object.
+        """
+        file = folder / "inputs.json"
+        return file.read_model(cls).root if file.exists() else {}
 
 
 def fingerprint(value: Any) -> str:
@@ -98,14 +121,18 @@ class RunDir:
         return StageDir(self, stage, inputs)
 
     def latest(self) -> dict[str, str]:
-        """Return the folder name of each stage that the last command used."""
+        """Return the folder name of each stage that the last command used.
+
+        Raises:
+            StorageError: the file was altered, perhaps to lead elsewhere.
+        """
         file = self.location / "latest.json"
-        return dict(file.read_json()) if file.exists() else {}
+        return file.read_model(LatestFolders).root if file.exists() else {}
 
     def set_latest(self, stages: Iterable[StageDir]) -> None:
         """Make ``stages`` the ones that reports show."""
         names = {stage.stage: stage.location.name for stage in stages}
-        (self.location / "latest.json").write_json({**self.latest(), **names})
+        (self.location / "latest.json").write_model(LatestFolders({**self.latest(), **names}))
 
     def latest_stage(self, stage: str) -> Location | None:
         """Return the folder that reports show for a stage, if the stage is finished."""

@@ -37,7 +37,7 @@ class Examination:
             teacher: Whose statistics count.
             share: Of the settings, at least one.
         """
-        gaps = [measure_quality(teacher, part)["overall"]["domain_gap"] for part in parts]
+        gaps = [measure_quality(teacher, part).overall["domain_gap"] for part in parts]
         count = max(1, round(share * len(parts))) if np.isfinite(gaps).all() else len(parts)
         nearest = sorted(np.argsort(gaps, kind="stable")[:count].tolist())
         size = (teacher.image_shape[1], teacher.image_shape[2])
@@ -71,8 +71,7 @@ class JudgedTrial:
     @cached_property
     def quality(self) -> dict[str, float]:
         """The figures of `measure_quality` over the whole set."""
-        quality: dict[str, float] = measure_quality(self.teacher, self.images)["overall"]
-        return quality
+        return measure_quality(self.teacher, self.images).overall
 
     @cached_property
     def student(self) -> nn.Module:

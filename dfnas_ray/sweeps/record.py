@@ -18,9 +18,11 @@ import optuna
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
+from dfnas_ray.seeding import derive_seed
 from dfnas_ray.storage.location import Location
 from dfnas_ray.sweeps.config import SweepConfig
 from dfnas_ray.sweeps.objectives import OBJECTIVES
+from dfnas_ray.sweeps.samplers import make_sampler, propose
 from dfnas_ray.sweeps.study import name_objectives
 
 STUDY = "sweep"
@@ -102,6 +104,24 @@ class SweepRecord:
         """Return the number of the trial that Optuna gives next: the first in the queue, or a new one."""
         waiting = self.trials(TrialState.WAITING)
         return waiting[0].number if waiting else self.storage.get_n_trials(self.study_id)
+
+    def ask(self, seed: int) -> FrozenTrial:
+        """Begin the next trial, with the settings that the sweep's sampler proposes.
+
+        After a break they are just those that would have been proposed without it.
+
+        Args:
+            seed: The root seed.
+        """
+        study = self.study
+        study.sampler = make_sampler(self.config, self.first_trials, derive_seed(seed, "sweep", self.next_number()))
+        trial = study.ask()
+        propose(self.config, trial)
+        return self.trial(trial.number)
+
+    def prune(self, number: int) -> None:
+        """Note that a trial was stopped at a rung."""
+        self.end(number, TrialState.PRUNED)
 
     def num_open(self) -> int:
         """Return how many trials are still to be started or gone on with."""

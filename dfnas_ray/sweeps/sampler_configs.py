@@ -75,7 +75,7 @@ class TpeConfig(SamplerConfig):
 
     def sampler(self, num_trials: int, seed: int, sweep: Swept) -> BaseSampler:
         """Return Optuna's."""
-        from dfnas_ray.sweeps.optuna_samplers import num_startup_trials, tpe_sampler
+        from dfnas_ray.algorithms.proposals import num_startup_trials, tpe_sampler
 
         return tpe_sampler(seed, num_startup_trials(num_trials))
 
@@ -99,7 +99,8 @@ class CmaEsConfig(SamplerConfig):
 
     def sampler(self, num_trials: int, seed: int, sweep: Swept) -> BaseSampler:
         """Return the one that unpickles nothing."""
-        from dfnas_ray.sweeps.optuna_samplers import ReplayedCmaEs, num_startup_trials
+        from dfnas_ray.algorithms.proposals import num_startup_trials
+        from dfnas_ray.sweeps.replayed_cmaes import ReplayedCmaEs
 
         return ReplayedCmaEs(seed=seed, n_startup_trials=num_startup_trials(num_trials))
 

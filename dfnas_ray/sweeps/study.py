@@ -3,20 +3,39 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 
 from dfnas_ray.sweeps.config import SweepConfig
-from dfnas_ray.sweeps.ranges import Range
+from dfnas_ray.sweeps.ranges import Parameter, Range
 
 PREFIX = "synthesis."
 """Left out of settings' names where they are shown."""
 
 _STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "fail": TrialState.FAIL}
+
+
+class Tried(Protocol):
+    """What is known of one trial."""
+
+    @property
+    def state(self) -> str:
+        """How it ended, in Optuna's words."""
+        ...
+
+    @property
+    def parameters(self) -> Mapping[str, Parameter]:
+        """As Optuna stores them, by dotted path."""
+        ...
+
+    @property
+    def values(self) -> Sequence[float] | None:
+        """Of the objectives; None if it was not finished."""
+        ...
 
 
 def name_objectives(study: optuna.Study, config: SweepConfig) -> None:
@@ -26,23 +45,27 @@ def name_objectives(study: optuna.Study, config: SweepConfig) -> None:
         study.set_metric_names(list(config.objectives))
 
 
-def study_from(trials: Sequence[Mapping[str, Any]], config: SweepConfig) -> optuna.Study:
-    """Return an Optuna study in memory with these trials, their settings named without the common prefix."""
+def study_from(trials: Iterable[Tried], config: SweepConfig) -> optuna.Study:
+    """Return an Optuna study in memory with these trials, their settings named without the common prefix.
+
+    Raises:
+        ValueError: a setting of a trial is outside its range, or a value is missing.
+    """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(directions=config.directions)
     name_objectives(study, config)
     distributions = {path.removeprefix(PREFIX): _distribution(range_) for path, range_ in config.settings.items()}
     for trial in trials:
-        state = _STATES.get(trial["state"])
+        state = _STATES.get(trial.state)
         if state is None:
             continue
         study.add_trial(
             create_trial(
                 state=state,
-                values=trial["values"] if state is TrialState.COMPLETE else None,
-                params={path.removeprefix(PREFIX): value for path, value in trial["parameters"].items()},
+                values=trial.values if state is TrialState.COMPLETE else None,
+                params={path.removeprefix(PREFIX): value for path, value in trial.parameters.items()},
                 distributions={
-                    name: distributions[name] for name in distributions if PREFIX + name in trial["parameters"]
+                    name: distributions[name] for name in distributions if PREFIX + name in trial.parameters
                 },
             )
         )

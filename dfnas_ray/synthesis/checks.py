@@ -17,7 +17,7 @@ def check_synthesis(teacher: Teacher, config: SynthesisConfig) -> None:
     """Make sure that these images can be asked of this teacher.
 
     Raises:
-        SynthesisError: the teacher has no BatchNorm for R_bn, does not take a stage's size, or its images cannot be
+        SynthesisError: the teacher has no BatchNorm for R_bn, does not take images of a scale, or its images cannot be
             stored.
     """
     channels, height, width = teacher.image_shape
@@ -36,7 +36,7 @@ def check_synthesis(teacher: Teacher, config: SynthesisConfig) -> None:
         config.canvas_size(height, width)
     except ValueError as error:
         raise SynthesisError(str(error)) from error
-    for scale in {stage.scale for stage in config.stages}:
+    for scale in {each.scale for each in config.stages}:
         check_size(teacher, (height // scale, width // scale), scale)
     check_terms(teacher, config)
 
@@ -85,10 +85,10 @@ def _broken_rule(term: RegularizerConfig, observation: Observation) -> str:
 
 @torch.no_grad()
 def check_size(teacher: Teacher, size: tuple[int, int], scale: int) -> None:
-    """Make sure that the teacher takes images of the size of one stage.
+    """Make sure that the teacher takes images of one scale.
 
     Raises:
-        SynthesisError: it does not; says how to do without the stage.
+        SynthesisError: it does not; says how to do without the scale.
     """
     try:
         teacher.model(torch.zeros(1, teacher.image_shape[0], *size))

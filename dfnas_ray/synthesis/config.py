@@ -11,7 +11,7 @@ from dfnas_ray.ops.precision import Precision
 from dfnas_ray.synthesis.regularizers import RegularizersConfig
 
 
-class StageConfig(BaseModel):
+class ScaleConfig(BaseModel):
     """One resolution of the multi-resolution schedule."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -31,8 +31,8 @@ class SynthesisConfig(BaseModel):
     rounds: int = Field(2, gt=0, description="Rounds of recursive label calibration, the one-hot round included.")
     keep: Literal["all", "last"] = Field("all", description="Which rounds' images go into the shard.")
     tau: float = Field(1.0, gt=0, description="Temperature of calibrated labels: softmax(logits / tau).")
-    stages: tuple[StageConfig, ...] = Field(
-        (StageConfig(scale=2, steps=2000), StageConfig(scale=1, steps=3000)),
+    stages: tuple[ScaleConfig, ...] = Field(
+        (ScaleConfig(scale=2, steps=2000), ScaleConfig(scale=1, steps=3000)),
         min_length=1,
         description="Resolutions from coarse to fine; the last must be at full size.",
     )
@@ -41,7 +41,7 @@ class SynthesisConfig(BaseModel):
     )
     flip_probability: float = Field(0.5, ge=0, le=1, description="Mirrored crops; 0 where mirroring changes the class.")
     lr: float = Field(0.25, gt=0, description="Adam step size, in normalised pixel units.")
-    warmup_steps: int = Field(100, ge=0, description="Linear warm-up of each stage, before the cosine.")
+    warmup_steps: int = Field(100, ge=0, description="Linear warm-up at each scale, before the cosine.")
     regularizers: RegularizersConfig = RegularizersConfig()
     precision: Precision = Field(
         "auto", description="Of the teacher's convolutions; auto takes bfloat16 where the hardware has it."
@@ -58,10 +58,10 @@ class SynthesisConfig(BaseModel):
             )
         if self.stages[-1].scale != 1:
             raise ValueError(f"stages must end at scale 1, the teacher's own size, not {self.stages[-1].scale}.")
-        shortest = min(stage.steps for stage in self.stages)
+        shortest = min(scale.steps for scale in self.stages)
         if self.warmup_steps >= shortest:
             raise ValueError(
-                f"warmup_steps ({self.warmup_steps}) must be less than the steps of every stage ({shortest} the fewest)."
+                f"warmup_steps ({self.warmup_steps}) must be less than the steps of every scale ({shortest} the fewest)."
             )
         return self
 
@@ -78,19 +78,19 @@ class SynthesisConfig(BaseModel):
     @property
     def image_steps_per_shard(self) -> int:
         """Images times optimiser steps: the work in one shard."""
-        return self.images_per_shard * self.rounds * sum(stage.steps for stage in self.stages)
+        return self.images_per_shard * self.rounds * sum(scale.steps for scale in self.stages)
 
     def canvas_size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of a canvas for inputs of this size.
 
         Raises:
-            ValueError: the canvas or the input cannot be divided by a stage's scale.
+            ValueError: the canvas or the input cannot be divided by a scale.
         """
-        multiple = math.lcm(*(stage.scale for stage in self.stages))
+        multiple = math.lcm(*(scale.scale for scale in self.stages))
         if height % multiple or width % multiple:
             raise ValueError(
                 f"synthesis.stages: the input {height}x{width} cannot be divided by all scales "
-                f"{[stage.scale for stage in self.stages]}. Use a single stage of scale 1: "
+                f"{[scale.scale for scale in self.stages]}. Use a single stage of scale 1: "
                 "--set 'synthesis.stages=[{scale: 1, steps: 5000}]'."
             )
         margin = min(height, width) // (7 * multiple) * multiple if self.canvas_margin is None else self.canvas_margin

@@ -1,7 +1,7 @@
 """Model inversion: noise becomes images that the teacher recognises.
 
 Source: Yin et al. 2020, arXiv:1912.08795, and Liu et al. 2022, arXiv:2112.02086. Written from the formulas.
-Shapes: canvases (B, C, H', W') with H' >= H; what the teacher sees is (B, C, H, W), or smaller at coarse stages.
+Shapes: canvases (B, C, H', W') with H' >= H; what the teacher sees is (B, C, H, W), or smaller at coarse scales.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dfnas_ray.synthesis.objective import InversionObjective
 from dfnas_ray.synthesis.regions import center_crop, crop, draw_region
 from dfnas_ray.teachers.base import Teacher
 
-CURVE_POINTS = 40  # per batch and stage
+CURVE_POINTS = 40  # per batch and scale
 BETAS = (0.5, 0.9)
 
 OnSteps = Callable[[int], None]
@@ -85,22 +85,22 @@ class Inverter:
         targets = targets.to(self.device)
         curve: list[LossPoint] = []
         finished_steps = 0
-        for stage in self.config.stages:
+        for scale in self.config.stages:
             optimizer = torch.optim.Adam([canvas], lr=self.config.lr, betas=BETAS, fused=True)
-            record_every = max(1, stage.steps // CURVE_POINTS)
-            for step in range(stage.steps):
+            record_every = max(1, scale.steps // CURVE_POINTS)
+            for step in range(scale.steps):
                 optimizer.param_groups[0]["lr"] = learning_rate(
-                    step, stage.steps, self.config.warmup_steps, self.config.lr
+                    step, scale.steps, self.config.warmup_steps, self.config.lr
                 )
-                losses = self._losses(canvas, targets, stage.scale, generator, finished_steps + step)
+                losses = self._losses(canvas, targets, scale.scale, generator, finished_steps + step)
                 (canvas.grad,) = torch.autograd.grad(losses["total"], canvas)
                 optimizer.step()
                 with torch.no_grad():
                     canvas.clamp_(self.lowest, self.highest)
-                if step % record_every == 0 or step == stage.steps - 1:
+                if step % record_every == 0 or step == scale.steps - 1:
                     curve.append(_checked_point(finished_steps + step, losses))
                 on_steps(len(targets))
-            finished_steps += stage.steps
+            finished_steps += scale.steps
         return self.teacher.denormalize(canvas.detach()).cpu(), curve
 
     def _losses(

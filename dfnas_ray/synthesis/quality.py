@@ -7,13 +7,15 @@ Cost: one forward pass of the teacher over the set, and nearest neighbours withi
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
+from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.shards import SyntheticImages
 from dfnas_ray.synthesis.observed import FeatureTap, ObservedTeacher
 from dfnas_ray.synthesis.regions import center_crop
@@ -22,6 +24,38 @@ from dfnas_ray.teachers.base import Teacher
 _BATCH_SIZE = 250
 _MAX_PER_CLASS = 200  # neighbours are searched among so many images of a class
 _DUPLICATE_SIMILARITY = 0.999
+_FILE = "quality.json"
+
+Quality: TypeAlias = dict[str, float]
+"""The measures of a set of images, by name."""
+
+
+class QualityReport(BaseModel):
+    """How good a finished set is: ``quality.json``.
+
+    Attributes:
+        overall: The whole set.
+        rounds: Each round of calibration.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+
+    overall: Quality
+    rounds: dict[int, Quality]
+
+    @classmethod
+    def find(cls, folder: Location) -> QualityReport | None:
+        """Read it from a set's folder, if it is there.
+
+        Raises:
+            StorageError: the file is of another version, or was altered.
+        """
+        file = folder / _FILE
+        return file.read_model(cls) if file.exists() else None
+
+    def write(self, folder: Location) -> None:
+        """Write it into a set's folder."""
+        (folder / _FILE).write_model(self)
 
 
 def semantics(logits: Tensor, labels: Tensor) -> dict[str, float]:
@@ -77,8 +111,8 @@ def domain_gap(
 
 
 @torch.no_grad()
-def measure_quality(teacher: Teacher, images: SyntheticImages) -> dict[str, Any]:
-    """Measure the whole set (``overall``) and each calibration round (``rounds``) on the stored, centred images."""
+def measure_quality(teacher: Teacher, images: SyntheticImages) -> QualityReport:
+    """Measure the whole set and each calibration round on the stored, centred images."""
     observed = ObservedTeacher(teacher.model)
     features = FeatureTap(observed)
     device = next(observed.parameters()).device
@@ -96,14 +130,14 @@ def measure_quality(teacher: Teacher, images: SyntheticImages) -> dict[str, Any]
             part_features.append(features.take().cpu().numpy())
         stacked = np.concatenate(part_features)
         collected.append((part, stacked, statistics))
-        rounds[str(round_index)] = _summary(part, stacked, statistics)
+        rounds[int(round_index)] = _summary(part, stacked, statistics)
     everything = SyntheticImages.concatenate([part for part, _, _ in collected])
     total = _Statistics.merge([statistics for _, _, statistics in collected])
     overall = _summary(everything, np.concatenate([stacked for _, stacked, _ in collected]), total)
-    return {"overall": overall, "rounds": rounds}
+    return QualityReport(overall=overall, rounds=rounds)
 
 
-def _summary(images: SyntheticImages, features: np.ndarray[Any, Any], statistics: _Statistics) -> dict[str, float]:
+def _summary(images: SyntheticImages, features: np.ndarray[Any, Any], statistics: _Statistics) -> Quality:
     return {
         **semantics(torch.from_numpy(images.logits.copy()), torch.from_numpy(images.labels.copy())),
         **{f"diversity_{name}": value for name, value in diversity(features, images.labels).items()},

@@ -57,8 +57,17 @@ class NetworkDescription(BaseModel):
 
     @classmethod
     def read(cls, folder: Location) -> Self:
-        """Read it from a network's folder."""
+        """Read it from a network's folder.
+
+        Raises:
+            StorageError: it is missing, of another version, or was altered.
+        """
         return (folder / _DESCRIPTION).read_model(cls)
+
+    @classmethod
+    def find(cls, folder: Location) -> Self | None:
+        """Read it from a network's folder, if it is there."""
+        return cls.read(folder) if (folder / _DESCRIPTION).exists() else None
 
     @property
     def architecture(self) -> Architecture:

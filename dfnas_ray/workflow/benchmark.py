@@ -11,30 +11,30 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dfnas_ray import formatting
 from dfnas_ray.algorithms.config import ALGORITHMS, Trial, distinct
 from dfnas_ray.algorithms.trials import SearchJob
 from dfnas_ray.config.experiment import ExperimentConfig
 from dfnas_ray.datasets.base import open_dataset
 from dfnas_ray.errors import ConfigError
-from dfnas_ray.execution.base import Shared
 from dfnas_ray.ranking.config import BenchmarkConfig, Source, is_data_free
 from dfnas_ray.ranking.recorded import Ranking, Recorded
-from dfnas_ray.ranking.result import BenchmarkFacts, BenchmarkResult, Interval, RankingRow, TableFacts
+from dfnas_ray.ranking.result import BASELINES, BenchmarkFacts, BenchmarkResult, Interval, RankingRow, TableFacts
 from dfnas_ray.ranking.sources import SetSize, labelled, real_canvases
 from dfnas_ray.ranking.statistics import LEVEL, Agreement, draw_resamples, measure_agreement
 from dfnas_ray.ranking.table import BenchmarkTable, read_table, table_uri
 from dfnas_ray.search_spaces.base import SearchSpace
 from dfnas_ray.search_spaces.contract import build_space
-from dfnas_ray.storage.location import JsonObject, Location
+from dfnas_ray.storage.location import Count, JsonObject, Location
 from dfnas_ray.storage.run_dir import StageDir, fingerprint
 from dfnas_ray.storage.shards import SyntheticImages
+from dfnas_ray.storage.shared import Shared
 from dfnas_ray.synthesis.checks import check_synthesis
 from dfnas_ray.workflow import rankings
 from dfnas_ray.workflow.session import Session
 from dfnas_ray.workflow.stage import Record, Stage
 from dfnas_ray.workflow.synthesis import Synthesis
 
-BASELINES = ("parameters", "macs")
 _TRIAL_SEED = 0  # with the root seed of the experiment, an algorithm trains as in the search's first trial
 
 Array = np.ndarray[Any, Any]
@@ -48,9 +48,18 @@ class BenchmarkRecord(Record, BenchmarkFacts):
         best: The title of the best data-free one, and its tau.
     """
 
-    rankings: int
+    rankings: Count
     best: str
     tau: float
+
+    @property
+    def headline(self) -> str:
+        """See `Record`."""
+        return f"{self.best}: tau {self.tau:.3f}"
+
+    def detail(self, folder: Location) -> str:
+        """See `Record`."""
+        return f"{formatting.plural(self.architectures, 'architecture')}, {formatting.plural(self.rankings, 'ranking')}"
 
 
 @dataclass(frozen=True)
@@ -152,6 +161,11 @@ class Benchmark(Stage[BenchmarkRecord]):
         super().__init__(session)
         self.config, self.plan = session.config, plan(session.config)
 
+    @classmethod
+    def is_asked_for(cls, experiment: JsonObject) -> bool:
+        """Return no: it is a command of its own, and nothing is missing without it."""
+        return False
+
     def inputs(self) -> JsonObject:
         """See `Stage`."""
         config, planned = self.config, self.plan
@@ -206,7 +220,7 @@ class Benchmark(Stage[BenchmarkRecord]):
             level=LEVEL,
             resamples=len(resamples),
         )
-        (self.location / "benchmark.json").write_model(BenchmarkResult(**dict(facts), rankings=tuple(rows)))
+        BenchmarkResult(**dict(facts), rankings=tuple(rows)).write(self.location)
         _write_scores(self.location / "scores.parquet", sample, space, planned.config.seeds, scored)
         return BenchmarkRecord(**dict(facts), rankings=len(rows), best=best.title, tau=best.tau.mean)
 

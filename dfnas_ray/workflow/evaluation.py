@@ -4,21 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
+from dfnas_ray import formatting
 from dfnas_ray.config.experiment import ExperimentConfig
 from dfnas_ray.datasets import DatasetConfig, ImageDataset
 from dfnas_ray.datasets.base import open_dataset
 from dfnas_ray.errors import ConfigError
 from dfnas_ray.ops.cost import Cost
-from dfnas_ray.storage.location import JsonObject
+from dfnas_ray.storage.location import Count, JsonObject, Location, section
 from dfnas_ray.training.evaluation import evaluate_networks
 from dfnas_ray.training.export import load_network
-from dfnas_ray.workflow.retraining import RetrainingRecord
+from dfnas_ray.workflow.retraining import Baseline, Retraining, RetrainingRecord
 from dfnas_ray.workflow.session import Session
 from dfnas_ray.workflow.stage import Outcome, Record, Stage
+
+TEACHER = "teacher"
+
+
+class Role(NamedTuple):
+    """What a network's role is called.
+
+    Attributes:
+        title: In tables.
+        short: Where there is little room.
+    """
+
+    title: str
+    short: str
+
+
+ROLES = {TEACHER: Role(TEACHER, TEACHER), **{s.name: Role(s.network, s.short) for s in (Retraining, Baseline)}}
+"""By role, in the order of tables."""
 
 
 class MeasuredNetwork(BaseModel):
@@ -27,9 +47,9 @@ class MeasuredNetwork(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     architecture: str
-    accuracy: float
-    params: int
-    macs: int
+    accuracy: float = Field(ge=0, le=1)
+    params: Count
+    macs: Count
 
 
 class EvaluationRecord(Record):
@@ -42,8 +62,23 @@ class EvaluationRecord(Record):
     """
 
     dataset: str
-    images: int
-    networks: dict[str, MeasuredNetwork]
+    images: Count = Field(gt=0)
+    networks: dict[str, MeasuredNetwork] = Field(min_length=1)
+
+    @property
+    def headline(self) -> str:
+        """See `Record`."""
+        return f"{len(self.networks)} networks"
+
+    def detail(self, folder: Location) -> str:
+        """See `Record`."""
+        return formatting.plural(self.images, "real image")
+
+    @property
+    def in_order(self) -> dict[str, MeasuredNetwork]:
+        """The networks by role, in the order of `ROLES`, others last."""
+        names = [role for role in ROLES if role in self.networks]
+        return {name: self.networks[name] for name in dict.fromkeys([*names, *self.networks])}
 
 
 class Evaluation(Stage[EvaluationRecord]):
@@ -56,6 +91,16 @@ class Evaluation(Stage[EvaluationRecord]):
     def __init__(self, session: Session, networks: Sequence[Outcome[RetrainingRecord]]):
         super().__init__(session)
         self.networks = {outcome.stage: outcome.location for outcome in networks}
+
+    @classmethod
+    def is_asked_for(cls, experiment: JsonObject) -> bool:
+        """See `Stage`."""
+        return section(experiment, "evaluation").get("dataset") is not None
+
+    @classmethod
+    def made_from(cls, inputs: JsonObject) -> dict[str, str]:
+        """See `Stage`."""
+        return {name: folder for name, folder in section(inputs, "networks").items() if isinstance(folder, str)}
 
     @cached_property
     def dataset(self) -> ImageDataset:
@@ -75,8 +120,8 @@ class Evaluation(Stage[EvaluationRecord]):
         """See `Stage`."""
         session, dataset = self.session, self.dataset
         teacher = session.teacher
-        loaded: dict[str, torch.nn.Module] = {"teacher": teacher.model}
-        costs: dict[str, tuple[str, Cost]] = {"teacher": (teacher.name, teacher.cost)}
+        loaded: dict[str, torch.nn.Module] = {TEACHER: teacher.model}
+        costs: dict[str, tuple[str, Cost]] = {TEACHER: (teacher.name, teacher.cost)}
         for name, folder in self.networks.items():
             architecture, loaded[name] = load_network(folder)
             costs[name] = (architecture.text, architecture.cost)

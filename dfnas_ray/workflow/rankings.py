@@ -11,12 +11,13 @@ import torch
 
 from dfnas_ray.algorithms.base import Measurement, Scorer
 from dfnas_ray.algorithms.population import config_of
-from dfnas_ray.execution.base import Executor, Shared, Work
+from dfnas_ray.execution.base import Executor, Work
 from dfnas_ray.progress import Board
 from dfnas_ray.ranking.recorded import Ranking, Recorded
 from dfnas_ray.ranking.sources import SetSize, labelled, noise_canvases
 from dfnas_ray.search_spaces.base import Genotype
 from dfnas_ray.storage.shards import SyntheticImages
+from dfnas_ray.storage.shared import Shared
 from dfnas_ray.teachers.base import Teacher
 
 ImagesOf: TypeAlias = Callable[[str], Shared[SyntheticImages]]

@@ -4,14 +4,37 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from pydantic import RootModel
+
+from dfnas_ray import formatting
 from dfnas_ray.progress import shorten
 from dfnas_ray.search_spaces.architecture import Architecture
-from dfnas_ray.storage.location import JsonObject
+from dfnas_ray.storage.location import Count, JsonObject, Location, section
 from dfnas_ray.training.export import NetworkDescription, export_network
-from dfnas_ray.training.retraining import RetrainingJob
+from dfnas_ray.training.retraining import EpochFigures, RetrainingJob
 from dfnas_ray.workflow.session import Session
 from dfnas_ray.workflow.stage import ImageSource, Record, Stage
 from dfnas_ray.workflow.synthesis import Synthesis
+
+_HISTORY = "history.json"
+
+
+class History(RootModel[tuple[EpochFigures, ...]]):
+    """What each epoch showed: ``history.json``."""
+
+    @classmethod
+    def read(cls, folder: Location) -> tuple[EpochFigures, ...]:
+        """Return the epochs of a trained network's folder; none if the file is not there.
+
+        Raises:
+            StorageError: the file is of another version, or was altered.
+        """
+        file = folder / _HISTORY
+        return file.read_model(cls).root if file.exists() else ()
+
+    def write(self, folder: Location) -> None:
+        """Write it into a network's folder."""
+        (folder / _HISTORY).write_model(self)
 
 
 class RetrainingRecord(Record):
@@ -19,11 +42,21 @@ class RetrainingRecord(Record):
 
     space_config: JsonObject
     genotype: str
-    macs: int
-    params: int
+    macs: Count
+    params: Count
     loss: float
     validation_loss: float
     validation_agreement: float
+
+    @property
+    def headline(self) -> str:
+        """See `Record`."""
+        return f"{self.genotype}: agrees with the teacher on {self.validation_agreement:.1%}"
+
+    def detail(self, folder: Location) -> str:
+        """See `Record`."""
+        epochs = len(History.read(folder))
+        return formatting.plural(epochs, "epoch") if epochs else ""
 
 
 class Retraining(Stage[RetrainingRecord]):
@@ -36,6 +69,12 @@ class Retraining(Stage[RetrainingRecord]):
 
     verb: ClassVar[str] = "Retraining"
     """What the bar says."""
+
+    network: ClassVar[str] = "searched"
+    """What tables call the network."""
+
+    short: ClassVar[str] = "searched"
+    """The same where there is little room."""
 
     def __init__(self, session: Session, architecture: Architecture, source: ImageSource | None = None):
         """Train on images.
@@ -82,7 +121,7 @@ class Retraining(Stage[RetrainingRecord]):
             trained = executor.train(job, session.shared_teacher, self.source.images(executor), board)
         export_network(trained.network, session.teacher.image_shape, self.location)
         NetworkDescription.of(architecture, session.teacher).write(self.location)
-        (self.location / "history.json").write_json(trained.history)
+        History(tuple(trained.history)).write(self.location)
         cost = architecture.cost
         return RetrainingRecord(
             space_config=architecture.config,
@@ -99,3 +138,11 @@ class Baseline(Retraining):
     name = "baseline"
     title = "Random baseline"
     verb = "Baseline"
+    network = "random, same budget"
+    short = "random network"
+    shown_unasked = False  # it may be another architecture's neighbour
+
+    @classmethod
+    def is_asked_for(cls, experiment: JsonObject) -> bool:
+        """See `Stage`."""
+        return bool(section(experiment, "retraining").get("baseline", True))

@@ -5,21 +5,25 @@ Every function makes sure that its own stage and those before it are finished. W
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from dfnas_ray.datasets.base import open_dataset
 from dfnas_ray.errors import GenotypeError
 from dfnas_ray.search_spaces.architecture import Architecture
+from dfnas_ray.workflow.benchmark import Benchmark
 from dfnas_ray.workflow.evaluation import Evaluation, EvaluationRecord, evaluation_dataset
 from dfnas_ray.workflow.retraining import Baseline, Retraining, RetrainingRecord
 from dfnas_ray.workflow.search import Search, SearchRecord
 from dfnas_ray.workflow.session import Session
-from dfnas_ray.workflow.stage import Outcome, Record
+from dfnas_ray.workflow.stage import Outcome, Record, Stage
 from dfnas_ray.workflow.streaming import synthesize_beside
 from dfnas_ray.workflow.synthesis import Synthesis, SynthesisRecord
 
 Outcomes: TypeAlias = dict[str, Outcome[Record]]
 """Finished stages by their names."""
+
+REPORTED: tuple[type[Stage[Any]], ...] = (Synthesis, Search, Retraining, Baseline, Evaluation, Benchmark)
+"""What a report of a run directory shows, in its order; a stage stands behind those that it is made from."""
 
 
 def synthesize(session: Session) -> Outcome[SynthesisRecord]:
@@ -70,11 +74,10 @@ def run(session: Session) -> Outcomes:
     """Go the whole way; without an evaluation dataset, as far as retraining."""
     check_all(session)
     found = search(session)  # it may begin before all images are made
-    outcomes: Outcomes = {"synthesis": synthesize(session), "search": found}
-    outcomes |= {outcome.stage: outcome for outcome in retrain(session)}
+    outcomes: list[Outcome[Record]] = [synthesize(session), found, *retrain(session)]
     if session.config.evaluation.dataset is not None:
-        outcomes["evaluation"] = evaluate(session)
-    return outcomes
+        outcomes.append(evaluate(session))
+    return {outcome.stage: outcome for outcome in outcomes}
 
 
 def check_all(session: Session) -> None:

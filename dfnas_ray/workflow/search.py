@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from hashlib import sha256
 
-import torch
-
+from dfnas_ray import formatting
 from dfnas_ray.algorithms.config import Trial
 from dfnas_ray.algorithms.selection import (
     ComparedTrial,
+    ComparedTrials,
+    TrainAlone,
     TrialSummary,
     check_some_trained,
     name_of,
-    selection_batches,
-    train_alone,
 )
 from dfnas_ray.algorithms.trials import SearchJob
 from dfnas_ray.errors import ConfigError
-from dfnas_ray.execution.base import Shared, Work
+from dfnas_ray.execution.base import Work
 from dfnas_ray.search_spaces.architecture import Architecture
 from dfnas_ray.storage.arrivals import ShardFolder
-from dfnas_ray.storage.location import JsonObject, Location
+from dfnas_ray.storage.location import Count, JsonObject, Location
 from dfnas_ray.storage.shards import SyntheticImages
-from dfnas_ray.teachers.base import Teacher
+from dfnas_ray.storage.shared import Shared
 from dfnas_ray.workflow.session import Session
 from dfnas_ray.workflow.stage import ImageSource, Record, Stage
 from dfnas_ray.workflow.synthesis import Synthesis
@@ -38,8 +35,17 @@ class SearchRecord(Record, TrialSummary):
     """
 
     space_config: JsonObject
-    max_macs: int | None = None
+    max_macs: Count | None = None
     trials: tuple[TrialSummary, ...]
+
+    @property
+    def headline(self) -> str:
+        """See `Record`."""
+        return f"{self.genotype} ({self.macs:,} MACs)"
+
+    def detail(self, folder: Location) -> str:
+        """See `Record`."""
+        return formatting.plural(len(self.trials), "trial")
 
 
 class Search(Stage[SearchRecord]):
@@ -96,9 +102,7 @@ class Search(Stage[SearchRecord]):
         job = self._run(images, list(self.config.trials))
         trials = self._choose(job, [ComparedTrial.of(result) for result in job.results()], images)
         best = max(trials, key=lambda trial: trial.merit)
-        (self.location / "trials.json").write_json(
-            [trial.model_dump(mode="json", exclude_none=True) for trial in trials]
-        )
+        ComparedTrials(tuple(trials)).write(self.location)
         return SearchRecord(
             **best.model_dump(exclude={"history", "arrivals"}),
             max_macs=self.session.max_macs,
@@ -158,23 +162,3 @@ class Search(Stage[SearchRecord]):
         """Return the digests of the files that algorithms read, by name."""
         files = {file for algorithm in self.config.algorithm for file in algorithm.files}
         return {file: sha256(Location.parse(file).read_bytes()).hexdigest() for file in sorted(files)}
-
-
-@dataclass(frozen=True)
-class TrainAlone:
-    """The work on finalists: train one, and return its score."""
-
-    job: SearchJob
-    found: dict[str, Architecture]
-    teacher: Shared[Teacher]
-    images: Shared[SyntheticImages]
-
-    def __call__(self, device: torch.device) -> Callable[[str], float]:
-        """Return the function that trains one."""
-        batches = selection_batches(self.job, self.teacher.get(), self.images.get(), device)
-
-        def train(name: str) -> float:
-            architecture = self.found[name]
-            return train_alone(self.job, architecture.space, architecture.genotype, batches)
-
-        return train

@@ -13,7 +13,7 @@ import torch
 from dfnas_ray.config.experiment import ExperimentConfig, dump_experiment
 from dfnas_ray.config.imports import list_imports
 from dfnas_ray.execution import make_executor
-from dfnas_ray.execution.base import Executor, Shared
+from dfnas_ray.execution.base import Executor
 from dfnas_ray.progress import Listener, Silent
 from dfnas_ray.search_spaces import SearchSpace, build_space, make_space
 from dfnas_ray.search_spaces.architecture import Architecture
@@ -21,6 +21,7 @@ from dfnas_ray.storage.location import JsonObject, Location
 from dfnas_ray.storage.manifest import Manifest
 from dfnas_ray.storage.run_dir import RunDir, StageDir
 from dfnas_ray.storage.shards import SyntheticImages, load_shards
+from dfnas_ray.storage.shared import Shared
 from dfnas_ray.teachers.base import Teacher, load_teacher
 
 
@@ -145,7 +146,7 @@ class Session:
         space = make_space(config, self.teacher.image_shape, self.teacher.num_classes)
         return Architecture(config, space, space.decode(text))
 
-    def machine(self) -> JsonObject:
+    def machine(self) -> dict[str, str | int | float | None]:
         """What the stage ran on, for the report."""
         return {
             "python": platform.python_version(),

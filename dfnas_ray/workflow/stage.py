@@ -9,17 +9,21 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from dfnas_ray.config.cluster import ClusterStage
 from dfnas_ray.errors import StorageError
-from dfnas_ray.execution.base import Executor, Shared
-from dfnas_ray.storage.location import JsonObject, Location
+from dfnas_ray.execution.base import Executor
+from dfnas_ray.storage.location import JsonObject, Location, Seconds, section
 from dfnas_ray.storage.run_dir import StageDir
 from dfnas_ray.storage.shards import SyntheticImages
+from dfnas_ray.storage.shared import Shared
 from dfnas_ray.workflow.session import Session
+
+Moment: TypeAlias = Annotated[float, Field(ge=0, lt=2e11)]
+"""Unix time of a record, in years of four digits."""
 
 
 class Record(BaseModel):
@@ -33,9 +37,25 @@ class Record(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
-    seconds: float = 0.0
-    finished_at: float | None = None
-    machine: JsonObject = {}
+    seconds: Seconds = 0.0
+    finished_at: Moment | None = None
+    machine: dict[str, str | int | float | None] = {}
+
+    @property
+    @abstractmethod
+    def headline(self) -> str:
+        """What was made, in the line with which a command ends."""
+
+    @abstractmethod
+    def detail(self, folder: Location) -> str:
+        """Return how much work it was, for a table of times.
+
+        Args:
+            folder: Of the stage.
+
+        Raises:
+            StorageError: a file there is of another version, or was altered.
+        """
 
 
 R = TypeVar("R", bound=Record)
@@ -97,6 +117,9 @@ class Stage(ABC, Generic[R]):
     workers: ClassVar[ClusterStage | None] = None
     """Which settings of the cluster its workers have; None if it has no workers."""
 
+    shown_unasked: ClassVar[bool] = True
+    """Whether reports show it, if it is finished, where the experiment does not ask for it."""
+
     def __init__(self, session: Session, is_own: bool = True):
         self.session, self.is_own = session, is_own
         self._dir: StageDir | None = None
@@ -122,6 +145,18 @@ class Stage(ABC, Generic[R]):
     def num_workers(self) -> int:
         """Return how many of its workers must be at work at once."""
         return 1
+
+    # What each stage says of what a run directory recorded
+
+    @classmethod
+    def is_asked_for(cls, experiment: JsonObject) -> bool:
+        """Return whether something is missing without it, by an experiment.yaml, perhaps of another version."""
+        return True
+
+    @classmethod
+    def made_from(cls, inputs: JsonObject) -> dict[str, str]:
+        """Return the keys of the stages that it was made from, or their beginnings, by names."""
+        return {name: key for name, key in section(inputs, "upstream").items() if isinstance(key, str)}
 
     # What all have in common
 

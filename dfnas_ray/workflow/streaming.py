@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import threading
 import time
-from itertools import takewhile
 from types import TracebackType
 from typing import Self
 
 from dfnas_ray.execution.base import Crew
+from dfnas_ray.execution.room import RoomForBoth
 from dfnas_ray.storage.arrivals import ShardFolder
 from dfnas_ray.storage.manifest import ManifestEntry
 from dfnas_ray.storage.shards import shard_name
 from dfnas_ray.workflow.search import Search
-from dfnas_ray.workflow.session import Session
 from dfnas_ray.workflow.synthesis import Synthesis, SynthesisRecord
 
 
@@ -36,7 +35,8 @@ def synthesize_beside(synthesis: Synthesis, search: Search) -> None:
     session = search.session
     if synthesis.is_done:
         return
-    check_room_for_both(session)  # before anything is written
+    room = RoomForBoth(session.executor, session.config.search)
+    room.check()  # before anything is written
     todo = synthesis.missing()
     if not todo:
         synthesis.finish()
@@ -45,7 +45,8 @@ def synthesize_beside(synthesis: Synthesis, search: Search) -> None:
     for name in {shard_name(shard) for shard in todo} & set(synthesis.location.file_names()):
         (synthesis.location / name).delete_file()  # a damaged one must not be taken for one that is made
     config, started = session.config.synthesis, time.monotonic()
-    with BackgroundSynthesis(synthesis, min(len(todo), actors_beside_trials(session))) as background:
+    num_actors = min(len(todo), room.num_actors(session.listener))
+    with BackgroundSynthesis(synthesis, num_actors) as background:
         background.wait_for(session.config.search.start_after_shards or 1)
         search.begin()
         search.go_ahead(ShardFolder(synthesis.location, synthesis.key, config.num_shards, config.rows_per_shard))
@@ -53,47 +54,6 @@ def synthesize_beside(synthesis: Synthesis, search: Search) -> None:
     beside = max(0.0, background.ended - search.began)
     times = {"seconds": round(background.ended - started, 2), "seconds_beside_search": round(beside, 2)}
     synthesis.complete(record.model_copy(update=times))
-
-
-def check_room_for_both(session: Session) -> None:
-    """Make sure that there is room for a synthesis worker beside a search trial.
-
-    Raises:
-        ClusterError: there is not; says what each asks for.
-    """
-    executor, search = session.executor, session.config.search
-    workers = 1 + session.config.cluster.search.scoring_workers
-    executor.check_fits("synthesis")
-    executor.check_fits("search", workers)
-    executor.check_beside(
-        "synthesis", "search", workers,
-        f"search.start_after_shards ({search.start_after_shards}) to null, which lets the search wait for all shards",
-    )  # fmt: skip
-
-
-def actors_beside_trials(session: Session) -> int:
-    """Return how many synthesis workers there are, so that search trials have room beside them.
-
-    Room is left for all trials, as far as the workers keep half of what they would have alone, and for one in any case.
-
-    Raises:
-        ClusterError: there is no room for one of each.
-    """
-    check_room_for_both(session)
-    executor, cluster, search = session.executor, session.config.cluster, session.config.search
-    synthesis, trial = cluster.synthesis, cluster.search
-    workers = 1 + trial.scoring_workers
-    most = executor.room_beside(synthesis, trial, workers)
-    if synthesis.actors is None:
-        enough = max(1, executor.room_for(synthesis) / 2)
-        rooms = (executor.room_beside(synthesis, trial, count * workers) for count in range(2, len(search.trials) + 1))
-        return min([most, *takewhile(lambda room: room >= enough, rooms)])
-    if synthesis.actors > most:
-        session.listener.say(
-            f"{most} of {synthesis.actors} synthesis actors (cluster.synthesis.actors) are at work: more would leave no "
-            "room for a search trial."
-        )
-    return min(most, synthesis.actors)
 
 
 class BackgroundSynthesis:

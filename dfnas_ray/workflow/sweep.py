@@ -5,25 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from optuna.trial import FrozenTrial, TrialState
 from pydantic import BaseModel, ConfigDict
 from scipy.stats import qmc
 
+from dfnas_ray import formatting
 from dfnas_ray.config.experiment import ExperimentConfig, dump_experiment, make_experiment
 from dfnas_ray.datasets.base import open_dataset
-from dfnas_ray.errors import ConfigError, DfnasError, TeacherError
-from dfnas_ray.execution.base import Shared, Work
+from dfnas_ray.errors import ConfigError, DfnasError, StorageError, TeacherError
+from dfnas_ray.execution.base import Work
 from dfnas_ray.seeding import derive_seed
-from dfnas_ray.storage.location import JsonObject, Location
+from dfnas_ray.storage.location import Count, JsonObject, Location
 from dfnas_ray.storage.shards import SyntheticImages
+from dfnas_ray.storage.shared import Shared
 from dfnas_ray.sweeps.checks import check_effects, check_objectives, check_settings
 from dfnas_ray.sweeps.config import SweepConfig
 from dfnas_ray.sweeps.judged import Examination
 from dfnas_ray.sweeps.measure import Judge, proxy_architecture
 from dfnas_ray.sweeps.ranges import Parameter
 from dfnas_ray.sweeps.record import SweepRecord, trial_folder
+from dfnas_ray.sweeps.result import TRIALS_FILE, Figures, TriedSettings, TriedTrials, best_of, read_trials
 from dfnas_ray.sweeps.trials import SweepJob, reference_images, shard_job
 from dfnas_ray.synthesis.config import SynthesisConfig
 from dfnas_ray.synthesis.job import ShardJob
@@ -35,38 +37,15 @@ from dfnas_ray.workflow.stage import Record, Stage
 _BETWEEN = 0.38  # of a range: no whole number where only whole numbers will do
 
 
-class TriedSettings(BaseModel):
-    """One trial of a sweep: an entry of ``trials.json``.
-
-    Attributes:
-        parameters: As Optuna stores them, by dotted path.
-        settings: The same as an experiment says them.
-        values: Of the objectives; None if the trial was not finished.
-        figures: Everything that was measured, by name.
-        error: Why it failed.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
-
-    number: int
-    state: str
-    parameters: JsonObject
-    settings: JsonObject
-    values: tuple[float, ...] | None
-    figures: JsonObject
-    seconds: float | None
-    error: str | None
-
-
 class BestSettings(BaseModel):
     """The trial that the sweep chose."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
-    number: int
+    number: Count
     settings: JsonObject
     values: tuple[float, ...]
-    figures: JsonObject
+    figures: Figures
 
 
 class SweptRecord(Record):
@@ -79,12 +58,21 @@ class SweptRecord(Record):
         data_free: Whether nothing real decided.
     """
 
-    asked: int
-    trials: dict[str, int]
+    asked: Count
+    trials: dict[str, Count]
     objectives: tuple[str, ...]
     best: BestSettings
-    pareto_front: tuple[int, ...]
+    pareto_front: tuple[Count, ...]
     data_free: bool
+
+    @property
+    def headline(self) -> str:
+        """See `Record`."""
+        return f"trial {self.best.number} is the best of {sum(self.trials.values()):,}"
+
+    def detail(self, folder: Location) -> str:
+        """See `Record`."""
+        return formatting.plural(sum(self.trials.values()), "trial")
 
 
 class Sweep(Stage[SweptRecord]):
@@ -120,13 +108,20 @@ class Sweep(Stage[SweptRecord]):
         check_ranges(self.session.teacher, self.experiment, self.config)
 
     def read(self) -> SweptRecord | None:
-        """Return the record, if no more trials are asked for than it has."""
+        """Return the record, if no more trials are asked for than it has, and they are described beside it."""
         record = super().read()
-        if record is not None and record.asked < self.config.num_trials:
-            self.check_fits()
-            self.dir.reopen()
+        if record is None:
             return None
-        return record
+        try:
+            read_trials(self.location)
+        except StorageError as error:
+            self.session.listener.say(f"{self.name}: is described anew. {error}")
+        else:
+            if record.asked >= self.config.num_trials:
+                return record
+        self.check_fits()
+        self.dir.reopen()
+        return None
 
     def work(self) -> SweptRecord:
         """See `Stage`."""
@@ -144,7 +139,7 @@ class Sweep(Stage[SweptRecord]):
             with session.listener.task("Sweeping", total, "image step") as task, executor.show(task) as board:
                 executor.run_sweep(job, record, judge, board)
             trials = [self._describe(trial) for trial in record.trials()]
-        (self.location / "trials.json").write_json([trial.model_dump(mode="json") for trial in trials])
+        (self.location / TRIALS_FILE).write_model(TriedTrials(tuple(trials)))
         return self._write_best(trials)
 
     def _judge(self) -> Judge:
@@ -323,42 +318,6 @@ def reference_settings(sweep: SweepConfig, seed: int) -> list[dict[str, Paramete
         {path: range_.at(float(u)) for (path, range_), u in zip(sweep.settings.items(), point, strict=True)}
         for point in points
     ]
-
-
-def pareto_front(values: Sequence[Sequence[float]], directions: Sequence[str]) -> list[int]:
-    """Return the indices of the points that no other point beats in every objective."""
-    signs = [-1.0 if direction == "maximize" else 1.0 for direction in directions]
-    points = [[sign * value for sign, value in zip(signs, point, strict=True)] for point in values]
-
-    def beats(a: Sequence[float], b: Sequence[float]) -> bool:
-        return all(x <= y for x, y in zip(a, b, strict=True)) and list(a) != list(b)
-
-    return [i for i, point in enumerate(points) if not any(beats(other, point) for other in points)]
-
-
-def best_of(trials: Sequence[TriedSettings], directions: Sequence[str]) -> tuple[TriedSettings, list[int]]:
-    """Return the best finished trial, and the numbers of those that none beats, in order of merit.
-
-    With several objectives, the best of the Pareto front is the one nearest to the ideal point: the best value of each
-    objective, all scaled to the front's range.
-
-    Raises:
-        DfnasError: no trial is finished.
-    """
-    finished = [(trial, trial.values) for trial in trials if trial.values is not None]
-    if not finished:
-        reasons = [trial.error for trial in trials if trial.error]
-        raise DfnasError(
-            f"No trial of the sweep could be finished. The first failed with: {(reasons or ['nothing'])[0]}"
-        )
-    front = [finished[index] for index in pareto_front([values for _, values in finished], directions)]
-    signs = np.array([-1.0 if direction == "maximize" else 1.0 for direction in directions])
-    points = signs * np.array([values for _, values in front], dtype=float)
-    low, high = points.min(axis=0), points.max(axis=0)
-    distance = np.linalg.norm((points - low) / np.where(high > low, high - low, 1.0), axis=1)
-    order = sorted(range(len(front)), key=lambda index: (distance[index], front[index][0].number))
-    shown = order if len(directions) > 1 else order[:1]  # with one objective, a front is nothing but ties
-    return front[order[0]][0], [front[index][0].number for index in shown]
 
 
 def _experiment_with(experiment: ExperimentConfig, synthesis: SynthesisConfig) -> ExperimentConfig:

@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-import torch
 from pydantic import BaseModel, ConfigDict
 
+from dfnas_ray import formatting
 from dfnas_ray.errors import ShardError, SynthesisError
-from dfnas_ray.execution.base import Crew, Executor, Shared, Work
-from dfnas_ray.progress import Board
-from dfnas_ray.storage.location import JsonObject
+from dfnas_ray.execution.base import Crew, Executor, Work
+from dfnas_ray.storage.location import Count, JsonObject, Location, Seconds
 from dfnas_ray.storage.manifest import Manifest, ManifestEntry
 from dfnas_ray.storage.shards import SyntheticImages, decode_shard, manifest_entry, shard_name, verify_entry
+from dfnas_ray.storage.shared import Shared
 from dfnas_ray.synthesis.checks import check_synthesis
-from dfnas_ray.synthesis.inversion import Inverter
+from dfnas_ray.synthesis.config import SynthesisConfig
 from dfnas_ray.synthesis.job import ShardJob
-from dfnas_ray.synthesis.quality import measure_quality
-from dfnas_ray.synthesis.shard import synthesize_rounds
+from dfnas_ray.synthesis.quality import Quality, QualityReport
+from dfnas_ray.synthesis.work import MakeShards, MeasureQuality
 from dfnas_ray.teachers.base import ImageShape, Teacher
 from dfnas_ray.workflow.session import Session
 from dfnas_ray.workflow.stage import Record, Stage
 
 Entries: TypeAlias = dict[int, ManifestEntry]
 """Lines of the manifest, by the number of the shard."""
-
-Quality: TypeAlias = dict[str, float]
-"""The measures of `synthesis.quality`, by name."""
 
 
 class TeacherFacts(BaseModel):
@@ -37,10 +33,10 @@ class TeacherFacts(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
-    params: int
-    macs: int
+    params: Count
+    macs: Count
     image_shape: ImageShape
-    num_classes: int
+    num_classes: Count
 
     @classmethod
     def of(cls, teacher: Teacher) -> TeacherFacts:
@@ -65,14 +61,33 @@ class SynthesisRecord(Record):
         seconds_beside_search: Of the time, what the search counts as well.
     """
 
-    images: int
-    shards: int
-    made_now: int
-    actors: int
-    bytes: int
+    images: Count
+    shards: Count
+    made_now: Count
+    actors: Count
+    bytes: Count
     quality: Quality
     teacher: TeacherFacts
-    seconds_beside_search: float | None = None
+    seconds_beside_search: Seconds | None = None
+
+    @property
+    def headline(self) -> str:
+        """See `Record`."""
+        return f"{self.images:,} images in {self.shards} shards"
+
+    def detail(self, folder: Location) -> str:
+        """See `Record`."""
+        parts = [formatting.plural(self.shards, "shard"), formatting.size(self.bytes)]
+        if self.actors:
+            parts.append(formatting.plural(self.actors, "actor"))
+        if self.made_now < self.shards:
+            made_now = formatting.plural(self.made_now, "shard")
+            parts.append(f"the time of the last {made_now}; the others were there already")
+        elif self.images and self.seconds:
+            parts.append(f"{formatting.number(self.images / self.seconds)} images/s")
+        if self.seconds_beside_search:
+            parts.append(f"{formatting.duration(self.seconds_beside_search)} of it beside the search")
+        return ", ".join(parts)
 
 
 class Synthesis(Stage[SynthesisRecord]):
@@ -102,6 +117,14 @@ class Synthesis(Stage[SynthesisRecord]):
             "seed": self.seed,
             "synthesis": self.config.model_dump(mode="json"),
         }
+
+    @staticmethod
+    def steps_of(inputs: JsonObject) -> list[int]:
+        """Return the steps of each scale by a recorded `inputs`; none if they are of another version."""
+        try:
+            return [scale.steps for scale in SynthesisConfig.model_validate(inputs["synthesis"]).stages]
+        except (KeyError, ValueError):
+            return []
 
     def check(self) -> None:
         """See `Stage`."""
@@ -188,18 +211,19 @@ class Synthesis(Stage[SynthesisRecord]):
         session, num_shards = self.session, self.config.num_shards
         manifest = Manifest(key=self.key, shards=tuple(entries[shard] for shard in range(num_shards)))
         manifest.write(self.location)
-        quality: dict[str, Any] = {}
+        measured: dict[str, QualityReport] = {}
         measure = MeasureQuality(session.shared_teacher, self.images(session.executor))
         work = Work("synthesis", "measurement of the images", measure)
-        session.executor.map_all(work, ["quality"], lambda _, measured: quality.update(measured))
-        (self.location / "quality.json").write_json(quality)
+        session.executor.map_all(work, ["quality"], measured.__setitem__)
+        quality = measured["quality"]
+        quality.write(self.location)
         return SynthesisRecord(
             images=manifest.rows,
             shards=num_shards,
             made_now=made_now,
             actors=num_actors,
             bytes=manifest.bytes,
-            quality=quality["overall"],
+            quality=quality.overall,
             teacher=TeacherFacts.of(session.teacher),
         )
 
@@ -226,41 +250,3 @@ class Synthesis(Stage[SynthesisRecord]):
                 continue
             intact[shard] = entry
         return intact
-
-
-@dataclass(frozen=True)
-class MakeShards:
-    """The work on shards: synthesize, label and commit one at a time."""
-
-    teacher: Shared[Teacher]
-    job: ShardJob
-    board: Board
-
-    def __call__(self, device: torch.device) -> Callable[[int], ManifestEntry]:
-        """Return the function that makes one shard."""
-        inverter = Inverter(self.teacher.get(), self.job.config, device)
-
-        def make(shard: int) -> ManifestEntry:
-            write, done = self.board.writer(f"shard {shard}"), 0
-
-            def on_steps(images: int) -> None:
-                nonlocal done
-                done += images
-                write(done)
-
-            *_, made = synthesize_rounds(inverter, self.job.seed, shard, on_steps)
-            return self.job.commit(made, shard)
-
-        return make
-
-
-@dataclass(frozen=True)
-class MeasureQuality:
-    """The measurement of a finished set, where a worker holds it: the driver never does."""
-
-    teacher: Shared[Teacher]
-    images: Shared[SyntheticImages]
-
-    def __call__(self, device: torch.device) -> Callable[[str], JsonObject]:
-        """Return the function that measures."""
-        return lambda _: measure_quality(self.teacher.get().to(device), self.images.get())

@@ -120,7 +120,7 @@ def main() -> None:
     assert config.sweep is not None
     teacher, reference = Session(config).teacher, config.sweep.reference
     gaps = [
-        measure_quality(teacher, last_round(folder / f"reference-{n:03d}"))["overall"]["domain_gap"]
+        measure_quality(teacher, last_round(folder / f"reference-{n:03d}")).overall["domain_gap"]
         for n in range(reference.settings)
     ]
     nearest = np.argsort(gaps, kind="stable")[: max(1, round(reference.share * len(gaps)))]

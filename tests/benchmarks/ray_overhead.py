@@ -28,7 +28,7 @@ from dfnas_ray.storage.location import Location
 from dfnas_ray.synthesis.inversion import Inverter
 from dfnas_ray.synthesis.job import ShardJob
 from dfnas_ray.synthesis.shard import synthesize_shard
-from dfnas_ray.workflow.synthesis import MakeShards
+from dfnas_ray.synthesis.work import MakeShards
 
 
 def main() -> None:

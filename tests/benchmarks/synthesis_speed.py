@@ -31,7 +31,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dfnas_ray.seeding import derive_seed, torch_generator
-from dfnas_ray.synthesis.config import StageConfig, SynthesisConfig
+from dfnas_ray.synthesis.config import ScaleConfig, SynthesisConfig
 from dfnas_ray.synthesis.inversion import Inverter, OnSteps, learning_rate
 from dfnas_ray.synthesis.regions import center_crop, crop, draw_region
 from dfnas_ray.synthesis.regularizers import RegularizersConfig
@@ -119,7 +119,7 @@ class PublishedPath:
 
     def invert(
         self,
-        stages: Sequence[StageConfig],
+        stages: Sequence[ScaleConfig],
         targets: Tensor,
         seed: int,
         on_steps: OnSteps = lambda images: None,
@@ -172,7 +172,7 @@ class ProductPath:
         return self.inverter.objective.dtype
 
     def invert(
-        self, stages: Sequence[StageConfig], targets: Tensor, seed: int, on_steps: OnSteps = lambda images: None
+        self, stages: Sequence[ScaleConfig], targets: Tensor, seed: int, on_steps: OnSteps = lambda images: None
     ) -> tuple[Tensor, float]:
         """Return uint8 canvases and the loss of the last step."""
         # One Inverter for all schedules, so that the teacher is compiled once per resolution.
@@ -185,7 +185,7 @@ class SynthesisPath(Protocol):
     """One way to synthesize."""
 
     def invert(
-        self, stages: Sequence[StageConfig], targets: Tensor, seed: int, on_steps: OnSteps = ...
+        self, stages: Sequence[ScaleConfig], targets: Tensor, seed: int, on_steps: OnSteps = ...
     ) -> tuple[Tensor, float]:
         """Return uint8 canvases and the loss of the last step."""
         ...
@@ -223,10 +223,10 @@ class StepClock:
         self.stamps.append(time.perf_counter())
 
 
-def stages_at(scale: int, steps: int) -> list[StageConfig]:
+def stages_at(scale: int, steps: int) -> list[ScaleConfig]:
     """Return a schedule that starts with ``steps`` at this scale; the last stage is always at full size."""
-    stages = [StageConfig(scale=scale, steps=steps)]
-    return stages if scale == 1 else [*stages, StageConfig(scale=1, steps=1)]
+    stages = [ScaleConfig(scale=scale, steps=steps)]
+    return stages if scale == 1 else [*stages, ScaleConfig(scale=1, steps=1)]
 
 
 def image_steps_per_second(
@@ -373,8 +373,8 @@ def compare_losses(
 ) -> list[dict[str, Any]]:
     """Run both paths to the end of short schedules."""
     schedules = {
-        "one stage": [StageConfig(scale=1, steps=args.steps)],
-        "two stages": [StageConfig(scale=2, steps=args.steps // 2), StageConfig(scale=1, steps=args.steps // 2)],
+        "one stage": [ScaleConfig(scale=1, steps=args.steps)],
+        "two stages": [ScaleConfig(scale=2, steps=args.steps // 2), ScaleConfig(scale=1, steps=args.steps // 2)],
     }
     rows = []
     print("\nTotal loss of the last step; and of the finished images, both taken by the published path in float32.")
@@ -477,7 +477,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     config = SynthesisConfig(
         batch_size=args.batch_size,
         images_per_shard=args.batch_size,
-        stages=(StageConfig(scale=1, steps=args.steps),),
+        stages=(ScaleConfig(scale=1, steps=args.steps),),
         canvas_margin=4,
         lr=args.lr,
         warmup_steps=0,  # the schedule's warm-up is longer than these runs

@@ -29,12 +29,11 @@ def dfnas(monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
 
 
 def pytest_generate_tests(metafunc):
-    """Give a test its executors by their addresses: inline in the quick lanes, Ray besides as ``@on_ray`` says."""
+    """Give a test that asks for an ``address`` both executors: inline in the quick lanes, Ray in the lane slow."""
     is_given = any("address" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
     if "address" in metafunc.fixturenames and not is_given:
-        on_ray = metafunc.definition.get_closest_marker("on_ray")
-        marks = [pytest.mark.ray] if on_ray else [pytest.mark.ray, pytest.mark.slow]
-        metafunc.parametrize("address", ["inline", pytest.param("local", marks=marks)], indirect=True)
+        on_ray = pytest.param("local", marks=[pytest.mark.ray, pytest.mark.slow])
+        metafunc.parametrize("address", ["inline", on_ray], indirect=True)
 
 
 @pytest.fixture

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -22,6 +24,11 @@ def test_an_answer_that_never_arrived_loses_no_event():
     assert board.read(0)[2] == [line]
     assert board.read(0)[2] == [line]  # the first answer came too late for the driver
     assert board.read(1)[2] == []
+
+
+def test_a_board_is_there_at_once_because_its_process_imports_no_torch():
+    code = "import sys, dfnas_ray.execution.ray.board; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_what_is_told_last_is_logged_once(ray_cluster, caplog):

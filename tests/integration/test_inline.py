@@ -78,8 +78,8 @@ def test_a_run_says_where_it_was_done(tiny_inline_run):
     ("command", "settings", "words"),
     [
         ("run", "retraining.num_workers=2", ["retraining.num_workers (2)", "Set it to 1"]),
-        ("run", "search.start_after_shards=1", ["search.start_after_shards (1)", "Set it to null"]),
-        ("search", "search.start_after_shards=1", ["search.start_after_shards (1)", "Set it to null"]),
+        ("run", "search.start_after_shards=1", ["search.start_after_shards (1) to null"]),
+        ("search", "search.start_after_shards=1", ["search.start_after_shards (1) to null"]),
         (
             "run",
             "search.algorithm={kind: multi_fidelity, proposals: tpe}",
@@ -186,7 +186,7 @@ def test_without_ray_and_without_inline_one_error_says_what_to_do(tiny_yaml, tmp
     assert {path.name for path in (tmp_path / "run").glob("*")} <= {".lock", "teacher"}
 
 
-@pytest.mark.parametrize("arguments", [("submit", "FILE"), ("jobs", "list")])
+@pytest.mark.parametrize("arguments", [("submit", "FILE", "--run-dir", "/tmp/shared"), ("jobs", "list")])
 def test_what_needs_a_cluster_says_so_where_there_is_no_ray(tiny_yaml, tmp_path, arguments):
     words = [str(tiny_yaml) if word == "FILE" else word for word in arguments]
     done = subprocess.run(

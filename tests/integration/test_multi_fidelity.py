@@ -16,8 +16,8 @@ from dfnas_ray.algorithms.stand_alone import CandidateTraining
 from dfnas_ray.algorithms.trials import SearchJob, make_batches
 from dfnas_ray.config.experiment import make_experiment
 from dfnas_ray.execution.ray.board import ProgressBoard
-from dfnas_ray.execution.ray.executor import Stored
 from dfnas_ray.execution.ray.population import measure_population
+from dfnas_ray.execution.ray.stored import Stored
 from dfnas_ray.search_spaces import NASBenchMacroConfig
 from dfnas_ray.seeding import derive_seed, fixed_threads
 from dfnas_ray.storage.arrivals import WholeSet
@@ -32,8 +32,14 @@ SPACE = {"stem_channels": 4, "stage_layers": (2, 2), "stage_channels": (8, 16), 
 SEARCH = {"kind": "multi_fidelity", "candidates": 8, "max_epochs": 4, "reduction_factor": 2, "batch_size": 16}
 
 
+@pytest.fixture(scope="module")
+def board(ray_cluster):
+    """One for all: it is a process."""
+    return ProgressBoard()
+
+
 @pytest.fixture
-def population(ray_cluster, tiny_experiment, tmp_path):
+def population(ray_cluster, board, tiny_experiment, tmp_path):
     """Return a function that measures genotypes as one population of the tiny experiment."""
     config = tiny_experiment(tmp_path)
     with fixed_threads(1):
@@ -74,7 +80,7 @@ def population(ray_cluster, tiny_experiment, tmp_path):
         trial = Trial("trial", algorithm, space, 0)
         built = space.space(teacher.image_shape, teacher.num_classes)
         genotypes = [built.decode(text) for text in texts]
-        measured = measure_population(job, trial, genotypes, shared, images, ProgressBoard())
+        measured = measure_population(job, trial, genotypes, shared, images, board)
         return algorithm, measured, tmp_path / folder / "trial"
 
     measure.training = training
@@ -135,7 +141,13 @@ def test_a_diverging_candidate_is_reported_and_ranks_nowhere(population):
     assert all(math.isnan(score) for score in config.rank(measured))
 
 
-@pytest.mark.parametrize("settings", [{"proposals": "tpe"}, {"scheduler": "hyperband"}], ids=["tpe", "hyperband"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param({"proposals": "tpe"}, id="tpe"),
+        pytest.param({"scheduler": "hyperband"}, id="hyperband", marks=pytest.mark.slow),
+    ],
+)
 def test_a_search_beside_another_ends_in_the_same_records(ray_cluster, tiny_values, tmp_path, settings):
     values = tiny_values()
     spos = values["search"]["algorithm"]

@@ -72,16 +72,24 @@ def found(name, rank=0, world_size=1, hook=None):
     return torch.cat([alphas.detach().flatten() for alphas in search.architecture.alphas])
 
 
-def process(rank, name, folder):
+def process(rank, folder):
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
-    torch.save(found(name, rank, 2, average_gradients), f"{folder}/{rank}.pt")
+    for name in ALGORITHMS:
+        torch.save(found(name, rank, 2, average_gradients), f"{folder}/{name}-{rank}.pt")
     dist.destroy_process_group()
 
 
+@pytest.fixture(scope="module")
+def together(tmp_path_factory):
+    """The folder with what two processes found with every algorithm: most of the time is that of their start."""
+    folder = tmp_path_factory.mktemp("together")
+    mp.start_processes(process, (str(folder),), nprocs=2, start_method="spawn")
+    return folder
+
+
 @pytest.mark.parametrize("name", ALGORITHMS)
-def test_two_processes_end_with_the_alphas_of_one(name, tmp_path):
-    mp.start_processes(process, (name, str(tmp_path)), nprocs=2, start_method="spawn")
-    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+def test_two_processes_end_with_the_alphas_of_one(name, together):
+    first, second = (torch.load(together / f"{name}-{rank}.pt", weights_only=True) for rank in (0, 1))
     assert torch.equal(first, second)
     torch.testing.assert_close(first, found(name), rtol=0, atol=1e-5)
 

@@ -99,7 +99,6 @@ def results(folder: Path) -> list[dict]:
     return json.loads(next(folder.glob("search/*/trials.json")).read_text())
 
 
-@pytest.mark.on_ray
 def test_a_search_starts_with_the_first_shards_and_compares_on_all(make, tiny_inline_run, tmp_path, slowly):
     slowly.gates[0].set()
     open_when(slowly.gates[1], tmp_path, "search/*/*-seed-0/state.pt")  # the second shard comes after an epoch

@@ -44,7 +44,6 @@ def study(outcome):
     return optuna.load_study(study_name="sweep", storage=f"sqlite:///{outcome.location.path}/study.db")
 
 
-@pytest.mark.on_ray
 def test_a_sweep_from_first_trial_to_best_settings(values, tmp_path, recorder):
     outcome = run(values, tmp_path)
     folder = outcome.location
@@ -81,6 +80,17 @@ def test_a_sweep_from_first_trial_to_best_settings(values, tmp_path, recorder):
     assert more.location == again.location
     assert [(t.number, t.state.name) for t in study(more).trials] == [(n, "COMPLETE") for n in range(4)]
     assert study(more).metric_names == ["student_proxy"]
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("address", ["local"], indirect=True)
+def test_a_sweep_on_ray_finds_what_one_process_finds(values, tmp_path):
+    inline = {**values, "cluster": {**values["cluster"], "address": "inline"}}
+    ours, theirs = (
+        [{**trial, "seconds": 0} for trial in (run(given, tmp_path / name).location / "trials.json").read_json()]
+        for name, given in (("inline", inline), ("ray", values))
+    )
+    assert ours == theirs, "one after the other or two at once: the first trials are drawn before any is over"
 
 
 IMPOSSIBLE = {  # one of the four pairs: 20 images do not fill batches of 40
@@ -149,6 +159,23 @@ def test_a_sweep_in_parts_is_the_sweep_as_a_whole(values, tmp_path):
     assert trials_of("in-parts", states.index("PRUNED"), 7) == whole
 
 
+@pytest.fixture(scope="module")
+def found_undisturbed():
+    return {}
+
+
+@pytest.fixture
+def undisturbed(found_undisturbed, address, tmp_path):
+    """Return a function that gives what a sweep ends with on this executor, which is found out once."""
+
+    def find(sweep_in):
+        if address not in found_undisturbed:
+            found_undisturbed[address] = sweep_in(tmp_path / "whole")
+        return found_undisturbed[address]
+
+    return find
+
+
 @pytest.mark.parametrize(
     "moment",
     [
@@ -159,7 +186,7 @@ def test_a_sweep_in_parts_is_the_sweep_as_a_whole(values, tmp_path):
         pytest.param("finished", marks=pytest.mark.slow),
     ],
 )
-def test_a_sweep_that_was_killed_ends_as_the_undisturbed_one(values, tmp_path, moment):
+def test_a_sweep_that_was_killed_ends_as_the_undisturbed_one(values, undisturbed, tmp_path, moment):
     settings = {
         "settings": COEFFICIENT, "objectives": ["domain_gap"], "sampler": "random", "concurrency": 1,
         "fixed": {"synthesis.num_shards": 2, "synthesis.rounds": 2}, "pruning": {"min_rounds": 1, "reduction_factor": 3},
@@ -168,7 +195,7 @@ def test_a_sweep_that_was_killed_ends_as_the_undisturbed_one(values, tmp_path, m
     def trials_of(outcome):
         return [(trial.params, trial.state.name, trial.intermediate_values) for trial in study(outcome).trials]
 
-    whole = trials_of(run(values, tmp_path / "whole", trials=6, **settings))
+    whole = undisturbed(lambda folder: trials_of(run(values, folder, trials=6, **settings)))
     pruned = next(number for number, (_, state, _) in enumerate(whole) if state == "PRUNED")
     last = pruned if moment == "decided" else 0  # the trial that the killed command was at
     outcome = run(values, tmp_path / "killed", trials=last + 1, **settings)

@@ -4,49 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.exceptions import RayTaskError
 
 from dfnas_ray.algorithms.base import Measurement
 from dfnas_ray.algorithms.config import Trial
 from dfnas_ray.algorithms.trials import SearchJob
 from dfnas_ray.config.cluster import ClusterConfig, ClusterStage, WorkerResources
-from dfnas_ray.execution.base import Crew, Executor, Item, Result, Shared, T, Work
+from dfnas_ray.execution.base import Crew, Executor, Item, Result, T, Work
 from dfnas_ray.execution.ray.board import ProgressBoard
 from dfnas_ray.execution.ray.cluster import ClusterSize
 from dfnas_ray.execution.ray.connection import Connection, worker_device
-from dfnas_ray.execution.ray.errors import raised_in_worker
 from dfnas_ray.execution.ray.imports import check_imports
 from dfnas_ray.execution.ray.pool import Pool, actor_maker
 from dfnas_ray.execution.ray.sending import check_can_be_sent, put
 from dfnas_ray.execution.ray.shared_storage import SharedStorage
+from dfnas_ray.execution.ray.stored import Stored
 from dfnas_ray.progress import Board, Task
 from dfnas_ray.search_spaces.base import Genotype
 from dfnas_ray.storage.arrivals import ShardFolder
 from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.shards import SyntheticImages
+from dfnas_ray.storage.shared import Shared
 from dfnas_ray.sweeps.measure import Judge
 from dfnas_ray.sweeps.record import SweepRecord
 from dfnas_ray.sweeps.trials import SweepJob
 from dfnas_ray.teachers.base import Teacher
 from dfnas_ray.training.retraining import Retrained, RetrainingJob
-
-
-@dataclass(frozen=True)
-class Stored:
-    """A value in the object store."""
-
-    reference: Any
-
-    def get(self) -> Any:
-        """Return it; an error of whoever computed it is raised as that one raised it."""
-        try:
-            return ray.get(self.reference)
-        except RayTaskError as error:
-            raise raised_in_worker(error) from None
 
 
 class RayExecutor(Executor):

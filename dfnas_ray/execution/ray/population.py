@@ -27,9 +27,9 @@ from dfnas_ray.algorithms.population import (
     seed_of,
     space_of,
 )
+from dfnas_ray.algorithms.proposals import ArchitectureStudy
 from dfnas_ray.algorithms.trials import SearchJob
 from dfnas_ray.errors import DfnasError, StorageError
-from dfnas_ray.execution.base import Shared
 from dfnas_ray.execution.ray.connection import worker_device
 from dfnas_ray.execution.ray.errors import last_line
 from dfnas_ray.execution.ray.halving import NumberedHalving
@@ -40,6 +40,7 @@ from dfnas_ray.progress import Board
 from dfnas_ray.search_spaces.base import Genotype, SearchSpace
 from dfnas_ray.seeding import derive_seed
 from dfnas_ray.storage.shards import SyntheticImages
+from dfnas_ray.storage.shared import Shared
 from dfnas_ray.teachers.base import Teacher
 
 logger = logging.getLogger(__name__)
@@ -53,11 +54,6 @@ def search_population(
     """Run a multi-fidelity search; its result is then in its folder.
 
     Args:
-        job: What it shares with others.
-        trial: The search.
-        teacher: Labels the images.
-        images: The synthetic set.
-        board: Shows how many candidates are finished.
         room: Candidates for which the cluster has room at once, or will have when it has grown.
 
     Raises:
@@ -112,7 +108,8 @@ class Experiment:
         over = [candidate for candidate in population.candidates if not config.is_open(candidate)]
         search_alg = param_space = None
         if given is None:
-            search_alg = ArchitectureSearch(population, self.space, job.max_macs, self.seed)
+            study = ArchitectureStudy(population, self.space, job.max_macs, self.seed)
+            search_alg = ArchitectureSearch(study)
             todo = config.candidates - len(over)
         else:
             waiting = [

@@ -5,24 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import optuna
-from optuna.trial import TrialState
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from dfnas_ray.config.cluster import SynthesisResources
 from dfnas_ray.errors import DfnasError
-from dfnas_ray.execution.base import Shared
 from dfnas_ray.execution.ray.connection import worker_device
 from dfnas_ray.execution.ray.errors import last_line
 from dfnas_ray.execution.ray.halving import NumberedHalving
+from dfnas_ray.execution.ray.proposals import SettingsSearch
 from dfnas_ray.execution.ray.shared_storage import check_seen
-from dfnas_ray.execution.ray.tune import StudySearch, fit
+from dfnas_ray.execution.ray.tune import fit
 from dfnas_ray.progress import Board
-from dfnas_ray.seeding import derive_seed
+from dfnas_ray.storage.shared import Shared
 from dfnas_ray.sweeps.measure import Judge
-from dfnas_ray.sweeps.record import STUDY, SweepRecord
-from dfnas_ray.sweeps.samplers import make_sampler, propose
+from dfnas_ray.sweeps.record import SweepRecord
 from dfnas_ray.sweeps.trials import SweepJob, run_trial
 
 
@@ -32,7 +29,7 @@ def run_sweep(
     """Run the open trials of a sweep; see `Executor.run_sweep`."""
     scheduler, stopped = _halving(job, record)
     for number in stopped:  # a command that was cut off did not come to note it
-        record.end(number, TrialState.PRUNED)
+        record.prune(number)
     todo = record.num_open()
     if not todo:
         return
@@ -42,7 +39,7 @@ def run_sweep(
         "sweep",
         # Neither metric nor mode: with several objectives they would make Tune forget all but one.
         tune.TuneConfig(
-            search_alg=_Search(job, record),
+            search_alg=SettingsSearch(record, job.seed),
             scheduler=scheduler,
             num_samples=todo,
             max_concurrent_trials=job.sweep.concurrency,
@@ -64,50 +61,6 @@ def _trial(config: Mapping[str, Any], job: SweepJob, threads: int, judge: Shared
     parameters = {path: config[path] for path in job.sweep.settings}
     for result in run_trial(config["number"], config["compared"], parameters, job, judge.get(), device, board):
         tune.report(result)
-
-
-class _Search(StudySearch):
-    """Tune's searcher, with each trial's number among its settings and its end told to the record as what it is."""
-
-    def __init__(self, job: SweepJob, record: SweepRecord):
-        sweep = job.sweep
-        self.job, self.record = job, record
-        several = len(sweep.objectives) > 1
-        modes = ["max" if direction == "maximize" else "min" for direction in sweep.directions]
-        super().__init__(
-            space=self._propose,
-            metric=list(sweep.objectives) if several else sweep.objectives[0],
-            mode=modes if several else modes[0],
-            sampler=make_sampler(sweep, record.first_trials, job.seed),  # replaced for each trial
-            study_name=STUDY,
-            storage=record.storage,
-        )
-
-    def suggest(self, trial_id: str) -> Any:
-        """Propose the next trial; after a break, just what would have been proposed without it."""
-        seed = derive_seed(self.job.seed, "sweep", self.record.next_number())
-        self._ot_study.sampler = make_sampler(self.job.sweep, self.record.first_trials, seed)
-        return super().suggest(trial_id)
-
-    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Keep what was measured; Tune tells of a trial's last result at its end alone."""
-        self.record.observe(result)
-
-    def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
-        """Tell how a trial ended: by its own failure, pruned, or complete.
-
-        One whose process died too often has not ended; the next command goes on with it.
-        """
-        if not error and result and "number" in result:
-            self.record.observe(result)
-            is_whole = result.get("finished", False)
-            super().on_trial_complete(trial_id, result if is_whole else None, result.get("failed", False))
-        self.record.keep()
-
-    def _propose(self, trial: optuna.Trial) -> dict[str, Any]:
-        propose(self.job.sweep, trial)
-        (stored,) = [each for each in self.record.trials() if each.number == trial.number]
-        return {"number": trial.number, "compared": max(stored.intermediate_values, default=0)}
 
 
 def _halving(job: SweepJob, record: SweepRecord) -> tuple[TrialScheduler, list[int]]:

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 
 from dfnas_ray.errors import DfnasError
-from dfnas_ray.execution.base import Shared
 from dfnas_ray.execution.ray.connection import worker_device
 from dfnas_ray.execution.ray.errors import last_line
 from dfnas_ray.progress import Board
 from dfnas_ray.storage.shards import SyntheticImages
+from dfnas_ray.storage.shared import Shared
 from dfnas_ray.teachers.base import Teacher
 from dfnas_ray.training.retraining import (
     Checkpoint,

@@ -16,7 +16,6 @@ from dfnas_ray.algorithms.config import Trial
 from dfnas_ray.algorithms.trials import SearchJob, run_trial
 from dfnas_ray.config.cluster import SearchResources
 from dfnas_ray.errors import DfnasError
-from dfnas_ray.execution.base import Shared
 from dfnas_ray.execution.ray.connection import worker_device
 from dfnas_ray.execution.ray.errors import last_line
 from dfnas_ray.execution.ray.sending import put
@@ -26,6 +25,7 @@ from dfnas_ray.progress import Board
 from dfnas_ray.search_spaces.base import Genotype
 from dfnas_ray.storage.arrivals import ShardFolder, ShardsMissing
 from dfnas_ray.storage.shards import SyntheticImages
+from dfnas_ray.storage.shared import Shared
 from dfnas_ray.teachers.base import Teacher
 
 

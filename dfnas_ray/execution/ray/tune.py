@@ -1,14 +1,12 @@
-"""What all experiments with Ray Tune have in common: how one is run, and who proposes within it."""
+"""How an experiment with Ray Tune is run."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from ray import tune
-from ray.tune.search.optuna import OptunaSearch
 
 
 def fit(
@@ -43,11 +41,3 @@ def fit(
             ),
             tune_config=config,
         ).fit()
-
-
-class StudySearch(OptunaSearch):  # type: ignore[misc]  # Ray has no types here
-    """A searcher that is left out of Tune's snapshots: what it knows is kept elsewhere, and never lags behind."""
-
-    def save(self, checkpoint_path: str) -> None:
-        """Write nothing that would have to be unpickled."""
-        Path(checkpoint_path).write_text("{}\n", encoding="utf-8")

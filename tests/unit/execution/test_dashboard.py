@@ -52,6 +52,7 @@ def test_a_head_that_never_gets_an_agent_is_given_up(waited):
     assert 0 < len(waited) < 100
 
 
+@pytest.mark.ray
 def test_an_agent_that_stays_away_is_named_with_its_port():
     dashboard = Dashboard.__new__(Dashboard)  # without connecting
     dashboard.url = "http://127.0.0.1:8265"

@@ -124,7 +124,7 @@ def test_a_search_gives_architecture_cost_finalists_and_history(found):
     assert found.cost.macs == found.record.macs
     assert len(found.finalists) == 2
     (history,) = found.history.values()
-    assert [entry["phase"] for entry in history] == ["training", "sampling"]
+    assert [entry.phase for entry in history] == ["training", "sampling"]
 
 
 def test_the_same_seed_finds_the_same_and_other_images_are_another_search(found, teacher, images, tmp_path):

@@ -5,11 +5,24 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from dfnas_ray.algorithms.selection import ComparedTrial, ComparedTrials, Finalist, HistoryPoint
+from dfnas_ray.ranking.result import BenchmarkFacts, BenchmarkResult, Interval, RankingRow, TableFacts
 from dfnas_ray.search_spaces import NASBenchMacroConfig
+from dfnas_ray.storage.manifest import Manifest
 from dfnas_ray.storage.run_dir import RunDir
 from dfnas_ray.storage.shards import ShardInfo, encode_shard, manifest_entry, shard_name
+from dfnas_ray.synthesis.config import SynthesisConfig
+from dfnas_ray.synthesis.quality import QualityReport
+from dfnas_ray.training.export import NetworkDescription
+from dfnas_ray.workflow.benchmark import BenchmarkRecord
+from dfnas_ray.workflow.evaluation import EvaluationRecord, MeasuredNetwork
+from dfnas_ray.workflow.retraining import History, RetrainingRecord
+from dfnas_ray.workflow.search import SearchRecord
+from dfnas_ray.workflow.synthesis import SynthesisRecord, TeacherFacts
 
 SPACE = {
     "kind": "nasbench_macro",
@@ -41,22 +54,30 @@ def curve(num_steps=6):
     ]
 
 
-def add_synthesis(run, num_classes=NUM_CLASSES, rounds=2, per_round=12, canvas=(1, 9, 9), num_shards=2, **summary):
-    rng = np.random.default_rng(0)
-    stage = run.stage(
-        "synthesis",
-        {
-            "teacher": "f" * 64,
-            "seed": 7,
-            "synthesis": {
-                "rounds": rounds,
-                "canvas_margin": 1,
-                "stages": [{"scale": 2, "steps": 3}, {"scale": 1, "steps": 3}],
-            },
-        },
-    )
+def begin(run, name, inputs):
+    """Begin a stage, and make it the one that reports show."""
+    stage = run.stage(name, inputs)
     stage.begin()
     run.set_latest([stage])
+    return stage
+
+
+def finish(stage, record):
+    """Leave a stage's record, as the stage does."""
+    stage.done_file.write_model(record, exclude_none=True)
+    return stage
+
+
+def add_synthesis(
+    run, num_classes=NUM_CLASSES, rounds=2, per_round=12, canvas=(1, 9, 9), num_shards=2, teacher="digits", **facts
+):
+    rng = np.random.default_rng(0)
+    config = SynthesisConfig(
+        num_shards=num_shards, images_per_shard=per_round, batch_size=per_round, rounds=rounds, canvas_margin=1,
+        stages=[{"scale": 2, "steps": 3}, {"scale": 1, "steps": 3}], warmup_steps=1,
+    )  # fmt: skip
+    inputs = {"teacher": "f" * 64, "seed": 7, "synthesis": config.model_dump(mode="json")}
+    stage = begin(run, "synthesis", inputs)
     entries = []
     for shard in range(num_shards):
         num_rows = rounds * per_round
@@ -69,99 +90,116 @@ def add_synthesis(run, num_classes=NUM_CLASSES, rounds=2, per_round=12, canvas=(
             rng.normal(size=(num_rows, num_classes)),
         )
         (stage.location / shard_name(shard)).write_bytes(data)
-        entries.append(manifest_entry(shard, data, num_rows).model_dump())
-    (stage.location / "manifest.json").write_json({"key": stage.key, "shards": entries})
+        entries.append(manifest_entry(shard, data, num_rows))
+    Manifest(key=stage.key, shards=entries).write(stage.location)
     quality = {"confidence": 0.8125, "entropy": 0.5, "agreement": 0.75, "domain_gap": 0.0123456789}
-    rounds_quality = {str(number): quality for number in range(rounds)}
-    (stage.location / "quality.json").write_json({"overall": quality, "rounds": rounds_quality})
-    images = num_shards * rounds * per_round
-    facts = {"images": images, "shards": num_shards, "made_now": num_shards, "actors": 2, "bytes": 123_456}
-    stage.done_file.write_json({**facts, "seconds": 12.0, "finished_at": 1_795_470_000.0, **summary})
-    return stage
+    QualityReport(overall=quality, rounds=dict.fromkeys(range(rounds), quality)).write(stage.location)
+    shape = (canvas[0], canvas[1] - 1, canvas[2] - 1)
+    record = SynthesisRecord(
+        images=num_shards * rounds * per_round, shards=num_shards, made_now=num_shards, actors=2, bytes=123_456,
+        quality=quality, seconds=12.0, finished_at=1_795_470_000.0, machine={"threads": 2, "torch": "2"},
+        teacher=TeacherFacts(name=teacher, params=2000, macs=4000, image_shape=shape, num_classes=num_classes),
+    )  # fmt: skip
+    return finish(stage, record.model_copy(update=facts))
 
 
 def add_search(run, synthesis, space, candidates=False):
-    stage = run.stage(
-        "search",
-        {
-            "upstream": {"synthesis": synthesis.key},
-            "search": {"space": SPACE, "max_macs": "50%", "algorithm": {"kind": "spos"}},
-        },
-    )
-    stage.begin()
-    run.set_latest([stage])
+    settings = {"space": SPACE, "max_macs": "50%", "algorithm": {"kind": "spos"}}
+    stage = begin(run, "search", {"upstream": {"synthesis": synthesis.key}, "search": settings})
     trials = []
     for seed, genotype, score in ((0, SEARCHED, -1.25), (1, RANDOM, -1.5)):
+        texts = ("21", "10", "00") if candidates else None
+        scores = (score, score - 0.5, float("-inf"))
         generations = [
-            {"phase": "sampling", "number": number, "best": score, "scores": [score, score - 0.5, float("-inf")]}
+            HistoryPoint(phase="sampling", number=number, best=score, scores=scores, genotypes=texts)
             for number in (1, 2)
         ]
-        for entry in generations if candidates else []:
-            entry["genotypes"] = ["21", "10", "00"]
-        training = [{"phase": "training", "number": number, "loss": 3.0 / number} for number in (1, 2, 3)]
+        training = [HistoryPoint(phase="training", number=number, loss=3.0 / number) for number in (1, 2, 3)]
         found = space.cost(space.decode(genotype))
         trials.append(
-            {
-                "trial": f"spos-nasbench_macro-seed-{seed}",
-                "algorithm": "spos",
-                "space": "nasbench_macro",
-                "space_config": SPACE,
-                "seed": seed,
-                "genotype": genotype,
-                "macs": found.macs,
-                "params": found.params,
-                "own_score": score,
-                "score": score - 1,
-                "history": training + generations,
-            }
-        )
-    (stage.location / "trials.json").write_json(trials)
-    best = {name: value for name, value in trials[0].items() if name != "history"}
-    stage.done_file.write_json({**best, "max_macs": 100_000, "seconds": 30.0})
-    return stage
+            ComparedTrial(
+                trial=f"spos-nasbench_macro-seed-{seed}", algorithm="spos", space="nasbench_macro", space_config=SPACE,
+                seed=seed, genotype=genotype, macs=found.macs, params=found.params, own_score=score, score=score - 1,
+                finalists=(Finalist(genotype=genotype),), history=(*training, *generations),
+            )
+        )  # fmt: skip
+    ComparedTrials(tuple(trials)).write(stage.location)
+    best = trials[0].model_dump(exclude={"history", "arrivals"})
+    summaries = tuple(trial.summary() for trial in trials)
+    return finish(stage, SearchRecord(**best, max_macs=100_000, seconds=30.0, trials=summaries))
 
 
 def add_network(run, name, genotype, synthesis, space):
-    stage = run.stage(name, {"upstream": {"synthesis": synthesis.key}, "genotype": genotype})
-    stage.begin()
-    run.set_latest([stage])
+    stage = begin(run, name, {"upstream": {"synthesis": synthesis.key}, "genotype": genotype})
     history = [
         {"loss": 2.0 / epoch, "validation_loss": 20.0 / epoch, "validation_agreement": 1 - 0.5 / epoch}
         for epoch in (1, 2, 3)
     ]
-    (stage.location / "history.json").write_json(history)
-    network = {"space": SPACE, "genotype": genotype, "image_shape": SHAPE, "num_classes": NUM_CLASSES}
-    (stage.location / "network.json").write_json(network)
+    History(tuple(history)).write(stage.location)
+    NetworkDescription(
+        space=SPACE, genotype=genotype, image_shape=SHAPE, num_classes=NUM_CLASSES, mean=(0.5,), std=(0.25,)
+    ).write(stage.location)
     cost = space.cost(space.decode(genotype))
-    stage.done_file.write_json(
-        {
-            "space_config": SPACE,
-            "genotype": genotype,
-            "macs": cost.macs,
-            "params": cost.params,
-            "seconds": 5.0,
-            **history[-1],
-        }
+    return finish(
+        stage,
+        RetrainingRecord(
+            space_config=SPACE, genotype=genotype, macs=cost.macs, params=cost.params, seconds=5.0, **history[-1]
+        ),
     )
-    return stage
 
 
 def add_evaluation(run, networks, dataset="ten pictures"):
-    stage = run.stage("evaluation", {"networks": {name: s.location.name for name, s in networks.items()}})
-    stage.begin()
-    run.set_latest([stage])
+    stage = begin(run, "evaluation", {"networks": {name: s.location.name for name, s in networks.items()}})
     accuracy = {"teacher": 0.9, "retraining": 0.8, "baseline": 0.7}
     rows = {
-        name: {
-            "architecture": f"arch-{name}",
-            "accuracy": accuracy[name],
-            "params": 2000 - 500 * i,
-            "macs": 4000 - 1000 * i,
-        }
+        name: MeasuredNetwork(
+            architecture=f"arch-{name}", accuracy=accuracy[name], params=2000 - 500 * i, macs=4000 - 1000 * i
+        )
         for i, name in enumerate(["teacher", *networks])
     }
-    stage.done_file.write_json({"dataset": dataset, "images": 10, "networks": rows, "seconds": 0.5})
-    return stage
+    return finish(stage, EvaluationRecord(dataset=dataset, images=10, networks=rows, seconds=0.5))
+
+
+def figures(mean, seeds):
+    return Interval(mean=mean, low=mean - 0.05, high=mean + 0.05, deviation=0.0123, per_seed=(mean,) * seeds)
+
+
+def ranking(title, images, tau, **changes):
+    seeds = 1 if images is None else 2
+    row = RankingRow(
+        title=title, ranking=title.split(" on ")[0], images=images, data_free=images != "real", best=False,
+        tau=figures(tau, seeds), rho=figures(tau + 0.1, seeds), regret_1=figures(1.25, seeds),
+        regret_5=figures(1.25, seeds), tau_gain=figures(0.01, seeds),
+        seconds_per_architecture=None if images is None else 1.5,
+    )  # fmt: skip
+    return row.model_copy(update=changes)
+
+
+RANKINGS = (
+    ranking("parameters", None, 0.5, tau_gain=None),
+    ranking("spos on synthetic", "synthetic", 0.6, best=True),
+    ranking("spos on real (not data-free)", "real", 0.7),
+)
+
+
+def add_benchmark(run, *rows, count=30):
+    stage = begin(run, "benchmark", {"seed": 7})
+    facts = BenchmarkFacts(
+        space="nasbench_macro", architectures=count, seeds=(0, 1), level=0.95, resamples=1000,
+        table=TableFacts(rows=50, used=(0, 40), accuracy_column="accuracy", best_in_sample=93.0),
+    )  # fmt: skip
+    result = BenchmarkResult(**dict(facts), rankings=rows)
+    result.write(stage.location)
+    rng = np.random.default_rng(0)
+    columns = {"architecture": [f"{n}" for n in range(count)], "accuracy": rng.normal(90, 1, count)}
+    for one in rows:
+        names = [one.title] if one.images is None else [f"{one.title}, seed {seed}" for seed in (0, 1)]
+        columns |= {name: np.where(np.arange(count) == 3, np.nan, rng.normal(size=count)) for name in names}
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table(columns), sink)
+    (stage.location / "scores.parquet").write_bytes(memoryview(sink.getvalue()))
+    best, tau = result.best.title, result.best.tau.mean
+    return finish(stage, BenchmarkRecord(**dict(facts), rankings=len(rows), best=best, tau=tau, seconds=12.0))
 
 
 @pytest.fixture
@@ -192,6 +230,9 @@ def add():
         search=add_search,
         network=add_network,
         evaluation=add_evaluation,
+        benchmark=add_benchmark,
+        ranking=ranking,
+        rankings=RANKINGS,
         searched=SEARCHED,
         random=RANDOM,
     )

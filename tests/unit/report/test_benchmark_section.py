@@ -1,65 +1,16 @@
 """The benchmark's section: every ranking with its figures, real images marked, safe with any text."""
 
 import re
+from io import StringIO
 from xml.etree import ElementTree
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 
+from dfnas_ray.cli import benchmark
+from dfnas_ray.ranking.result import BenchmarkResult
 from dfnas_ray.report.benchmark_section import write_figure
 from dfnas_ray.report.page import write_report
-
-
-def figures(mean, seeds):
-    return {"mean": mean, "low": mean - 0.05, "high": mean + 0.05, "deviation": 0.0123, "per_seed": [mean] * seeds}
-
-
-def row(title, images, tau, **changes):
-    seeds = 1 if images is None else 2
-    regrets = {name: figures(1.25, seeds) for name in ("regret_1", "regret_5")}
-    return {
-        "title": title, "ranking": title.split(" on ")[0], "images": images, "data_free": images != "real", "best": False,
-        "tau": figures(tau, seeds), "rho": figures(tau + 0.1, seeds), **regrets, "tau_gain": figures(0.01, seeds),
-        "seconds_per_architecture": None if images is None else 1.5, **changes,
-    }  # fmt: skip
-
-
-@pytest.fixture
-def add_benchmark():
-    """Return a function that adds a finished benchmark to a run directory."""
-
-    def add(run, *rows, count=30):
-        stage = run.stage("benchmark", {"seed": 7})
-        stage.begin()
-        run.set_latest([stage])
-        summary = {
-            "space": "nasbench_macro", "architectures": count, "seeds": [0, 1], "level": 0.95, "resamples": 1000,
-            "table": {"rows": 50, "used": [0, 40], "accuracy_column": "accuracy", "best_in_sample": 93.0},
-        }  # fmt: skip
-        (stage.location / "benchmark.json").write_json({**summary, "rankings": list(rows)})
-        rng = np.random.default_rng(0)
-        columns = {"architecture": [f"{n}" for n in range(count)], "accuracy": rng.normal(90, 1, count)}
-        for one in rows:
-            names = [one["title"]] if one["images"] is None else [f"{one['title']}, seed {seed}" for seed in (0, 1)]
-            columns |= {name: np.where(np.arange(count) == 3, np.nan, rng.normal(size=count)) for name in names}
-        sink = pa.BufferOutputStream()
-        pq.write_table(pa.table(columns), sink)
-        (stage.location / "scores.parquet").write_bytes(memoryview(sink.getvalue()))
-        best = next((one for one in rows if one["best"]), rows[0])
-        summary |= {"best": best["title"], "tau": best["tau"]["mean"]}
-        stage.done_file.write_json({**summary, "rankings": len(rows), "seconds": 12.0})
-        return stage
-
-    return add
-
-
-ROWS = [
-    row("parameters", None, 0.5, tau_gain=None),
-    row("spos on synthetic", "synthetic", 0.6, best=True),
-    row("spos on real (not data-free)", "real", 0.7),
-]
 
 
 def section_of(run):
@@ -67,8 +18,8 @@ def section_of(run):
     return page, page.split('<section id="benchmark">')[1].split("</section>")[0]
 
 
-def test_rankings_stand_in_the_order_of_merit_with_the_best_of_those_without_data_marked(run, add_benchmark):
-    add_benchmark(run, *ROWS)
+def test_rankings_stand_in_the_order_of_merit_with_the_best_of_those_without_data_marked(run, add):
+    add.benchmark(run, *add.rankings)
     page, section = section_of(run)
     assert re.findall(r'<tr class="(\w*)"><th scope="row">(\w+)</th><td>([^<]*)</td>', section) == [
         ("", "spos", "real, not data-free"),
@@ -80,24 +31,24 @@ def test_rankings_stand_in_the_order_of_merit_with_the_best_of_those_without_dat
     assert "No real image has been read" not in page
 
 
-def test_a_benchmark_alone_is_a_whole_report_that_begins_with_its_best_ranking(run, add, add_benchmark):
+def test_a_benchmark_alone_is_a_whole_report_that_begins_with_its_best_ranking(run, add):
     add.synthesis(run)
-    add_benchmark(run, *ROWS)
+    add.benchmark(run, *add.rankings)
     page, _ = section_of(run)
     assert "Not in this report" not in page
     assert "best without data: spos on synthetic" in page
     assert "0.600" in page
 
 
-def test_without_real_images_the_page_says_so(run, add_benchmark):
-    add_benchmark(run, *ROWS[:2])
+def test_without_real_images_the_page_says_so(run, add):
+    add.benchmark(run, *add.rankings[:2])
     page, _ = section_of(run)
     assert "No real image has been read" in page
 
 
-def test_labels_are_escaped(run, add_benchmark):
-    hostile = row("<b>x & y</b> on noise", "noise", 0.6, best=True)
-    add_benchmark(run, ROWS[0], hostile)
+def test_labels_are_escaped(run, add):
+    hostile = add.ranking("<b>x & y</b> on noise", "noise", 0.6, best=True)
+    add.benchmark(run, add.rankings[0], hostile)
     page, _ = section_of(run)
     assert "<b>x" not in page
     assert "&lt;b&gt;x &amp; y" in page
@@ -108,10 +59,33 @@ def test_a_run_without_a_benchmark_misses_nothing(run, add):
     assert "Benchmark" not in write_report(run).read_bytes().decode()
 
 
-def test_the_figure_is_a_file_of_its_own_with_its_colours(run, add_benchmark):
-    stage = add_benchmark(run, *ROWS)
+def test_the_figure_is_a_file_of_its_own_with_its_colours(run, add):
+    stage = add.benchmark(run, *add.rankings)
     svg = write_figure(stage.location).read_bytes().decode()
     ElementTree.fromstring(svg)
     used = set(re.findall(r"var\((--[\w-]+)\)", svg))
     defined = set(re.findall(r"(--[\w-]+):", svg))
     assert {"--ink", "--series-1"} <= used <= defined
+
+
+def test_a_result_without_a_best_ranking_or_a_baseline_is_none(run, add):
+    facts = BenchmarkResult.read(add.benchmark(run, *add.rankings).location)
+    for rows in ((), add.rankings[:1], add.rankings[1:]):
+        with pytest.raises(ValueError, match="one ranking must be the best"):
+            BenchmarkResult(**{**dict(facts), "rankings": rows})
+
+
+def test_the_command_prints_the_rankings_in_the_order_of_merit(run, add, monkeypatch):
+    folder = add.benchmark(run, *add.rankings).location
+    written = StringIO()
+    monkeypatch.setattr(benchmark, "out", Console(file=written, width=300))
+    benchmark.show_rankings(folder)
+    lines = [" ".join(line.split()) for line in written.getvalue().splitlines()]
+    assert lines[:5] == [
+        "30 architectures of nasbench_macro, 2 seeds",
+        "ranking by images tau 95 % rho regret@1, @5 s/arch",
+        "spos real (not data-free) 0.700 0.65 … 0.75 0.800 1.25, 1.25 1.5",
+        "spos ★ synthetic 0.600 0.55 … 0.65 0.700 1.25, 1.25 1.5",
+        "parameters 0.500 0.45 … 0.55 0.600 1.25, 1.25",
+    ]
+    assert f"Scores: {folder}/scores.parquet" in lines

@@ -88,8 +88,7 @@ def test_two_reports_of_one_run_are_equal(finished_run):
 def test_text_of_the_user_is_escaped(run, add, space):
     hostile = "<script>alert(1)</script> \"'&"
     (run.location / "experiment.yaml").write_bytes(b'name: "<img src=x>"\n# <script>config</script>\n')
-    teacher = {"name": hostile, "class_names": [hostile, "</table>", "c"], "num_classes": 3}
-    synthesis = add.synthesis(run, teacher=teacher)
+    synthesis = add.synthesis(run, teacher=f"{hostile}</table>")
     network = add.network(run, "retraining", add.searched, synthesis, space)
     add.evaluation(run, {"retraining": network}, dataset=hostile)
     page = page_of(run)
@@ -119,7 +118,7 @@ def test_after_synthesis_alone_the_rest_is_named_with_the_command_that_goes_on(r
     assert "No real image has been read" in page
 
 
-def test_a_search_without_retraining_is_drawn_from_the_recorded_margin(run, add, space):
+def test_a_search_without_retraining_is_drawn_for_the_teachers_images(run, add, space):
     add.search(run, add.synthesis(run), space)
     page = page_of(run)
     assert 'id="architecture"' in page
@@ -202,8 +201,11 @@ def test_a_thousand_classes_of_large_images_stay_small(run, add):
     assert "neither are rounds 1, 4" in page.replace("\n", " ")
 
 
-def test_importing_the_page_starts_neither_torch_nor_ray():
-    code = "import sys, dfnas_ray.report.page; print([m for m in ('torch', 'ray') if m in sys.modules])"
+@pytest.mark.parametrize(
+    ("module", "absent"), [("dfnas_ray.report.page", ["ray"]), ("dfnas_ray.cli.main", ["ray", "matplotlib"])]
+)
+def test_the_page_needs_no_ray_and_the_command_line_loads_it_when_it_is_asked_for(module, absent):
+    code = f"import sys, {module}; print([m for m in {absent} if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "[]"
 

@@ -3,6 +3,7 @@
 import pytest
 
 from dfnas_ray.report.results import compare, verdict, wilson_interval
+from dfnas_ray.workflow.evaluation import EvaluationRecord, MeasuredNetwork
 
 
 def test_wilson_interval_equals_the_hand_computed_value():
@@ -24,11 +25,23 @@ def test_wilson_interval_refuses_no_images():
         wilson_interval(0.5, 0)
 
 
+def compared(num_images, **accuracy):
+    networks = {
+        name: MeasuredNetwork(architecture=name, accuracy=value, params=10, macs=100)
+        for name, value in accuracy.items()
+    }
+    return compare(EvaluationRecord(networks=networks, images=num_images, dataset="d"))
+
+
 def networks(searched, random, num_images):
-    costs = {"params": 10, "macs": 100}
-    accuracy = {"teacher": 0.99, "retraining": searched, "baseline": random}
-    rows = {name: {"architecture": name, "accuracy": value, **costs} for name, value in accuracy.items()}
-    return compare({"networks": rows, "images": num_images, "dataset": "d"})
+    return compared(num_images, baseline=random, retraining=searched, teacher=0.99)
+
+
+def test_rows_stand_in_the_order_of_roles_and_one_that_is_unknown_comes_last():
+    rows = compared(10, future=0.4, baseline=0.5, retraining=0.6, teacher=0.7).rows
+    assert [row.title for row in rows] == ["Teacher", "Searched", "Random, same budget", "Future"]
+    assert [row.short for row in rows] == ["teacher", "searched", "random network", "future"]
+    assert [row.is_main for row in rows] == [False, True, False, False]
 
 
 def test_the_sentence_says_whether_the_images_suffice():
@@ -44,7 +57,6 @@ def test_every_interval_lies_on_the_axis():
 
 
 def test_without_a_teacher_nothing_is_relative_to_it():
-    row = {"architecture": "a", "accuracy": 0.5, "params": 10, "macs": 100}
-    comparison = compare({"networks": {"retraining": row}, "images": 10, "dataset": "d"})
+    comparison = compared(10, retraining=0.5)
     assert comparison.rows[0].relative_macs is None
     assert verdict(comparison).startswith("The searched network classifies")

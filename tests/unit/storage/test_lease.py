@@ -30,7 +30,8 @@ def quick(where: Location, wait=time.sleep) -> Lease:
 
 
 def left(where: Location) -> list[str]:
-    return (where / ".lock").file_names()
+    """The leases that are there; one that is being written has another name until it is whole."""
+    return [name for name in (where / ".lock").file_names() if not name.startswith(".")]
 
 
 def test_a_lease_is_renewed_while_it_is_held_and_gone_afterwards(where):

@@ -20,8 +20,9 @@ from dfnas_ray.datasets.base import iterate_batches
 from dfnas_ray.errors import DatasetError, ShardError
 from dfnas_ray.report.samples import read_samples
 from dfnas_ray.storage.location import Location
+from dfnas_ray.storage.manifest import Manifest
 from dfnas_ray.storage.pictures import FORMATS, MAX_PIXELS, PictureError, decode_picture
-from dfnas_ray.storage.shards import ShardInfo, decode_shard, encode_shard
+from dfnas_ray.storage.shards import ShardInfo, decode_shard, encode_shard, manifest_entry
 
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n%%EndComments\n(x) (w) file closefile\nshowpage\n%%EOF\n"
 
@@ -133,8 +134,9 @@ def test_an_eps_in_a_shard_is_an_error_and_starts_nothing(no_process, data):
 
 def test_an_eps_in_a_shard_is_named_by_the_report_and_starts_nothing(no_process, tmp_path):
     (tmp_path / "shard-00000.parquet").write_bytes(shard_with(EPS))
-    problems = []
-    samples = read_samples(Location.parse(tmp_path), {"shards": [{"file": "shard-00000.parquet"}]}, problems=problems)
+    entry = manifest_entry(0, shard_with(EPS), 2)
+    manifest, problems = Manifest(key="k", shards=(entry,)), []
+    samples = read_samples(Location.parse(tmp_path), manifest, problems)
     assert samples is not None  # the other image
     assert problems == ["shard-00000.parquet, row 1 of row group 0: it is damaged or none of PNG"]
 

@@ -11,7 +11,7 @@ from optuna.samplers import CmaEsSampler
 from optuna.storages import RDBStorage
 
 from dfnas_ray.config.experiment import make_experiment
-from dfnas_ray.sweeps.optuna_samplers import ReplayedCmaEs
+from dfnas_ray.sweeps.replayed_cmaes import ReplayedCmaEs
 from dfnas_ray.sweeps.samplers import make_sampler, propose
 
 SETTINGS = {

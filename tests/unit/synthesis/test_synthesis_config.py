@@ -3,11 +3,11 @@
 import pytest
 from pydantic import ValidationError
 
-from dfnas_ray.synthesis.config import StageConfig, SynthesisConfig
+from dfnas_ray.synthesis.config import ScaleConfig, SynthesisConfig
 
 
 def stages(*scales, steps=200):
-    return tuple(StageConfig(scale=scale, steps=steps) for scale in scales)
+    return tuple(ScaleConfig(scale=scale, steps=steps) for scale in scales)
 
 
 def test_the_defaults_are_the_published_schedule():
@@ -66,7 +66,7 @@ def test_values_out_of_range_and_unknown_keys_are_named(change):
 @pytest.mark.parametrize("change", [{"scale": 0, "steps": 1}, {"scale": 1, "steps": 0}])
 def test_stages_have_a_positive_scale_and_steps(change):
     with pytest.raises(ValidationError):
-        StageConfig(**change)
+        ScaleConfig(**change)
 
 
 @pytest.mark.parametrize(("keep", "total"), [("all", 4 * 20 * 3), ("last", 4 * 20)])

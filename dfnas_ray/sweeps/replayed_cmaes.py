@@ -1,4 +1,4 @@
-"""Optuna's samplers as sweeps use them."""
+"""CMA-ES without a pickled state."""
 
 from __future__ import annotations
 
@@ -8,19 +8,9 @@ from typing import Any
 import optuna
 from optuna._transform import _SearchSpaceTransform
 from optuna.distributions import BaseDistribution
-from optuna.samplers import CmaEsSampler, TPESampler
+from optuna.samplers import CmaEsSampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
-
-
-def num_startup_trials(num_trials: int) -> int:
-    """Return how many trials of so many are drawn at random before a sampler learns from them."""
-    return min(10, max(4, num_trials // 3))
-
-
-def tpe_sampler(seed: int, startup: int) -> TPESampler:
-    """Return a sampler that takes trials under way for bad ones, so that it does not propose their like again."""
-    return TPESampler(seed=seed % 2**32, n_startup_trials=startup, multivariate=True, constant_liar=True)
 
 
 class ReplayedCmaEs(CmaEsSampler):

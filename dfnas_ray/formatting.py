@@ -78,6 +78,11 @@ def plural(num: int, singular: str, plural_form: str | None = None) -> str:
     return f"{num:,} {singular if num == 1 else plural_form or singular + 's'}"
 
 
+def capitalised(text: str) -> str:
+    """Return a text that begins with a capital letter."""
+    return text[:1].upper() + text[1:]
+
+
 def _three_digits(value: float) -> str:
     rounded = float(f"{value:.3g}")
     decimals = 0 if rounded == 0 else max(0, 2 - math.floor(math.log10(abs(rounded))))

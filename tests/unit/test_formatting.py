@@ -2,7 +2,7 @@
 
 import pytest
 
-from dfnas_ray.report import formatting
+from dfnas_ray import formatting
 
 
 @pytest.mark.parametrize(

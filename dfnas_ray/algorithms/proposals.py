@@ -1,0 +1,137 @@
+"""Optuna's TPE as the one who proposes architectures: every decision of the search space is a categorical parameter.
+
+The study lives in memory; what it has to know after a break is told to it again from the candidates' files.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.samplers import TPESampler
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from dfnas_ray.algorithms.multi_fidelity import Candidate, Population
+from dfnas_ray.algorithms.random_search import draw_new
+from dfnas_ray.search_spaces.base import Genotype, SearchSpace
+from dfnas_ray.seeding import derive_seed, numpy_generator
+
+_MAX_TRIES = 50  # proposals above the limit or known already, before a new architecture is drawn
+
+
+def num_startup_trials(num_trials: int) -> int:
+    """Return how many trials of so many are drawn at random before a sampler learns from them."""
+    return min(10, max(4, num_trials // 3))
+
+
+def tpe_sampler(seed: int, startup: int) -> TPESampler:
+    """Return a sampler that takes trials under way for bad ones, so that it does not propose their like again."""
+    return TPESampler(seed=seed % 2**32, n_startup_trials=startup, multivariate=True, constant_liar=True)
+
+
+class Proposal(NamedTuple):
+    """A candidate that is to be trained."""
+
+    number: int
+    genotype: str
+
+
+class ArchitectureStudy:
+    """Proposes only new architectures within the limit.
+
+    Optuna ranks a trial that was pruned below all that were not, by its last step first and by its value there second: with
+    epochs as steps, that is the order of a `Population`. So a candidate that was stopped early is told as pruned, never as
+    complete with the value of a short training. A proposal above the limit is told as pruned without any value, which is
+    last, and costs no trial; one that is known already is told as failed, which TPE does not learn from.
+
+    The first candidates are those that random proposals would begin with.
+
+    Args:
+        population: What is known: candidates that are over are told to the study, open ones are proposed again.
+        space: What is searched.
+        max_macs: Largest number of MACs, or None.
+        seed: Of all draws.
+    """
+
+    def __init__(self, population: Population, space: SearchSpace, max_macs: int | None, seed: int):
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.config, self.space, self.max_macs = population.config, space, max_macs
+        self.numbers = {candidate.genotype: candidate.number for candidate in population.candidates}
+        self._under_way = {one.genotype for one in population.candidates if self.config.is_open(one)}
+        self._trials: dict[int, Trial] = {}  # by the candidate's number
+        self._rng = numpy_generator(seed, "proposals", len(self.numbers))
+        startup = num_startup_trials(self.config.candidates)
+        sampler = tpe_sampler(derive_seed(seed, "tpe", len(self.numbers)), startup)
+        self.study = optuna.create_study(direction="maximize", sampler=sampler)
+        self._distributions: dict[str, BaseDistribution] = {
+            f"{n}": CategoricalDistribution(range(k)) for n, k in enumerate(space.num_choices)
+        }
+        for candidate in population.candidates:
+            if candidate.genotype not in self._under_way:
+                self.study.add_trial(self._frozen(candidate))
+        for text in sorted(self._under_way, key=self.numbers.__getitem__):
+            self._enqueue(space.decode(text))
+        for genotype in self.config.draw(space, max_macs, seed)[:startup]:
+            if space.encode(genotype) not in self.numbers:
+                self._enqueue(genotype)
+
+    def propose(self) -> Proposal | None:
+        """Return the next candidate, that of a restarted command first; None if all within the limit are known."""
+        for attempt in range(_MAX_TRIES + 2):
+            if attempt == _MAX_TRIES:
+                known = {self.space.decode(text) for text in self.numbers}
+                drawn = draw_new(self.space, self._rng, self.max_macs, 1, known)
+                if not drawn:
+                    break
+                self._enqueue(drawn[0])
+            trial = self.study.ask(self._distributions)
+            genotype = tuple(trial.params[name] for name in self._distributions)
+            text = self.space.encode(genotype)
+            is_new = text in self._under_way or text not in self.numbers
+            is_small = self.max_macs is None or self.space.cost(genotype).macs <= self.max_macs
+            if is_new and is_small:
+                self._under_way.discard(text)
+                number = self.numbers.setdefault(text, 1 + max(self.numbers.values(), default=-1))
+                self._trials[number] = trial
+                return Proposal(number, text)
+            self.study.tell(trial, state=TrialState.FAIL if is_small else TrialState.PRUNED)
+        return None
+
+    def observe(self, number: int, epochs: int, score: float) -> None:
+        """Take a candidate's score at a rung, also again; a diverged training has none."""
+        trial = self._trials[number]
+        known = self.study._storage.get_trial(trial._trial_id).intermediate_values
+        if not math.isnan(score) and epochs not in known:
+            trial.report(score, epochs)
+
+    def end(self, number: int, epochs: int, score: float) -> None:
+        """Take how a candidate ended; complete is only what reached the highest rung."""
+        if epochs < self.config.max_epochs or math.isnan(score):
+            self.observe(number, epochs, score)
+            self.study.tell(self._trials[number], state=TrialState.PRUNED)
+        else:
+            self.study.tell(self._trials[number], score)
+
+    def fail(self, number: int) -> None:
+        """Take that a candidate could not be trained."""
+        self.study.tell(self._trials[number], state=TrialState.FAIL)
+
+    def _enqueue(self, genotype: Genotype) -> None:
+        self.study.enqueue_trial(self._parameters(genotype))
+
+    def _parameters(self, genotype: Genotype) -> dict[str, int]:
+        return dict(zip(self._distributions, genotype, strict=True))
+
+    def _frozen(self, candidate: Candidate) -> FrozenTrial:
+        scores = {result["epochs"]: self.config.score(result) for result in candidate.results}
+        values = {epochs: score for epochs, score in scores.items() if not math.isnan(score)}
+        final = values.get(self.config.max_epochs)
+        return optuna.trial.create_trial(
+            state=TrialState.PRUNED if final is None else TrialState.COMPLETE,
+            value=final,
+            params=self._parameters(self.space.decode(candidate.genotype)),
+            distributions=self._distributions,
+            intermediate_values=values,
+        )

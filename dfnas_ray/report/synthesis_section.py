@@ -1,0 +1,110 @@
+"""What the page shows of the synthetic images: samples, quality, and the curves of their making."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import NamedTuple
+
+from dfnas_ray.report import figures
+from dfnas_ray.report.artefacts import Artefacts
+from dfnas_ray.report.samples import Samples, read_curves, read_samples
+from dfnas_ray.storage.manifest import Manifest
+from dfnas_ray.synthesis.quality import Quality, QualityReport
+from dfnas_ray.workflow.synthesis import Synthesis
+
+
+class Measure(NamedTuple):
+    """How one measure of quality is shown.
+
+    Attributes:
+        kind: ``percent`` or ``number``.
+    """
+
+    name: str
+    title: str
+    kind: str
+    meaning: str
+
+
+QUALITY_MEASURES = (
+    Measure(
+        "confidence", "Confidence", "percent",
+        "Semantics: mean of the teacher's highest probability. Higher is better.",
+    ),
+    Measure(
+        "entropy", "Entropy", "number",
+        "Semantics: mean entropy of the teacher's probabilities, in nats. Lower is surer.",
+    ),
+    Measure(
+        "agreement", "Agreement", "percent",
+        "Semantics: images that the teacher puts into the class asked for in round 0. Higher is better; "
+        "later rounds ask for soft labels and may drift.",
+    ),
+    Measure(
+        "diversity_distance", "Distance", "number",
+        "Diversity: mean cosine distance of the teacher's features within a class. Higher is better.",
+    ),
+    Measure(
+        "diversity_duplicates", "Duplicates", "percent",
+        "Diversity: images with a neighbour of cosine similarity above 0.999 in their class. Lower is better.",
+    ),
+    Measure(
+        "domain_gap", "Domain gap", "number",
+        "Distance of the images' BatchNorm statistics from the teacher's running statistics. Lower is better.",
+    ),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SynthesisSection:
+    """What the template needs of the synthetic images.
+
+    Attributes:
+        measures: Those of which there are figures.
+        quality: Columns of the table: title and figures.
+        boundaries: Steps after which the resolution rises.
+        shards_averaged: How many shards the curves are of.
+        problems: Shards that cannot be read.
+    """
+
+    samples: Samples | None
+    measures: list[Measure]
+    quality: list[tuple[str, Quality]]
+    panels: figures.Panels
+    boundaries: list[int]
+    shards_averaged: int
+    num_shards: int
+    problems: list[str]
+
+
+def synthesis_section(artefacts: Artefacts) -> SynthesisSection | None:
+    """Return what the template needs of the synthetic images, or None if they are not finished."""
+    found = artefacts[Synthesis]
+    manifest = found.read(Manifest.find)
+    if found.folder is None or manifest is None:
+        return None
+    facts, steps = read_curves(found.folder, manifest), Synthesis.steps_of(found.inputs)
+    columns = _columns(found.read(QualityReport.find))
+    return SynthesisSection(
+        samples=read_samples(found.folder, manifest, facts.problems),
+        measures=[measure for measure in QUALITY_MEASURES if any(measure.name in values for _, values in columns)],
+        quality=columns,
+        panels=figures.synthesis_panels(facts.curves, steps),
+        boundaries=_boundaries(steps),
+        shards_averaged=facts.shards_averaged,
+        num_shards=len(manifest.shards),
+        problems=facts.problems,
+    )
+
+
+def _columns(quality: QualityReport | None) -> list[tuple[str, Quality]]:
+    if quality is None:
+        return []
+    columns = [(f"round {number}", values) for number, values in sorted(quality.rounds.items())]
+    return columns if len(columns) == 1 or not quality.overall else [*columns, ("all", quality.overall)]
+
+
+def _boundaries(steps: Sequence[int]) -> list[int]:
+    return list(accumulate(steps))[:-1]

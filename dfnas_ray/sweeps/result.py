@@ -1,0 +1,90 @@
+"""What a sweep has tried, and which trial it chooses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, RootModel
+
+from dfnas_ray.errors import DfnasError
+from dfnas_ray.storage.location import Count, JsonObject, Location, Seconds
+from dfnas_ray.sweeps.ranges import Parameter
+
+TRIALS_FILE = "trials.json"
+
+Figures: TypeAlias = dict[str, Count | float]
+"""What was measured of a trial, by name."""
+
+
+class TriedSettings(BaseModel):
+    """One trial of a sweep: an entry of ``trials.json``.
+
+    Attributes:
+        parameters: As Optuna stores them, by dotted path.
+        settings: The same as an experiment says them.
+        values: Of the objectives; None if the trial was not finished.
+        figures: Everything that was measured, by name.
+        error: Why it failed.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+
+    number: Count
+    state: str
+    parameters: dict[str, Parameter]
+    settings: JsonObject
+    values: tuple[float, ...] | None = Field(min_length=1)
+    figures: Figures
+    seconds: Seconds | None
+    error: str | None
+
+
+class TriedTrials(RootModel[tuple[TriedSettings, ...]]):
+    """All trials of a sweep: ``trials.json``."""
+
+
+def read_trials(folder: Location) -> list[TriedSettings]:
+    """Return the trials of a finished sweep's folder.
+
+    Raises:
+        StorageError: the file is missing, of another version, or was altered.
+    """
+    return list((folder / TRIALS_FILE).read_model(TriedTrials).root)
+
+
+def pareto_front(values: Sequence[Sequence[float]], directions: Sequence[str]) -> list[int]:
+    """Return the indices of the points that no other point beats in every objective."""
+    signs = [-1.0 if direction == "maximize" else 1.0 for direction in directions]
+    points = [[sign * value for sign, value in zip(signs, point, strict=True)] for point in values]
+
+    def beats(a: Sequence[float], b: Sequence[float]) -> bool:
+        return all(x <= y for x, y in zip(a, b, strict=True)) and list(a) != list(b)
+
+    return [i for i, point in enumerate(points) if not any(beats(other, point) for other in points)]
+
+
+def best_of(trials: Sequence[TriedSettings], directions: Sequence[str]) -> tuple[TriedSettings, list[int]]:
+    """Return the best finished trial, and the numbers of those that none beats, in order of merit.
+
+    With several objectives, the best of the Pareto front is the one nearest to the ideal point: the best value of each
+    objective, all scaled to the front's range.
+
+    Raises:
+        DfnasError: no trial is finished.
+    """
+    finished = [(trial, trial.values) for trial in trials if trial.values is not None]
+    if not finished:
+        reasons = [trial.error for trial in trials if trial.error]
+        raise DfnasError(
+            f"No trial of the sweep could be finished. The first failed with: {(reasons or ['nothing'])[0]}"
+        )
+    front = [finished[index] for index in pareto_front([values for _, values in finished], directions)]
+    signs = np.array([-1.0 if direction == "maximize" else 1.0 for direction in directions])
+    points = signs * np.array([values for _, values in front], dtype=float)
+    low, high = points.min(axis=0), points.max(axis=0)
+    distance = np.linalg.norm((points - low) / np.where(high > low, high - low, 1.0), axis=1)
+    order = sorted(range(len(front)), key=lambda index: (distance[index], front[index][0].number))
+    shown = order if len(directions) > 1 else order[:1]  # with one objective, a front is nothing but ties
+    return front[order[0]][0], [front[index][0].number for index in shown]

@@ -1,0 +1,59 @@
+"""The work on shards as it is sent to workers, whose processes import no more than it takes: they are many, and start often."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from dfnas_ray.storage.manifest import ManifestEntry
+from dfnas_ray.synthesis.inversion import Inverter
+from dfnas_ray.synthesis.job import ShardJob
+from dfnas_ray.synthesis.quality import QualityReport, measure_quality
+from dfnas_ray.synthesis.shard import synthesize_rounds
+
+if TYPE_CHECKING:
+    from dfnas_ray.progress import Board
+    from dfnas_ray.storage.shards import SyntheticImages
+    from dfnas_ray.storage.shared import Shared
+    from dfnas_ray.teachers.base import Teacher
+
+
+@dataclass(frozen=True)
+class MakeShards:
+    """The work on shards: synthesize, label and commit one at a time."""
+
+    teacher: Shared[Teacher]
+    job: ShardJob
+    board: Board
+
+    def __call__(self, device: torch.device) -> Callable[[int], ManifestEntry]:
+        """Return the function that makes one shard."""
+        inverter = Inverter(self.teacher.get(), self.job.config, device)
+
+        def make(shard: int) -> ManifestEntry:
+            write, done = self.board.writer(f"shard {shard}"), 0
+
+            def on_steps(images: int) -> None:
+                nonlocal done
+                done += images
+                write(done)
+
+            *_, made = synthesize_rounds(inverter, self.job.seed, shard, on_steps)
+            return self.job.commit(made, shard)
+
+        return make
+
+
+@dataclass(frozen=True)
+class MeasureQuality:
+    """The measurement of a finished set, where a worker holds it: the driver never does."""
+
+    teacher: Shared[Teacher]
+    images: Shared[SyntheticImages]
+
+    def __call__(self, device: torch.device) -> Callable[[str], QualityReport]:
+        """Return the function that measures."""
+        return lambda _: measure_quality(self.teacher.get().to(device), self.images.get())
