@@ -39,11 +39,15 @@ def _broken_rule(space: object, image_shape: tuple[int, int, int], num_classes: 
             return f"cost() of {text!r} is negative: {cost.params} parameters, {cost.macs} MACs"
         if (decoded := space.decode(text)) != genotype:
             return f"decode() must return the genotype that encode() was given: {decoded} instead of {genotype}"
-        with torch.no_grad():
-            logits = space.build(genotype).eval()(torch.zeros(2, *image_shape))
+        images = torch.zeros(2, *image_shape)
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            logits = space.build(genotype).eval()(images)
+            path = space.supernet().eval()(images, space.choices(genotype))
     except Exception as error:  # code of another package may raise anything
         return f"its cheapest architecture cannot be made: {type(error).__name__}: {first_line(error)}"
-    shape = tuple(getattr(logits, "shape", ()))
-    if shape != (2, num_classes):
-        return f"build() must return a network from (B, C, H, W) to logits (B, {num_classes}), not to {shape or type(logits)}"
+    for maker, output in (("build", logits), ("supernet", path)):
+        shape = tuple(getattr(output, "shape", ()))
+        if shape != (2, num_classes):
+            found = shape or type(output).__name__
+            return f"{maker}() must return a network from (B, C, H, W) to logits (B, {num_classes}), not to {found}"
     return ""

@@ -417,6 +417,10 @@ def test_a_proxy_that_measures_something_else_is_refused(outside, tiny_teacher):
         ),
         ("return Negative(self, image_shape, num_classes)", "is negative: -1 parameters"),
         ("return Raising(self, image_shape, num_classes)", "cannot be made: ZeroDivisionError"),
+        (
+            "return WideSupernet(self, image_shape, num_classes)",
+            "supernet() must return a network from (B, C, H, W) to logits (B, 10), not to (2, 11)",
+        ),
     ],
 )
 def test_a_space_that_breaks_its_contract_is_refused_with_package_and_rule(outside, body, rule):
@@ -433,6 +437,10 @@ class Unreadable(Broken):
 class Negative(Broken):
     def cost(self, genotype):
         return Cost(-1, 5)
+
+class WideSupernet(Broken):
+    def supernet(self):
+        return Broken(self.config, self.image_shape, self.num_classes + 1).supernet()
 
 class Raising(Broken):
     def build(self, genotype):
