@@ -12,8 +12,7 @@ import psutil
 import pytest
 from undisturbed import assert_undisturbed
 
-from dfnas_ray.workflow import run as order
-from dfnas_ray.workflow.session import Session
+from dfnas_ray.library import run as run_experiment
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
@@ -55,8 +54,7 @@ def disturbed(ray_cluster, tiny_experiment, tmp_path):
     def run(title: str, artefact: str, *overrides: str) -> Path:
         killer = Killer(title, lambda: bool(list(tmp_path.glob(artefact))))
         killer.start()
-        with Session(tiny_experiment(tmp_path, *overrides)).opened() as session:
-            order.run(session)
+        run_experiment(tiny_experiment(tmp_path, *overrides))
         killer.over.set()
         assert killer.killed == 1, "nothing was killed: the test shows nothing"
         return tmp_path

@@ -12,8 +12,7 @@ import yaml
 from ray_heads import Node, end, ray_head
 from undisturbed import assert_undisturbed
 
-from dfnas_ray.workflow import run as order
-from dfnas_ray.workflow.session import Session
+from dfnas_ray.library import run as run_experiment
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -44,8 +43,7 @@ def test_a_node_lost_while_retraining_changes_nothing_but_the_log(
     undisturbed = tmp_path / "undisturbed"
     for folder in (undisturbed, tmp_path / "run"):
         shutil.copytree(tiny_run.folder, folder, ignore=shutil.ignore_patterns("retraining", "baseline"))
-    with Session(tiny_experiment(undisturbed, f"retraining.epochs={epochs}")).opened() as session:
-        order.run(session)
+    run_experiment(tiny_experiment(undisturbed, f"retraining.epochs={epochs}"))
     values = tiny_values()
     values["retraining"]["epochs"] = epochs
 

@@ -13,9 +13,8 @@ from pyarrow import fs
 from s3_server import S3Server, s3_server
 from undisturbed import assert_undisturbed
 
+from dfnas_ray.library import run as run_experiment
 from dfnas_ray.storage.location import Location
-from dfnas_ray.workflow import run as order
-from dfnas_ray.workflow.session import Session
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -66,8 +65,7 @@ def test_a_store_that_fails_at_every_stage_changes_nothing_but_the_log(
     with s3_server("bucket") as server:
         weather = Weather(server)
         weather.start()
-        with Session(tiny_experiment(server.uri("bucket/run"))).opened() as session:
-            order.run(session)
+        run_experiment(tiny_experiment(server.uri("bucket/run")))
         weather.over.set()
         weather.join()
         run = Location.parse(server.uri("bucket/run"))
