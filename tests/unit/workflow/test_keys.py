@@ -1,0 +1,49 @@
+"""Keys stay what they were: a run directory of before is recognised, and nothing that is finished is made anew."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from dfnas_ray.config.experiment import make_experiment
+from dfnas_ray.teachers.base import freeze_teacher
+from dfnas_ray.workflow.retraining import Baseline, Retraining
+from dfnas_ray.workflow.search import Search
+from dfnas_ray.workflow.session import Session
+from dfnas_ray.workflow.sweep import Sweep
+from dfnas_ray.workflow.synthesis import Synthesis
+
+FOLDERS = {  # of the tiny experiment with the teacher below, as recorded on 2026-11-27 before stages were classes
+    "synthesis": "2004c7a07c76",
+    "search": "8e664afc3f83",
+    "retraining": "c7fcfa619fbe",
+    "baseline": "e623ac834670",
+    "sweep": "e63b15fc239b",
+}
+
+
+@pytest.fixture
+def stages(tiny_values, tmp_path):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(256, 10))
+    with torch.no_grad():
+        model[1].weight.fill_(0.5)
+        model[1].bias.fill_(0.25)
+    teacher = freeze_teacher("constant", model, (1, 16, 16), (0.3,), (0.3,))
+    sweep = {"settings": {"synthesis.tau": {"uniform": [0.5, 2]}}, "trials": 3}
+    config = make_experiment({**tiny_values(), "run_dir": str(tmp_path), "sweep": sweep})
+    session = Session(config, teacher=teacher)
+    architecture = session.architecture(config.search.space[0].model_dump(mode="json"), "01")
+    own = [Synthesis(session), Search(session), Sweep(session)]
+    return [*own, *(stage(session, architecture) for stage in (Retraining, Baseline))]
+
+
+def test_the_folders_of_all_stages_are_those_of_before(stages):
+    assert {stage.name: stage.location.name for stage in stages} == FOLDERS
+
+
+def test_a_changed_setting_is_another_folder(tiny_values, stages, tmp_path):
+    changed = make_experiment({**tiny_values(), "run_dir": str(tmp_path), "seed": 1})
+    session = Session(changed, teacher=stages[0].session.teacher)
+    assert Synthesis(session).location.name != FOLDERS["synthesis"]
+    assert Search(session).location.name != FOLDERS["search"]
