@@ -167,6 +167,20 @@ def _try(values: Mapping[str, Any], where: str) -> None:
         raise ConfigError(f"{where}: {error}") from error
 
 
+def evaluation_dataset(config: ExperimentConfig) -> DatasetConfig:
+    """Return the settings of the real images, or say how to give some.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    if config.evaluation.dataset is None:
+        raise ConfigError(
+            "evaluation.dataset is not set, so there is nothing to evaluate on. Give labelled images, for instance "
+            "--set 'evaluation.dataset={kind: image_folder, path: PATH}'."
+        )
+    return config.evaluation.dataset
+
+
 def make_space_config(values: Mapping[str, Any], overrides: Iterable[str] = ()) -> SpaceConfig:
     """Validate the settings of a search space alone, after applying ``dotted.key=value`` overrides.
 

@@ -94,8 +94,8 @@ _PATHS_AS_TEXT = ((ParquetConfig, "path"), (BenchmarkConfig, "table"), (LatencyT
 
 def _check_needed(command: str, config: ExperimentConfig) -> None:
     """Refuse what the command itself would refuse as soon as it starts."""
+    from dfnas_ray.config.experiment import evaluation_dataset
     from dfnas_ray.workflow.benchmark import benchmark_config  # bring everything: kept out of `dfnas --help`
-    from dfnas_ray.workflow.evaluation import evaluation_dataset
     from dfnas_ray.workflow.sweep import sweep_config
 
     if isinstance(config.teacher, CheckpointTeacherConfig):

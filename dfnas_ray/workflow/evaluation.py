@@ -10,10 +10,9 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from dfnas_ray import formatting
-from dfnas_ray.config.experiment import ExperimentConfig
-from dfnas_ray.datasets import DatasetConfig, ImageDataset
+from dfnas_ray.config.experiment import evaluation_dataset
+from dfnas_ray.datasets import ImageDataset
 from dfnas_ray.datasets.base import open_dataset
-from dfnas_ray.errors import ConfigError
 from dfnas_ray.ops.cost import Cost
 from dfnas_ray.storage.location import Count, JsonObject, Location, section
 from dfnas_ray.training.evaluation import evaluate_networks
@@ -133,17 +132,3 @@ class Evaluation(Stage[EvaluationRecord]):
             for name, (text, cost) in costs.items()
         }
         return EvaluationRecord(dataset=dataset.description, images=len(dataset), networks=networks)
-
-
-def evaluation_dataset(config: ExperimentConfig) -> DatasetConfig:
-    """Return the settings of the real images, or say how to give some.
-
-    Raises:
-        ConfigError: there are none.
-    """
-    if config.evaluation.dataset is None:
-        raise ConfigError(
-            "evaluation.dataset is not set, so there is nothing to evaluate on. Give labelled images, for instance "
-            "--set 'evaluation.dataset={kind: image_folder, path: PATH}'."
-        )
-    return config.evaluation.dataset

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
+from dfnas_ray.config.experiment import evaluation_dataset
 from dfnas_ray.datasets.base import open_dataset
 from dfnas_ray.errors import GenotypeError
 from dfnas_ray.search_spaces.architecture import Architecture
 from dfnas_ray.workflow.benchmark import Benchmark
-from dfnas_ray.workflow.evaluation import Evaluation, EvaluationRecord, evaluation_dataset
+from dfnas_ray.workflow.evaluation import Evaluation, EvaluationRecord
 from dfnas_ray.workflow.retraining import Baseline, Retraining, RetrainingRecord
 from dfnas_ray.workflow.search import Search, SearchRecord
 from dfnas_ray.workflow.session import Session

@@ -8,7 +8,7 @@ from typing import TypeAlias
 from pydantic import BaseModel, ConfigDict
 
 from dfnas_ray import formatting
-from dfnas_ray.errors import ShardError, SynthesisError
+from dfnas_ray.errors import ShardError, StorageError, SynthesisError
 from dfnas_ray.execution.base import Crew, Executor, Work
 from dfnas_ray.storage.location import Count, JsonObject, Location, Seconds
 from dfnas_ray.storage.manifest import Manifest, ManifestEntry
@@ -131,16 +131,20 @@ class Synthesis(Stage[SynthesisRecord]):
         check_synthesis(self.session.teacher, self.config)
 
     def read(self) -> SynthesisRecord | None:
-        """Return the record, if every shard is there and intact."""
+        """Return the record, if the manifest and every shard are there and intact."""
         record = super().read()
-        if record is not None and self._intact is None:
-            missing = self.missing()
-            if missing:
-                self.session.listener.say(f"Shards {missing} are missing or damaged and are made again.")
-                self.check_fits()
-                self.dir.reopen()
-                return None
-        return record
+        if record is None or self._intact is not None:
+            return record
+        missing = self.missing()
+        if missing:
+            self.session.listener.say(f"Shards {missing} are missing or damaged and are made again.")
+        elif self._manifest() is None:
+            self.session.listener.say(f"{self.location}/manifest.json is written again from the shards.")
+        else:
+            return record
+        self.check_fits()
+        self.dir.reopen()
+        return None
 
     def images(self, executor: Executor) -> Shared[SyntheticImages]:
         """Return the images of the finished set, read once for all stages."""
@@ -227,9 +231,16 @@ class Synthesis(Stage[SynthesisRecord]):
             teacher=TeacherFacts.of(session.teacher),
         )
 
+    def _manifest(self) -> Manifest | None:
+        """Return the manifest; None if it is not there, or was altered."""
+        try:
+            return Manifest.find(self.location)
+        except StorageError:
+            return None
+
     def _find_intact(self) -> Entries:
         listener = self.session.listener
-        manifest = Manifest.find(self.location)
+        manifest = self._manifest()
         expected = Manifest.by_shard(manifest.shards) if manifest is not None else {}
         intact = {}
         for shard in range(self.config.num_shards):

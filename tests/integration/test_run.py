@@ -172,6 +172,19 @@ def test_a_truncated_shard_is_named_and_replaced_by_the_same_bytes(inline_copy, 
     assert {file: file.stat().st_mtime_ns for file in others} == others
 
 
+@pytest.mark.parametrize("content", [None, b"", b"null", b'{"key": "k", "shards": [{"file": "../../x.parquet"}]}'])
+def test_a_manifest_that_is_lost_or_altered_is_written_again_from_the_shards(inline_copy, recorder, content):
+    run_dir, make = inline_copy
+    (manifest,) = run_dir.glob("synthesis/*/manifest.json")
+    before = manifest.read_bytes()
+    manifest.unlink() if content is None else manifest.write_bytes(content)
+    with Session(make(), recorder).opened() as session:
+        outcome = order.synthesize(session)
+    assert any("manifest.json is written again" in message for message in recorder.said)
+    assert (outcome.reused, outcome.summary["made_now"]) == (False, 0)
+    assert manifest.read_bytes() == before
+
+
 def test_a_changed_search_setting_searches_again_within_it_on_the_same_images(inline_copy, recorder):
     _, make = inline_copy
     space = Session(make()).spaces[0]
