@@ -15,7 +15,6 @@ from torch import nn
 
 from dfnas_ray.algorithms.base import HistoryEntry, SearchProblem, SearchState, make_algorithm
 from dfnas_ray.algorithms.config import ALGORITHMS
-from dfnas_ray.config.code import path_of
 from dfnas_ray.search_spaces import Genotype, SearchSpace, SpaceConfig
 from dfnas_ray.testing.member import ConfigSuite, ids_of
 from dfnas_ray.testing.small import IMAGE_SHAPE, NUM_CLASSES, SMALL_SPACES, small_batches
@@ -54,7 +53,7 @@ class _Stop(Exception):  # noqa: N818 - it is no error
     pass
 
 
-_finished: dict[tuple[str, str, str], FinishedSearch] = {}
+_finished: dict[tuple[type, str, str], FinishedSearch] = {}
 
 
 class AlgorithmSuite(ConfigSuite):
@@ -107,7 +106,7 @@ class AlgorithmSuite(ConfigSuite):
     @pytest.fixture
     def undisturbed(self, start: Start, config: Any, space_config: SpaceConfig) -> FinishedSearch:
         """A search from its beginning to its end, run once for all tests."""
-        key = (path_of(type(config)), config.model_dump_json(), space_config.model_dump_json())
+        key = (type(config), config.model_dump_json(), space_config.model_dump_json())
         if key not in _finished:
             with pytest.MonkeyPatch.context() as monkeypatch:
                 (state, problem), done = start(), list[int]()

@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from dfnas_ray.algorithms.feature_stages import find_stages
-from dfnas_ray.config.code import path_of
 from dfnas_ray.errors import GenotypeError
 from dfnas_ray.ops.cost import Cost, measure_cost
 from dfnas_ray.ops.mixed import MixedOperation, Mixture
@@ -34,7 +33,7 @@ FOREIGN_TEXTS = (
     "__import__('os').getcwd()",
 )
 
-_built: dict[tuple[str, str, object], SearchSpace] = {}
+_built: dict[tuple[type, str, object], SearchSpace] = {}
 
 
 class SearchSpaceSuite(ConfigSuite):
@@ -59,7 +58,7 @@ class SearchSpaceSuite(ConfigSuite):
     @pytest.fixture
     def space(self, config: Any, image_shape: tuple[int, int, int], num_classes: int) -> SearchSpace:
         """One space. Read only: it is shared, for its table of costs."""
-        key = (path_of(type(config)), config.model_dump_json(), image_shape)
+        key = (type(config), config.model_dump_json(), image_shape)
         if key not in _built:
             _built[key] = config.space(image_shape, num_classes)
         return _built[key]
