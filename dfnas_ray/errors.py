@@ -35,6 +35,10 @@ class StorageError(DfnasError):
     """The run directory cannot be written or read."""
 
 
+class AlteredError(StorageError):
+    """A file of a run directory is of another version, or was altered: its stage can be made anew."""
+
+
 class ShardError(StorageError):
     """A shard is truncated, foreign or altered. Running the synthesis again replaces it."""
 

@@ -79,7 +79,7 @@ class Candidate:
 
 
 class MultiFidelityConfig(BaseAlgorithmConfig):
-    """Candidates trained alone, each a Ray Tune trial; ASHA or HyperBand stops the weak ones early."""
+    """Candidates trained alone; ASHA or HyperBand stops the weak ones early. Without Ray, rung by rung."""
 
     kind: Literal["multi_fidelity"] = "multi_fidelity"
     candidates: int = Field(30, gt=0, description="Architectures tried, all different.")
@@ -137,7 +137,8 @@ class MultiFidelityConfig(BaseAlgorithmConfig):
         for name, value in (("proposals", "tpe"), ("scheduler", "hyperband")):
             if getattr(self, name) == value:
                 return (
-                    f"search.algorithm.{name} ({value}) needs Ray Tune: set cluster.address to local, or leave it out."
+                    f"search.algorithm.{name} ({value}) of multi_fidelity needs Ray Tune. Set cluster.address to local, or "
+                    "take proposals: random and scheduler: asha."
                 )
         return ""
 
@@ -168,7 +169,7 @@ class MultiFidelityConfig(BaseAlgorithmConfig):
         return [math.nan if math.isnan(key[1]) else float(valid.index(key)) for key in keys]
 
     def algorithm(self, problem: SearchProblem) -> SuccessiveHalving:
-        """Return the synchronous form, which needs no Ray; `execution.ray.multi_fidelity` runs the asynchronous one."""
+        """Return the synchronous form, which needs no Ray; `execution.ray.population` runs the asynchronous one."""
         return SuccessiveHalving(self, problem)
 
 

@@ -139,7 +139,8 @@ def run_trial(
             latest["images"] = len(batches.train.ids)
         save(state, folder)
         figure = f"loss {latest['loss']:.3f}" if latest["phase"] == "training" else f"best {latest['best']:.3f}"
-        write(min(len(state.history), steps), f"{trial.name}: {latest['phase']} {latest['number']}, {figure}")
+        done = steps * len(state.history) / max(steps, state.algorithm.num_epochs)
+        write(min(done, steps), f"{trial.name}: {latest['phase']} {latest['number']}, {figure}")
         on_step(latest)
         if growing is not None:
             take_up(state, growing, batches)

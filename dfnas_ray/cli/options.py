@@ -18,7 +18,8 @@ RunDirectory = Annotated[
     str | None, typer.Option("--run-dir", help="Where everything goes, instead of the file's run_dir.")
 ]
 Address = Annotated[
-    str | None, typer.Option("--address", help="Ray cluster: local, auto, or HOST:PORT, instead of cluster.address.")
+    str | None,
+    typer.Option("--address", help="Instead of cluster.address: local, auto or HOST:PORT; inline: no Ray."),
 ]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show what Ray and its workers say.")]
 Genotype = Annotated[

@@ -1,6 +1,8 @@
-"""Settings of where the work runs. None of them changes a result, and none is part of a stage's fingerprint.
+"""Settings of where the work runs. They change no result, and are no part of a stage's fingerprint, with few exceptions.
 
-The exception is ``cpus``: it is the number of threads of one worker, and sums over threads differ in their last bits.
+``cpus`` is the number of threads of one worker, and sums over threads differ in their last bits: it is part of fingerprints. A
+GPU computes other last bits than a CPU. What depends on timing on Ray, which candidates of a multi-fidelity search and which
+trials of a sweep are stopped early, is decided in order where ``address`` is inline.
 """
 
 from __future__ import annotations
@@ -99,7 +101,7 @@ class ClusterConfig(BaseModel):
     address: str = Field(
         "local",
         description="local: a Ray cluster of its own; auto: the one running here; host:port; ray://host:port. "
-        "inline: no Ray, all in this process, on its GPU if torch finds one.",
+        "inline: no Ray, all in this process, on its GPU if torch finds one (CUDA_VISIBLE_DEVICES= keeps it on the CPU).",
     )
     num_cpus: int | None = Field(None, gt=0, description="CPUs of a local cluster; by default the machine's.")
     num_gpus: int | None = Field(None, ge=0, description="GPUs of a local cluster; by default the machine's.")

@@ -155,7 +155,7 @@ def _check_sweep(values: Mapping[str, Any], sweep: SweepConfig) -> None:
         if sweep.pruning.min_rounds >= most:
             raise ConfigError(
                 f"sweep.pruning.min_rounds ({sweep.pruning.min_rounds}) must be below the {most} rounds that a trial makes in "
-                "all its shards: nobody could be stopped before the end. Lower it, or raise synthesis.rounds or "
+                "all its shards: no trial could be pruned. Lower it, or raise synthesis.rounds or "
                 "synthesis.num_shards."
             )
 

@@ -1,12 +1,11 @@
 """The contract of an executor: how work is spread, with no idea of what it is for.
 
-Both members call the same functions of the core and leave the same artefacts, byte for byte: `inline` in this process,
-`ray` on actors, Ray Tune and Ray Train.
+Both members call the same functions of the core: `inline` in this process, `ray` on actors, Ray Tune and Ray Train. On CPUs
+they leave the same artefacts, byte for byte, but for what depends on timing on Ray: whom asynchronous halving stops.
 """
 
 from __future__ import annotations
 
-import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import torch
 
 from dfnas_ray.config.cluster import ClusterConfig, ClusterStage, WorkerResources
-from dfnas_ray.errors import ClusterError, DfnasError
+from dfnas_ray.errors import DfnasError
 from dfnas_ray.progress import Board, Task
 from dfnas_ray.storage.shared import Shared
 
@@ -33,8 +32,6 @@ if TYPE_CHECKING:  # every worker imports this module: it brings what all of the
     from dfnas_ray.sweeps.trials import SweepJob
     from dfnas_ray.teachers.base import Teacher
     from dfnas_ray.training.retraining import Retrained, RetrainingJob
-
-logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Item = TypeVar("Item")
@@ -83,9 +80,6 @@ class Executor(ABC):
         imports: Modules that workers must be able to import, by the setting that names them.
         verbose: Show what workers say.
     """
-
-    has_many_workers: bool = True
-    """Whether work can be done beside other work."""
 
     def __init__(
         self, cluster: ClusterConfig, marker: Location, imports: Mapping[str, str] | None = None, verbose: bool = False
@@ -140,10 +134,11 @@ class Executor(ABC):
     def room_for(self, resources: WorkerResources) -> int:
         """Return how many workers of this size can be at work at once; at least one."""
 
+    @abstractmethod
     def room_beside(self, resources: WorkerResources, others: WorkerResources, num_others: int) -> int:
         """Return how many workers of this size have room while ``num_others`` workers of another size are at work."""
-        return 0
 
+    @abstractmethod
     def check_beside(self, stage: ClusterStage, other: ClusterStage, num_others: int, why: str) -> None:
         """Make sure that one worker of a stage has room while workers of another stage are at work.
 
@@ -156,10 +151,6 @@ class Executor(ABC):
         Raises:
             ClusterError: it has not; says what each asks for.
         """
-        raise ClusterError(
-            f"There is no room for the {stage} stage beside the {other} stage: with cluster.address inline, one process does "
-            f"everything. Set {why}."
-        )
 
     # Work
 

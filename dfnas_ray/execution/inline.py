@@ -17,7 +17,7 @@ from dfnas_ray.algorithms.multi_fidelity import SuccessiveHalving
 from dfnas_ray.algorithms.population import config_of
 from dfnas_ray.algorithms.trials import SearchJob, make_problem, restore, run_trial, save
 from dfnas_ray.config.cluster import ClusterStage, WorkerResources
-from dfnas_ray.errors import ClusterError, DfnasError
+from dfnas_ray.errors import ClusterError, DfnasError, StorageError
 from dfnas_ray.execution.base import Crew, Executor, Item, Result, T, Work
 from dfnas_ray.progress import Board, Task, Write
 from dfnas_ray.search_spaces.base import Genotype
@@ -86,8 +86,6 @@ class BarBoard:
 class InlineExecutor(Executor):
     """One worker: this process. Its device is the GPU, where torch finds one."""
 
-    has_many_workers = False
-
     @property
     def device(self) -> torch.device:
         """Where everything is computed."""
@@ -109,9 +107,13 @@ class InlineExecutor(Executor):
 
     def compute(self, function: Callable[..., T], *arguments: Any) -> Shared[T]:
         """See `Executor`."""
-        return Computed(
-            lambda: function(*(one.get() if isinstance(one, Held | Computed) else one for one in arguments))
-        )
+
+        def call() -> T:
+            given = [one.get() if isinstance(one, Held | Computed) else one for one in arguments]
+            with threadpool_limits(1), fixed_threads(1):
+                return function(*given)
+
+        return Computed(call)
 
     @contextmanager
     def show(self, task: Task) -> Iterator[Board]:
@@ -130,6 +132,17 @@ class InlineExecutor(Executor):
         """See `Executor`."""
         return 1
 
+    def room_beside(self, resources: WorkerResources, others: WorkerResources, num_others: int) -> int:
+        """See `Executor`."""
+        return 0
+
+    def check_beside(self, stage: ClusterStage, other: ClusterStage, num_others: int, why: str) -> None:
+        """See `Executor`."""
+        raise ClusterError(
+            f"There is no room for the {stage} stage beside the {other} stage: with cluster.address inline, one process does "
+            f"everything. Set {why}."
+        )
+
     def map(
         self,
         work: Work[Item, Result],
@@ -139,6 +152,8 @@ class InlineExecutor(Executor):
     ) -> dict[Item, str]:
         """See `Executor`. An error that nobody foresaw is raised as it is: where it arose, a debugger can look."""
         failed: dict[Item, str] = {}
+        if not items:
+            return failed
         with self._threads_of(work.stage):
             do = work.prepare(self.device)
             if crew is not None:
@@ -183,6 +198,9 @@ class InlineExecutor(Executor):
             search = SuccessiveHalving(config, problem, list(dict.fromkeys(genotypes)))
             state = SearchState(search)
             restore(state, folder)
+            texts = [search.space.encode(genotype) for genotype in dict.fromkeys(genotypes)]
+            if [one.genotype for one in search.population.candidates] != texts:
+                raise StorageError(f"{folder} holds other architectures. Delete it and run again.")
 
             def on_progress(state: SearchState) -> None:
                 save(state, folder)

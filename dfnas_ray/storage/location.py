@@ -16,7 +16,7 @@ import pyarrow as pa
 from pyarrow import fs
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
-from dfnas_ray.errors import StorageError
+from dfnas_ray.errors import AlteredError, StorageError
 from dfnas_ray.storage.retries import passes_by_itself, with_retries
 from dfnas_ray.storage.uri import refuse_secrets
 
@@ -147,18 +147,19 @@ class Location:
         """Return the parsed content of a JSON file.
 
         Raises:
-            StorageError: it cannot be read, is not JSON, or is nested too deeply.
+            AlteredError: it is not JSON, or is nested too deeply.
+            StorageError: it cannot be read.
         """
         try:
             value = json.loads(self.read_bytes())
         except ValueError as error:
-            raise StorageError(f"{self} is not valid JSON ({error}). Delete it and run again.") from error
+            raise AlteredError(f"{self} is not valid JSON ({error}). Delete it and run again.") from error
         except RecursionError:
             value = None
         else:
             if not _is_deep(value):
                 return value
-        raise StorageError(f"{self} is nested more than {_MAX_DEPTH} levels deep. Delete it and run again.")
+        raise AlteredError(f"{self} is nested more than {_MAX_DEPTH} levels deep. Delete it and run again.")
 
     def write_json(self, value: Any) -> None:
         """Write ``value`` as indented JSON, whole or not at all."""
@@ -168,7 +169,8 @@ class Location:
         """Return the content of a JSON file that `write_model` wrote.
 
         Raises:
-            StorageError: the file is of another version, or was altered; names the first field that is wrong.
+            AlteredError: the file is of another version, or was altered; names the first field that is wrong.
+            StorageError: it cannot be read.
         """
         try:
             return model.model_validate(self.read_json())
@@ -186,10 +188,10 @@ class Location:
         except ValidationError as error:
             raise self._altered(error) from error
 
-    def _altered(self, error: ValidationError) -> StorageError:
+    def _altered(self, error: ValidationError) -> AlteredError:
         wrong = error.errors()[0]
         field = ".".join(map(str, wrong["loc"])) or "its content"
-        return StorageError(
+        return AlteredError(
             f"{self} is of another version, or was altered: {field}: {wrong['msg']}. Delete it and run again."
         )
 

@@ -228,6 +228,8 @@ def load_shards(folder: Location, manifest: Manifest) -> SyntheticImages:
     Raises:
         ShardError: a shard is missing or is not, byte for byte, the one that was committed (says which).
     """
+    if not manifest.shards:
+        raise ShardError(f"The manifest of {folder} names no shard. {_REMEDY}")
     parts = []
     for entry in manifest.shards:
         location = folder / entry.file

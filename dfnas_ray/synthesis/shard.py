@@ -39,16 +39,6 @@ class ShardImages:
     curves: list[list[LossPoint]]
 
 
-def synthesize_shard(inverter: Inverter, seed: int, shard: int, on_steps: OnSteps = lambda images: None) -> ShardImages:
-    """Make shard number ``shard``; the result depends on nothing that ran before.
-
-    Raises:
-        SynthesisError: the loss is no longer finite (names the shard).
-    """
-    *_, made = synthesize_rounds(inverter, seed, shard, on_steps)
-    return made
-
-
 def synthesize_rounds(
     inverter: Inverter, seed: int, shard: int, on_steps: OnSteps = lambda images: None
 ) -> Iterator[ShardImages]:

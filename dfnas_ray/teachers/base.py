@@ -100,8 +100,10 @@ class Teacher:
             return measure_cost(self.model, self.image_shape, "cpu")
 
     def to(self, device: torch.device) -> Self:
-        """Return the same teacher with its model moved to a device."""
-        return replace(self, model=self.model.to(device))
+        """Return the same teacher on a device. One that has to move is copied: others may use this one."""
+        if next(self.model.parameters(), torch.empty(0)).device == device:
+            return self
+        return replace(self, model=copy.deepcopy(self.model).to(device))
 
     def batch_norms(self) -> list[tuple[str, _BatchNorm]]:
         """The BatchNorm layers that keep running statistics, by name, in the order of registration."""

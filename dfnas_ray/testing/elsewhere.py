@@ -11,10 +11,11 @@ from functools import cache
 
 _SCRIPT = """
 import base64, pickle, sys
+sys.stdout = sys.stderr  # what a module prints is no answer
 for line in sys.stdin:
     try:
         pickle.loads(base64.b64decode(line))
-        reason = ""
+        reason = "made"
     except BaseException as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
     sys.__stdout__.write(reason + "\\n")
@@ -29,7 +30,8 @@ def why_not_made_elsewhere(value: object) -> str:
     assert process.stdout is not None
     process.stdin.write(base64.b64encode(pickle.dumps(value)).decode() + "\n")
     process.stdin.flush()
-    return process.stdout.readline().strip()
+    answer = process.stdout.readline().strip() or "the process ended"
+    return "" if answer == "made" else answer
 
 
 @cache

@@ -33,7 +33,7 @@ FOREIGN_TEXTS = (
     "__import__('os').getcwd()",
 )
 
-_built: dict[tuple[type, str, object], SearchSpace] = {}
+_built: dict[tuple[type, str, object, int], SearchSpace] = {}
 
 
 class SearchSpaceSuite(ConfigSuite):
@@ -58,7 +58,7 @@ class SearchSpaceSuite(ConfigSuite):
     @pytest.fixture
     def space(self, config: Any, image_shape: tuple[int, int, int], num_classes: int) -> SearchSpace:
         """One space. Read only: it is shared, for its table of costs."""
-        key = (type(config), config.model_dump_json(), image_shape)
+        key = (type(config), config.model_dump_json(), image_shape, num_classes)
         if key not in _built:
             _built[key] = config.space(image_shape, num_classes)
         return _built[key]

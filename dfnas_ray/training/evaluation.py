@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 
 import torch
@@ -31,7 +32,7 @@ def evaluate_networks(
     Raises:
         DatasetError: an image, a label or the number of channels does not fit.
     """
-    placed = {name: network.to(device).eval() for name, network in networks.items()}
+    placed = {name: copy.deepcopy(network).to(device).eval() for name, network in networks.items()}  # theirs stay
     correct = dict.fromkeys(networks, 0)
     count = 0
     for images, labels in iterate_batches(dataset, teacher.image_shape, teacher.num_classes):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from io import BytesIO
 from typing import Self
 
@@ -78,7 +79,7 @@ class NetworkDescription(BaseModel):
 
 def export_network(network: nn.Module, image_shape: tuple[int, int, int], folder: Location) -> None:
     """Write ``weights.safetensors`` and ``network.pt2`` (any batch size) into ``folder``."""
-    network = network.cpu().eval()
+    network = copy.deepcopy(network).cpu().eval()  # the caller's stays where it is
     (folder / _WEIGHTS).write_bytes(save({name: t.contiguous() for name, t in network.state_dict().items()}))
     batch = torch.export.Dim("batch", min=1)
     program = torch.export.export(network, (torch.zeros(2, *image_shape),), dynamic_shapes=({0: batch},))

@@ -32,9 +32,9 @@ def synthesize(session: Session) -> Outcome[SynthesisRecord]:
     return Synthesis(session).finish()
 
 
-def search(session: Session) -> Outcome[SearchRecord]:
-    """Find an architecture on the synthetic images."""
-    synthesis = Synthesis(session)
+def search(session: Session, synthesis: Synthesis | None = None) -> Outcome[SearchRecord]:
+    """Find an architecture on the synthetic images, which are made first; ``synthesis`` is their stage, if there is one."""
+    synthesis = synthesis or Synthesis(session)
     stage = Search(session, synthesis)
     stage.check()  # before images are made
     if session.config.search.start_after_shards is not None and not stage.is_done:
@@ -53,6 +53,8 @@ def retrain(session: Session, genotype: str | None = None) -> list[Outcome[Retra
     Raises:
         GenotypeError: no space has such an architecture.
     """
+    if session.config.cluster.is_inline and genotype is None and not Search(session).is_done:
+        session.executor.check_fits("retraining", session.config.retraining.num_workers)  # before hours of search
     if genotype is None:
         found = search(session).record
         chosen = session.architecture(found.space_config, found.genotype)
@@ -73,21 +75,22 @@ def evaluate(session: Session, genotype: str | None = None) -> Outcome[Evaluatio
 
 def run(session: Session) -> Outcomes:
     """Go the whole way; without an evaluation dataset, as far as retraining."""
-    check_all(session)
-    found = search(session)  # it may begin before all images are made
+    synthesis = Synthesis(session)
+    check_all(session, synthesis)
+    found = search(session, synthesis)  # it may begin before all images are made
     outcomes: list[Outcome[Record]] = [synthesize(session), found, *retrain(session)]
     if session.config.evaluation.dataset is not None:
         outcomes.append(evaluate(session))
     return {outcome.stage: outcome for outcome in outcomes}
 
 
-def check_all(session: Session) -> None:
+def check_all(session: Session, synthesis: Synthesis) -> None:
     """Find what would fail later, before hours are spent on what comes first.
 
     Raises:
         DfnasError: something would.
     """
-    synthesis, stage = Synthesis(session), Search(session)
+    stage = Search(session, synthesis)
     synthesis.check()
     stage.check()
     if session.config.evaluation.dataset is not None:

@@ -1,7 +1,6 @@
 """The contract of a stage: what it depends on, what can be checked early, its work, and the record that it leaves.
 
-A stage's key follows from its inputs, so nothing stale is ever used; its record is written last, so a stage that has one is
-finished. Nobody but a stage itself knows more of it than this.
+A key follows from the inputs, so nothing stale is ever used; the record is written last: a stage that has one is finished.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Generic, Protocol, TypeAlias, TypeV
 from pydantic import BaseModel, ConfigDict, Field
 
 from dfnas_ray.config.cluster import ClusterStage
-from dfnas_ray.errors import StorageError
+from dfnas_ray.errors import AlteredError
 from dfnas_ray.execution.base import Executor
 from dfnas_ray.storage.location import JsonObject, Location, Seconds, section
 from dfnas_ray.storage.run_dir import StageDir
@@ -188,7 +187,7 @@ class Stage(ABC, Generic[R]):
             return None
         try:
             record: Any = self.dir.done_file.read_model(self.record)
-        except StorageError as error:
+        except AlteredError as error:
             self.session.listener.say(f"{self.name}: is made anew. {error}")
             self.dir.reopen()
             return None

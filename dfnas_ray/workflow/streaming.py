@@ -1,8 +1,7 @@
 """A search that starts while its images are still being made (`search.start_after_shards`).
 
-Workers make shards in the background, under a thread of this process, while the trials run. Trials never wait for a shard
-(algorithms/trials.py), so both stages can share a cluster without ever waiting for each other. What needs all images,
-evolution and the comparison of finalists, comes afterwards, as in a search that waited.
+Workers make shards under a thread of this process while the trials run, which never wait for a shard (algorithms/trials.py).
+What needs all images, evolution and the comparison of finalists, comes afterwards, as in a search that waited.
 """
 
 from __future__ import annotations

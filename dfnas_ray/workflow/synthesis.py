@@ -8,7 +8,7 @@ from typing import TypeAlias
 from pydantic import BaseModel, ConfigDict
 
 from dfnas_ray import formatting
-from dfnas_ray.errors import ShardError, StorageError, SynthesisError
+from dfnas_ray.errors import AlteredError, ShardError, SynthesisError
 from dfnas_ray.execution.base import Crew, Executor, Work
 from dfnas_ray.storage.location import Count, JsonObject, Location, Seconds
 from dfnas_ray.storage.manifest import Manifest, ManifestEntry
@@ -138,7 +138,7 @@ class Synthesis(Stage[SynthesisRecord]):
         missing = self.missing()
         if missing:
             self.session.listener.say(f"Shards {missing} are missing or damaged and are made again.")
-        elif self._manifest() is None:
+        elif self._manifest() != Manifest(key=self.key, shards=tuple(self.intact[n] for n in sorted(self.intact))):
             self.session.listener.say(f"{self.location}/manifest.json is written again from the shards.")
         else:
             return record
@@ -196,6 +196,8 @@ class Synthesis(Stage[SynthesisRecord]):
                 "give a worker more memory or fewer images (synthesis.batch_size)",
             )
             failed = executor.map(work, todo, take, crew)
+        if crew.should_stop():
+            raise SynthesisError("The synthesis was stopped before all shards were made.")
         if failed:
             listed = "; ".join(f"shard {shard}: {reason}" for shard, reason in sorted(failed.items())[:3])
             raise SynthesisError(
@@ -235,7 +237,7 @@ class Synthesis(Stage[SynthesisRecord]):
         """Return the manifest; None if it is not there, or was altered."""
         try:
             return Manifest.find(self.location)
-        except StorageError:
+        except AlteredError:
             return None
 
     def _find_intact(self) -> Entries:

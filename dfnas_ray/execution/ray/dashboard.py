@@ -183,7 +183,9 @@ class Dashboard:
                 raise ClusterError(
                     f"There is no job {job_id} at {self.url}. `dfnas jobs list` shows those that are there."
                 ) from error
-            raise ClusterError(f"The dashboard at {self.url} does not do it: {reason}") from error
+            raise ClusterError(
+                f"The dashboard at {self.url} refused: {reason}. The head's log folder says more."
+            ) from error
 
 
 def _once_the_head_is_ready(submit: Callable[[], object]) -> None:

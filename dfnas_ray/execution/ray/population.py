@@ -51,10 +51,7 @@ _BUDGET = "budget"  # epochs in multiples of the lowest rung: an exact power of 
 def search_population(
     job: SearchJob, trial: Trial, teacher: Shared[Teacher], images: Shared[SyntheticImages], board: Board, room: int
 ) -> None:
-    """Run a multi-fidelity search; its result is then in its folder.
-
-    Args:
-        room: Candidates for which the cluster has room at once, or will have when it has grown.
+    """Run a multi-fidelity search; there is, or will be, ``room`` for so many candidates at once.
 
     Raises:
         DfnasError: candidates failed for good; says how to go on.

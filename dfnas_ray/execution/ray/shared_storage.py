@@ -25,11 +25,7 @@ _SHOWN = 3
 
 
 class SharedStorage:
-    """The nodes of a cluster, asked once each whether they see a file of this command.
-
-    Args:
-        marker: The file.
-    """
+    """The nodes of a cluster, asked once each whether they see a file of this command, the marker."""
 
     def __init__(self, marker: Location):
         self.marker = marker

@@ -57,7 +57,7 @@ def test_budgets_that_stop_nobody_are_refused_by_name(settings, words):
 
 @pytest.mark.parametrize(("name", "value"), [("proposals", "tpe"), ("scheduler", "hyperband")])
 def test_without_ray_what_only_tune_does_is_refused(chain, make_problem, name, value):
-    with pytest.raises(ConfigError, match=f"search.algorithm.{name} \\({value}\\) needs Ray Tune"):
+    with pytest.raises(ConfigError, match=f"search.algorithm.{name} \\({value}\\) of multi_fidelity needs Ray Tune"):
         MultiFidelityConfig(**{name: value}).algorithm(make_problem(chain))
 
 

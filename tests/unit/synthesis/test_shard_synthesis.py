@@ -10,10 +10,15 @@ import torch
 from dfnas_ray.errors import SynthesisError
 from dfnas_ray.synthesis.config import SynthesisConfig
 from dfnas_ray.synthesis.inversion import Inverter
-from dfnas_ray.synthesis.shard import synthesize_rounds, synthesize_shard
+from dfnas_ray.synthesis.shard import synthesize_rounds
 
 CPU = torch.device("cpu")
 MARGIN = 4
+
+
+def synthesize_shard(inverter, seed, shard, on_steps=lambda images: None):
+    *_, made = synthesize_rounds(inverter, seed, shard, on_steps)
+    return made
 
 
 def make_inverter(teacher, **changes):
