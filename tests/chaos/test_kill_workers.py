@@ -65,7 +65,9 @@ def disturbed(ray_cluster, tiny_experiment, tmp_path):
 @pytest.mark.parametrize(
     ("title", "artefact", "remark"),
     [
-        pytest.param("ray::Worker.do", "synthesis/*/inputs.json", "A worker of the synthesis stage died", id="synthesis"),
+        pytest.param("ray::Worker.do", "synthesis/*/inputs.json", "A worker of the synthesis stage died",
+            id="synthesis", marks=pytest.mark.slow,  # tests/integration/test_pool.py kills actors that only pretend
+        ),
         pytest.param(
             "ray::ImplicitFunc", "search/*/*-seed-0/state.pt", "broke off: start 2 goes on", id="search",
             marks=pytest.mark.slow,

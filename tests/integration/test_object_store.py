@@ -135,7 +135,7 @@ def test_a_report_waits_for_shards_that_cannot_be_read_for_a_while(server, at_ho
         np.zeros((4, 1, 8, 8), np.uint8), np.arange(4), np.zeros(4, int), np.zeros((4, 5)),
     )  # fmt: skip
     (folder / shard_name(0)).write_bytes(data)
-    manifest = Manifest(key="k", shards=(manifest_entry(0, data, 4),)).model_dump()
+    manifest = Manifest(key="k", shards=(manifest_entry(0, data, 4),))
     server.mode = "overloaded"
     before = server.refused
     threading.Timer(8.0, lambda: setattr(server, "mode", "works")).start()

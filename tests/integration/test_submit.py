@@ -55,6 +55,7 @@ def answer(head: Head, path: str) -> str:
         return reply.read().decode()
 
 
+@pytest.mark.slow
 def test_a_submitted_command_runs_on_the_cluster_with_the_files_that_may_leave(head, project, tmp_path):
     run_dir = tmp_path / "run"
     command = ("submit", "tiny.yaml", "--command", "synthesize", "--run-dir", run_dir)

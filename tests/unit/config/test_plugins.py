@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from dfnas_ray.algorithms.base import SearchProblem, SearchState, make_algorithm
 from dfnas_ray.algorithms.zero_cost import ZeroCostConfig
+from dfnas_ray.cli import console
 from dfnas_ray.cli.main import app
 from dfnas_ray.config.experiment import ExperimentConfig, dump_experiment, make_experiment
 from dfnas_ray.config.imports import describe_imports, list_imports
@@ -331,13 +332,14 @@ def test_a_teachers_builder_is_listed_unless_it_is_of_this_package(outside):
     assert describe_imports(make_experiment({"teacher": "digits"})) == []
 
 
-def test_config_show_and_space_list_name_the_package(installed, tmp_path):
+def test_config_show_and_space_list_name_the_package(installed, tmp_path, monkeypatch):
+    monkeypatch.setattr(console.out, "width", 200)
     file = tmp_path / "e.yaml"
     file.write_text(yaml.safe_dump({"teacher": "digits", "search": {"space": "wide"}}))
     shown = CliRunner().invoke(app, ["config", "show", str(file)]).stdout
     assert shown.startswith("# Imports code: my_members (search.space), from my-package 0.1\nname:")
     assert make_experiment(yaml.safe_load(shown)).search.space[0].kind == "wide"
-    listed = CliRunner().invoke(app, ["space", "list"], env={"COLUMNS": "200"}).stdout
+    listed = CliRunner().invoke(app, ["space", "list"]).stdout
     assert "wide (my-package 0.1)" in listed
     assert "first (my-package 0.1)" in listed
 
