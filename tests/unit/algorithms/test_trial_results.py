@@ -51,7 +51,9 @@ ALTERED = [
 
 @pytest.fixture
 def job(tmp_path):
-    config = SearchConfig.model_validate({"algorithm": {"kind": "spos"}, "space": {"kind": "nasbench_macro"}})
+    config = SearchConfig.model_validate(
+        {"algorithm": {"kind": "spos"}, "space": {"kind": "nasbench_macro"}, "seeds": [0]}
+    )
     return SearchJob(config, SearchResources(), 0, None, Location.parse(tmp_path))
 
 
