@@ -12,6 +12,7 @@ from dataclasses import asdict
 from io import BytesIO
 
 import torch
+from pydantic import BaseModel, ConfigDict
 
 from dfnas_ray.algorithms.config import Trial
 from dfnas_ray.algorithms.multi_fidelity import Candidate, MultiFidelityConfig, Population
@@ -21,8 +22,9 @@ from dfnas_ray.errors import StorageError
 from dfnas_ray.progress import Board
 from dfnas_ray.search_spaces.base import Genotype, SearchSpace
 from dfnas_ray.seeding import derive_seed
+from dfnas_ray.storage.altered import load_or_set_aside, read_or_remove
 from dfnas_ray.storage.arrivals import WholeSet
-from dfnas_ray.storage.location import Location
+from dfnas_ray.storage.location import Count, Location
 from dfnas_ray.storage.shards import SyntheticImages
 from dfnas_ray.teachers.base import Teacher
 
@@ -53,6 +55,31 @@ def describe_population(job: SearchJob, trial: Trial, space: SearchSpace, popula
     return describe_trial(trial, space, space.decode(best.genotype), score, finalists, population.history())
 
 
+class RecordedRung(BaseModel):
+    """A `RungResult` in a file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: Count
+    loss: float
+    agreement: float
+
+
+class RecordedCandidate(BaseModel):
+    """A `Candidate` in a file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    number: Count
+    genotype: str
+    results: list[RecordedRung] = []
+    is_stopped: bool = False
+
+    def candidate(self) -> Candidate:
+        """Return the candidate."""
+        return Candidate(**self.model_dump())
+
+
 class CandidateFiles:
     """The files of a population's candidates, by number."""
 
@@ -68,14 +95,15 @@ class CandidateFiles:
         return self.folder / f"candidate-{number:05d}.pt"
 
     def candidates(self) -> list[Candidate]:
-        """Return all candidates that were begun."""
+        """Return all candidates that were begun. One whose file was altered is named, and begins anew."""
         names = [name for name in self.folder.file_names() if name.startswith("candidate-") and name.endswith(".json")]
-        return [Candidate(**(self.folder / name).read_json()) for name in names]
+        found = [read_or_remove(self.folder / name, RecordedCandidate) for name in names]
+        return [each.candidate() for each in found if each is not None]
 
     def read(self, number: int) -> Candidate | None:
-        """Return one candidate, if it was begun."""
-        file = self.results(number)
-        return Candidate(**file.read_json()) if file.exists() else None
+        """Return one candidate, if it was begun. One whose file was altered is named, and begins anew."""
+        found = read_or_remove(self.results(number), RecordedCandidate)
+        return None if found is None else found.candidate()
 
     def write(self, candidate: Candidate) -> None:
         """Note what a candidate has shown."""
@@ -139,10 +167,24 @@ class CandidateWorker:
         found = self.files.read(number)
         if found is not None and found.genotype != text:  # of a command that was at work here at the same time
             logger.warning("Candidate %d of %s is another one now, and begins anew.", number, self.trial.name)
-            self.files.state(number).delete_file()
             found = None
+        if found is None:
+            self.files.state(number).delete_file()  # of another one, or of one whose results were altered
         self.candidate = found or Candidate(number, text)
-        self.training = CandidateTraining(
+        state = self.files.state(number)
+        self.training = self._begin(text)
+        if state.exists() and not load_or_set_aside(state, self._load):
+            self.candidate, self.training = Candidate(number, text), self._begin(text)
+        if not state.exists():
+            self.files.write(self.candidate)  # a candidate that was proposed is not forgotten
+        self.board.start(f"Candidate {number} of {self.trial.name}", f"after epoch {self.training.epochs_done}")
+
+    def _load(self, data: bytes) -> None:
+        loaded = torch.load(BytesIO(data), map_location=self.device, weights_only=True)
+        self.training.load_state_dict(loaded)
+
+    def _begin(self, text: str) -> CandidateTraining:
+        return CandidateTraining(
             self.space,
             self.space.decode(text),
             self.batches.train,
@@ -153,13 +195,6 @@ class CandidateWorker:
             self.seed,
             self.job.config.precision,
         )
-        state = self.files.state(number)
-        if state.exists():
-            loaded = torch.load(BytesIO(state.read_bytes()), map_location=self.device, weights_only=True)
-            self.training.load_state_dict(loaded)
-        else:
-            self.files.write(self.candidate)  # a candidate that was proposed is not forgotten
-        self.board.start(f"Candidate {number} of {self.trial.name}", f"after epoch {self.training.epochs_done}")
 
     def advance(self) -> None:
         """Train the candidate to its next rung, if there is one."""

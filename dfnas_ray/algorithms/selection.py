@@ -12,11 +12,13 @@ from pydantic import BaseModel, ConfigDict, RootModel, model_validator
 
 from dfnas_ray.algorithms.base import SCORE
 from dfnas_ray.algorithms.stand_alone import StandAloneScorer
+from dfnas_ray.algorithms.trials import HistoryPoint as HistoryPoint
 from dfnas_ray.algorithms.trials import SearchJob, TrialResult, make_batches
 from dfnas_ray.errors import DfnasError
 from dfnas_ray.search_spaces.architecture import Architecture
 from dfnas_ray.search_spaces.base import Genotype, SearchSpace
 from dfnas_ray.seeding import derive_seed
+from dfnas_ray.storage.altered import Say, is_intact, read_or_remove
 from dfnas_ray.storage.arrivals import WholeSet
 from dfnas_ray.storage.location import Count, JsonObject, Location
 from dfnas_ray.storage.run_dir import fingerprint
@@ -26,6 +28,7 @@ from dfnas_ray.teachers.base import Teacher
 from dfnas_ray.training.batches import SplitBatches
 
 _TRIALS = "trials.json"
+_COMPARISON = "comparison.json"
 
 
 class Finalist(BaseModel):
@@ -77,32 +80,6 @@ class TrialSummary(BaseModel):
         return merit(self.own_score if self.score is None else self.score)
 
 
-class HistoryPoint(BaseModel):
-    """What one epoch, or one round of candidates, showed; other fields are metrics.
-
-    Attributes:
-        phase: ``training`` or ``sampling``.
-        number: Of the epoch or the round, from 1.
-        best: Score of the best candidate so far.
-        scores: Of the round's candidates.
-        genotypes: Of the same.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="allow", ser_json_inf_nan="constants")
-    __pydantic_extra__: dict[str, Count | float]
-
-    phase: str
-    number: Count
-    best: float | None = None
-    scores: tuple[float, ...] | None = None
-    genotypes: tuple[str, ...] | None = None
-
-    @property
-    def metrics(self) -> dict[str, float]:
-        """What was measured beside the candidates, by name."""
-        return dict(self.__pydantic_extra__)
-
-
 class ComparedTrial(TrialSummary):
     """The same with all that happened in the trial."""
 
@@ -137,6 +114,16 @@ class ComparedTrial(TrialSummary):
         return TrialSummary(**{name: getattr(self, name) for name in TrialSummary.model_fields})
 
 
+class Comparison(RootModel[dict[str, float]]):
+    """Scores of architectures that were trained alone, by `name_of`: ``comparison.json``."""
+
+    @classmethod
+    def read(cls, folder: Location, say: Say) -> dict[str, float]:
+        """Return what was compared so far in a search's folder; nothing, and say why, if the file was altered."""
+        found = read_or_remove(folder / _COMPARISON, cls, say)
+        return {} if found is None else found.root
+
+
 class ComparedTrials(RootModel[tuple[ComparedTrial, ...]]):
     """All trials of a search: ``trials.json``."""
 
@@ -153,6 +140,11 @@ class ComparedTrials(RootModel[tuple[ComparedTrial, ...]]):
     def write(self, folder: Location) -> None:
         """Write them into a search's folder."""
         (folder / _TRIALS).write_model(self, exclude_none=True)
+
+    @staticmethod
+    def are_intact(folder: Location, say: Say) -> bool:
+        """Return whether a finished search's trials can be read; if they cannot, say why."""
+        return is_intact(lambda: (folder / _TRIALS).read_model(ComparedTrials), say)
 
 
 def name_of(trial: ComparedTrial, genotype: str) -> str:

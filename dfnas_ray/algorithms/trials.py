@@ -17,7 +17,7 @@ from io import BytesIO
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from dfnas_ray.algorithms.base import (
     HistoryEntry,
@@ -32,11 +32,38 @@ from dfnas_ray.config.cluster import SearchResources
 from dfnas_ray.progress import Board
 from dfnas_ray.search_spaces.base import Genotype, SearchSpace
 from dfnas_ray.seeding import derive_seed, seed_everything
+from dfnas_ray.storage.altered import Say, load_or_set_aside, read_or_remove
 from dfnas_ray.storage.arrivals import GrowingSet, ShardFolder, ShardSource, WholeSet
-from dfnas_ray.storage.location import JsonObject, Location
+from dfnas_ray.storage.location import Count, JsonObject, Location
 from dfnas_ray.storage.shards import SyntheticImages, shard_of
 from dfnas_ray.teachers.base import Teacher
 from dfnas_ray.training.batches import SplitBatches
+
+
+class HistoryPoint(BaseModel):
+    """What one epoch, or one round of candidates, showed; other fields are metrics.
+
+    Attributes:
+        phase: ``training`` or ``sampling``.
+        number: Of the epoch or the round, from 1.
+        best: Score of the best candidate so far.
+        scores: Of the round's candidates.
+        genotypes: Of the same.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow", ser_json_inf_nan="constants")
+    __pydantic_extra__: dict[str, Count | float]
+
+    phase: str
+    number: Count
+    best: float | None = None
+    scores: tuple[float, ...] | None = None
+    genotypes: tuple[str, ...] | None = None
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """What was measured beside the candidates, by name."""
+        return dict(self.__pydantic_extra__)
 
 
 class TrialResult(BaseModel):
@@ -59,11 +86,11 @@ class TrialResult(BaseModel):
     space_config: JsonObject
     seed: int
     genotype: str
-    macs: int
-    params: int
+    macs: Count
+    params: Count
     own_score: float
-    finalists: tuple[str, ...]
-    history: tuple[HistoryEntry, ...]
+    finalists: tuple[str, ...] = Field(min_length=1)
+    history: tuple[HistoryPoint, ...]
     arrivals: tuple[tuple[int, ...], ...] | None = None
 
     def write(self, file: Location) -> None:
@@ -88,6 +115,10 @@ class SearchJob:
     def result_file(self, trial: Trial) -> Location:
         """Return where a trial's result is, once the trial is over."""
         return self.trial_folder(trial) / "result.json"
+
+    def is_over(self, trial: Trial, say: Say) -> bool:
+        """Whether a trial has a result. One that was altered is named and removed, and does not count."""
+        return read_or_remove(self.result_file(trial), TrialResult, say) is not None
 
     def results(self) -> list[TrialResult]:
         """Return the results of all trials, which are finished, in the order of `SearchConfig.trials`.
@@ -176,7 +207,7 @@ def describe_trial(
         params=cost.params,
         own_score=own_score,
         finalists=tuple(space.encode(finalist) for finalist in finalists),
-        history=tuple(history),
+        history=tuple(HistoryPoint(**entry) for entry in history),
         arrivals=None if arrivals is None else tuple(tuple(new) for new in arrivals),
     )
 
@@ -272,15 +303,32 @@ def make_batches(
 
 def save(state: SearchState, folder: Location) -> None:
     """Write a search's state into its folder."""
+    (folder / "state.pt").write_bytes(_encoded(state))
+
+
+def _encoded(state: SearchState) -> memoryview:
     buffer = BytesIO()
     torch.save(state.state_dict(), buffer)
-    (folder / "state.pt").write_bytes(buffer.getbuffer())
+    return buffer.getbuffer()
 
 
 def restore(state: SearchState, folder: Location) -> str:
-    """Go on where `save` was called last, if it ever was, and say where that is."""
+    """Go on where `save` was called last, if it ever was, and say where that is.
+
+    A state that cannot be read is named and set aside: the search then is at its beginning.
+
+    Args:
+        state: At its beginning.
+        folder: Of the trial.
+    """
     file = folder / "state.pt"
     if file.exists():
-        # To the CPU, where the random number generator's state belongs; weights and moments go to the model's device.
-        state.load_state_dict(torch.load(BytesIO(file.read_bytes()), map_location="cpu", weights_only=True))
+        beginning = _encoded(state)
+
+        def load(data: bytes | memoryview) -> None:
+            # To the CPU, where the random number generator's state belongs; weights and moments go to the model's device.
+            state.load_state_dict(torch.load(BytesIO(data), map_location="cpu", weights_only=True))
+
+        if not load_or_set_aside(file, load):
+            load(beginning)
     return "after {phase} {number}".format(**state.history[-1]) if state.history else "from its beginning"

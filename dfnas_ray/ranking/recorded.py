@@ -9,19 +9,41 @@ architectures are added.
 
 from __future__ import annotations
 
+import logging
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
+from pydantic import BaseModel, ConfigDict
 
 from dfnas_ray.algorithms.base import Measurement, SearchState
 from dfnas_ray.algorithms.config import Trial
 from dfnas_ray.algorithms.trials import SearchJob, make_state, restore, save
-from dfnas_ray.storage.location import Location
+from dfnas_ray.storage.altered import Say, read_or_remove
+from dfnas_ray.storage.location import Location, Seconds
 from dfnas_ray.storage.shards import SyntheticImages
 from dfnas_ray.teachers.base import Teacher
+
+logger = logging.getLogger(__name__)
+
+
+class RecordedChunk(BaseModel):
+    """Architectures that were measured together: ``measured-00000.json``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seconds: Seconds
+    measurements: dict[str, dict[str, int | float]]
+
+
+class RecordedTraining(BaseModel):
+    """What a training took so far: ``training.json``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seconds: Seconds
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +87,7 @@ class Recorded:
         folder: The ranking's.
         measurements: By the text of the architecture.
         seconds: That workers spent on them.
-        num_files: Chunks.
+        num_files: Names of chunks that are taken: one more than the highest number.
     """
 
     folder: Location
@@ -74,19 +96,28 @@ class Recorded:
     num_files: int = 0
 
     @classmethod
-    def read(cls, ranking: Ranking) -> Recorded:
-        """Read everything that is there."""
+    def read(cls, ranking: Ranking, say: Say = logger.warning) -> Recorded:
+        """Read everything that is there. A chunk that was altered is named and removed, and is measured again.
+
+        Args:
+            ranking: Of which.
+            say: Told of chunks that were altered.
+        """
         recorded = cls(ranking.job.folder)
         for name in recorded.folder.file_names():
-            if name.startswith("measured-"):
-                recorded._take((recorded.folder / name).read_json())
+            if (number := re.fullmatch(r"measured-(\d{5,})\.json", name)) is not None:
+                chunk = read_or_remove(recorded.folder / name, RecordedChunk, say)
+                if chunk is not None:
+                    recorded._take(chunk.measurements, chunk.seconds)
+                    recorded.num_files = max(recorded.num_files, int(number[1]) + 1)
         return recorded
 
     def add(self, texts: Sequence[str], measurements: Sequence[Measurement], seconds: float) -> None:
         """Write one chunk."""
-        chunk = {"seconds": round(seconds, 3), "measurements": dict(zip(texts, measurements, strict=True))}
-        (self.folder / f"measured-{self.num_files:05d}.json").write_json(chunk)
-        self._take(chunk)
+        measured, seconds = dict(zip(texts, measurements, strict=True)), round(seconds, 3)
+        (self.folder / f"measured-{self.num_files:05d}.json").write_json({"seconds": seconds, "measurements": measured})
+        self._take(measured, seconds)
+        self.num_files += 1
 
     def missing(self, texts: Iterable[str]) -> list[str]:
         """Return those that were not measured yet."""
@@ -95,15 +126,14 @@ class Recorded:
     @property
     def training_seconds(self) -> float:
         """What was spent before the first candidate could be measured."""
-        file = self.folder / "training.json"
-        return file.read_json()["seconds"] if file.exists() else 0.0
+        training = read_or_remove(self.folder / "training.json", RecordedTraining)
+        return 0.0 if training is None else training.seconds
 
     @property
     def seconds_per_architecture(self) -> float:
         """Work for each one: the time of training is shared by all, also by those of other samples."""
         return (self.training_seconds + self.seconds) / len(self.measurements)
 
-    def _take(self, chunk: Mapping[str, Any]) -> None:
-        self.measurements.update(chunk["measurements"])
-        self.seconds += chunk["seconds"]
-        self.num_files += 1
+    def _take(self, measurements: Mapping[str, Measurement], seconds: float) -> None:
+        self.measurements.update(measurements)
+        self.seconds += seconds

@@ -12,8 +12,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import pyarrow as pa
+from pydantic import RootModel
 
-from dfnas_ray.storage.location import Location
+from dfnas_ray.errors import StorageError
+from dfnas_ray.storage.altered import reason
+from dfnas_ray.storage.location import Count, Location
 from dfnas_ray.storage.shards import Ids, SyntheticImages, decode_shard, shard_name, shard_of
 
 
@@ -99,6 +103,10 @@ class WholeSet:
         return self.images.select(np.isin(shard_of(self.images.ids), np.array(sorted(shards), np.uint64)))
 
 
+class Arrivals(RootModel[list[list[Count]]]):
+    """For each epoch, the numbers of the shards that are new to it: ``shards.json``."""
+
+
 class GrowingSet:
     """What a training sees of a set that is still being made, epoch by epoch.
 
@@ -107,13 +115,16 @@ class GrowingSet:
 
     Args:
         source: Of the shards.
-        record: A JSON file: for each epoch, the numbers of the shards that are new to it.
+        record: A file of `Arrivals`.
+
+    Raises:
+        StorageError: the file was altered.
     """
 
     def __init__(self, source: ShardSource, record: Location):
         self.source, self._record = source, record
-        self.arrivals: list[list[int]] = record.read_json() if record.exists() else []
         self._total = len(np.unique(shard_of(source.ids)))
+        self.arrivals = self._read()
         self._loaded: list[int] = []
         self._images: SyntheticImages | None = None
 
@@ -168,6 +179,23 @@ class GrowingSet:
         if len(shards) == self._total:
             self._images = None  # nothing will be added: whoever has taken them keeps them
         return images
+
+    def _read(self) -> list[list[int]]:
+        if not self._record.exists():
+            return []
+        advice = f"It says what each epoch was given: delete the folder {str(self._record).rpartition('/')[0]} and run again."
+        try:
+            arrivals = self._record.read_model(Arrivals).root
+        except StorageError as error:
+            if isinstance(error.__cause__, OSError | pa.ArrowException):
+                raise
+            raise StorageError(f"{reason(error)} {advice}") from error
+        numbers = [shard for new in arrivals for shard in new]
+        if len(set(numbers)) < len(numbers) or not set(numbers) <= {
+            int(s) for s in np.unique(shard_of(self.source.ids))
+        }:
+            raise StorageError(f"{self._record} was altered: it names shards twice, or none of this set. {advice}")
+        return arrivals
 
     def _known(self, epoch: int) -> list[int]:
         return sorted(shard for new in self.arrivals[: epoch + 1] for shard in new)

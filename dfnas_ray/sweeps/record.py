@@ -7,6 +7,7 @@ lost, nothing is done twice, and nothing is unpickled.
 
 from __future__ import annotations
 
+import logging
 import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,11 +20,15 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from dfnas_ray.seeding import derive_seed
+from dfnas_ray.storage.altered import Say
 from dfnas_ray.storage.location import Location
 from dfnas_ray.sweeps.config import SweepConfig
 from dfnas_ray.sweeps.objectives import OBJECTIVES
+from dfnas_ray.sweeps.result import SweptTrial
 from dfnas_ray.sweeps.samplers import make_sampler, propose
 from dfnas_ray.sweeps.study import name_objectives
+
+logger = logging.getLogger(__name__)
 
 STUDY = "sweep"
 """The study's name in its file."""
@@ -164,23 +169,28 @@ class SweepRecord:
         """Tell how a trial ended."""
         self.storage.set_trial_state_values(self._id(number), state, values)
 
-    def recover(self) -> None:
+    def recover(self, say: Say = logger.warning) -> None:
         """Settle what a command that was cut off has left.
 
-        A trial with a result is told; one without goes back to the queue under its own number.
+        A trial with a result is told; one without, or whose result was altered, goes back to the queue under its own
+        number.
+
+        Args:
+            say: Told of results that were altered.
         """
         for trial in self.trials(TrialState.RUNNING):
-            file = trial_folder(self.folder, trial.number) / "result.json"
-            if not file.exists():
+            result = SweptTrial.read(trial_folder(self.folder, trial.number), say)
+            if result is None:
                 self.end(trial.number, TrialState.WAITING)
                 continue
-            result = file.read_json()
-            figures = result.get("figures", {})
+            figures = result.figures
             values = [figures.get(name, math.nan) for name in self.config.objectives]
-            if not all(map(math.isfinite, values)):  # it failed; a study that was told NaN could not be read again
+            if result.rounds is None or not all(
+                map(math.isfinite, values)
+            ):  # it failed; a study that was told NaN could not be read again
                 self.end(trial.number, TrialState.FAIL)
                 continue
-            self.remember(trial.number, result["rounds"], figures)
+            self.remember(trial.number, result.rounds, figures)
             self.end(trial.number, TrialState.COMPLETE, values)
         if self.config.sampler.is_exhaustive:
             self._enqueue_grid()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Self, TypeAlias
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, RootModel
+from pydantic import BaseModel, ConfigDict, Field, RootModel, model_validator
 
 from dfnas_ray.errors import DfnasError
+from dfnas_ray.storage.altered import Say, read_or_remove
 from dfnas_ray.storage.location import Count, JsonObject, Location, Seconds
 from dfnas_ray.sweeps.ranges import Parameter
 
@@ -43,6 +44,29 @@ class TriedSettings(BaseModel):
 
 class TriedTrials(RootModel[tuple[TriedSettings, ...]]):
     """All trials of a sweep: ``trials.json``."""
+
+
+class SweptTrial(BaseModel):
+    """What a trial found, or why it failed: ``result.json`` in its folder."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    number: Count | None = None
+    rounds: Count | None = None
+    figures: Figures = {}
+    seconds: Seconds | None = None
+    error: str | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.error is None and self.rounds is None:
+            raise ValueError("it has neither rounds nor an error")
+        return self
+
+    @classmethod
+    def read(cls, folder: Location, say: Say) -> Self | None:
+        """Return the result in a trial's folder; None if there is none, or, after saying so, if it was altered."""
+        return read_or_remove(folder / "result.json", cls, say)
 
 
 def read_trials(folder: Location) -> list[TriedSettings]:

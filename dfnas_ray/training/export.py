@@ -7,17 +7,40 @@ from io import BytesIO
 from typing import Self
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, RootModel
+from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import nn
+from torch import Tensor, nn
 
+from dfnas_ray.errors import DfnasError, StorageError, first_line
 from dfnas_ray.search_spaces import make_space
 from dfnas_ray.search_spaces.architecture import Architecture
+from dfnas_ray.storage.altered import Say, is_intact
 from dfnas_ray.storage.location import JsonObject, Location
 from dfnas_ray.teachers.base import ImageShape, Teacher
+from dfnas_ray.training.retraining import EpochFigures
 
 _DESCRIPTION = "network.json"
 _WEIGHTS = "weights.safetensors"
+_HISTORY = "history.json"
+
+
+class History(RootModel[tuple[EpochFigures, ...]]):
+    """What each epoch showed: ``history.json``."""
+
+    @classmethod
+    def read(cls, folder: Location) -> tuple[EpochFigures, ...]:
+        """Return the epochs of a trained network's folder; none if the file is not there.
+
+        Raises:
+            StorageError: the file is of another version, or was altered.
+        """
+        file = folder / _HISTORY
+        return file.read_model(cls).root if file.exists() else ()
+
+    def write(self, folder: Location) -> None:
+        """Write it into a network's folder."""
+        (folder / _HISTORY).write_model(self)
 
 
 class NetworkDescription(BaseModel):
@@ -89,8 +112,48 @@ def export_network(network: nn.Module, image_shape: tuple[int, int, int], folder
 
 
 def load_network(folder: Location) -> tuple[Architecture, nn.Module]:
-    """Return the architecture and the trained network, in evaluation mode, of a folder that `export_network` wrote to."""
-    architecture = NetworkDescription.read(folder).architecture
+    """Return the architecture and the trained network, in evaluation mode, of a folder that `export_network` wrote to.
+
+    Raises:
+        StorageError: a file is missing, truncated, or was altered; says what to do.
+    """
+    architecture, weights = _read(folder)
     network = architecture.space.build(architecture.genotype)
-    network.load_state_dict(load((folder / _WEIGHTS).read_bytes()))
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise _damaged(folder / _WEIGHTS, error) from error
     return architecture, network.eval()
+
+
+def check_network(folder: Location) -> None:
+    """Make sure that a trained network's files are there, whole, and can be read.
+
+    Raises:
+        StorageError: names the file that is not.
+    """
+    _read(folder)
+    (folder / _HISTORY).read_model(History)
+
+
+def network_is_intact(folder: Location, say: Say) -> bool:
+    """Return whether a trained network's files can be read; if they cannot, say why."""
+    return is_intact(lambda: check_network(folder), say)
+
+
+def _read(folder: Location) -> tuple[Architecture, dict[str, Tensor]]:
+    description = NetworkDescription.read(folder)
+    try:
+        architecture = description.architecture
+    except (DfnasError, ValueError) as error:
+        raise _damaged(folder / _DESCRIPTION, error) from error
+    file = folder / _WEIGHTS
+    data = file.read_bytes()
+    try:
+        return architecture, load(data)
+    except (SafetensorError, RuntimeError, ValueError, KeyError) as error:
+        raise _damaged(file, error) from error
+
+
+def _damaged(file: Location, error: Exception) -> StorageError:
+    return StorageError(f"{file} is truncated, or was altered ({first_line(error)}). Delete it and run again.")

@@ -280,7 +280,7 @@ class Benchmark(Stage[BenchmarkRecord]):
                 job = SearchJob(config.search, config.cluster.search, seed, session.max_macs, folder.location)
                 trial = Trial(name, contender.algorithm, config.search.space[0], _TRIAL_SEED)
                 ranking = Ranking(name, job, trial)
-                recorded[ranking] = Recorded.read(ranking)
+                recorded[ranking] = Recorded.read(ranking, session.listener.say)
                 sets[name] = (contender.source, seed)
 
         def images_of(name: str) -> Shared[SyntheticImages]:

@@ -4,37 +4,16 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from pydantic import RootModel
-
 from dfnas_ray import formatting
 from dfnas_ray.progress import shorten
 from dfnas_ray.search_spaces.architecture import Architecture
 from dfnas_ray.storage.location import Count, JsonObject, Location, section
-from dfnas_ray.training.export import NetworkDescription, export_network
-from dfnas_ray.training.retraining import EpochFigures, RetrainingJob
+from dfnas_ray.training.export import History as History
+from dfnas_ray.training.export import NetworkDescription, export_network, network_is_intact
+from dfnas_ray.training.retraining import RetrainingJob
 from dfnas_ray.workflow.session import Session
 from dfnas_ray.workflow.stage import ImageSource, Record, Stage
 from dfnas_ray.workflow.synthesis import Synthesis
-
-_HISTORY = "history.json"
-
-
-class History(RootModel[tuple[EpochFigures, ...]]):
-    """What each epoch showed: ``history.json``."""
-
-    @classmethod
-    def read(cls, folder: Location) -> tuple[EpochFigures, ...]:
-        """Return the epochs of a trained network's folder; none if the file is not there.
-
-        Raises:
-            StorageError: the file is of another version, or was altered.
-        """
-        file = folder / _HISTORY
-        return file.read_model(cls).root if file.exists() else ()
-
-    def write(self, folder: Location) -> None:
-        """Write it into a network's folder."""
-        (folder / _HISTORY).write_model(self)
 
 
 class RetrainingRecord(Record):
@@ -99,6 +78,14 @@ class Retraining(Stage[RetrainingRecord]):
             "retraining": self.config.model_dump(mode="json", exclude={"baseline"}),
             "threads": self.session.config.cluster.retraining.cpus,
         }
+
+    def read(self) -> RetrainingRecord | None:
+        """Return the record, if the network's files beside it can be read."""
+        record = super().read()
+        if record is None or network_is_intact(self.location, self.session.listener.say):
+            return record
+        self.dir.reopen()
+        return None
 
     def num_workers(self) -> int:
         """Those that train together."""

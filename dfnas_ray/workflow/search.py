@@ -9,6 +9,7 @@ from dfnas_ray.algorithms.config import Trial
 from dfnas_ray.algorithms.selection import (
     ComparedTrial,
     ComparedTrials,
+    Comparison,
     TrainAlone,
     TrialSummary,
     check_some_trained,
@@ -92,6 +93,14 @@ class Search(Stage[SearchRecord]):
             if algorithm.files:
                 algorithm.check_files(config.space(teacher.image_shape, teacher.num_classes))
 
+    def read(self) -> SearchRecord | None:
+        """Return the record, if the trials are described beside it."""
+        record = super().read()
+        if record is None or ComparedTrials.are_intact(self.location, self.session.listener.say):
+            return record
+        self.dir.reopen()
+        return None
+
     def num_workers(self) -> int:
         """A trial, and the places where its candidates are scored."""
         return 1 + self.session.config.cluster.search.scoring_workers
@@ -117,7 +126,7 @@ class Search(Stage[SearchRecord]):
         """Run those of the trials that have no result yet."""
         session, config = self.session, self.config
         job = SearchJob(config, session.config.cluster.search, session.config.seed, session.max_macs, self.location)
-        todo = [trial for trial in trials if not job.result_file(trial).exists()]
+        todo = [trial for trial in trials if not job.is_over(trial, session.listener.say)]
         if todo:
             executor = session.executor
             total = sum(trial.algorithm.steps_to_show for trial in config.trials)
@@ -145,7 +154,7 @@ class Search(Stage[SearchRecord]):
     ) -> dict[str, float]:
         """Train each architecture alone; what was compared before is kept in ``comparison.json`` and not done again."""
         session, file = self.session, self.location / "comparison.json"
-        scores: dict[str, float] = file.read_json() if file.exists() else {}
+        scores = Comparison.read(self.location, session.listener.say)
         todo = [name for name in found if name not in scores]
         work = Work("search", "architecture", TrainAlone(job, found, session.shared_teacher, images))
         with session.listener.task("Training each finalist alone", len(found), "architecture") as task:

@@ -25,7 +25,7 @@ from dfnas_ray.sweeps.judged import Examination
 from dfnas_ray.sweeps.measure import Judge, proxy_architecture
 from dfnas_ray.sweeps.ranges import Parameter
 from dfnas_ray.sweeps.record import SweepRecord, trial_folder
-from dfnas_ray.sweeps.result import TRIALS_FILE, Figures, TriedSettings, TriedTrials, best_of, read_trials
+from dfnas_ray.sweeps.result import TRIALS_FILE, Figures, SweptTrial, TriedSettings, TriedTrials, best_of, read_trials
 from dfnas_ray.sweeps.trials import SweepJob, reference_images, shard_job
 from dfnas_ray.synthesis.config import SynthesisConfig
 from dfnas_ray.synthesis.job import ShardJob
@@ -129,7 +129,7 @@ class Sweep(Stage[SweptRecord]):
         job = SweepJob(config, self.experiment.synthesis, self.experiment.seed, self.location)
         judge = session.executor.share(self._judge())
         with SweepRecord.opened(config, self.location) as record:
-            record.recover()
+            record.recover(session.listener.say)
             todo = record.num_open()
             if 0 < todo < config.num_trials:
                 session.listener.say(
@@ -205,8 +205,7 @@ class Sweep(Stage[SweptRecord]):
         return [made[number] for number in sorted(made)]
 
     def _describe(self, trial: FrozenTrial) -> TriedSettings:
-        file = trial_folder(self.location, trial.number) / "result.json"
-        result = file.read_json() if file.exists() else {}
+        result = SweptTrial.read(trial_folder(self.location, trial.number), self.session.listener.say)
         ranges = self.config.settings
         return TriedSettings(
             number=trial.number,
@@ -214,9 +213,9 @@ class Sweep(Stage[SweptRecord]):
             parameters=trial.params,
             settings={path: ranges[path].value(value) for path, value in trial.params.items()},
             values=tuple(trial.values) if trial.state is TrialState.COMPLETE else None,
-            figures={**trial.user_attrs, **result.get("figures", {})},
-            seconds=result.get("seconds"),
-            error=result.get("error"),
+            figures={**trial.user_attrs, **({} if result is None else result.figures)},
+            seconds=None if result is None else result.seconds,
+            error=None if result is None else result.error,
         )
 
     def _write_best(self, trials: Sequence[TriedSettings]) -> SweptRecord:

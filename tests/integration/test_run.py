@@ -228,6 +228,53 @@ def test_a_grid_of_algorithms_is_compared_and_the_best_is_chosen(inline_copy, re
         assert order.search(session).reused
 
 
+@pytest.mark.parametrize("name", ["weights.safetensors", "network.json", "history.json"])
+@pytest.mark.parametrize("content", [None, b"", b"null"])
+def test_a_network_with_a_lost_or_altered_file_is_named_and_made_anew(inline_copy, recorder, name, content):
+    run_dir, make = inline_copy
+    (file,) = run_dir.glob(f"retraining/*/{name}")
+    before = file.read_bytes()
+    file.unlink() if content is None else file.write_bytes(content)
+    with Session(make(), recorder).opened() as session:
+        outcomes = order.run(session)
+    assert any(str(file) in message and "\n" not in message for message in recorder.said)
+    assert [stage for stage, outcome in outcomes.items() if not outcome.reused] == ["retraining"]
+    assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize("content", [None, b"", b"null", b"[{}]"])
+def test_lost_or_altered_trials_are_named_and_described_again(inline_copy, recorder, content):
+    run_dir, make = inline_copy
+    (file,) = run_dir.glob("search/*/trials.json")
+    before = file.read_bytes()
+    file.unlink() if content is None else file.write_bytes(content)
+    with Session(make(), recorder).opened() as session:
+        outcome = order.search(session)
+    assert any(str(file) in message for message in recorder.said)
+    assert (outcome.reused, file.read_bytes()) == (False, before)
+
+
+@pytest.mark.parametrize("content", [b"", b"null", b"[]", {"macs": -1}, {"history": [{}]}, {"finalists": []}])
+def test_an_altered_result_is_named_and_that_trial_is_run_again(inline_copy, recorder, content):
+    run_dir, make = inline_copy
+    altered, other = sorted(run_dir.glob("search/*/*/result.json"))
+    before, (comparison,) = altered.read_bytes(), run_dir.glob("search/*/comparison.json")
+    compared = comparison.read_bytes()
+    comparison.write_bytes(b"null")
+    (altered.parents[1] / "done.json").unlink()
+    if isinstance(content, dict):
+        content = json.dumps({**json.loads(before), **content}).encode()
+    altered.write_bytes(content)
+    written = other.stat().st_mtime_ns
+    with Session(make(), recorder).opened() as session:
+        order.search(session)
+    for file in (altered, comparison):
+        assert sum(str(file) in message for message in recorder.said) == 1
+    assert altered.read_bytes() == before
+    assert comparison.read_bytes() == compared
+    assert other.stat().st_mtime_ns == written
+
+
 def diverged_search(inline_copy, trained=()):
     """Architectures found, and a session that is to choose among them; only those ``trained`` have a score."""
     folder, make = inline_copy

@@ -40,9 +40,8 @@ def written_on_a_gpu(state: bytes) -> bytes:
     return written.getvalue()
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS, ids=lambda algorithm: algorithm["kind"])
-def test_a_search_that_began_on_a_gpu_goes_on_where_there_is_none(tmp_path, algorithm):
-    folder = Location.parse(tmp_path)
+def beginning(algorithm, folder):
+    """A search that has not begun, and a function that makes it again."""
     config = SearchConfig.model_validate(
         {
             "algorithm": algorithm,
@@ -62,7 +61,14 @@ def test_a_search_that_began_on_a_gpu_goes_on_where_there_is_none(tmp_path, algo
     )
     torch.manual_seed(0)
     teacher = freeze_teacher("t", DigitsCNN(4), (1, 16, 16), (0.3,), (0.3,))
-    begun = make_state(job, config.trials[0], teacher, data, CPU)
+    return lambda: make_state(job, config.trials[0], teacher, data, CPU)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS, ids=lambda algorithm: algorithm["kind"])
+def test_a_search_that_began_on_a_gpu_goes_on_where_there_is_none(tmp_path, algorithm):
+    folder = Location.parse(tmp_path)
+    begin = beginning(algorithm, folder)
+    begun = begin()
     begun.algorithm.train_epoch()
     begun.history.append({"phase": "training", "number": 1})
     save(begun, folder)
@@ -70,6 +76,40 @@ def test_a_search_that_began_on_a_gpu_goes_on_where_there_is_none(tmp_path, algo
 
     file = folder / "state.pt"
     file.write_bytes(written_on_a_gpu(file.read_bytes()))
-    resumed = make_state(job, config.trials[0], teacher, data, CPU)
+    resumed = begin()
     assert restore(resumed, folder) == "after training 1"
     assert [resumed.algorithm.train_epoch(), resumed.algorithm.train_epoch()] == expected
+
+
+def without_history(state: bytes) -> bytes:
+    """Return a state whose network is the later one, and which then breaks off."""
+    written = io.BytesIO()
+    torch.save({"algorithm": torch.load(io.BytesIO(state), weights_only=True)["algorithm"]}, written)
+    return written.getvalue()
+
+
+DAMAGES = {
+    "empty": lambda state: b"",
+    "half": lambda state: state[: len(state) // 2],
+    "text": lambda state: b"null",
+    "no history": without_history,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
+@pytest.mark.parametrize("algorithm", ALGORITHMS, ids=lambda algorithm: algorithm["kind"])
+def test_a_damaged_state_is_named_once_and_the_search_begins_anew(tmp_path, algorithm, damage, caplog):
+    folder = Location.parse(tmp_path)
+    begin = beginning(algorithm, folder)
+    undisturbed = begin()
+    expected = [undisturbed.algorithm.train_epoch(), undisturbed.algorithm.train_epoch()]
+    undisturbed.history.append({"phase": "training", "number": 2})
+    save(undisturbed, folder)
+    damaged = damage((folder / "state.pt").read_bytes())
+    (folder / "state.pt").write_bytes(damaged)
+    again = begin()
+    assert restore(again, folder) == "from its beginning"
+    assert [again.algorithm.train_epoch(), again.algorithm.train_epoch()] == expected
+    assert caplog.text.count("state.pt is damaged") == 1
+    assert (folder / "state.pt.damaged").read_bytes() == damaged
+    assert not (folder / "state.pt").exists()

@@ -89,6 +89,37 @@ def test_a_candidate_of_the_same_number_and_another_architecture_is_not_taken_up
     assert "is another one now" in caplog.text
 
 
+@pytest.mark.parametrize("content", ["", "null", "[]", '{"number": -1, "genotype": "0001"}', '{"results": [{}]}'])
+def test_a_candidate_whose_file_was_altered_is_named_and_begins_anew(worker, tmp_path, caplog, content):
+    (tmp_path / "candidate-00001.json").write_text(content)
+    (tmp_path / "candidate-00001.pt").write_bytes(b"weights after some epochs")
+    worker.reset_config({"candidate": {"number": 1, "genotype": "0001"}})
+    assert worker.step()[BUDGET] == 1
+    found = json.loads((tmp_path / "candidate-00001.json").read_text())
+    assert (found["genotype"], len(found["results"])) == ("0001", 1)
+    assert not (tmp_path / "candidate-00001.pt").exists()
+    assert "candidate-00001.json" in caplog.text
+
+
+def test_a_candidate_whose_file_was_altered_is_not_listed(tmp_path, caplog):
+    files = CandidateFiles(Location.parse(tmp_path))
+    files.write(reached(0, 0.5, 0.4))
+    (tmp_path / "candidate-00001.json").write_text("null")
+    assert files.candidates() == [reached(0, 0.5, 0.4)]
+    assert "candidate-00001.json" in caplog.text
+
+
+def test_a_candidate_whose_network_is_damaged_is_named_and_begins_anew(worker, tmp_path, caplog):
+    worker.worker.files.write(reached(1, 0.9))
+    (tmp_path / "candidate-00001.pt").write_bytes(b"half of the weights")
+    worker.reset_config({"candidate": {"number": 1, "genotype": "0001"}})
+    assert worker.step()[BUDGET] == 1
+    found = json.loads((tmp_path / "candidate-00001.json").read_text())
+    assert [result["loss"] for result in found["results"]] == [1.0]
+    assert (tmp_path / "candidate-00001.pt.damaged").read_bytes() == b"half of the weights"
+    assert caplog.text.count("candidate-00001.pt is damaged") == 1
+
+
 # Halving after a break
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dfnas_ray.errors import ShardError
+from dfnas_ray.errors import ShardError, StorageError
 from dfnas_ray.storage.arrivals import GrowingSet, ShardFolder, ShardsMissing, WholeSet
 from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.shards import ShardInfo, SyntheticImages, encode_shard, shard_name
@@ -118,3 +118,12 @@ def test_a_shard_that_was_lost_since_is_waited_for(folder, growing):
     trial = growing()
     with pytest.raises(ShardsMissing):
         trial.load(trial.of_epoch(0))
+
+
+@pytest.mark.parametrize("content", [b"", b"null", b"{}", b'[["one"]]', b"[[-1]]", b"[[4]]", b"[[0], [0]]", b"[0]"])
+def test_an_altered_record_of_arrivals_is_named_with_the_folder_to_delete(folder, growing, tmp_path, content):
+    commit(folder, 0)
+    (tmp_path / "shards.json").write_bytes(content)
+    with pytest.raises(StorageError, match=r"shards\.json .*delete the folder") as error:
+        growing()
+    assert f"delete the folder {tmp_path} and run again" in str(error.value)

@@ -35,3 +35,30 @@ def test_a_trial_left_running_is_settled_by_its_result(tmp_path, result, state):
         assert trial.state is state
         assert record.num_open() == (3 if state is TrialState.WAITING else 2)
         assert trial.values == ([0.5] if state is TrialState.COMPLETE else None)
+
+
+ALTERED = [
+    b"",
+    b"null",
+    b"[]",
+    b"{}",
+    b'{"figures": {"domain_gap": 0.5}}',
+    b'{"figures": [], "rounds": 2}',
+    b'{"figures": {"domain_gap": "low"}, "rounds": 2}',
+    b'{"figures": {"domain_gap": 0.5}, "rounds": -2}',
+    b'{"figures": {"domain_gap": 0.5}, "rounds": 2, "mood": "good"}',
+]
+
+
+@pytest.mark.parametrize("content", ALTERED)
+def test_a_trial_whose_result_was_altered_is_named_and_goes_back_to_the_queue(tmp_path, content):
+    config, folder, said = SweepConfig.model_validate(SWEEP), Location.parse(str(tmp_path)), []
+    with SweepRecord.opened(config, folder) as record:
+        file = trial_folder(folder, record.study.ask().number) / "result.json"
+        file.write_bytes(content)
+        record.recover(said.append)
+        (trial,) = record.trials()
+        assert trial.state is TrialState.WAITING
+    (line,) = said
+    assert str(file) in line
+    assert not file.exists()
