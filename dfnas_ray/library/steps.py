@@ -114,7 +114,7 @@ def search(
     """Find an architecture on synthetic images.
 
     Args:
-        teacher: Labels the images.
+        teacher: The one that the images were made from; it labels them.
         images: What candidates are judged on.
         seed: The same seed finds the same architecture.
         run_dir: Where unfinished work is kept.
@@ -123,9 +123,10 @@ def search(
         settings: Those of the section ``search``, such as ``space="nasbench201", algorithm="spos", max_macs="50%"``.
 
     Raises:
-        ConfigError: a setting is wrong.
+        ConfigError: a setting is wrong, or the images are another teacher's.
         GenotypeError: no architecture is within the limit.
     """
+    images.check_teacher(teacher)
     with _session(teacher, {"search": settings}, seed, run_dir, address, listener) as session:
         stage = Search(session, images)
         stage.check()
@@ -154,7 +155,7 @@ def retrain(
     """Train an architecture from scratch on synthetic images alone.
 
     Args:
-        teacher: Whom the network learns from.
+        teacher: The one that the images were made from; the network learns from it.
         images: On what.
         architecture: Such as ``found.architecture``.
         seed: The same seed gives the same weights.
@@ -164,8 +165,9 @@ def retrain(
         settings: Those of the section ``retraining``, such as ``epochs=100``.
 
     Raises:
-        ConfigError: a setting is wrong.
+        ConfigError: a setting is wrong, or the images are another teacher's.
     """
+    images.check_teacher(teacher)
     sections = {"retraining": settings, "search": {"space": architecture.config}}
     with _session(teacher, sections, seed, run_dir, address, listener) as session:
         folder = Retraining(session, architecture, images).finish().location

@@ -113,10 +113,32 @@ def test_images_of_another_teacher_are_refused(images, tmp_path):
     other = dfnas.Teacher.from_model(
         nn.Sequential(nn.Flatten(), nn.Linear(768, 10)), image_shape=(3, 16, 16), mean=[0.5] * 3, std=[0.5] * 3
     )
-    with pytest.raises(ConfigError, match="Give the teacher that they were made from"):
+    with pytest.raises(ConfigError, match=r"\(1, 18, 18\) with 10 classes.*Give the teacher that they were made from"):
         dfnas.Images.load(tmp_path, other)
     with pytest.raises(StorageError, match=r"manifest\.json"):
         dfnas.Images.load(tmp_path / "nowhere", other)
+
+
+@pytest.fixture(scope="module")
+def other_teacher():
+    torch.manual_seed(1)  # the same layers, other weights
+    return dfnas.Teacher.from_model(DigitsCNN(4), image_shape=(1, 16, 16), mean=[0.3], std=[0.3], name="other")
+
+
+def test_images_of_a_teacher_with_other_weights_or_statistics_are_refused(images, model, other_teacher, tmp_path):
+    images.save(tmp_path)
+    brighter = dfnas.Teacher.from_model(model, image_shape=(1, 16, 16), mean=[0.4], std=[0.3], name="brighter")
+    for teacher in (other_teacher, brighter):
+        with pytest.raises(ConfigError, match=f"from another teacher .* than {teacher.name} .*Give the teacher"):
+            dfnas.Images.load(tmp_path, teacher)
+
+
+def test_a_step_on_images_of_another_teacher_is_refused(teacher, other_teacher, images, found, tmp_path):
+    dfnas.search(teacher, images, run_dir=tmp_path, **SEARCH)  # finished work of the right teacher is not handed out
+    with pytest.raises(ConfigError, match=r"from another teacher .* than other .*Give the teacher"):
+        dfnas.search(other_teacher, images, run_dir=tmp_path, **SEARCH)
+    with pytest.raises(ConfigError, match=r"from another teacher .* than other .*Give the teacher"):
+        dfnas.retrain(other_teacher, images, found.architecture, epochs=1)
 
 
 def test_a_search_gives_architecture_cost_finalists_and_history(found):
