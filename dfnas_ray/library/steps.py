@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -209,24 +210,39 @@ def _shards_for(num_images: int, settings: Mapping[str, Any]) -> dict[str, int]:
     """Return how many shards of how many images make ``num_images``.
 
     Raises:
-        ConfigError: they cannot be divided into whole batches.
+        ConfigError: a setting is wrong, or they cannot be divided into whole batches.
     """
-    defaults = SynthesisConfig()
+    try:
+        number = index(num_images)
+    except TypeError as error:
+        raise ConfigError(f"num_images ({num_images!r}) must be a whole number above 0, such as 1000.") from error
     for name in ("num_shards", "images_per_shard"):
         if name in settings:
-            raise ConfigError(f"num_images ({num_images}) and {name} ({settings[name]}) are both given. Keep one.")
-    rounds = settings.get("rounds", defaults.rounds) if settings.get("keep", defaults.keep) == "all" else 1
-    per_round, rest = divmod(num_images, rounds)
-    batch = settings.get("batch_size", min(defaults.batch_size, max(1, per_round)))
-    if num_images < 1 or rest or per_round % batch:
+            raise ConfigError(f"num_images ({number}) and {name} ({settings[name]}) are both given. Keep one.")
+    config = _check_synthesis(settings)
+    rounds = config.rounds if config.keep == "all" else 1
+    per_round, rest = divmod(number, rounds)
+    batch = config.batch_size if "batch_size" in settings else min(config.batch_size, max(1, per_round))
+    if number < 1 or rest or per_round % batch:
         step = rounds * batch
         raise ConfigError(
-            f"num_images ({num_images}) must be a multiple of rounds x batch_size ({rounds} x {batch} = {step}), so that "
-            f"every batch is whole. Next multiple: {max(1, -(-num_images // step)) * step}."
+            f"num_images ({number}) must be a multiple of rounds x batch_size ({rounds} x {batch} = {step}), so that "
+            f"every batch is whole. Next multiple: {max(1, -(-number // step)) * step}."
         )
     batches = per_round // batch
     shards = next(n for n in range(math.ceil(per_round / max(_MOST_PER_SHARD, batch)), batches + 1) if batches % n == 0)
     return {"num_shards": shards, "images_per_shard": per_round // shards, "batch_size": batch}
+
+
+def _check_synthesis(settings: Mapping[str, Any]) -> SynthesisConfig:
+    """Validate settings of synthesis whose shards are not decided yet.
+
+    Raises:
+        ConfigError: a setting is wrong.
+    """
+    batch = str(settings.get("batch_size"))
+    one_batch = {"images_per_shard": int(batch)} if batch.isdecimal() and int(batch) else {}  # any batch size fits
+    return make_experiment({"teacher": "digits", "synthesis": {**settings, **one_batch}}).synthesis
 
 
 @contextmanager

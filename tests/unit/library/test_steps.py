@@ -71,6 +71,8 @@ def test_as_many_images_are_made_as_asked_for_over_all_rounds(images):
         (35, {"batch_size": 10}, r"multiple of rounds x batch_size \(2 x 10 = 20\).*Next multiple: 40"),
         (0, {}, "Next multiple: 2"),
         (40, {"num_shards": 2}, r"num_shards \(2\) are both given"),
+        ("ten", {}, r"num_images \('ten'\) must be a whole number above 0"),
+        (10.5, {}, r"num_images \(10.5\) must be a whole number above 0"),
         (40, {"batchsize": 2}, "synthesis.batchsize is not a setting. Did you mean batch_size?"),
     ],
 )
@@ -79,12 +81,28 @@ def test_images_that_cannot_be_asked_for_are_refused_by_name(teacher, number, se
         dfnas.synthesize(teacher, number, **settings)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [{"rounds": 0}, {"batch_size": 0}, {"rounds": "two"}, {"batch_size": "many"}, {"batch_size": -5}, {"keep": "some"}],
+)
+def test_a_wrong_setting_beside_a_number_of_images_is_refused_as_in_the_experiment_file(teacher, settings):
+    with pytest.raises(ConfigError) as in_the_file:
+        dfnas.make_experiment({"teacher": "digits", "synthesis": settings})
+    with pytest.raises(ConfigError) as in_the_call:
+        dfnas.synthesize(teacher, 40, **settings)
+    assert str(in_the_call.value) == str(in_the_file.value)
+
+
 def test_many_images_are_spread_over_shards_of_whole_batches():
     from dfnas_ray.library.steps import _shards_for
 
     assert _shards_for(6000, {}) == {"num_shards": 3, "images_per_shard": 1000, "batch_size": 50}
     assert _shards_for(2600, {}) == {"num_shards": 2, "images_per_shard": 650, "batch_size": 50}
-    assert _shards_for(2002, {"batch_size": 77}) == {"num_shards": 13, "images_per_shard": 77, "batch_size": 77}
+    assert (
+        _shards_for(2002, {"batch_size": 77})
+        == _shards_for(np.int64(2002), {"batch_size": "77"})
+        == {"num_shards": 13, "images_per_shard": 77, "batch_size": 77}
+    )
 
 
 def test_images_are_shown_as_a_grid_of_their_centres(images):
