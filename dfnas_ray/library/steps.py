@@ -7,15 +7,17 @@ one that is finished is not done again; without it, nothing is kept but what is 
 
 from __future__ import annotations
 
+import copy
 import math
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from operator import index
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -23,8 +25,8 @@ from dfnas_ray.algorithms.selection import ComparedTrial, Finalist, HistoryPoint
 from dfnas_ray.config.cluster import INLINE
 from dfnas_ray.config.experiment import make_experiment
 from dfnas_ray.datasets import DatasetConfig, ImageDataset
-from dfnas_ray.datasets.base import open_dataset
-from dfnas_ray.errors import ConfigError
+from dfnas_ray.datasets.base import DatasetSourceConfig, open_dataset
+from dfnas_ray.errors import ConfigError, first_line
 from dfnas_ray.library.images import Images
 from dfnas_ray.library.networks import TrainedNetwork
 from dfnas_ray.ops.cost import Cost
@@ -43,6 +45,7 @@ from dfnas_ray.workflow.session import Session
 from dfnas_ray.workflow.synthesis import Synthesis
 
 _MOST_PER_SHARD = 1_000
+_TEACHER = "teacher"  # names its accuracy
 
 
 @dataclass(frozen=True)
@@ -180,30 +183,96 @@ def retrain(
 def evaluate(
     teacher: Teacher,
     networks: nn.Module | Mapping[str, nn.Module],
-    dataset: ImageDataset | DatasetConfig | Mapping[str, Any],
+    dataset: ImageDataset | DatasetConfig | Mapping[str, Any] | str,
 ) -> dict[str, float]:
-    """Measure accuracy on labelled real images.
+    """Measure accuracy on labelled real images. Copies are measured: the networks stay as and where they are.
 
     Args:
         teacher: Says how images are prepared; it is measured, too.
         networks: One, or several by names. A plain `nn.Module` takes normalised images, as the teacher does.
-        dataset: Settings as in the experiment file, such as ``{"kind": "image_folder", "path": "photos"}``, or an object
-            whose items are (PIL image, class index).
+        dataset: Settings as in the experiment file, such as ``{"kind": "image_folder", "path": "photos"}`` or ``"digits"``,
+            or an object with ``description`` whose items are (PIL image, class index).
 
     Returns:
         Top-1 accuracies in [0, 1], by the names given or ``network``, and the ``teacher``'s.
 
     Raises:
+        ConfigError: a setting is wrong, a network is called ``teacher``, cannot be copied, or was trained on images that are
+            prepared in another way than the teacher's.
         DatasetError: an image or a label does not fit the teacher.
     """
     named = dict(networks) if isinstance(networks, Mapping) else {"network": networks}
-    plain = {name: one.network if isinstance(one, TrainedNetwork) else one for name, one in named.items()}
-    settings: Any = dataset
-    if isinstance(dataset, Mapping):
-        settings = make_experiment({"teacher": "digits", "evaluation": {"dataset": dict(dataset)}}).evaluation.dataset
-    opened: ImageDataset = open_dataset(settings) if hasattr(settings, "open") else settings
+    if _TEACHER in named:
+        raise ConfigError(
+            f"networks ({', '.join(map(str, named))}): {_TEACHER} names the teacher. Choose another name."
+        )
+    for name, network in named.items():
+        if isinstance(network, TrainedNetwork):
+            _check_preparation(name, network, teacher)
+    opened = _open(dataset)
+    copies = {name: _copy(name, network) for name, network in {_TEACHER: teacher.model, **named}.items()}
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return evaluate_networks({"teacher": teacher.model, **plain}, teacher, opened, device)
+    return evaluate_networks(copies, teacher, opened, device)
+
+
+def _open(dataset: ImageDataset | DatasetConfig | Mapping[str, Any] | str) -> ImageDataset:
+    """Return labelled images, from their settings or as they were given.
+
+    Raises:
+        ConfigError: they are neither.
+        DatasetError: they cannot be opened.
+    """
+    settings: Any = dataset
+    if isinstance(settings, str | Mapping):
+        values = settings if isinstance(settings, str) else dict(settings)
+        settings = make_experiment({"teacher": "digits", "evaluation": {"dataset": values}}).evaluation.dataset
+    if isinstance(settings, DatasetSourceConfig):
+        return open_dataset(settings)
+    missing = [name for name in ("__len__", "__getitem__", "description") if not hasattr(settings, name)]
+    if missing:
+        raise ConfigError(
+            f"dataset ({type(settings).__name__}) lacks {', '.join(missing)}. Give settings, such as "
+            '{"kind": "image_folder", "path": "photos"}, or an object that has all of these.'
+        )
+    opened: ImageDataset = settings
+    return opened
+
+
+def _check_preparation(name: str, network: TrainedNetwork, teacher: Teacher) -> None:
+    """Make sure that a network takes images as they are prepared for the teacher.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    own: dict[str, Sequence[float]] = {
+        "image_shape": network.image_shape,
+        "mean": network.mean.flatten().tolist(),
+        "std": network.std.flatten().tolist(),
+    }
+    for setting, value in own.items():
+        expected: Sequence[float] = getattr(teacher, setting)
+        if not np.array_equal(np.float32(value), np.float32(expected)):
+            shown = ", ".join(f"{number:.6g}" for number in value)
+            raise ConfigError(
+                f"networks.{name} was trained on images of {setting} ({shown}), and those of the teacher {teacher.name} have "
+                f"{tuple(expected)}. Measure it with the teacher that it learned from."
+            )
+
+
+def _copy(name: str, network: nn.Module) -> nn.Module:
+    """Return a copy that takes normalised images.
+
+    Raises:
+        ConfigError: it cannot be copied.
+    """
+    plain = network.network if isinstance(network, TrainedNetwork) else network
+    try:
+        return copy.deepcopy(plain)
+    except Exception as error:  # whatever an attribute of the network raises
+        raise ConfigError(
+            f"networks.{name} cannot be copied: {first_line(error)}. Remove what cannot be copied from its attributes, such "
+            "as a lock or a generator."
+        ) from error
 
 
 def _shards_for(num_images: int, settings: Mapping[str, Any]) -> dict[str, int]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -206,17 +208,42 @@ def test_a_saved_student_is_loaded_as_it_was(student, teacher, tmp_path):
     assert loaded.architecture.text == student.architecture.text
 
 
+class Two:
+    """Two images of class 3, black and white."""
+
+    description = "two images"
+    fingerprint = "two"
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        return Image.new("L", (16, 16), 255 * index), 3
+
+
+class Watched(nn.Module):
+    """Notes where it was moved, and whether it ran itself rather than a copy."""
+
+    def __init__(self, notes):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(256), nn.Linear(256, 10))
+        self.notes = notes
+
+    def __deepcopy__(self, memo):
+        copied = Watched([])
+        copied.load_state_dict(self.state_dict())
+        return copied
+
+    def _apply(self, fn, recurse=True):
+        self.notes.append("moved")
+        return super()._apply(fn, recurse)
+
+    def forward(self, x):
+        self.notes.append("ran")
+        return self.layers(x)
+
+
 def test_networks_are_measured_on_labelled_images(student, teacher):
-    class Two:
-        description = "two images"
-        fingerprint = "two"
-
-        def __len__(self):
-            return 2
-
-        def __getitem__(self, index):
-            return Image.new("L", (16, 16), 255 * index), 3
-
     measured = dfnas.evaluate(teacher, {"mine": student}, Two())
     assert set(measured) == {"teacher", "mine"}
     assert set(measured.values()) <= {0.0, 0.5, 1.0}
@@ -224,6 +251,73 @@ def test_networks_are_measured_on_labelled_images(student, teacher):
         dfnas.evaluate(teacher, student, {"kind": "image_folder", "path": "nowhere"})
     with pytest.raises(ConfigError, match="kind"):
         dfnas.evaluate(teacher, student, {"kind": "folder"})
+
+
+def test_real_images_may_be_named_in_the_short_form(monkeypatch, teacher):
+    from dfnas_ray.datasets.digits import DigitsConfig
+
+    monkeypatch.setattr(DigitsConfig, "open", lambda self, setting: Two())
+    assert set(dfnas.evaluate(teacher, {}, "digits")) == {"teacher"}
+    assert set(dfnas.evaluate(teacher, {}, DigitsConfig())) == {"teacher"}
+    with pytest.raises(ConfigError, match=r"Did you mean digits\?"):
+        dfnas.evaluate(teacher, {}, "digit")
+
+
+@pytest.mark.parametrize(
+    ("dataset", "words"),
+    [
+        (None, "dataset (NoneType) lacks __len__, __getitem__, description"),
+        (Path("photos"), "Path) lacks __len__, __getitem__, description"),
+        ([1], "(list) lacks description"),
+    ],
+)
+def test_what_is_no_dataset_is_refused(teacher, dataset, words):
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        dfnas.evaluate(teacher, {}, dataset)
+
+
+def test_a_network_cannot_take_the_teachers_name(teacher, student):
+    with pytest.raises(ConfigError, match=r"\(mine, teacher\).*Choose another name"):
+        dfnas.evaluate(teacher, {"mine": student, "teacher": student}, Two())
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"), [("mean", [0.5]), ("std", [0.25]), ("mean", [0.3] * 3), ("image_shape", (1, 8, 8))]
+)
+def test_a_student_whose_images_are_prepared_in_another_way_is_not_measured(teacher, student, setting, value):
+    own = {"image_shape": (1, 16, 16), "mean": [0.3], "std": [0.3], setting: value}
+    other = dfnas.TrainedNetwork(student.network, student.architecture, **own)
+    with pytest.raises(
+        ConfigError, match=f"networks.other was trained on images of {setting} .*teacher that it learned"
+    ):
+        dfnas.evaluate(teacher, {"other": other}, Two())
+
+
+def test_measuring_leaves_networks_as_and_where_they_are(model):
+    teacher = dfnas.Teacher.from_model(model, image_shape=(1, 16, 16), mean=[0.3], std=[0.3])
+    notes = []
+    mine = Watched(notes).train()
+    teacher.model.train()  # in evaluation mode it would be found as it was, copied or not
+    dfnas.evaluate(teacher, {"mine": mine}, Two())
+    assert mine.training
+    assert mine.layers[1].training
+    assert teacher.model.training
+    assert notes == []
+
+
+def test_a_network_that_cannot_be_copied_is_refused_with_the_reason(teacher):
+    mine = nn.Flatten()
+    mine.stream = (number for number in range(3))
+    with pytest.raises(ConfigError, match=r"networks.mine cannot be copied: .*generator"):
+        dfnas.evaluate(teacher, {"mine": mine}, Two())
+
+
+def test_saving_leaves_a_student_as_and_where_it_is(monkeypatch, student, teacher, tmp_path):
+    saved = []
+    monkeypatch.setattr("dfnas_ray.library.networks.export_network", lambda network, *_: saved.append(network))
+    student.save(tmp_path, teacher)
+    (network,) = saved
+    assert not {id(each) for each in network.parameters()} & {id(each) for each in student.parameters()}
 
 
 EXAMPLE = [line.strip() for line in inspect.getdoc(dfnas).splitlines() if line.startswith("    ")]
