@@ -16,7 +16,7 @@ from dfnas_ray.execution.base import Executor
 from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.manifest import Manifest
 from dfnas_ray.storage.run_dir import fingerprint
-from dfnas_ray.storage.shards import SyntheticImages, load_shards
+from dfnas_ray.storage.shards import SyntheticImages, load_shards, read_info
 from dfnas_ray.storage.shared import Shared
 from dfnas_ray.synthesis.regions import center_crop
 from dfnas_ray.teachers.base import Teacher
@@ -90,7 +90,7 @@ class Images:
             teacher: Whose images they are.
 
         Raises:
-            ConfigError: they are another teacher's, by their shape or their number of classes.
+            ConfigError: they are another teacher's.
             StorageError: the folder holds no set, or a shard was altered.
         """
         source = Location.parse(folder, "folder")
@@ -103,6 +103,8 @@ class Images:
                 f"The images in {folder} are {canvas} with {classes} classes, and the teacher {teacher.name} takes "
                 f"{teacher.image_shape} and knows {teacher.num_classes}. Give the teacher that they were made from."
             )
+        for entry in manifest.shards[:1]:  # one speaks for all: they have one key, which the teacher is part of
+            _check_fingerprint(read_info(source / entry.file).teacher, teacher, f"The images in {folder}")
         return cls(data, teacher, source, manifest)
 
     # What search and retraining take
@@ -112,9 +114,26 @@ class Images:
         """Everything that the images depend on."""
         return fingerprint([entry.sha256 for entry in self._manifest.shards])
 
+    def check_teacher(self, teacher: Teacher) -> None:
+        """Make sure that ``teacher`` is the one that the images were made from.
+
+        Raises:
+            ConfigError: it is another one.
+        """
+        _check_fingerprint(self.teacher.fingerprint, teacher, "The images")
+
     def images(self, executor: Executor) -> Shared[SyntheticImages]:
         """Return the images where the work is done."""
         return executor.share(self.data)
+
+
+def _check_fingerprint(made_from: str, teacher: Teacher, what: str) -> None:
+    if made_from != teacher.fingerprint:
+        raise ConfigError(
+            f"{what} were made from another teacher (sha256 {made_from[:12]}) than {teacher.name} "
+            f"({teacher.fingerprint[:12]}). Give the teacher that they were made from, with the same weights, mean and std, "
+            f"or make images from {teacher.name} with synthesize."
+        )
 
 
 class _Pairs(Dataset[tuple[Tensor, Tensor]]):

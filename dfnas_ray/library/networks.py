@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
@@ -57,12 +58,14 @@ class TrainedNetwork(nn.Module):
     def save(self, folder: str | Path, teacher: Teacher) -> None:
         """Write ``weights.safetensors``, ``network.pt2`` (of the network without its preprocessing) and ``network.json``.
 
+        The network stays as and where it is.
+
         Args:
             folder: A path, or a URI.
             teacher: Whose inputs it takes.
         """
         target = Location.parse(folder, "folder").make_dir()
-        export_network(self.network, self.image_shape, target)
+        export_network(copy.deepcopy(self.network), self.image_shape, target)
         NetworkDescription.of(self.architecture, teacher).write(target)
 
     @classmethod

@@ -7,14 +7,17 @@ one that is finished is not done again; without it, nothing is kept but what is 
 
 from __future__ import annotations
 
+import copy
 import math
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from operator import index
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -22,8 +25,8 @@ from dfnas_ray.algorithms.selection import ComparedTrial, Finalist, HistoryPoint
 from dfnas_ray.config.cluster import INLINE
 from dfnas_ray.config.experiment import make_experiment
 from dfnas_ray.datasets import DatasetConfig, ImageDataset
-from dfnas_ray.datasets.base import open_dataset
-from dfnas_ray.errors import ConfigError
+from dfnas_ray.datasets.base import DatasetSourceConfig, open_dataset
+from dfnas_ray.errors import ConfigError, first_line
 from dfnas_ray.library.images import Images
 from dfnas_ray.library.networks import TrainedNetwork
 from dfnas_ray.ops.cost import Cost
@@ -42,6 +45,7 @@ from dfnas_ray.workflow.session import Session
 from dfnas_ray.workflow.synthesis import Synthesis
 
 _MOST_PER_SHARD = 1_000
+_TEACHER = "teacher"  # names its accuracy
 
 
 @dataclass(frozen=True)
@@ -114,7 +118,7 @@ def search(
     """Find an architecture on synthetic images.
 
     Args:
-        teacher: Labels the images.
+        teacher: The one that the images were made from; it labels them.
         images: What candidates are judged on.
         seed: The same seed finds the same architecture.
         run_dir: Where unfinished work is kept.
@@ -123,9 +127,10 @@ def search(
         settings: Those of the section ``search``, such as ``space="nasbench201", algorithm="spos", max_macs="50%"``.
 
     Raises:
-        ConfigError: a setting is wrong.
+        ConfigError: a setting is wrong, or the images are another teacher's.
         GenotypeError: no architecture is within the limit.
     """
+    images.check_teacher(teacher)
     with _session(teacher, {"search": settings}, seed, run_dir, address, listener) as session:
         stage = Search(session, images)
         stage.check()
@@ -154,7 +159,7 @@ def retrain(
     """Train an architecture from scratch on synthetic images alone.
 
     Args:
-        teacher: Whom the network learns from.
+        teacher: The one that the images were made from; the network learns from it.
         images: On what.
         architecture: Such as ``found.architecture``.
         seed: The same seed gives the same weights.
@@ -164,8 +169,9 @@ def retrain(
         settings: Those of the section ``retraining``, such as ``epochs=100``.
 
     Raises:
-        ConfigError: a setting is wrong.
+        ConfigError: a setting is wrong, or the images are another teacher's.
     """
+    images.check_teacher(teacher)
     sections = {"retraining": settings, "search": {"space": architecture.config}}
     with _session(teacher, sections, seed, run_dir, address, listener) as session:
         folder = Retraining(session, architecture, images).finish().location
@@ -177,54 +183,135 @@ def retrain(
 def evaluate(
     teacher: Teacher,
     networks: nn.Module | Mapping[str, nn.Module],
-    dataset: ImageDataset | DatasetConfig | Mapping[str, Any],
+    dataset: ImageDataset | DatasetConfig | Mapping[str, Any] | str,
 ) -> dict[str, float]:
-    """Measure accuracy on labelled real images.
+    """Measure accuracy on labelled real images. Copies are measured: the networks stay as and where they are.
 
     Args:
         teacher: Says how images are prepared; it is measured, too.
         networks: One, or several by names. A plain `nn.Module` takes normalised images, as the teacher does.
-        dataset: Settings as in the experiment file, such as ``{"kind": "image_folder", "path": "photos"}``, or an object
-            whose items are (PIL image, class index).
+        dataset: Settings as in the experiment file, such as ``{"kind": "image_folder", "path": "photos"}`` or ``"digits"``,
+            or an object with ``description`` whose items are (PIL image, class index).
 
     Returns:
         Top-1 accuracies in [0, 1], by the names given or ``network``, and the ``teacher``'s.
 
     Raises:
+        ConfigError: a setting is wrong, a network is called ``teacher``, cannot be copied, or was trained on images that are
+            prepared in another way than the teacher's.
         DatasetError: an image or a label does not fit the teacher.
     """
     named = dict(networks) if isinstance(networks, Mapping) else {"network": networks}
-    plain = {name: one.network if isinstance(one, TrainedNetwork) else one for name, one in named.items()}
-    settings: Any = dataset
-    if isinstance(dataset, Mapping):
-        settings = make_experiment({"teacher": "digits", "evaluation": {"dataset": dict(dataset)}}).evaluation.dataset
-    opened: ImageDataset = open_dataset(settings) if hasattr(settings, "open") else settings
+    if _TEACHER in named:
+        raise ConfigError(
+            f"networks ({', '.join(map(str, named))}): {_TEACHER} names the teacher. Choose another name."
+        )
+    for name, network in named.items():
+        if isinstance(network, TrainedNetwork):
+            _check_preparation(name, network, teacher)
+    opened = _open(dataset)
+    copies = {name: _copy(name, network) for name, network in {_TEACHER: teacher.model, **named}.items()}
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return evaluate_networks({"teacher": teacher.model, **plain}, teacher, opened, device)
+    return evaluate_networks(copies, teacher, opened, device)
+
+
+def _open(dataset: ImageDataset | DatasetConfig | Mapping[str, Any] | str) -> ImageDataset:
+    """Return labelled images, from their settings or as they were given.
+
+    Raises:
+        ConfigError: they are neither.
+        DatasetError: they cannot be opened.
+    """
+    settings: Any = dataset
+    if isinstance(settings, str | Mapping):
+        values = settings if isinstance(settings, str) else dict(settings)
+        settings = make_experiment({"teacher": "digits", "evaluation": {"dataset": values}}).evaluation.dataset
+    if isinstance(settings, DatasetSourceConfig):
+        return open_dataset(settings)
+    missing = [name for name in ("__len__", "__getitem__", "description") if not hasattr(settings, name)]
+    if missing:
+        raise ConfigError(
+            f"dataset ({type(settings).__name__}) lacks {', '.join(missing)}. Give settings, such as "
+            '{"kind": "image_folder", "path": "photos"}, or an object that has all of these.'
+        )
+    opened: ImageDataset = settings
+    return opened
+
+
+def _check_preparation(name: str, network: TrainedNetwork, teacher: Teacher) -> None:
+    """Make sure that a network takes images as they are prepared for the teacher.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    own: dict[str, Sequence[float]] = {
+        "image_shape": network.image_shape,
+        "mean": network.mean.flatten().tolist(),
+        "std": network.std.flatten().tolist(),
+    }
+    for setting, value in own.items():
+        expected: Sequence[float] = getattr(teacher, setting)
+        if not np.array_equal(np.float32(value), np.float32(expected)):
+            shown = ", ".join(f"{number:.6g}" for number in value)
+            raise ConfigError(
+                f"networks.{name} was trained on images of {setting} ({shown}), and those of the teacher {teacher.name} have "
+                f"{tuple(expected)}. Measure it with the teacher that it learned from."
+            )
+
+
+def _copy(name: str, network: nn.Module) -> nn.Module:
+    """Return a copy that takes normalised images.
+
+    Raises:
+        ConfigError: it cannot be copied.
+    """
+    plain = network.network if isinstance(network, TrainedNetwork) else network
+    try:
+        return copy.deepcopy(plain)
+    except Exception as error:  # whatever an attribute of the network raises
+        raise ConfigError(
+            f"networks.{name} cannot be copied: {first_line(error)}. Remove what cannot be copied from its attributes, such "
+            "as a lock or a generator."
+        ) from error
 
 
 def _shards_for(num_images: int, settings: Mapping[str, Any]) -> dict[str, int]:
     """Return how many shards of how many images make ``num_images``.
 
     Raises:
-        ConfigError: they cannot be divided into whole batches.
+        ConfigError: a setting is wrong, or they cannot be divided into whole batches.
     """
-    defaults = SynthesisConfig()
+    try:
+        number = index(num_images)
+    except TypeError as error:
+        raise ConfigError(f"num_images ({num_images!r}) must be a whole number above 0, such as 1000.") from error
     for name in ("num_shards", "images_per_shard"):
         if name in settings:
-            raise ConfigError(f"num_images ({num_images}) and {name} ({settings[name]}) are both given. Keep one.")
-    rounds = settings.get("rounds", defaults.rounds) if settings.get("keep", defaults.keep) == "all" else 1
-    per_round, rest = divmod(num_images, rounds)
-    batch = settings.get("batch_size", min(defaults.batch_size, max(1, per_round)))
-    if num_images < 1 or rest or per_round % batch:
+            raise ConfigError(f"num_images ({number}) and {name} ({settings[name]}) are both given. Keep one.")
+    config = _check_synthesis(settings)
+    rounds = config.rounds if config.keep == "all" else 1
+    per_round, rest = divmod(number, rounds)
+    batch = config.batch_size if "batch_size" in settings else min(config.batch_size, max(1, per_round))
+    if number < 1 or rest or per_round % batch:
         step = rounds * batch
         raise ConfigError(
-            f"num_images ({num_images}) must be a multiple of rounds x batch_size ({rounds} x {batch} = {step}), so that "
-            f"every batch is whole. Next multiple: {max(1, -(-num_images // step)) * step}."
+            f"num_images ({number}) must be a multiple of rounds x batch_size ({rounds} x {batch} = {step}), so that "
+            f"every batch is whole. Next multiple: {max(1, -(-number // step)) * step}."
         )
     batches = per_round // batch
     shards = next(n for n in range(math.ceil(per_round / max(_MOST_PER_SHARD, batch)), batches + 1) if batches % n == 0)
     return {"num_shards": shards, "images_per_shard": per_round // shards, "batch_size": batch}
+
+
+def _check_synthesis(settings: Mapping[str, Any]) -> SynthesisConfig:
+    """Validate settings of synthesis whose shards are not decided yet.
+
+    Raises:
+        ConfigError: a setting is wrong.
+    """
+    batch = str(settings.get("batch_size"))
+    one_batch = {"images_per_shard": int(batch)} if batch.isdecimal() and int(batch) else {}  # any batch size fits
+    return make_experiment({"teacher": "digits", "synthesis": {**settings, **one_batch}}).synthesis
 
 
 @contextmanager

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -71,6 +73,8 @@ def test_as_many_images_are_made_as_asked_for_over_all_rounds(images):
         (35, {"batch_size": 10}, r"multiple of rounds x batch_size \(2 x 10 = 20\).*Next multiple: 40"),
         (0, {}, "Next multiple: 2"),
         (40, {"num_shards": 2}, r"num_shards \(2\) are both given"),
+        ("ten", {}, r"num_images \('ten'\) must be a whole number above 0"),
+        (10.5, {}, r"num_images \(10.5\) must be a whole number above 0"),
         (40, {"batchsize": 2}, "synthesis.batchsize is not a setting. Did you mean batch_size?"),
     ],
 )
@@ -79,12 +83,28 @@ def test_images_that_cannot_be_asked_for_are_refused_by_name(teacher, number, se
         dfnas.synthesize(teacher, number, **settings)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [{"rounds": 0}, {"batch_size": 0}, {"rounds": "two"}, {"batch_size": "many"}, {"batch_size": -5}, {"keep": "some"}],
+)
+def test_a_wrong_setting_beside_a_number_of_images_is_refused_as_in_the_experiment_file(teacher, settings):
+    with pytest.raises(ConfigError) as in_the_file:
+        dfnas.make_experiment({"teacher": "digits", "synthesis": settings})
+    with pytest.raises(ConfigError) as in_the_call:
+        dfnas.synthesize(teacher, 40, **settings)
+    assert str(in_the_call.value) == str(in_the_file.value)
+
+
 def test_many_images_are_spread_over_shards_of_whole_batches():
     from dfnas_ray.library.steps import _shards_for
 
     assert _shards_for(6000, {}) == {"num_shards": 3, "images_per_shard": 1000, "batch_size": 50}
     assert _shards_for(2600, {}) == {"num_shards": 2, "images_per_shard": 650, "batch_size": 50}
-    assert _shards_for(2002, {"batch_size": 77}) == {"num_shards": 13, "images_per_shard": 77, "batch_size": 77}
+    assert (
+        _shards_for(2002, {"batch_size": 77})
+        == _shards_for(np.int64(2002), {"batch_size": "77"})
+        == {"num_shards": 13, "images_per_shard": 77, "batch_size": 77}
+    )
 
 
 def test_images_are_shown_as_a_grid_of_their_centres(images):
@@ -113,10 +133,32 @@ def test_images_of_another_teacher_are_refused(images, tmp_path):
     other = dfnas.Teacher.from_model(
         nn.Sequential(nn.Flatten(), nn.Linear(768, 10)), image_shape=(3, 16, 16), mean=[0.5] * 3, std=[0.5] * 3
     )
-    with pytest.raises(ConfigError, match="Give the teacher that they were made from"):
+    with pytest.raises(ConfigError, match=r"\(1, 18, 18\) with 10 classes.*Give the teacher that they were made from"):
         dfnas.Images.load(tmp_path, other)
     with pytest.raises(StorageError, match=r"manifest\.json"):
         dfnas.Images.load(tmp_path / "nowhere", other)
+
+
+@pytest.fixture(scope="module")
+def other_teacher():
+    torch.manual_seed(1)  # the same layers, other weights
+    return dfnas.Teacher.from_model(DigitsCNN(4), image_shape=(1, 16, 16), mean=[0.3], std=[0.3], name="other")
+
+
+def test_images_of_a_teacher_with_other_weights_or_statistics_are_refused(images, model, other_teacher, tmp_path):
+    images.save(tmp_path)
+    brighter = dfnas.Teacher.from_model(model, image_shape=(1, 16, 16), mean=[0.4], std=[0.3], name="brighter")
+    for teacher in (other_teacher, brighter):
+        with pytest.raises(ConfigError, match=f"from another teacher .* than {teacher.name} .*Give the teacher"):
+            dfnas.Images.load(tmp_path, teacher)
+
+
+def test_a_step_on_images_of_another_teacher_is_refused(teacher, other_teacher, images, found, tmp_path):
+    dfnas.search(teacher, images, run_dir=tmp_path, **SEARCH)  # finished work of the right teacher is not handed out
+    with pytest.raises(ConfigError, match=r"from another teacher .* than other .*Give the teacher"):
+        dfnas.search(other_teacher, images, run_dir=tmp_path, **SEARCH)
+    with pytest.raises(ConfigError, match=r"from another teacher .* than other .*Give the teacher"):
+        dfnas.retrain(other_teacher, images, found.architecture, epochs=1)
 
 
 def test_a_search_gives_architecture_cost_finalists_and_history(found):
@@ -166,17 +208,42 @@ def test_a_saved_student_is_loaded_as_it_was(student, teacher, tmp_path):
     assert loaded.architecture.text == student.architecture.text
 
 
+class Two:
+    """Two images of class 3, black and white."""
+
+    description = "two images"
+    fingerprint = "two"
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        return Image.new("L", (16, 16), 255 * index), 3
+
+
+class Watched(nn.Module):
+    """Notes where it was moved, and whether it ran itself rather than a copy."""
+
+    def __init__(self, notes):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(256), nn.Linear(256, 10))
+        self.notes = notes
+
+    def __deepcopy__(self, memo):
+        copied = Watched([])
+        copied.load_state_dict(self.state_dict())
+        return copied
+
+    def _apply(self, fn, recurse=True):
+        self.notes.append("moved")
+        return super()._apply(fn, recurse)
+
+    def forward(self, x):
+        self.notes.append("ran")
+        return self.layers(x)
+
+
 def test_networks_are_measured_on_labelled_images(student, teacher):
-    class Two:
-        description = "two images"
-        fingerprint = "two"
-
-        def __len__(self):
-            return 2
-
-        def __getitem__(self, index):
-            return Image.new("L", (16, 16), 255 * index), 3
-
     measured = dfnas.evaluate(teacher, {"mine": student}, Two())
     assert set(measured) == {"teacher", "mine"}
     assert set(measured.values()) <= {0.0, 0.5, 1.0}
@@ -184,6 +251,73 @@ def test_networks_are_measured_on_labelled_images(student, teacher):
         dfnas.evaluate(teacher, student, {"kind": "image_folder", "path": "nowhere"})
     with pytest.raises(ConfigError, match="kind"):
         dfnas.evaluate(teacher, student, {"kind": "folder"})
+
+
+def test_real_images_may_be_named_in_the_short_form(monkeypatch, teacher):
+    from dfnas_ray.datasets.digits import DigitsConfig
+
+    monkeypatch.setattr(DigitsConfig, "open", lambda self, setting: Two())
+    assert set(dfnas.evaluate(teacher, {}, "digits")) == {"teacher"}
+    assert set(dfnas.evaluate(teacher, {}, DigitsConfig())) == {"teacher"}
+    with pytest.raises(ConfigError, match=r"Did you mean digits\?"):
+        dfnas.evaluate(teacher, {}, "digit")
+
+
+@pytest.mark.parametrize(
+    ("dataset", "words"),
+    [
+        (None, "dataset (NoneType) lacks __len__, __getitem__, description"),
+        (Path("photos"), "Path) lacks __len__, __getitem__, description"),
+        ([1], "(list) lacks description"),
+    ],
+)
+def test_what_is_no_dataset_is_refused(teacher, dataset, words):
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        dfnas.evaluate(teacher, {}, dataset)
+
+
+def test_a_network_cannot_take_the_teachers_name(teacher, student):
+    with pytest.raises(ConfigError, match=r"\(mine, teacher\).*Choose another name"):
+        dfnas.evaluate(teacher, {"mine": student, "teacher": student}, Two())
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"), [("mean", [0.5]), ("std", [0.25]), ("mean", [0.3] * 3), ("image_shape", (1, 8, 8))]
+)
+def test_a_student_whose_images_are_prepared_in_another_way_is_not_measured(teacher, student, setting, value):
+    own = {"image_shape": (1, 16, 16), "mean": [0.3], "std": [0.3], setting: value}
+    other = dfnas.TrainedNetwork(student.network, student.architecture, **own)
+    with pytest.raises(
+        ConfigError, match=f"networks.other was trained on images of {setting} .*teacher that it learned"
+    ):
+        dfnas.evaluate(teacher, {"other": other}, Two())
+
+
+def test_measuring_leaves_networks_as_and_where_they_are(model):
+    teacher = dfnas.Teacher.from_model(model, image_shape=(1, 16, 16), mean=[0.3], std=[0.3])
+    notes = []
+    mine = Watched(notes).train()
+    teacher.model.train()  # in evaluation mode it would be found as it was, copied or not
+    dfnas.evaluate(teacher, {"mine": mine}, Two())
+    assert mine.training
+    assert mine.layers[1].training
+    assert teacher.model.training
+    assert notes == []
+
+
+def test_a_network_that_cannot_be_copied_is_refused_with_the_reason(teacher):
+    mine = nn.Flatten()
+    mine.stream = (number for number in range(3))
+    with pytest.raises(ConfigError, match=r"networks.mine cannot be copied: .*generator"):
+        dfnas.evaluate(teacher, {"mine": mine}, Two())
+
+
+def test_saving_leaves_a_student_as_and_where_it_is(monkeypatch, student, teacher, tmp_path):
+    saved = []
+    monkeypatch.setattr("dfnas_ray.library.networks.export_network", lambda network, *_: saved.append(network))
+    student.save(tmp_path, teacher)
+    (network,) = saved
+    assert not {id(each) for each in network.parameters()} & {id(each) for each in student.parameters()}
 
 
 EXAMPLE = [line.strip() for line in inspect.getdoc(dfnas).splitlines() if line.startswith("    ")]
