@@ -251,7 +251,7 @@ def _check_preparation(name: str, network: TrainedNetwork, teacher: Teacher) -> 
     }
     for setting, value in own.items():
         expected: Sequence[float] = getattr(teacher, setting)
-        if not np.array_equal(np.float32(value), np.float32(expected)):
+        if not np.array_equal(np.asarray(value, np.float32), np.asarray(expected, np.float32)):
             shown = ", ".join(f"{number:.6g}" for number in value)
             raise ConfigError(
                 f"networks.{name} was trained on images of {setting} ({shown}), and those of the teacher {teacher.name} have "
