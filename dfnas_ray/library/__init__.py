@@ -1,4 +1,7 @@
-"""What other programmes call: an experiment from its file, or one step on objects of their own."""
+"""What other programmes call: an experiment from its file, or one step on objects of their own.
+
+`dfnas_ray` itself has the same names, but for `sweep` and `benchmark`: these two are imported from here.
+"""
 
 from dfnas_ray.library.experiments import benchmark, report, run, sweep
 from dfnas_ray.library.images import Images

@@ -2,13 +2,15 @@
 
 Keyword arguments are the settings of the experiment file, with the same defaults and the same errors. Everything runs in
 this process unless ``address`` names a Ray cluster. With ``run_dir`` a step that was broken off goes on where it was, and
-one that is finished is not done again; without it, nothing is kept but what is returned.
+one that is finished is not done again; without it, nothing is kept but what is returned. The global random states of torch,
+numpy and random are afterwards what they were before.
 """
 
 from __future__ import annotations
 
 import copy
 import math
+import random
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -77,6 +79,7 @@ def synthesize(
     seed: int = 0,
     run_dir: str | Path | None = None,
     address: str = INLINE,
+    cluster: Mapping[str, Any] | None = None,
     listener: Listener | None = None,
     **settings: Any,
 ) -> Images:
@@ -88,6 +91,7 @@ def synthesize(
         seed: The same seed gives the same images.
         run_dir: Where unfinished work is kept.
         address: ``inline``, or that of a Ray cluster.
+        cluster: Further settings of the section ``cluster``, such as ``{"synthesis": {"cpus": 2}}``.
         listener: Told what happens.
         settings: Those of the section ``synthesis``, such as ``rounds=2, regularizers={"bn_statistics": {"weight": 1}}``.
 
@@ -97,7 +101,7 @@ def synthesize(
     """
     if num_images is not None:
         settings = {**settings, **_shards_for(num_images, settings)}
-    with _session(teacher, {"synthesis": settings}, seed, run_dir, address, listener) as session:
+    with _session(teacher, {"synthesis": settings}, seed, run_dir, address, cluster, listener) as session:
         stage = Synthesis(session)
         stage.check()
         folder = stage.finish().location
@@ -112,6 +116,7 @@ def search(
     seed: int = 0,
     run_dir: str | Path | None = None,
     address: str = INLINE,
+    cluster: Mapping[str, Any] | None = None,
     listener: Listener | None = None,
     **settings: Any,
 ) -> Found:
@@ -123,6 +128,7 @@ def search(
         seed: The same seed finds the same architecture.
         run_dir: Where unfinished work is kept.
         address: ``inline``, or that of a Ray cluster.
+        cluster: Further settings of the section ``cluster``, such as ``{"search": {"cpus": 2}}``.
         listener: Told what happens.
         settings: Those of the section ``search``, such as ``space="nasbench201", algorithm="spos", max_macs="50%"``.
 
@@ -131,7 +137,7 @@ def search(
         GenotypeError: no architecture is within the limit.
     """
     images.check_teacher(teacher)
-    with _session(teacher, {"search": settings}, seed, run_dir, address, listener) as session:
+    with _session(teacher, {"search": settings}, seed, run_dir, address, cluster, listener) as session:
         stage = Search(session, images)
         stage.check()
         outcome = stage.finish()
@@ -153,6 +159,7 @@ def retrain(
     seed: int = 0,
     run_dir: str | Path | None = None,
     address: str = INLINE,
+    cluster: Mapping[str, Any] | None = None,
     listener: Listener | None = None,
     **settings: Any,
 ) -> TrainedNetwork:
@@ -165,15 +172,21 @@ def retrain(
         seed: The same seed gives the same weights.
         run_dir: Where unfinished work is kept.
         address: ``inline``, or that of a Ray cluster.
+        cluster: Further settings of the section ``cluster``, such as ``{"retraining": {"cpus": 2}}``.
         listener: Told what happens.
-        settings: Those of the section ``retraining``, such as ``epochs=100``.
+        settings: Those of the section ``retraining``, such as ``epochs=100``, but for ``baseline``.
 
     Raises:
         ConfigError: a setting is wrong, or the images are another teacher's.
     """
     images.check_teacher(teacher)
     sections = {"retraining": settings, "search": {"space": architecture.config}}
-    with _session(teacher, sections, seed, run_dir, address, listener) as session:
+    with _session(teacher, sections, seed, run_dir, address, cluster, listener) as session:
+        if "baseline" in settings and session.config.retraining.baseline:
+            raise ConfigError(
+                f"retraining.baseline ({settings['baseline']}) trains a second network, and retrain returns one. Remove it, "
+                "and call retrain with a random architecture of the same space to compare with."
+            )
         folder = Retraining(session, architecture, images).finish().location
         _, network = load_network(folder)
         history: list[EpochFigures] = (folder / "history.json").read_json()
@@ -212,7 +225,8 @@ def evaluate(
     opened = _open(dataset)
     copies = {name: _copy(name, network) for name, network in {_TEACHER: teacher.model, **named}.items()}
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return evaluate_networks(copies, teacher, opened, device)
+    with _random_states_kept():
+        return evaluate_networks(copies, teacher, opened, device)
 
 
 def _open(dataset: ImageDataset | DatasetConfig | Mapping[str, Any] | str) -> ImageDataset:
@@ -321,17 +335,37 @@ def _session(
     seed: int,
     run_dir: str | Path | None,
     address: str,
+    cluster: Mapping[str, Any] | None,
     listener: Listener | None,
 ) -> Iterator[Session]:
-    """Open a session for one step."""
-    with tempfile.TemporaryDirectory(prefix="dfnas-") as scratch:
+    """Open a session for one step, after which the caller's random numbers go on as if there had been none.
+
+    Raises:
+        ConfigError: a setting is wrong.
+    """
+    if cluster and "address" in cluster:
+        raise ConfigError(f"cluster.address ({cluster['address']}) must be given as address. Remove it from cluster.")
+    with _random_states_kept(), tempfile.TemporaryDirectory(prefix="dfnas-") as scratch:
         values = {
             "teacher": "digits",  # not looked at: the teacher is given
             "run_dir": str(run_dir or scratch),
             "seed": seed,
-            "cluster": {"address": address},
+            "cluster": {**(cluster or {}), "address": address},
             **sections,
         }
         config = make_experiment(values)
         with Session(config, listener, teacher=teacher).opened() as session:
             yield session
+
+
+@contextmanager
+def _random_states_kept() -> Iterator[None]:
+    """Leave the global random states of torch, numpy and random as they were before the block."""
+    gpus = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
+    numpy_state, python_state = np.random.get_state(), random.getstate()
+    with torch.random.fork_rng(devices=gpus):
+        try:
+            yield
+        finally:
+            np.random.set_state(numpy_state)
+            random.setstate(python_state)

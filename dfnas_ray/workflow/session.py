@@ -72,10 +72,12 @@ class Session:
     def record(self) -> None:
         """Write that the run directory is now this experiment's, with the stages that were noted, if any.
 
+        ``experiment.yaml`` is not written if the teacher was given: no settings say which one it is.
         It is called when work begins or all is done: a command that fails before that changes nothing.
         """
         if self._noted:
-            (self.run_dir.location / "experiment.yaml").write_bytes(dump_experiment(self.config).encode())
+            if self._given_teacher is None:  # else the settings name another teacher than the one at work
+                (self.run_dir.location / "experiment.yaml").write_bytes(dump_experiment(self.config).encode())
             self.run_dir.set_latest(self._noted)
             self._noted.clear()
 

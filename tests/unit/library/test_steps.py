@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import json
+import random
 import re
 import subprocess
 import sys
@@ -17,7 +19,12 @@ from torch.utils.data import DataLoader
 
 import dfnas_ray as dfnas
 from dfnas_ray.errors import ConfigError, DatasetError, StorageError, TeacherError
+from dfnas_ray.progress import Silent
+from dfnas_ray.report.page import write_report
+from dfnas_ray.seeding import seed_everything
+from dfnas_ray.storage.run_dir import RunDir
 from dfnas_ray.teachers.digits import DigitsCNN
+from dfnas_ray.workflow.session import Session
 
 SHORT = {"stages": [{"scale": 2, "steps": 2}, {"scale": 1, "steps": 2}], "warmup_steps": 1, "compile": False}
 SPACE = {"kind": "nasbench_macro", "stem_channels": 4, "stage_layers": [1, 1], "stage_channels": [8, 16]}
@@ -318,6 +325,103 @@ def test_saving_leaves_a_student_as_and_where_it_is(monkeypatch, student, teache
     student.save(tmp_path, teacher)
     (network,) = saved
     assert not {id(each) for each in network.parameters()} & {id(each) for each in student.parameters()}
+
+
+def test_settings_of_the_cluster_reach_the_step(teacher, images, tmp_path):
+    dfnas.search(teacher, images, run_dir=tmp_path, cluster={"search": {"cpus": 2}}, **SEARCH)
+    (inputs,) = tmp_path.glob("search/*/inputs.json")
+    assert json.loads(inputs.read_text())["threads"] == 2
+
+
+def test_settings_of_the_cluster_are_combined_with_its_address(monkeypatch, teacher, images, found):
+    class OpenedError(Exception):
+        pass
+
+    def stop(config, *_, **__):
+        raise OpenedError(config.cluster.address, config.cluster.num_cpus)
+
+    monkeypatch.setattr("dfnas_ray.library.steps.Session", stop)
+    for step in (
+        lambda **where: dfnas.synthesize(teacher, **where),
+        lambda **where: dfnas.search(teacher, images, **where),
+        lambda **where: dfnas.retrain(teacher, images, found.architecture, **where),
+    ):
+        with pytest.raises(OpenedError) as opened:
+            step(address="auto", cluster={"num_cpus": 7})
+        assert opened.value.args == ("auto", 7)
+        with pytest.raises(ConfigError, match=r"cluster.search.cpus \(0\)"):
+            step(cluster={"search": {"cpus": 0}})
+        with pytest.raises(ConfigError, match=r"cluster.address \(auto\) must be given as address"):
+            step(cluster={"address": "auto"})
+
+
+def test_no_experiment_is_recorded_that_would_name_another_teacher(teacher, images, tmp_path):
+    dfnas.search(teacher, images, run_dir=tmp_path, **SEARCH)
+    assert (tmp_path / "latest.json").exists()
+    assert not (tmp_path / "experiment.yaml").exists()
+    page = write_report(RunDir(tmp_path)).read_bytes().decode()
+    assert "Search" in page
+    assert "digits" not in page
+
+
+def test_a_report_shows_the_teacher_that_was_given(teacher, tmp_path):
+    dfnas.synthesize(teacher, 4, run_dir=tmp_path, **SHORT)
+    page = write_report(RunDir(tmp_path)).read_bytes().decode()
+    assert teacher.fingerprint in page
+    assert "digits" not in page
+
+
+def test_an_experiment_that_names_its_teacher_is_recorded(teacher, tmp_path):
+    config = dfnas.make_experiment({"teacher": "digits", "run_dir": str(tmp_path)})
+    for given in (teacher, None):
+        session = Session(config, teacher=given)
+        stage = session.run_dir.stage("search", {})
+        stage.begin()
+        session.note(stage)
+        session.record()
+        assert (tmp_path / "experiment.yaml").exists() == (given is None)
+
+
+def test_a_step_trains_no_baseline(teacher, images, found):
+    with pytest.raises(ConfigError, match=r"retraining.baseline \(True\) trains a second network"):
+        dfnas.retrain(teacher, images, found.architecture, baseline=True, epochs=1)
+    with pytest.raises(ConfigError, match=r"retraining.baseline \('perhaps'\)"):
+        dfnas.retrain(teacher, images, found.architecture, baseline="perhaps", epochs=1)
+    trained = dfnas.retrain(teacher, images, found.architecture, baseline=False, epochs=1, batch_size=16)
+    assert len(trained.history) == 1
+
+
+@pytest.mark.parametrize("step", ["synthesize", "search", "retrain", "evaluate", "one that fails"])
+def test_the_callers_random_numbers_go_on_as_if_there_had_been_no_step(step, teacher, images, found, student):
+    def draw():
+        return torch.rand(2).tolist(), np.random.rand(2).tolist(), random.random()
+
+    def take():
+        if step == "synthesize":
+            dfnas.synthesize(teacher, 4, **SHORT)
+        elif step == "search":
+            dfnas.search(teacher, images, **SEARCH)
+        elif step == "retrain":
+            dfnas.retrain(teacher, images, found.architecture, epochs=1, batch_size=16)
+        elif step == "evaluate":
+            dfnas.evaluate(teacher, student, Two())
+        else:
+            with pytest.raises(KeyboardInterrupt):
+                dfnas.search(teacher, images, listener=Stopping(), **SEARCH)
+
+    seed_everything(5)
+    expected = draw()
+    seed_everything(5)
+    take()
+    assert draw() == expected
+
+
+class Stopping(Silent):
+    """Stops a step when its work has begun."""
+
+    def task(self, *_, **__):
+        seed_everything(6)
+        raise KeyboardInterrupt
 
 
 EXAMPLE = [line.strip() for line in inspect.getdoc(dfnas).splitlines() if line.startswith("    ")]
