@@ -75,6 +75,14 @@ def test_a_sweep_from_first_trial_to_best_settings(values, tmp_path, recorder):
         assert before["settings"] == now["settings"]
         assert before["values"] == now["values"]
 
+    # The result of a finished trial was altered: it is named, and the trial described by what the study knows.
+    (folder / "done.json").delete_file()
+    (folder / "trial-00002" / "result.json").write_bytes(b"null")
+    altered = run(values, tmp_path, recorder)
+    assert sum("trial-00002/result.json" in message for message in recorder.said) == 1
+    described = (altered.location / "trials.json").read_json()
+    assert [trial["values"] for trial in described] == [trial["values"] for trial in trials]
+
     # More trials are added to those that are there.
     more = run(values, tmp_path, trials=4)
     assert more.location == again.location
