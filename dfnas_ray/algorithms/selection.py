@@ -114,7 +114,7 @@ class ComparedTrial(TrialSummary):
         return TrialSummary(**{name: getattr(self, name) for name in TrialSummary.model_fields})
 
 
-class Comparison(RootModel[dict[str, float]]):
+class ComparedScores(RootModel[dict[str, float]]):
     """Scores of architectures that were trained alone, by `name_of`: ``comparison.json``."""
 
     @classmethod

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dfnas_ray.errors import ConfigError
 from dfnas_ray.search_spaces.architecture import Architecture
 from dfnas_ray.storage.location import Location
 from dfnas_ray.teachers.base import ImageShape, Teacher
@@ -55,6 +57,26 @@ class TrainedNetwork(nn.Module):
         logits: Tensor = self.network((pixels - self.mean) / self.std)
         return logits
 
+    def check_teacher(self, teacher: Teacher, name: str = "This network") -> None:
+        """Make sure that the network takes images as they are prepared for the teacher.
+
+        Raises:
+            ConfigError: it does not.
+        """
+        own: dict[str, Sequence[float]] = {
+            "image_shape": self.image_shape,
+            "mean": self.mean.flatten().tolist(),
+            "std": self.std.flatten().tolist(),
+        }
+        for setting, value in own.items():
+            expected: Sequence[float] = getattr(teacher, setting)
+            if not np.array_equal(np.asarray(value, np.float32), np.asarray(expected, np.float32)):
+                shown = ", ".join(f"{number:.6g}" for number in value)
+                raise ConfigError(
+                    f"{name} was trained on images of {setting} ({shown}), and those of the teacher {teacher.name} have "
+                    f"{tuple(expected)}. Give the teacher that it learned from."
+                )
+
     def save(self, folder: str | Path, teacher: Teacher) -> None:
         """Write ``weights.safetensors``, ``network.pt2`` (of the network without its preprocessing) and ``network.json``.
 
@@ -63,7 +85,11 @@ class TrainedNetwork(nn.Module):
         Args:
             folder: A path, or a URI.
             teacher: Whose inputs it takes.
+
+        Raises:
+            ConfigError: it was trained on images prepared for another teacher.
         """
+        self.check_teacher(teacher)
         target = Location.parse(folder, "folder").make_dir()
         export_network(copy.deepcopy(self.network), self.image_shape, target)
         NetworkDescription.of(self.architecture, teacher).write(target)

@@ -12,7 +12,7 @@ import copy
 import math
 import random
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from operator import index
@@ -221,7 +221,7 @@ def evaluate(
         )
     for name, network in named.items():
         if isinstance(network, TrainedNetwork):
-            _check_preparation(name, network, teacher)
+            network.check_teacher(teacher, f"networks.{name}")
     opened = _open(dataset)
     copies = {name: _copy(name, network) for name, network in {_TEACHER: teacher.model, **named}.items()}
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -250,27 +250,6 @@ def _open(dataset: ImageDataset | DatasetConfig | Mapping[str, Any] | str) -> Im
         )
     opened: ImageDataset = settings
     return opened
-
-
-def _check_preparation(name: str, network: TrainedNetwork, teacher: Teacher) -> None:
-    """Make sure that a network takes images as they are prepared for the teacher.
-
-    Raises:
-        ConfigError: it does not.
-    """
-    own: dict[str, Sequence[float]] = {
-        "image_shape": network.image_shape,
-        "mean": network.mean.flatten().tolist(),
-        "std": network.std.flatten().tolist(),
-    }
-    for setting, value in own.items():
-        expected: Sequence[float] = getattr(teacher, setting)
-        if not np.array_equal(np.asarray(value, np.float32), np.asarray(expected, np.float32)):
-            shown = ", ".join(f"{number:.6g}" for number in value)
-            raise ConfigError(
-                f"networks.{name} was trained on images of {setting} ({shown}), and those of the teacher {teacher.name} have "
-                f"{tuple(expected)}. Measure it with the teacher that it learned from."
-            )
 
 
 def _copy(name: str, network: nn.Module) -> nn.Module:

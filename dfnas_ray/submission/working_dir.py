@@ -205,7 +205,7 @@ def _rayignore(folder: Path) -> GitIgnoreSpec:
 def _is_made(folder: Path) -> bool:
     """Whether this is a virtual environment or a run directory, under whatever name."""
     return (folder / "pyvenv.cfg").exists() or (
-        (folder / "latest.json").exists() and (folder / "experiment.yaml").exists()
+        (folder / "latest.json").exists() and any((folder / each).exists() for each in ("experiment.yaml", ".lock"))
     )
 
 

@@ -7,9 +7,9 @@ from hashlib import sha256
 from dfnas_ray import formatting
 from dfnas_ray.algorithms.config import Trial
 from dfnas_ray.algorithms.selection import (
+    ComparedScores,
     ComparedTrial,
     ComparedTrials,
-    Comparison,
     TrainAlone,
     TrialSummary,
     check_some_trained,
@@ -154,7 +154,7 @@ class Search(Stage[SearchRecord]):
     ) -> dict[str, float]:
         """Train each architecture alone; what was compared before is kept in ``comparison.json`` and not done again."""
         session, file = self.session, self.location / "comparison.json"
-        scores = Comparison.read(self.location, session.listener.say)
+        scores = ComparedScores.read(self.location, session.listener.say)
         todo = [name for name in found if name not in scores]
         work = Work("search", "architecture", TrainAlone(job, found, session.shared_teacher, images))
         with session.listener.task("Training each finalist alone", len(found), "architecture") as task:

@@ -8,7 +8,7 @@ import math
 import pytest
 
 from dfnas_ray.algorithms.config import SearchConfig
-from dfnas_ray.algorithms.selection import ComparedTrial, Comparison
+from dfnas_ray.algorithms.selection import ComparedScores, ComparedTrial
 from dfnas_ray.algorithms.trials import SearchJob, TrialResult
 from dfnas_ray.config.cluster import SearchResources
 from dfnas_ray.storage.location import Location
@@ -90,10 +90,10 @@ def test_a_result_without_arrivals_has_no_entry_for_them(job):
 @pytest.mark.parametrize("content", [b"", b"null", b"[]", b'{"a": "good"}', b'{"a": {}}'])
 def test_an_altered_comparison_is_named_and_begins_anew(tmp_path, content):
     folder, said = Location.parse(tmp_path), []
-    assert Comparison.read(folder, said.append) == {}
+    assert ComparedScores.read(folder, said.append) == {}
     (folder / "comparison.json").write_json({"a": -1.0})
-    assert Comparison.read(folder, said.append) == {"a": -1.0}
+    assert ComparedScores.read(folder, said.append) == {"a": -1.0}
     (folder / "comparison.json").write_bytes(content)
-    assert Comparison.read(folder, said.append) == {}
+    assert ComparedScores.read(folder, said.append) == {}
     (line,) = said
     assert "comparison.json" in line

@@ -327,6 +327,14 @@ def test_saving_leaves_a_student_as_and_where_it_is(monkeypatch, student, teache
     assert not {id(each) for each in network.parameters()} & {id(each) for each in student.parameters()}
 
 
+def test_a_student_is_not_saved_as_if_another_teacher_prepared_its_images(student, teacher, tmp_path):
+    own = {"image_shape": (1, 16, 16), "mean": [0.9], "std": [0.3]}
+    other = dfnas.TrainedNetwork(student.network, student.architecture, **own)
+    with pytest.raises(ConfigError, match="This network was trained on images of mean"):
+        other.save(tmp_path / "new", teacher)
+    assert not (tmp_path / "new").exists()
+
+
 def test_settings_of_the_cluster_reach_the_step(teacher, images, tmp_path):
     dfnas.search(teacher, images, run_dir=tmp_path, cluster={"search": {"cpus": 2}}, **SEARCH)
     (inputs,) = tmp_path.glob("search/*/inputs.json")
@@ -362,6 +370,7 @@ def test_no_experiment_is_recorded_that_would_name_another_teacher(teacher, imag
     page = write_report(RunDir(tmp_path)).read_bytes().decode()
     assert "Search" in page
     assert "digits" not in page
+    assert "experiment.yaml" not in page
 
 
 def test_a_report_shows_the_teacher_that_was_given(teacher, tmp_path):

@@ -235,6 +235,7 @@ def test_runs_environments_and_links_are_never_sent(write, with_git):
     root = write(
         "a.py", "runs/digits/report.py", "sub/runs/x/y.py", "venv/lib/x.py", "py/pyvenv.cfg", "py/lib/z.py",
         "pkg/__pycache__/m.py", "old/latest.json", "old/experiment.yaml", "old/weights.py", "mine/weights.py", "far/b.py",
+        "step/latest.json", "step/.lock", "step/weights.py",
     )  # fmt: skip
     (root / "link.py").symlink_to(root / "a.py")
     (root / "gone.py").symlink_to(root / "nowhere")
