@@ -22,6 +22,7 @@ from dfnas_ray.execution.base import Crew, Executor, Item, Result, T, Work
 from dfnas_ray.progress import Board, Task, Write
 from dfnas_ray.search_spaces.base import Genotype
 from dfnas_ray.seeding import fixed_threads
+from dfnas_ray.storage.altered import load_or_set_aside
 from dfnas_ray.storage.arrivals import ShardFolder
 from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.shards import SyntheticImages
@@ -263,11 +264,13 @@ class FileCheckpoints:
         self.file = file
 
     def load(self, device: torch.device) -> Checkpoint | None:
-        """See `Checkpoints`."""
-        if not self.file.exists():
-            return None
-        checkpoint: Checkpoint = torch.load(BytesIO(self.file.read_bytes()), map_location=device, weights_only=True)
-        return checkpoint
+        """See `Checkpoints`. A damaged file is set aside: the training begins anew."""
+        loaded: list[Checkpoint] = []
+        if self.file.exists():
+            load_or_set_aside(
+                self.file, lambda data: loaded.append(torch.load(BytesIO(data), map_location=device, weights_only=True))
+            )
+        return loaded[0] if loaded else None
 
     def save(self, checkpoint: Checkpoint, figures: EpochFigures) -> None:
         """See `Checkpoints`."""
