@@ -40,7 +40,7 @@ from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.run_dir import fingerprint
 from dfnas_ray.storage.shards import ShardInfo, SyntheticImages, decode_shard, encode_shard, shard_name
 from dfnas_ray.synthesis.inversion import Inverter
-from dfnas_ray.synthesis.shard import synthesize_shard
+from dfnas_ray.synthesis.shard import synthesize_rounds
 from dfnas_ray.teachers import Teacher
 from dfnas_ray.training.batches import SyntheticBatches, split_mask
 
@@ -86,7 +86,7 @@ def synthesize(
         if not file.exists():
             clock.check()
             inverter = inverter or Inverter(teacher, config.synthesis, device)
-            made = synthesize_shard(inverter, seed, shard, lambda images: clock.check())
+            *_, made = synthesize_rounds(inverter, seed, shard, lambda images: clock.check())
             info = ShardInfo(
                 key,
                 shard,

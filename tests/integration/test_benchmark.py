@@ -196,6 +196,7 @@ def test_a_ranking_that_fails_is_named_with_what_to_do(experiment, tmp_path):
     config = experiment(SPOS, sources=["noise"], seeds=[0], architectures=3)
     run(config.model_copy(update={"cluster": config.cluster.model_copy(update={"address": "inline"})}))
     (state,) = (tmp_path / "run" / "ranking").glob("*/state.pt")
-    state.write_bytes(b"damaged")
+    state.unlink()
+    state.mkdir()  # it can be neither read nor written
     with pytest.raises(DfnasError, match=r"ranking spos on noise, seed 0 failed.*is kept.*same command"):
         run(experiment(SPOS, sources=["noise"], seeds=[0], architectures=5))

@@ -144,3 +144,16 @@ def test_the_facade_loads_nothing_by_itself():
     names = [name for node in top_level for name in imported(ast.unparse(node), "dfnas_ray")]
     assert not [name for name in names if name.split(".")[0] in {"dfnas_ray", "ray", "torch"} - {"dfnas_ray"}]
     assert [name for name in names if name.startswith("dfnas_ray")] == ["dfnas_ray.version"]
+
+
+def test_the_benchmarks_take_names_that_the_package_has():
+    programs = Path(__file__).parents[1].joinpath("benchmarks").glob("*.py")
+    wanted = {
+        (file.name, ast.unparse(node))
+        for file in programs
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("dfnas_ray")
+    }
+    assert wanted
+    for _, statement in sorted(wanted):
+        exec(statement, {})
