@@ -18,7 +18,7 @@ from dfnas_ray.training.config import DistillationConfig, OptimizerConfig
 
 ALGORITHMS: Family[BaseAlgorithmConfig] = Family(
     "search algorithm",
-    BaseAlgorithmConfig,  # type: ignore[type-abstract]
+    BaseAlgorithmConfig,  # type: ignore[type-abstract]  # only its members are made
     {
         "alignment": "dfnas_ray.algorithms.alignment:AlignmentConfig",
         "darts": "dfnas_ray.algorithms.darts:DartsSearchConfig",

@@ -15,7 +15,7 @@ from dfnas_ray.datasets.torchvision_datasets import TorchvisionDatasetConfig
 
 DATASETS: Family[DatasetSourceConfig] = Family(
     "dataset",
-    DatasetSourceConfig,  # type: ignore[type-abstract]
+    DatasetSourceConfig,  # type: ignore[type-abstract]  # only its members are made
     {
         "digits": "dfnas_ray.datasets.digits:DigitsConfig",
         "image_folder": "dfnas_ray.datasets.image_folder:ImageFolderConfig",

@@ -19,7 +19,7 @@ from dfnas_ray.search_spaces.shufflenet import ShuffleNetConfig
 
 SPACES: Family[SpaceConfig] = Family(
     "search space",
-    SpaceConfig,  # type: ignore[type-abstract]
+    SpaceConfig,  # type: ignore[type-abstract]  # only its members are made
     {
         "darts": "dfnas_ray.search_spaces.darts:DartsSpaceConfig",
         "nasbench201": "dfnas_ray.search_spaces.nasbench201:NASBench201Config",

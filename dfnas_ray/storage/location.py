@@ -184,7 +184,7 @@ class Location:
             StorageError: as `read_model`.
         """
         try:
-            return TypeAdapter(list[model]).validate_python(self.read_json())  # type: ignore[valid-type]
+            return TypeAdapter(list[model]).validate_python(self.read_json())  # type: ignore[valid-type]  # a type known at run time
         except ValidationError as error:
             raise self._altered(error) from error
 

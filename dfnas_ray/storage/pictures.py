@@ -58,7 +58,7 @@ def chosen_formats_only() -> Iterator[None]:
     def opened(source: Any, *_: object, **__: object) -> Image.Image:
         return _opened(source, FORMATS)
 
-    Image.open = opened  # type: ignore[assignment]
+    Image.open = opened  # type: ignore[assignment]  # arguments beyond the file are not passed on
     try:
         yield
     finally:

@@ -53,7 +53,7 @@ class Objective(ABC):
 
 OBJECTIVES: Family[Objective] = Family(
     "sweep objective",
-    Objective,  # type: ignore[type-abstract]
+    Objective,  # type: ignore[type-abstract]  # only its members are made
     {
         "student_proxy": "dfnas_ray.sweeps.criteria:StudentProxy",
         "semantics": "dfnas_ray.sweeps.criteria:Semantics",

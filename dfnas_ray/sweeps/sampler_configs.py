@@ -150,7 +150,7 @@ class GridConfig(SamplerConfig):
 
 SAMPLERS: Family[SamplerConfig] = Family(
     "sampler",
-    SamplerConfig,  # type: ignore[type-abstract]
+    SamplerConfig,  # type: ignore[type-abstract]  # only its members are made
     {
         "tpe": "dfnas_ray.sweeps.sampler_configs:TpeConfig",
         "nsga2": "dfnas_ray.sweeps.sampler_configs:Nsga2Config",

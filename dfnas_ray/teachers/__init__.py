@@ -14,7 +14,7 @@ from dfnas_ray.teachers.torchvision_models import TorchvisionTeacherConfig
 
 TEACHERS: Family[TeacherSourceConfig] = Family(
     "teacher source",
-    TeacherSourceConfig,  # type: ignore[type-abstract]
+    TeacherSourceConfig,  # type: ignore[type-abstract]  # only its members are made
     {
         "checkpoint": "dfnas_ray.teachers.checkpoint:CheckpointTeacherConfig",
         "digits": "dfnas_ray.teachers.digits:DigitsTeacherConfig",

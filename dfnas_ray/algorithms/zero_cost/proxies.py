@@ -117,7 +117,7 @@ class AzNas(Proxy):
 
 PROXIES: Family[Proxy] = Family(
     "zero-cost proxy",
-    Proxy,  # type: ignore[type-abstract]
+    Proxy,  # type: ignore[type-abstract]  # only its members are made
     {
         "parameters": "dfnas_ray.algorithms.zero_cost.proxies:Parameters",
         "macs": "dfnas_ray.algorithms.zero_cost.proxies:Macs",
@@ -145,7 +145,7 @@ def measure_proxy(name: str, candidate: UntrainedNetwork) -> Measurement:
         and set(measured) == set(proxy.figures)
         and all(isinstance(value, int | float) for value in measured.values())
     ):
-        return measured  # type: ignore[return-value]
+        return measured  # type: ignore[return-value]  # checked above, or our own
     raise ConfigError(
         f"The zero-cost proxy {describe(proxy)} breaks its contract: measure() must return a number for each of its figures "
         f"{list(proxy.figures)}, not {measured!r}."

@@ -35,7 +35,7 @@ from dfnas_ray.synthesis.regularizers.total_variation import TotalVariationConfi
 
 REGULARIZERS: Family[RegularizerConfig] = Family(
     "regulariser",
-    RegularizerConfig,  # type: ignore[type-abstract]
+    RegularizerConfig,  # type: ignore[type-abstract]  # only its members are made
     {
         "bn_statistics": "dfnas_ray.synthesis.regularizers.bn_statistics:BNStatisticsConfig",
         "total_variation": "dfnas_ray.synthesis.regularizers.total_variation:TotalVariationConfig",
