@@ -178,7 +178,8 @@ def test_the_gpu_workers_of_a_kuberay_recipe_autoscale_from_zero(name):
 
 def documented(command: str) -> list[list[str]]:
     """Experiment and options wherever the READMEs, or the recipes' comments, give this command."""
-    texts = [path.read_text() for path in (REPOSITORY / "README.md", *sorted(CLUSTER.iterdir()))]
+    documents = (REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md")), *sorted(CLUSTER.iterdir()))
+    texts = [path.read_text() for path in documents]
     lines = re.findall(rf"^[# ]*{command} (experiments/.*)$", "\n".join(texts).replace("\\\n", " "), re.MULTILINE)
     return [shlex.split(line, comments=True) for line in lines]
 
