@@ -7,7 +7,14 @@ import logging
 from collections.abc import Callable
 from typing import TypeVar
 
-from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    stop_after_attempt,
+    stop_after_delay,
+    wait_random_exponential,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -72,3 +79,32 @@ def with_retries(operation: Callable[[], Result], what: str) -> Result:
         reraise=True,
     )
     return attempts(operation)
+
+
+def with_restarts(
+    operation: Callable[[], Result],
+    attempts: int,
+    wait: Callable[[], object],
+    cause: Callable[[BaseException], BaseException] = lambda error: error,
+) -> Result:
+    """Return what a long operation returns, after starting it again when a failing storage ended it.
+
+    Args:
+        operation: Goes on from what it has stored.
+        attempts: How often it is started at most, however long each attempt takes.
+        wait: Returns when the storage answers again.
+        cause: Of an error, the one that says whether the storage was at fault.
+    """
+
+    def tell(state: RetryCallState) -> None:
+        error = state.outcome and state.outcome.exception()
+        logger.warning("The storage failed (%s): attempt %d of %d follows.", error, state.attempt_number + 1, attempts)
+        wait()
+
+    again = Retrying(
+        retry=retry_if_exception(lambda error: passes_by_itself(cause(error))),
+        stop=stop_after_attempt(attempts),
+        before_sleep=tell,
+        reraise=True,
+    )
+    return again(operation)

@@ -16,6 +16,7 @@ from dfnas_ray.errors import DfnasError
 from dfnas_ray.execution.ray.connection import worker_device
 from dfnas_ray.execution.ray.errors import last_line
 from dfnas_ray.progress import Board
+from dfnas_ray.storage.retries import with_restarts
 from dfnas_ray.storage.shards import SyntheticImages
 from dfnas_ray.storage.shared import Shared
 from dfnas_ray.teachers.base import Teacher
@@ -63,7 +64,13 @@ def train(job: RetrainingJob, teacher: Shared[Teacher], images: Shared[Synthetic
         ),
     )
     try:
-        result = trainer.fit()
+        # Ray Train tries again what its workers write, and not what its controller does.
+        result = with_restarts(
+            trainer.fit,
+            resources.attempts,
+            job.folder.exists,
+            lambda error: getattr(error, "controller_failure", error),
+        )
     except TrainingFailedError as error:
         raise DfnasError(
             f"Retraining of {job.space.encode(job.genotype)} failed {resources.attempts} times: {last_line(error)}. Its "

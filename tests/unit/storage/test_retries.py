@@ -71,3 +71,38 @@ def test_a_storage_that_stays_away_is_given_up_with_what_to_do(monkeypatch, tmp_
     monkeypatch.setattr("dfnas_ray.storage.location._write_local", fail)
     with pytest.raises(StorageError, match=r"Cannot write .*Stale.*out of order for too long.*run the same command"):
         location.write_bytes(b"x")
+
+
+class WrappedError(Exception):
+    """What a library makes of an error of the storage."""
+
+
+def cause(error):
+    return error.__cause__ if isinstance(error, WrappedError) else error
+
+
+def failing(error: Exception, times: int):
+    operation = Operation(error, times)
+
+    def run() -> str:
+        try:
+            return operation()
+        except OSError as failure:
+            raise WrappedError from failure
+
+    return operation, run
+
+
+def test_a_long_operation_that_the_storage_ended_is_started_again_when_it_answers(caplog):
+    (operation, run), waited = failing(PASSING[2], 2), []
+    assert retries.with_restarts(run, 3, lambda: waited.append(operation.calls), cause) == "done"
+    assert waited == [1, 2]
+    assert "attempt 3 of 3 follows" in caplog.text
+
+
+@pytest.mark.parametrize(("error", "calls"), [(PASSING[2], 3), (FINAL[3], 1)], ids=["too-often", "of-the-request"])
+def test_a_long_operation_is_not_started_again_for_ever(error, calls):
+    operation, run = failing(error, 9)
+    with pytest.raises(WrappedError):
+        retries.with_restarts(run, 3, lambda: None, cause)
+    assert operation.calls == calls
