@@ -11,7 +11,6 @@ bytes.
 
 from __future__ import annotations
 
-import _thread
 import logging
 import os
 import platform
@@ -103,10 +102,11 @@ class Lease:
         """End the block: from this thread, only a signal can."""
         self._is_lost = True
         logger.error("%s", self._loss)
-        if callable(signal.getsignal(signal.SIGINT)):
-            _thread.interrupt_main()
-        else:  # it is ignored, as in the background of a shell; Ray makes the other one a SystemExit
-            os.kill(os.getpid(), signal.SIGTERM)
+        # It may be ignored, as in the background of a shell; Ray makes the other one a SystemExit.
+        number = signal.SIGINT if callable(signal.getsignal(signal.SIGINT)) else signal.SIGTERM
+        main = threading.main_thread().ident
+        assert main is not None, "it has started"
+        signal.pthread_kill(main, number)  # to that thread itself: what it waits in ends as well
 
     def _await_the_others(self) -> None:
         first_seen: dict[str, int] = {}

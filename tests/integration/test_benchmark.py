@@ -104,6 +104,7 @@ def test_a_benchmark_from_the_table_to_the_report(experiment, tmp_path):
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 @pytest.mark.parametrize("address", ["local"], indirect=True)
 def test_a_benchmark_on_ray_measures_what_one_process_measures(experiment, tmp_path):
     proxy = {"kind": "zero_cost", "proxies": ["naswot"], "batch_size": 16}
@@ -191,6 +192,7 @@ def test_a_population_is_measured_together_and_ranked_by_how_far_it_came(experim
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 @pytest.mark.parametrize("address", ["local"], indirect=True)  # in one process it is raised where it arose
 def test_a_ranking_that_fails_is_named_with_what_to_do(experiment, tmp_path):
     config = experiment(SPOS, sources=["noise"], seeds=[0], architectures=3)

@@ -107,6 +107,7 @@ def test_weak_candidates_are_stopped_and_their_networks_deleted(population):
     assert {file: file.stat().st_mtime_ns for file in folder.iterdir()} == before, "nothing is done again"
 
 
+@pytest.mark.slow
 def test_a_candidate_that_broke_off_goes_on_from_its_last_epoch(population, tmp_path):
     config, undisturbed, folder = population(["0000", "2222"], min_epochs=2)
     assert undisturbed[0]["epochs"] == config.max_epochs or undisturbed[1]["epochs"] == config.max_epochs
@@ -145,9 +146,10 @@ def test_a_diverging_candidate_is_reported_and_ranks_nowhere(population):
     "settings",
     [
         pytest.param({"proposals": "tpe"}, id="tpe"),
-        pytest.param({"scheduler": "hyperband"}, id="hyperband", marks=pytest.mark.slow),
+        pytest.param({"scheduler": "hyperband"}, id="hyperband"),
     ],
 )
+@pytest.mark.slow
 def test_a_search_beside_another_ends_in_the_same_records(ray_cluster, tiny_values, tmp_path, settings):
     values = tiny_values()
     spos = values["search"]["algorithm"]

@@ -128,6 +128,7 @@ def test_a_store_that_is_out_of_order_for_a_while_is_waited_for(server, at_home,
     assert file.read_json() == {"kept": 2}
 
 
+@pytest.mark.slow
 def test_a_report_waits_for_shards_that_cannot_be_read_for_a_while(server, at_home):
     folder = Location.parse(server.uri("bucket/shards"))
     data = encode_shard(

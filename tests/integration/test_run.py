@@ -128,6 +128,7 @@ def test_a_second_run_does_nothing_again(tiny_inline_run, recorder):
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_one_actor_and_two_actors_give_the_same_bytes_and_the_same_genotype(tiny_run, tiny_experiment, tmp_path):
     for name in ("teacher", "search"):
         shutil.copytree(tiny_run.folder / name, tmp_path / name)

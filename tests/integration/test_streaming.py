@@ -200,6 +200,7 @@ def test_a_trial_that_fails_is_named_and_one_that_waits_is_not(ray_cluster, tiny
     assert (folder / "spos-nasbench_macro-seed-0" / "state.pt").exists()
 
 
+@pytest.mark.slow
 def test_real_actors_and_trials_share_two_cpus(ray_cluster, tiny_experiment, tiny_run, tmp_path, recorder):
     overrides = ["search.start_after_shards=1", "cluster.synthesis.actors=2"]
     with Session(tiny_experiment(tmp_path, *overrides), recorder).opened() as session:

@@ -132,12 +132,16 @@ def stoppable(request):
 
 
 def test_a_command_that_was_taken_for_dead_stops_when_it_reaches_the_store_again(where, caplog, stoppable):
+    waited_in_vain = []
+
     def work() -> None:
         (where / ".lock" / left(where)[0]).delete_file()
         time.sleep(10)
+        waited_in_vain.append(True)
 
     with pytest.raises(StorageError, match="was taken for dead, and another one has gone on"), quick(where).held():
         work()
+    assert not waited_in_vain, "what it waits in ends at once"
     assert left(where) == [], "its object is not written again"
     assert "taken for dead" in caplog.text
 
