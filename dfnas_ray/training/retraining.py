@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import nn
 
 from dfnas_ray.config.cluster import RetrainingResources
+from dfnas_ray.errors import StorageError, first_line
 from dfnas_ray.progress import Board
 from dfnas_ray.search_spaces.base import Genotype, SearchSpace
 from dfnas_ray.seeding import derive_seed, seed_everything
@@ -64,6 +66,29 @@ class Checkpoints(Protocol):
     def save(self, checkpoint: Checkpoint, figures: EpochFigures) -> None:
         """Keep the state after an epoch. Every worker calls it; the state is the same in all."""
         ...
+
+
+def read_checkpoint(file: Path, device: torch.device, where: str) -> Checkpoint:
+    """Return the state that a file holds, its tensors on a device.
+
+    Args:
+        file: Written with `torch.save`.
+        device: Of the tensors.
+        where: What an error calls its place.
+
+    Raises:
+        StorageError: it is truncated, or was altered; says what to do.
+    """
+    try:
+        checkpoint: Checkpoint = torch.load(file, map_location=device, weights_only=True)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # a damaged file can end in an error of any kind
+        folder = where.rpartition("/")[0]
+        raise StorageError(
+            f"The checkpoint {where} is damaged ({first_line(error)}). Delete {folder} and run again: the retraining begins anew."
+        ) from error
+    return checkpoint
 
 
 @dataclass(frozen=True)

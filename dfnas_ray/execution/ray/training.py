@@ -26,6 +26,7 @@ from dfnas_ray.training.retraining import (
     Place,
     Retrained,
     RetrainingJob,
+    read_checkpoint,
     retrained,
     train_network,
 )
@@ -104,8 +105,7 @@ class _TrainCheckpoints:
 
 def _read(checkpoint: Any, device: torch.device) -> Checkpoint:
     with checkpoint.as_directory() as folder:
-        state: Checkpoint = torch.load(Path(folder) / _STATE_FILE, map_location=device, weights_only=True)
-    return state
+        return read_checkpoint(Path(folder) / _STATE_FILE, device, checkpoint.path)
 
 
 def _worker(config: dict[str, Any]) -> None:
