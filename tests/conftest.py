@@ -24,10 +24,13 @@ TINY: dict[str, Any] = {
     "synthesis": {
         "num_shards": 3,
         "images_per_shard": 20,
-        "batch_size": 20,
-        "rounds": 2,
-        "stages": [{"scale": 2, "steps": 4}, {"scale": 1, "steps": 6}],
-        "warmup_steps": 2,
+        "method": {
+            "kind": "inversion",
+            "batch_size": 20,
+            "rounds": 2,
+            "scales": [{"scale": 2, "steps": 4}, {"scale": 1, "steps": 6}],
+            "warmup_steps": 2,
+        },
         "canvas_margin": 2,
         "flip_probability": 0,
         "precision": "float32",

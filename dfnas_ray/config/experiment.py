@@ -127,7 +127,7 @@ def make_experiment(values: Mapping[str, Any], overrides: Iterable[str] = ()) ->
         if isinstance(setting.value, str) and "://" in setting.value:
             refuse_secrets(setting.value, setting.path)
     if config.sweep is not None:
-        _check_sweep(merged, config.sweep)
+        _check_sweep(merged, config.synthesis, config.sweep)
     return config
 
 
@@ -138,9 +138,11 @@ def _validate(values: Mapping[str, Any]) -> ExperimentConfig:
         raise ConfigError(explain(error, values, ExperimentConfig)) from error
 
 
-def _check_sweep(values: Mapping[str, Any], sweep: SweepConfig) -> None:
+def _check_sweep(values: Mapping[str, Any], synthesis: SynthesisConfig, sweep: SweepConfig) -> None:
     """Try the ends of every range, one at a time: a wrong path or value is found before the first trial."""
     base = {name: value for name, value in values.items() if name != "sweep"}
+    # A file may leave the synthesizer to the default, and a sweep vary its settings: then they need the kind.
+    base["synthesis"] = synthesis.model_dump(mode="json")
     if isinstance(base.get("search"), Mapping):  # trials, which search nothing, may have fewer shards
         base["search"] = {name: value for name, value in base["search"].items() if name != "start_after_shards"}
     for path, value in sweep.fixed.items():
@@ -155,8 +157,7 @@ def _check_sweep(values: Mapping[str, Any], sweep: SweepConfig) -> None:
         if sweep.pruning.min_rounds >= most:
             raise ConfigError(
                 f"sweep.pruning.min_rounds ({sweep.pruning.min_rounds}) must be below the {most} rounds that a trial makes in "
-                "all its shards: no trial could be pruned. Lower it, or raise synthesis.rounds or "
-                "synthesis.num_shards."
+                "all its shards: no trial could be pruned. Lower it, or raise synthesis.num_shards."
             )
 
 
@@ -211,7 +212,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 def _override(values: SettingValues, override: str) -> SettingValues:
     path, equals, text = override.partition("=")
     if not equals or not path:
-        raise ConfigError(f"--set {override!r} must have the form dotted.key=value, such as synthesis.rounds=3.")
+        raise ConfigError(f"--set {override!r} must have the form dotted.key=value, such as synthesis.num_shards=3.")
     try:
         value = yaml.load(text, _UniqueKeyLoader)  # a SafeLoader
     except yaml.YAMLError as error:

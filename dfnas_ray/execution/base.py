@@ -55,6 +55,10 @@ class Work(Generic[Item, Result]):
     prepare: Callable[[torch.device], Callable[[Item], Result]]
     advice: str = "give a worker more memory"
 
+    def cannot_follow(self, before: Item | None) -> str:
+        """Return why an item cannot be done that goes on from another one."""
+        return f"it goes on from {self.item} {before}, which could not be done"
+
 
 @dataclass(frozen=True)
 class Crew:
@@ -161,6 +165,7 @@ class Executor(ABC):
         items: Sequence[Item],
         on_done: Callable[[Item, Result], object],
         crew: Crew | None = None,
+        after: Mapping[Item, Item] | None = None,
     ) -> dict[Item, str]:
         """Have workers do all items; return the reason for each one that could not be done.
 
@@ -171,6 +176,8 @@ class Executor(ABC):
             items: All different.
             on_done: Called in this process with each item and its result, in the order in which they come.
             crew: Who works.
+            after: By item, another one that has to be done before it and comes before it in ``items``. The worker that has
+                done the first goes on with the second, if it can.
 
         Raises:
             ClusterError: workers keep dying, or none can start.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -150,6 +150,7 @@ class InlineExecutor(Executor):
         items: Sequence[Item],
         on_done: Callable[[Item, Result], object],
         crew: Crew | None = None,
+        after: Mapping[Item, Item] | None = None,
     ) -> dict[Item, str]:
         """See `Executor`. An error that nobody foresaw is raised as it is: where it arose, a debugger can look."""
         failed: dict[Item, str] = {}
@@ -160,6 +161,9 @@ class InlineExecutor(Executor):
             if crew is not None:
                 crew.on_started()
             for item in items:
+                if after and (before := after.get(item)) in failed:
+                    failed[item] = work.cannot_follow(before)
+                    continue
                 try:
                     result = do(item)
                 except DfnasError as error:

@@ -13,12 +13,12 @@ from torch.utils.data import Dataset
 
 from dfnas_ray.errors import ConfigError
 from dfnas_ray.execution.base import Executor
+from dfnas_ray.ops.regions import center_crop
 from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.manifest import Manifest
 from dfnas_ray.storage.run_dir import fingerprint
 from dfnas_ray.storage.shards import SyntheticImages, load_shards, read_info
 from dfnas_ray.storage.shared import Shared
-from dfnas_ray.synthesis.regions import center_crop
 from dfnas_ray.teachers.base import Teacher
 
 _GRID = 100  # images of a grid, if nobody says otherwise

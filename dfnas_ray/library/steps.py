@@ -26,6 +26,7 @@ from torch import nn
 from dfnas_ray.algorithms.selection import ComparedTrial, Finalist, HistoryPoint
 from dfnas_ray.config.cluster import INLINE
 from dfnas_ray.config.experiment import make_experiment
+from dfnas_ray.config.registry import SettingValues
 from dfnas_ray.datasets import DatasetConfig, ImageDataset
 from dfnas_ray.datasets.base import DatasetSourceConfig, open_dataset
 from dfnas_ray.errors import ConfigError, first_line
@@ -36,6 +37,7 @@ from dfnas_ray.progress import Listener
 from dfnas_ray.search_spaces.architecture import Architecture
 from dfnas_ray.storage.manifest import Manifest
 from dfnas_ray.storage.shards import load_shards
+from dfnas_ray.synthesis.base import SynthesizerConfig
 from dfnas_ray.synthesis.config import SynthesisConfig
 from dfnas_ray.teachers.base import Teacher
 from dfnas_ray.training.evaluation import evaluate_networks
@@ -93,7 +95,8 @@ def synthesize(
         address: ``inline``, or that of a Ray cluster.
         cluster: Further settings of the section ``cluster``, such as ``{"synthesis": {"cpus": 2}}``.
         listener: Told what happens.
-        settings: Those of the section ``synthesis``, such as ``rounds=2, regularizers={"bn_statistics": {"weight": 1}}``.
+        settings: Those of the section ``synthesis``, such as ``method="generator"`` or
+            ``regularizers={"bn_statistics": {"weight": 1}}``.
 
     Raises:
         ConfigError: a setting is wrong.
@@ -268,8 +271,8 @@ def _copy(name: str, network: nn.Module) -> nn.Module:
         ) from error
 
 
-def _shards_for(num_images: int, settings: Mapping[str, Any]) -> dict[str, int]:
-    """Return how many shards of how many images make ``num_images``.
+def _shards_for(num_images: int, settings: Mapping[str, Any]) -> SettingValues:
+    """Return how many shards of how many images make ``num_images``, and the synthesizer with its batches.
 
     Raises:
         ConfigError: a setting is wrong, or they cannot be divided into whole batches.
@@ -282,9 +285,10 @@ def _shards_for(num_images: int, settings: Mapping[str, Any]) -> dict[str, int]:
         if name in settings:
             raise ConfigError(f"num_images ({number}) and {name} ({settings[name]}) are both given. Keep one.")
     config = _check_synthesis(settings)
-    rounds = config.rounds if config.keep == "all" else 1
+    rounds, method, given = config.method.num_kept_rounds, config.method, settings.get("method", {})
     per_round, rest = divmod(number, rounds)
-    batch = config.batch_size if "batch_size" in settings else min(config.batch_size, max(1, per_round))
+    is_fixed = isinstance(given, SynthesizerConfig) or "batch_size" in given
+    batch = method.batch_size if is_fixed else min(method.batch_size, max(1, per_round))
     if number < 1 or rest or per_round % batch:
         step = rounds * batch
         raise ConfigError(
@@ -293,7 +297,8 @@ def _shards_for(num_images: int, settings: Mapping[str, Any]) -> dict[str, int]:
         )
     batches = per_round // batch
     shards = next(n for n in range(math.ceil(per_round / max(_MOST_PER_SHARD, batch)), batches + 1) if batches % n == 0)
-    return {"num_shards": shards, "images_per_shard": per_round // shards, "batch_size": batch}
+    method = method.model_copy(update={"batch_size": batch})
+    return {"num_shards": shards, "images_per_shard": per_round // shards, "method": method}
 
 
 def _check_synthesis(settings: Mapping[str, Any]) -> SynthesisConfig:
@@ -302,7 +307,9 @@ def _check_synthesis(settings: Mapping[str, Any]) -> SynthesisConfig:
     Raises:
         ConfigError: a setting is wrong.
     """
-    batch = str(settings.get("batch_size"))
+    method = settings.get("method")
+    values = method.model_dump() if isinstance(method, SynthesizerConfig) else method
+    batch = str(values.get("batch_size")) if isinstance(values, Mapping) else ""
     one_batch = {"images_per_shard": int(batch)} if batch.isdecimal() and int(batch) else {}  # any batch size fits
     return make_experiment({"teacher": "digits", "synthesis": {**settings, **one_batch}}).synthesis
 

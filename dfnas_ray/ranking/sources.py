@@ -14,10 +14,10 @@ import torch
 
 from dfnas_ray.datasets.base import ImageDataset, read_image, to_uint8
 from dfnas_ray.errors import DatasetError
+from dfnas_ray.ops.regions import center_crop
 from dfnas_ray.seeding import numpy_generator, torch_generator
 from dfnas_ray.storage.shards import SyntheticImages
 from dfnas_ray.synthesis.config import SynthesisConfig
-from dfnas_ray.synthesis.regions import center_crop
 from dfnas_ray.teachers.base import Teacher
 
 _BATCH_SIZE = 250

@@ -90,12 +90,12 @@ class Panels:
         return cls([Markup(svg) for svg in svgs], keys)
 
 
-def synthesis_panels(curves: dict[int, Curve], stage_steps: Sequence[int] = ()) -> Panels:
+def synthesis_panels(curves: dict[int, Curve], scale_steps: Sequence[int] = ()) -> Panels:
     """Draw one panel per loss term with a line per round; dotted lines where the resolution changes."""
     rounds = sorted(curves)
     terms = list(dict.fromkeys(name for r in rounds for _, losses in curves[r] for name in losses))
     terms.sort(key=lambda name: name != "total")
-    boundaries = np.cumsum(stage_steps)[:-1]
+    boundaries = np.cumsum(scale_steps)[:-1]
     colours = {r: _ramp(position, len(rounds)) for position, r in enumerate(rounds)}
     svgs = []
     for term in terms:

@@ -25,7 +25,7 @@ from dfnas_ray.storage.manifest import Manifest, ManifestEntry
 from dfnas_ray.storage.pictures import SHARD_FORMATS, PictureError, decode_picture
 from dfnas_ray.storage.retries import with_retries
 from dfnas_ray.storage.shards import read_info
-from dfnas_ray.synthesis.inversion import LossPoint
+from dfnas_ray.synthesis.base import LossPoint
 
 MAX_CLASSES = 12
 MAX_ROUNDS = 4

@@ -17,7 +17,8 @@ logger = logging.getLogger(__name__)
 Say: TypeAlias = Callable[[str], object]
 """Tells the user one line."""
 
-_REMEDY = " Delete it and run again."
+REMEDY = " Delete it and run again."
+"""The end of an error about a file that is made again where it is not there."""
 
 
 def read_or_remove(file: Location, model: type[Model], say: Say = logger.warning) -> Model | None:
@@ -86,4 +87,4 @@ def is_intact(read: Callable[[], object], say: Say) -> bool:
 
 def reason(error: StorageError) -> str:
     """Return what is wrong with a file, without the advice to delete it."""
-    return str(error).removesuffix(_REMEDY)
+    return str(error).removesuffix(REMEDY)

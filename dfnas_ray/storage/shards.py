@@ -46,6 +46,7 @@ class ShardInfo:
         num_shards: How many belong together.
         teacher: The teacher's fingerprint.
         curves: Per round, the loss curve as [{"step": ..., "losses": {...}}].
+        state: sha256 of the state that it left for the next shard of its chain; empty if it left none.
     """
 
     key: str
@@ -53,6 +54,7 @@ class ShardInfo:
     num_shards: int
     teacher: str
     curves: list[list[dict[str, Any]]]
+    state: str = ""
 
 
 @dataclass(frozen=True)

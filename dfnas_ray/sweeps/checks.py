@@ -14,8 +14,8 @@ from dfnas_ray.synthesis.checks import check_synthesis
 from dfnas_ray.synthesis.config import SynthesisConfig
 from dfnas_ray.teachers.base import Teacher
 
-_ROUNDS = "synthesis.rounds"
-_IDLE_AT = {"synthesis.tau": (_ROUNDS, 1), "synthesis.keep": (_ROUNDS, 1)}
+_ROUNDS = "synthesis.method.rounds"
+_IDLE_AT = {"synthesis.method.tau": (_ROUNDS, 1), "synthesis.method.keep": (_ROUNDS, 1)}
 """By setting: which other one decides whether it has an effect, and where that one is when it has none."""
 
 _REGULARIZER = re.compile(r"(synthesis\.regularizers\.\w+)\.(?!weight$)")
@@ -37,10 +37,11 @@ def check_settings(
         SynthesisError: they do not suit the teacher.
     """
     settings = sweep.synthesis(base, parameters, fixed=True)
-    check_synthesis(teacher, settings)
+    check_synthesis(teacher, settings, settings.method)
     if sweep.fixed:
         try:
-            check_synthesis(teacher, sweep.synthesis(base, parameters, fixed=False))
+            unfixed = sweep.synthesis(base, parameters, fixed=False)
+            check_synthesis(teacher, unfixed, unfixed.method)
         except DfnasError as error:
             raise ConfigError(
                 f"Trials could have it with sweep.fixed, but a run with the best settings could not. {error}"

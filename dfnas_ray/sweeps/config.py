@@ -68,7 +68,7 @@ class SweepConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     settings: dict[str, Range] = Field(
-        min_length=1, description="Dotted path of each varied setting, such as synthesis.tau, and its range."
+        min_length=1, description="Dotted path of each varied setting, such as synthesis.method.tau, and its range."
     )
     fixed: SettingValues = Field(
         default_factory=dict, description="Settings of the trials alone, such as synthesis.num_shards: 1, to save time."
@@ -156,7 +156,7 @@ class SweepConfig(BaseModel):
             return max(count(self.synthesis(base, choice, fixed=True)) for choice in choices)
 
         shards = most("synthesis.num_shards", lambda trial: trial.num_shards)
-        return shards * most("synthesis.rounds", lambda trial: trial.rounds)
+        return shards * most("synthesis.method.rounds", lambda trial: trial.method.num_rounds)
 
     @property
     def directions(self) -> list[Direction]:

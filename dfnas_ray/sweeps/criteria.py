@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from dfnas_ray.ops.regions import center_crop
 from dfnas_ray.sweeps.judged import JudgedTrial
 from dfnas_ray.sweeps.measure import logits_of, student_proxy
 from dfnas_ray.sweeps.objectives import Objective
-from dfnas_ray.synthesis.regions import center_crop
 from dfnas_ray.teachers.base import Teacher
 from dfnas_ray.training.evaluation import evaluate_networks
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from dfnas_ray.datasets import ImageDataset
+from dfnas_ray.ops.regions import center_crop
 from dfnas_ray.storage.shards import SyntheticImages
 from dfnas_ray.synthesis.quality import measure_quality
-from dfnas_ray.synthesis.regions import center_crop
 from dfnas_ray.teachers.base import Teacher
 
 

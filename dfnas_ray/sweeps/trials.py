@@ -19,10 +19,9 @@ from dfnas_ray.sweeps.config import SweepConfig
 from dfnas_ray.sweeps.measure import Judge
 from dfnas_ray.sweeps.ranges import Parameter
 from dfnas_ray.sweeps.record import trial_folder
+from dfnas_ray.synthesis.base import Synthesizer
 from dfnas_ray.synthesis.config import SynthesisConfig
-from dfnas_ray.synthesis.inversion import Inverter
 from dfnas_ray.synthesis.job import ShardJob
-from dfnas_ray.synthesis.shard import synthesize_rounds
 from dfnas_ray.teachers.base import Teacher
 
 logger = logging.getLogger(__name__)
@@ -86,7 +85,7 @@ def run_trial(
     try:
         settings = check_settings(judge.teacher, job.synthesis, job.sweep, parameters)
         shards = shard_job(judge.teacher, settings, job.seed, folder)
-        inverter = Inverter(judge.teacher, settings, device)
+        synthesizer = settings.method.synthesizer(judge.teacher, settings, device)
         done = 0
 
         def on_steps(count: int) -> None:
@@ -94,8 +93,8 @@ def run_trial(
             done += count
             write(min(1.0, done / job.steps(settings)) * total)
 
-        for rounds, images in _growing(inverter, shards, on_steps):
-            if rounds == settings.rounds * settings.num_shards:
+        for rounds, images in _growing(synthesizer, shards, on_steps):
+            if rounds == settings.num_rounds:
                 figures = judge(SyntheticImages.concatenate(images), device)
                 seconds = round(time.monotonic() - started, 1)
                 result = {"number": number, "rounds": rounds, "figures": figures, "seconds": seconds}
@@ -118,12 +117,13 @@ def reference_images(teacher: Teacher, job: ShardJob, device: torch.device) -> S
     Raises:
         SynthesisError: the setting gives no images.
     """
-    *_, images = _rounds(Inverter(teacher, job.config, device), job, 0, lambda images: None)
+    synthesizer = job.config.method.synthesizer(teacher, job.config, device)
+    *_, images = _rounds(synthesizer, job, 0, lambda images: None)
     return images.select(images.rounds == images.rounds.max())
 
 
 def _rounds(
-    inverter: Inverter, job: ShardJob, shard: int, on_steps: Callable[[int], None]
+    synthesizer: Synthesizer, job: ShardJob, shard: int, on_steps: Callable[[int], None]
 ) -> Iterator[SyntheticImages]:
     """Yield a shard's images after each round; after the last one it is committed.
 
@@ -136,19 +136,19 @@ def _rounds(
             return
         except ShardError as error:
             logger.warning("%s", error)
-    for made in synthesize_rounds(inverter, job.seed, shard, on_steps):
-        if len(made.curves) == job.config.rounds:
+    for made in synthesizer.make(job.seed, shard, job, on_steps):
+        if len(made.curves) == job.config.method.num_rounds:
             job.commit(made, shard)
         yield SyntheticImages(made.images, made.labels, made.rounds, made.logits, ids_of_shard(shard, len(made.labels)))
 
 
 def _growing(
-    inverter: Inverter, job: ShardJob, on_steps: Callable[[int], None]
+    synthesizer: Synthesizer, job: ShardJob, on_steps: Callable[[int], None]
 ) -> Iterator[tuple[int, Sequence[SyntheticImages]]]:
     """Make a trial's shards, and yield after each round how many rounds there are and each shard's images so far."""
     whole: list[SyntheticImages] = []
     for shard in range(job.config.num_shards):
-        for latest in _rounds(inverter, job, shard, on_steps):
-            rounds = shard * job.config.rounds + int(latest.rounds.max()) + 1
+        for latest in _rounds(synthesizer, job, shard, on_steps):
+            rounds = shard * job.config.method.num_rounds + int(latest.rounds.max()) + 1
             yield rounds, [*whole, latest]
         whole.append(latest)

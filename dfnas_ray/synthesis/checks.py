@@ -7,13 +7,14 @@ from torch import Tensor
 
 from dfnas_ray.config.registry import describe, is_built_in
 from dfnas_ray.errors import SynthesisError, first_line
-from dfnas_ray.synthesis.config import SynthesisConfig
+from dfnas_ray.synthesis.base import SynthesizerConfig
 from dfnas_ray.synthesis.observed import FeatureTap, ObservedTeacher
 from dfnas_ray.synthesis.regularizers import OBSERVABLE, Observation, RegularizerConfig
+from dfnas_ray.synthesis.settings import SetSettings
 from dfnas_ray.teachers.base import Teacher
 
 
-def check_synthesis(teacher: Teacher, config: SynthesisConfig) -> None:
+def check_synthesis(teacher: Teacher, settings: SetSettings, method: SynthesizerConfig) -> None:
     """Make sure that these images can be asked of this teacher.
 
     Raises:
@@ -25,7 +26,7 @@ def check_synthesis(teacher: Teacher, config: SynthesisConfig) -> None:
         raise SynthesisError(
             f"Teacher {teacher.name} takes {channels} channels; synthetic images are stored as PNG, which has 1 or 3."
         )
-    for name, term in config.regularizers.terms().items():
+    for name, term in settings.regularizers.terms().items():
         reason = term.unsuitable(teacher.model)
         if reason:
             raise SynthesisError(
@@ -33,21 +34,20 @@ def check_synthesis(teacher: Teacher, config: SynthesisConfig) -> None:
                 "images further from the real ones."
             )
     try:
-        config.canvas_size(height, width)
+        method.canvas_size(settings, height, width)
     except ValueError as error:
         raise SynthesisError(str(error)) from error
-    for scale in {each.scale for each in config.stages}:
-        check_size(teacher, (height // scale, width // scale), scale)
-    check_terms(teacher, config)
+    method.check_teacher(teacher, settings)
+    check_terms(teacher, settings)
 
 
-def check_terms(teacher: Teacher, config: SynthesisConfig) -> None:
+def check_terms(teacher: Teacher, settings: SetSettings) -> None:
     """Try the regularisers of other packages on two images, before torch.compile hides where they fail.
 
     Raises:
         SynthesisError: one does not keep the contract; names package, member and rule.
     """
-    terms = {name: term for name, term in config.regularizers.terms().items() if not is_built_in(type(term))}
+    terms = {name: term for name, term in settings.regularizers.terms().items() if not is_built_in(type(term))}
     if not terms:
         return
     observed = ObservedTeacher(teacher.model)
@@ -57,7 +57,8 @@ def check_terms(teacher: Teacher, config: SynthesisConfig) -> None:
     targets = torch.full((2, teacher.num_classes), 1 / teacher.num_classes, device=device)
     with torch.no_grad():
         logits, bn_inputs = observed(images)
-        seen = {"bn_inputs": bn_inputs, "features": features.take(), "step": torch.tensor(0, device=device)}
+        step = torch.tensor(0, device=device)
+        seen = {"bn_inputs": bn_inputs, "features": features.take(), "step": step, "student_logits": logits}
         for name, term in terms.items():
             asked = {part: value for part, value in seen.items() if part in term.observes}
             reason = _broken_rule(term, Observation(images, logits=logits, targets=targets)._replace(**asked))
@@ -81,20 +82,3 @@ def _broken_rule(term: RegularizerConfig, observation: Observation) -> str:
         got = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
         return f"loss() must return a scalar, not {got}"
     return ""
-
-
-@torch.no_grad()
-def check_size(teacher: Teacher, size: tuple[int, int], scale: int) -> None:
-    """Make sure that the teacher takes images of one scale.
-
-    Raises:
-        SynthesisError: it does not; says how to do without the scale.
-    """
-    try:
-        teacher.model(torch.zeros(1, teacher.image_shape[0], *size))
-    except Exception as error:  # a model may refuse in any way; some assert
-        raise SynthesisError(
-            f"Teacher {teacher.name} does not take images of {size[0]}x{size[1]}, the size at scale {scale} of "
-            f"synthesis.stages ({first_line(error)}). Use a single stage of scale 1: "
-            "--set 'synthesis.stages=[{scale: 1, steps: 5000}]'."
-        ) from error

@@ -1,74 +1,83 @@
-"""Settings of image synthesis. The defaults are the published ones for ImageNet (method: arXiv:2112.02086)."""
+"""Settings of image synthesis: the set, and the synthesizer that makes it."""
 
 from __future__ import annotations
 
-import math
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from dfnas_ray.ops.precision import Precision
-from dfnas_ray.synthesis.regularizers import RegularizersConfig
+from dfnas_ray.synthesis.base import SynthesizerConfig
+from dfnas_ray.synthesis.inversion.synthesizer import InversionConfig
+from dfnas_ray.synthesis.settings import SetSettings
+from dfnas_ray.synthesis.synthesizers import SYNTHESIZERS
 
-
-class ScaleConfig(BaseModel):
-    """One resolution of the multi-resolution schedule."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    scale: int = Field(gt=0, description="The canvas is average-pooled by this factor: 2 is half resolution.")
-    steps: int = Field(gt=0, description="Adam steps at this resolution.")
+_MOVED = {name: name for name in ("batch_size", "rounds", "keep", "tau", "lr", "warmup_steps")} | {"stages": "scales"}
+"""By name, what stood in ``synthesis`` before there were several synthesizers; and its name below ``method`` of the inversion."""
 
 
-class SynthesisConfig(BaseModel):
-    """Image synthesis by model inversion."""
+class SynthesisConfig(SetSettings):
+    """Image synthesis."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    num_shards: int = Field(10, gt=0, description="Shard files; each is made by one actor, on its own.")
-    images_per_shard: int = Field(1_000, gt=0, description="Images of one round in one shard.")
-    batch_size: int = Field(50, gt=0, description="Images optimised together on one device.")
-    rounds: int = Field(2, gt=0, description="Rounds of recursive label calibration, the one-hot round included.")
-    keep: Literal["all", "last"] = Field("all", description="Which rounds' images go into the shard.")
-    tau: float = Field(1.0, gt=0, description="Temperature of calibrated labels: softmax(logits / tau).")
-    stages: tuple[ScaleConfig, ...] = Field(
-        (ScaleConfig(scale=2, steps=2000), ScaleConfig(scale=1, steps=3000)),
-        min_length=1,
-        description="Resolutions from coarse to fine; the last must be at full size.",
+    method: Annotated[SynthesizerConfig, SYNTHESIZERS] = Field(
+        InversionConfig(), description="How images are made: the synthesizer and its settings."
     )
-    canvas_margin: int | None = Field(
-        None, ge=0, description="Pixels by which a canvas is larger than the input; by default a seventh (224: 32)."
-    )
-    flip_probability: float = Field(0.5, ge=0, le=1, description="Mirrored crops; 0 where mirroring changes the class.")
-    lr: float = Field(0.25, gt=0, description="Adam step size, in normalised pixel units.")
-    warmup_steps: int = Field(100, ge=0, description="Linear warm-up at each scale, before the cosine.")
-    regularizers: RegularizersConfig = RegularizersConfig()
-    precision: Precision = Field(
-        "auto", description="Of the teacher's convolutions; auto takes bfloat16 where the hardware has it."
-    )
-    compile: bool = Field(True, description="torch.compile the teacher; worth its minute from some 10^5 image steps.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _show_where_settings_are(cls, values: Any) -> Any:
+        """Refuse the settings of an older file, and show the new line."""
+        moved = {name: value for name, value in values.items() if name in _MOVED} if isinstance(values, Mapping) else {}
+        if moved:
+            line = ", ".join(f"{_MOVED[name]}: {_as_yaml(value)}" for name, value in moved.items())
+            verb = "belong" if len(moved) > 1 else "belongs"
+            # One setting alone would not say whose it is.
+            kind = "" if "method" in values else "--set synthesis.method.kind=inversion "
+            raise ValueError(
+                f"{', '.join(moved)} {verb} to the synthesizer. Write method: {{kind: inversion, {line}}}, or on the command "
+                f"line {kind}--set synthesis.method.{_MOVED[next(iter(moved))]}=VALUE."
+            )
+        return values
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_regularizers_of_the_method(cls, values: Any) -> Any:
+        """Let terms that are not given be those that suit the synthesizer."""
+        given = values.get("regularizers", {}) if isinstance(values, Mapping) else None
+        if not isinstance(given, Mapping) or "method" not in values:
+            return values
+        try:
+            terms = SYNTHESIZERS.validate(values["method"]).default_regularizers
+        except ValueError:  # said of the field itself
+            return values
+        merged = dict(given)
+        for name, term in terms.items():
+            own = given.get(name, {})
+            merged[name] = {**term, **own} if isinstance(own, Mapping) else own
+        return {**values, "regularizers": merged}
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.images_per_shard % self.batch_size:
-            following = -(-self.images_per_shard // self.batch_size) * self.batch_size
+        batch = self.method.batch_size
+        if self.images_per_shard % batch:
+            following = -(-self.images_per_shard // batch) * batch
             raise ValueError(
-                f"images_per_shard ({self.images_per_shard}) must be a multiple of batch_size ({self.batch_size}), so "
+                f"images_per_shard ({self.images_per_shard}) must be a multiple of method.batch_size ({batch}), so "
                 f"that every batch has the same BatchNorm statistics. Next multiple: {following}."
             )
-        if self.stages[-1].scale != 1:
-            raise ValueError(f"stages must end at scale 1, the teacher's own size, not {self.stages[-1].scale}.")
-        shortest = min(scale.steps for scale in self.stages)
-        if self.warmup_steps >= shortest:
-            raise ValueError(
-                f"warmup_steps ({self.warmup_steps}) must be less than the steps of every scale ({shortest} the fewest)."
-            )
+        for name, term in self.regularizers.terms().items():
+            if "student_logits" in term.observes and not self.method.has_student:
+                raise ValueError(
+                    f"regularizers.{name}.weight ({term.weight}) is above 0: the term looks at a student in training, and none "
+                    "is trained beside these images. Set it to 0, or use method.kind generator with method.student."
+                )
+        self.method.check_settings(self)
         return self
 
     @property
     def rows_per_shard(self) -> int:
         """Images that a shard keeps."""
-        return self.images_per_shard * (self.rounds if self.keep == "all" else 1)
+        return self.images_per_shard * self.method.num_kept_rounds
 
     @property
     def images_in_total(self) -> int:
@@ -78,25 +87,25 @@ class SynthesisConfig(BaseModel):
     @property
     def image_steps_per_shard(self) -> int:
         """Images times optimiser steps: the work in one shard."""
-        return self.images_per_shard * self.rounds * sum(scale.steps for scale in self.stages)
+        return round(self.images_per_shard * self.method.steps_per_image)
+
+    @property
+    def num_rounds(self) -> int:
+        """Rounds in which the whole set grows, shard after shard."""
+        return self.num_shards * self.method.num_rounds
 
     def canvas_size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of a canvas for inputs of this size.
 
         Raises:
-            ValueError: the canvas or the input cannot be divided by a scale.
+            ValueError: there is no canvas for them.
         """
-        multiple = math.lcm(*(scale.scale for scale in self.stages))
-        if height % multiple or width % multiple:
-            raise ValueError(
-                f"synthesis.stages: the input {height}x{width} cannot be divided by all scales "
-                f"{[scale.scale for scale in self.stages]}. Use a single stage of scale 1: "
-                "--set 'synthesis.stages=[{scale: 1, steps: 5000}]'."
-            )
-        margin = min(height, width) // (7 * multiple) * multiple if self.canvas_margin is None else self.canvas_margin
-        if margin % multiple:
-            raise ValueError(
-                f"synthesis.canvas_margin ({margin}) must be a multiple of {multiple}, so that every scale of "
-                f"synthesis.stages divides the canvas. Next multiple: {-(-margin // multiple) * multiple}."
-            )
-        return height + margin, width + margin
+        return self.method.canvas_size(self, height, width)
+
+
+def _as_yaml(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{name}: {_as_yaml(part)}" for name, part in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_as_yaml, value)) + "]"
+    return str(value)

@@ -1,18 +1,32 @@
-"""The shards of one synthetic set: what they have in common, and how one is committed."""
+"""The shards of one synthetic set: what they have in common, how one is committed, and what the next one goes on from."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
+from dfnas_ray.errors import ShardError
 from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.manifest import ManifestEntry
-from dfnas_ray.storage.shards import ShardInfo, encode_shard, manifest_entry, shard_name
+from dfnas_ray.storage.shards import (
+    ShardInfo,
+    SyntheticImages,
+    decode_shard,
+    encode_shard,
+    manifest_entry,
+    read_info,
+    sha256,
+    shard_name,
+)
+from dfnas_ray.synthesis.base import Chain, ShardImages
 from dfnas_ray.synthesis.config import SynthesisConfig
-from dfnas_ray.synthesis.shard import ShardImages
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class ShardJob:
+class ShardJob(Chain):
     """What every shard of one set has in common.
 
     Attributes:
@@ -30,14 +44,82 @@ class ShardJob:
     folder: Location
 
     def commit(self, made: ShardImages, shard: int) -> ManifestEntry:
-        """Write a finished shard, whole or not at all; return its line in the manifest."""
+        """Write a finished shard, whole or not at all, after its state; return its line in the manifest."""
+        if made.state:
+            self._state(shard).write_bytes(made.state)
         info = ShardInfo(
             key=self.key,
             shard=shard,
             num_shards=self.config.num_shards,
             teacher=self.teacher_fingerprint,
             curves=[[asdict(point) for point in curve] for curve in made.curves],
+            state=sha256(made.state) if made.state else "",
         )
         data = encode_shard(info, made.images, made.labels, made.rounds, made.logits)
         (self.folder / shard_name(shard)).write_bytes(data)
         return manifest_entry(shard, data, len(made.labels))
+
+    def predecessor(self, shard: int) -> int | None:
+        """Return the shard that has to be made before this one, if there is one."""
+        return self.config.method.predecessor(shard, self.config)
+
+    @property
+    def ends(self) -> list[int]:
+        """The last shard of each chain."""
+        shards = range(self.config.num_shards)
+        return sorted(set(shards) - {self.predecessor(shard) for shard in shards})
+
+    def delete_states(self) -> None:
+        """Delete what no shard goes on from any more: all states of a set that is whole."""
+        for shard in range(self.config.num_shards):
+            if self._state(shard).exists():
+                self._state(shard).delete_file()
+
+    def to_make(self, missing: Iterable[int]) -> list[int]:
+        """Return which shards have to be made for some that are missing, in the order of their numbers.
+
+        A shard whose predecessor's state is gone needs the predecessor as well, which then is made again with the same bytes.
+        """
+        todo: set[int] = set()
+        for shard in missing:
+            wanted: int | None = shard
+            while wanted is not None and wanted not in todo:
+                todo.add(wanted)
+                wanted = self.predecessor(wanted)
+                if wanted is not None and self.has_state(wanted):
+                    break
+        return sorted(todo)
+
+    # The chain
+
+    def state(self, shard: int) -> bytes:
+        """See `Chain`."""
+        file = self._state(shard)
+        data = file.read_bytes()
+        if sha256(data) != self._info(shard).state:
+            raise ShardError(
+                f"{file} is not the state that shard {shard} left. Running the same command again replaces it."
+            )
+        return data
+
+    def images(self, shard: int) -> SyntheticImages:
+        """See `Chain`."""
+        location = self.folder / shard_name(shard)
+        return decode_shard(location.read_bytes(), self.key, str(location))[1]
+
+    def has_state(self, shard: int) -> bool:
+        """Return whether the state that a shard left is there, and is what it left."""
+        if not (self._state(shard).exists() and (self.folder / shard_name(shard)).exists()):
+            return False
+        try:
+            self.state(shard)
+        except ShardError as error:
+            logger.warning("%s", error)
+            return False
+        return True
+
+    def _info(self, shard: int) -> ShardInfo:
+        return read_info(self.folder / shard_name(shard))
+
+    def _state(self, shard: int) -> Location:
+        return self.folder / f"state-{shard:05d}.pt"

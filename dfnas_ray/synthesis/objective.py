@@ -1,4 +1,4 @@
-"""The loss of inversion: teacher, regularisers and their sum, compiled where that is possible."""
+"""The loss of synthesis: teacher, regularisers and their sum, compiled where that is possible."""
 
 from __future__ import annotations
 
@@ -11,64 +11,91 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dfnas_ray.ops.precision import autocast, autocast_dtype
-from dfnas_ray.synthesis.config import SynthesisConfig
 from dfnas_ray.synthesis.observed import FeatureTap, ObservedTeacher
-from dfnas_ray.synthesis.regularizers import Observation
+from dfnas_ray.synthesis.regularizers import Observation, Statistics
+from dfnas_ray.synthesis.settings import SetSettings
 from dfnas_ray.teachers.base import Teacher
 
 logger = logging.getLogger(__name__)
 
 
-class InversionObjective:
-    """CE(T(x), target) + sum of weighted regularisers, as a function of a batch of inputs."""
+class TeacherObjective:
+    """CE(T(x), target) + sum of weighted regularisers, as a function of a batch of inputs.
 
-    def __init__(self, teacher: Teacher, config: SynthesisConfig, device: torch.device):
-        self.device = device
-        self.regularizers = config.regularizers.active()
-        self.dtype = autocast_dtype(config.precision, device)
-        self.observes = config.regularizers.observes
+    Args:
+        teacher: Frozen; it is copied.
+        settings: The terms with their weights, and how they are computed.
+        device: Where.
+        student: What terms that look at a student see; it may learn between two calls.
+    """
+
+    def __init__(self, teacher: Teacher, settings: SetSettings, device: torch.device, student: nn.Module | None = None):
+        self.device, self.student = device, student
+        self.regularizers = settings.regularizers.active()
+        self.dtype = autocast_dtype(settings.precision, device)
+        self.observes = settings.regularizers.observes
+        self.looks_at_student = {
+            name for name, term in settings.regularizers.terms().items() if "student_logits" in term.observes
+        }
         observed = "bn_inputs" in self.observes
         model: nn.Module = ObservedTeacher(teacher.model) if observed else copy.deepcopy(teacher.model)
         self.model = model.to(device).to(memory_format=torch.channels_last)
         self.features = FeatureTap(self.model) if "features" in self.observes else None
         self._call: Callable[..., dict[str, Tensor]] = self._losses
         self._compiled = False
-        if config.compile:
+        if settings.compile:
             # Of one function the compiler keeps a handful of versions, and one objective's weights are constants in it: in a
             # process that makes many, as a sweep's, it would give up without a word, and the images depend on the order.
             torch.compiler.reset()
             self._call = torch.compile(self._losses, dynamic=False)
             self._compiled = True
 
-    def _losses(self, images: Tensor, targets: Tensor, *step: Tensor) -> dict[str, Tensor]:
+    def _losses(
+        self, images: Tensor, targets: Tensor, step: Tensor | None, past: list[Statistics] | None, with_student: bool
+    ) -> dict[str, Tensor]:
         with autocast(self.device, self.dtype):
             if "bn_inputs" in self.observes:
                 logits, bn_inputs = self.model(images)
             else:
                 logits, bn_inputs = self.model(images), []
+            student_logits = self.student(images) if with_student and self.student is not None else None
+        if past is not None:
+            bn_inputs = [layer._replace(past=before) for layer, before in zip(bn_inputs, past, strict=True)]
         logits = logits.float()
         losses = {"cross_entropy": F.cross_entropy(logits, targets)}
         observation = Observation(images, bn_inputs, logits, targets)
         if self.features is not None:
             observation = observation._replace(features=self.features.take().float())
-        if step:
-            observation = observation._replace(step=step[0])
+        if step is not None:
+            observation = observation._replace(step=step)
+        if student_logits is not None:
+            observation = observation._replace(student_logits=student_logits.float())
         for name, (weight, regularizer) in self.regularizers.items():
-            losses[name] = weight * regularizer(observation)
+            if student_logits is not None or name not in self.looks_at_student:
+                losses[name] = weight * regularizer(observation)
         losses["total"] = torch.stack(list(losses.values())).sum()
         return losses
 
-    def __call__(self, images: Tensor, targets: Tensor, step: int = 0) -> dict[str, Tensor]:
+    def __call__(
+        self,
+        images: Tensor,
+        targets: Tensor,
+        step: int = 0,
+        past: list[Statistics] | None = None,
+        with_student: bool = False,
+    ) -> dict[str, Tensor]:
         """Return the weighted terms by name, and their sum as ``total``.
 
         Args:
             images: (B, C, H, W), normalised.
             targets: (B, num_classes) distributions.
             step: Optimiser steps that this batch has made.
+            past: What BatchNorm layers received in the batches before, if they are counted in.
+            with_student: Whether the terms that look at the student are computed.
         """
-        inputs = [images.contiguous(memory_format=torch.channels_last), targets]
-        if "step" in self.observes:
-            inputs.append(torch.tensor(step, device=self.device))  # a number would be compiled anew at every step
+        # A number would be compiled anew at every step.
+        steps = torch.tensor(step, device=self.device) if "step" in self.observes else None
+        inputs = (images.contiguous(memory_format=torch.channels_last), targets, steps, past, with_student)
         if not self._compiled:
             return self._call(*inputs)
         try:

@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
+from dfnas_ray.ops.regions import center_crop
 from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.shards import SyntheticImages
 from dfnas_ray.synthesis.observed import FeatureTap, ObservedTeacher
-from dfnas_ray.synthesis.regions import center_crop
 from dfnas_ray.teachers.base import Teacher
 
 _BATCH_SIZE = 250

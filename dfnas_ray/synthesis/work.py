@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from dfnas_ray.storage.manifest import ManifestEntry
-from dfnas_ray.synthesis.inversion import Inverter
 from dfnas_ray.synthesis.job import ShardJob
 from dfnas_ray.synthesis.quality import QualityReport, measure_quality
-from dfnas_ray.synthesis.shard import synthesize_rounds
 
 if TYPE_CHECKING:
     from dfnas_ray.progress import Board
@@ -31,7 +29,8 @@ class MakeShards:
 
     def __call__(self, device: torch.device) -> Callable[[int], ManifestEntry]:
         """Return the function that makes one shard."""
-        inverter = Inverter(self.teacher.get(), self.job.config, device)
+        config = self.job.config
+        synthesizer = config.method.synthesizer(self.teacher.get(), config, device)
 
         def make(shard: int) -> ManifestEntry:
             write, done = self.board.writer(f"shard {shard}"), 0
@@ -41,7 +40,7 @@ class MakeShards:
                 done += images
                 write(done)
 
-            *_, made = synthesize_rounds(inverter, self.job.seed, shard, on_steps)
+            *_, made = synthesizer.make(self.job.seed, shard, self.job, on_steps)
             return self.job.commit(made, shard)
 
         return make

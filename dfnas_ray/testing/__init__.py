@@ -12,7 +12,17 @@ install.
 
 import pytest
 
-_MODULES = ("algorithms", "datasets", "member", "proxies", "regularizers", "search_spaces", "sweeps", "teachers")
+_MODULES = (
+    "algorithms",
+    "datasets",
+    "member",
+    "proxies",
+    "regularizers",
+    "search_spaces",
+    "sweeps",
+    "synthesizers",
+    "teachers",
+)
 pytest.register_assert_rewrite(*(f"{__name__}.{module}" for module in _MODULES))
 
 from dfnas_ray.testing.algorithms import AlgorithmSuite  # noqa: E402 - after its asserts can be rewritten
@@ -22,6 +32,7 @@ from dfnas_ray.testing.proxies import ProxySuite  # noqa: E402
 from dfnas_ray.testing.regularizers import RegularizerSuite  # noqa: E402
 from dfnas_ray.testing.search_spaces import SearchSpaceSuite  # noqa: E402
 from dfnas_ray.testing.sweeps import ObjectiveSuite, SamplerSuite  # noqa: E402
+from dfnas_ray.testing.synthesizers import SynthesizerSuite  # noqa: E402
 from dfnas_ray.testing.teachers import TeacherSuite  # noqa: E402
 
 __all__ = [
@@ -34,5 +45,6 @@ __all__ = [
     "RegularizerSuite",
     "SamplerSuite",
     "SearchSpaceSuite",
+    "SynthesizerSuite",
     "TeacherSuite",
 ]

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from dfnas_ray.synthesis.config import SynthesisConfig
-from dfnas_ray.synthesis.objective import InversionObjective
+from dfnas_ray.synthesis.objective import TeacherObjective
 from dfnas_ray.synthesis.observed import FeatureTap, ObservedTeacher
-from dfnas_ray.synthesis.regularizers import OBSERVABLE, REGULARIZERS, BatchNormInput, Observation, RegularizersConfig
+from dfnas_ray.synthesis.regularizers import OBSERVABLE, REGULARIZERS, Observation, RegularizersConfig
+from dfnas_ray.synthesis.settings import SetSettings
 from dfnas_ray.teachers.base import Teacher
 from dfnas_ray.testing.member import ConfigSuite
 from dfnas_ray.testing.small import small_teacher
@@ -46,6 +47,7 @@ class RegularizerSuite(ConfigSuite):
         features = FeatureTap(model.model)
         logits, bn_inputs = model(batch[0])
         made = {"bn_inputs": bn_inputs, "features": features.take(), "step": torch.tensor(3)}
+        made["student_logits"] = _UnsureStudent(teacher)(batch[0])
         return Observation(batch[0], logits=logits, targets=batch[1])._replace(
             **{name: value for name, value in made.items() if name in config.observes}
         )
@@ -59,17 +61,17 @@ class RegularizerSuite(ConfigSuite):
         assert bool(value.isfinite())
 
     def test_its_gradient_reaches_the_images(self, config: Any, teacher: Teacher, batch: tuple[Tensor, Tensor]) -> None:
-        """Within the loss of inversion, at the first step or at a later one."""
+        """Within the loss of synthesis, at the first step or at a later one."""
         if reason := config.unsuitable(teacher.model):
             pytest.skip(f"the suite's teacher {reason}: override the fixture teacher")
         config = config.model_copy(update={"weight": config.weight or 1.0})
         regularizers = RegularizersConfig.model_validate({**_OTHERS, config.kind: config})
-        settings = SynthesisConfig(regularizers=regularizers, compile=False, precision="float32")
-        objective = InversionObjective(teacher, settings, torch.device("cpu"))
+        settings = SetSettings(regularizers=regularizers, compile=False, precision="float32")
+        objective = TeacherObjective(teacher, settings, torch.device("cpu"), _UnsureStudent(teacher))
         images, targets = batch
         largest = 0.0
         for step in (0, 500):
-            losses = objective(images, targets, step)
+            losses = objective(images, targets, step, with_student=True)
             assert set(losses) == {"cross_entropy", config.kind, "total"}
             (gradient,) = torch.autograd.grad(losses[config.kind], images, allow_unused=True)
             if gradient is not None:
@@ -98,7 +100,7 @@ class RegularizerSuite(ConfigSuite):
 
     def test_half_precision_activations_are_taken(self, config: Any, observation: Observation) -> None:
         """Under autocast the teacher's activations are bfloat16; the term is float32 all the same."""
-        halved = [BatchNormInput(x.bfloat16(), mean, var) for x, mean, var in observation.bn_inputs]
+        halved = [layer._replace(x=layer.x.bfloat16()) for layer in observation.bn_inputs]
         value = config.loss()(observation._replace(bn_inputs=halved))
         assert value.dtype == torch.float32
         assert bool(value.isfinite())
@@ -118,6 +120,18 @@ class RegularizerSuite(ConfigSuite):
     def test_it_says_of_any_teacher_whether_it_can_be_computed(self, config: Any, teacher: Teacher) -> None:
         """`unsuitable` returns a reason, or nothing."""
         assert isinstance(config.unsuitable(teacher.model), str)
+
+
+class _UnsureStudent(nn.Module):
+    """Names the classes that the teacher names, and is less sure of them."""
+
+    def __init__(self, teacher: Teacher):
+        super().__init__()
+        self.model = copy.deepcopy(teacher.model)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.model(images)
+        return logits / 2
 
 
 _looked_at: set[str] = set()

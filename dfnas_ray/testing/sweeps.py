@@ -77,7 +77,7 @@ class SamplerSuite(ConfigSuite):
 
     family = SAMPLERS
     settings: ClassVar[Mapping[str, Any]] = {
-        "synthesis.rounds": {"integer": [1, 4]},
+        "synthesis.method.rounds": {"integer": [1, 4]},
         "synthesis.canvas_margin": {"integer": [0, 6]},
     }
 

@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 
 from dfnas_ray.errors import ConfigError
+from dfnas_ray.ops.regions import center_crop, crop, draw_region
 from dfnas_ray.seeding import derive_seed, torch_generator
 from dfnas_ray.storage.shards import Ids, SyntheticImages
-from dfnas_ray.synthesis.regions import center_crop, crop, draw_region
 from dfnas_ray.teachers.base import Teacher
 from dfnas_ray.training.config import AugmentationConfig, DistillationConfig
 

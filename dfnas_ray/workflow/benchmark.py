@@ -186,7 +186,8 @@ class Benchmark(Stage[BenchmarkRecord]):
 
     def check(self) -> None:
         """See `Stage`."""
-        check_synthesis(self.session.teacher, self.config.synthesis)
+        settings = self.config.synthesis
+        check_synthesis(self.session.teacher, settings, settings.method)
         for algorithm in self.config.search.algorithm:
             if self.config.cluster.is_inline and algorithm.needs_many_workers and not self.is_done:
                 raise ConfigError(algorithm.needs_many_workers)

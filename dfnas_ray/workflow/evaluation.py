@@ -15,13 +15,16 @@ from dfnas_ray.datasets import ImageDataset
 from dfnas_ray.datasets.base import open_dataset
 from dfnas_ray.ops.cost import Cost
 from dfnas_ray.storage.location import Count, JsonObject, Location, section
+from dfnas_ray.synthesis.students import load_student
 from dfnas_ray.training.evaluation import evaluate_networks
 from dfnas_ray.training.export import load_network
 from dfnas_ray.workflow.retraining import Baseline, Retraining, RetrainingRecord
 from dfnas_ray.workflow.session import Session
 from dfnas_ray.workflow.stage import Outcome, Record, Stage
+from dfnas_ray.workflow.synthesis import Synthesis
 
 TEACHER = "teacher"
+STUDENT = "student"
 
 
 class Role(NamedTuple):
@@ -36,7 +39,11 @@ class Role(NamedTuple):
     short: str
 
 
-ROLES = {TEACHER: Role(TEACHER, TEACHER), **{s.name: Role(s.network, s.short) for s in (Retraining, Baseline)}}
+ROLES = {
+    TEACHER: Role(TEACHER, TEACHER),
+    STUDENT: Role("student, beside the images", STUDENT),
+    **{s.name: Role(s.network, s.short) for s in (Retraining, Baseline)},
+}
 """By role, in the order of tables."""
 
 
@@ -89,6 +96,7 @@ class Evaluation(Stage[EvaluationRecord]):
 
     def __init__(self, session: Session, networks: Sequence[Outcome[RetrainingRecord]]):
         super().__init__(session)
+        self.students = Synthesis(session)
         self.networks = {outcome.stage: outcome.location for outcome in networks}
 
     @classmethod
@@ -108,11 +116,12 @@ class Evaluation(Stage[EvaluationRecord]):
 
     def inputs(self) -> JsonObject:
         """See `Stage`."""
+        beside = {self.students.name: self.students.location.name} if self.students.num_students else {}
         return {
             "dataset": evaluation_dataset(self.session.config).model_dump(mode="json"),
             "files": self.dataset.fingerprint,
             "teacher": self.session.teacher.fingerprint,
-            "networks": {name: folder.name for name, folder in self.networks.items()},
+            "networks": {name: folder.name for name, folder in self.networks.items()} | beside,
         }
 
     def work(self) -> EvaluationRecord:
@@ -121,6 +130,10 @@ class Evaluation(Stage[EvaluationRecord]):
         teacher = session.teacher
         loaded: dict[str, torch.nn.Module] = {TEACHER: teacher.model}
         costs: dict[str, tuple[str, Cost]] = {TEACHER: (teacher.name, teacher.cost)}
+        for number in range(self.students.num_students):
+            name = f"{STUDENT}-{number + 1}" if number else STUDENT
+            loaded[name] = load_student(self.students.location, number, teacher)
+            costs[name] = (f"as {teacher.name}", teacher.cost)
         for name, folder in self.networks.items():
             architecture, loaded[name] = load_network(folder)
             costs[name] = (architecture.text, architecture.cost)

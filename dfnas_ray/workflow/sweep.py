@@ -182,9 +182,10 @@ class Sweep(Stage[SweptRecord]):
             except ConfigError as error:
                 session.listener.say(f"Reference setting {number} is left out. {error}")
                 continue
-            batch = min(settings.batch_size, config.reference.images)
+            batch = min(settings.method.batch_size, config.reference.images)
             images = -(-config.reference.images // batch) * batch
-            settings = settings.model_copy(update={"num_shards": 1, "images_per_shard": images, "batch_size": batch})
+            method = settings.method.model_copy(update={"batch_size": batch})
+            settings = settings.model_copy(update={"num_shards": 1, "images_per_shard": images, "method": method})
             jobs[number] = shard_job(session.teacher, settings, seed, self.location / f"reference-{number:03d}")
         made: dict[int, SyntheticImages] = {}
         work = Work("synthesis", "reference setting", MakeReference(session.shared_teacher, jobs))

@@ -18,6 +18,7 @@ from dfnas_ray.synthesis.checks import check_synthesis
 from dfnas_ray.synthesis.config import SynthesisConfig
 from dfnas_ray.synthesis.job import ShardJob
 from dfnas_ray.synthesis.quality import Quality, QualityReport
+from dfnas_ray.synthesis.students import lost_students, write_students
 from dfnas_ray.synthesis.work import MakeShards, MeasureQuality
 from dfnas_ray.teachers.base import ImageShape, Teacher
 from dfnas_ray.workflow.session import Session
@@ -109,6 +110,7 @@ class Synthesis(Stage[SynthesisRecord]):
         super().__init__(session, self.seed == session.config.seed)
         self.config = session.config.synthesis
         self._intact: Entries | None = None
+        self._lost: list[int] | None = None  # shards whose students are to be made again
 
     def inputs(self) -> JsonObject:
         """See `Stage`."""
@@ -122,13 +124,13 @@ class Synthesis(Stage[SynthesisRecord]):
     def steps_of(inputs: JsonObject) -> list[int]:
         """Return the steps of each scale by a recorded `inputs`; none if they are of another version."""
         try:
-            return [scale.steps for scale in SynthesisConfig.model_validate(inputs["synthesis"]).stages]
+            return list(SynthesisConfig.model_validate(inputs["synthesis"]).method.scale_steps)
         except (KeyError, ValueError):
             return []
 
     def check(self) -> None:
         """See `Stage`."""
-        check_synthesis(self.session.teacher, self.config)
+        check_synthesis(self.session.teacher, self.config, self.config.method)
 
     def read(self) -> SynthesisRecord | None:
         """Return the record, if the manifest and every shard are there and intact."""
@@ -157,9 +159,23 @@ class Synthesis(Stage[SynthesisRecord]):
             self._intact = self._find_intact()
         return self._intact
 
+    @property
+    def job(self) -> ShardJob:
+        """What all shards have in common."""
+        return ShardJob(self.config, self.seed, self.key, self.session.teacher.fingerprint, self.location)
+
+    @property
+    def num_students(self) -> int:
+        """Students that are trained beside the images."""
+        return len(self.job.ends) if self.config.method.has_student else 0
+
     def missing(self) -> list[int]:
         """Return the numbers of the shards that are still to be made."""
-        return [shard for shard in range(self.config.num_shards) if shard not in self.intact]
+        if self._lost is None:
+            self._lost = (
+                lost_students(self.job, self.session.listener.say) if len(self.intact) == self.config.num_shards else []
+            )
+        return [shard for shard in range(self.config.num_shards) if shard not in self.intact or shard in self._lost]
 
     def work(
         self, crew: Crew | None = None, on_made: Callable[[int, ManifestEntry], object] = lambda shard, entry: None
@@ -180,22 +196,26 @@ class Synthesis(Stage[SynthesisRecord]):
         if entries:
             session.listener.say(f"synthesis: {len(entries)} of {config.num_shards} shards are there already.")
         executor, resources = session.executor, session.config.cluster.synthesis
-        crew = crew or Crew(min(len(todo), resources.actors or executor.room_for(resources)))
-        job = ShardJob(config, self.seed, self.key, session.teacher.fingerprint, self.location)
+        job = self.job
+        missing, todo = set(todo), job.to_make(todo)
+        after = {shard: before for shard in todo if (before := job.predecessor(shard)) is not None}
+        side_by_side = sum(after.get(shard) not in todo for shard in todo)
+        crew = crew or Crew(min(side_by_side, resources.actors or executor.room_for(resources)))
         total = len(todo) * config.image_steps_per_shard
 
         def take(shard: int, entry: ManifestEntry) -> None:
             entries[shard] = entry
-            on_made(shard, entry)
+            if shard in missing:
+                on_made(shard, entry)
 
         with session.listener.task("Synthesizing", total, "image step") as task, executor.show(task) as board:
             work = Work(
                 "synthesis",
                 "shard",
                 MakeShards(session.shared_teacher, job, board),
-                "give a worker more memory or fewer images (synthesis.batch_size)",
+                "give a worker more memory or fewer images (synthesis.method.batch_size)",
             )
-            failed = executor.map(work, todo, take, crew)
+            failed = executor.map(work, todo, take, crew, after)
         if crew.should_stop():
             raise SynthesisError("The synthesis was stopped before all shards were made.")
         if failed:
@@ -217,6 +237,8 @@ class Synthesis(Stage[SynthesisRecord]):
         session, num_shards = self.session, self.config.num_shards
         manifest = Manifest(key=self.key, shards=tuple(entries[shard] for shard in range(num_shards)))
         manifest.write(self.location)
+        write_students(self.job, session.teacher)
+        self.job.delete_states()
         measured: dict[str, QualityReport] = {}
         measure = MeasureQuality(session.shared_teacher, self.images(session.executor))
         work = Work("synthesis", "measurement of the images", measure)

@@ -39,8 +39,6 @@ from dfnas_ray.seeding import derive_seed, seed_everything
 from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.run_dir import fingerprint
 from dfnas_ray.storage.shards import ShardInfo, SyntheticImages, decode_shard, encode_shard, shard_name
-from dfnas_ray.synthesis.inversion import Inverter
-from dfnas_ray.synthesis.shard import synthesize_rounds
 from dfnas_ray.teachers import Teacher
 from dfnas_ray.training.batches import SyntheticBatches, split_mask
 
@@ -79,18 +77,18 @@ def synthesize(
 ) -> SyntheticImages:
     """Make the shards that are not there, and return all images."""
     key = fingerprint([teacher.fingerprint, seed, config.synthesis.model_dump(mode="json")])
-    inverter = None
+    settings, synthesizer = config.synthesis, None
     parts = []
-    for shard in range(config.synthesis.num_shards):
+    for shard in range(settings.num_shards):
         file = folder / shard_name(shard)
         if not file.exists():
             clock.check()
-            inverter = inverter or Inverter(teacher, config.synthesis, device)
-            *_, made = synthesize_rounds(inverter, seed, shard, lambda images: clock.check())
+            synthesizer = synthesizer or settings.method.synthesizer(teacher, settings, device)
+            *_, made = synthesizer.make(seed, shard, on_steps=lambda images: clock.check())
             info = ShardInfo(
                 key,
                 shard,
-                config.synthesis.num_shards,
+                settings.num_shards,
                 teacher.fingerprint,
                 [[asdict(p) for p in c] for c in made.curves],
             )

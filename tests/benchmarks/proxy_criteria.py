@@ -24,13 +24,13 @@ from sweep_truth import images_in
 from torch import Tensor
 
 from dfnas_ray import load_experiment
+from dfnas_ray.ops.regions import center_crop
 from dfnas_ray.seeding import derive_seed, seed_everything
 from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.shards import SyntheticImages
 from dfnas_ray.sweeps.measure import proxy_architecture, train_student
 from dfnas_ray.sweeps.record import trial_folder
 from dfnas_ray.synthesis.quality import measure_quality
-from dfnas_ray.synthesis.regions import center_crop
 from dfnas_ray.workflow.session import Session
 
 CPU = torch.device("cpu")

@@ -25,9 +25,7 @@ from dfnas_ray.execution.ray.board import ProgressBoard
 from dfnas_ray.execution.ray.executor import RayExecutor
 from dfnas_ray.execution.ray.pool import actor_maker
 from dfnas_ray.storage.location import Location
-from dfnas_ray.synthesis.inversion import Inverter
 from dfnas_ray.synthesis.job import ShardJob
-from dfnas_ray.synthesis.shard import synthesize_rounds
 from dfnas_ray.synthesis.work import MakeShards
 
 
@@ -49,13 +47,13 @@ def main() -> None:
         work = Work("synthesis", "shard", MakeShards(executor.share(teacher), job, ProgressBoard()))
         actor = actor_maker(work, config.cluster.synthesis, marker)()
         ray.get(actor.ready.remote())
-        inverter = Inverter(teacher, config.synthesis, torch.device("cpu"))
-        list(synthesize_rounds(inverter, 0, 0))  # warm up both sides
+        synthesizer = config.synthesis.method.synthesizer(teacher, config.synthesis, torch.device("cpu"))
+        list(synthesizer.make(0, 0))  # warm up both sides
         ray.get(actor.do.remote(0))
         here, there = [], []
         for shard in range(shards):
             started = time.perf_counter()
-            list(synthesize_rounds(inverter, 0, shard))
+            list(synthesizer.make(0, shard))
             here.append(time.perf_counter() - started)
             started = time.perf_counter()
             ray.get(actor.do.remote(shard))

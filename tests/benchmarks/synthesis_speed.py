@@ -30,10 +30,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dfnas_ray.ops.regions import center_crop, crop, draw_region
 from dfnas_ray.seeding import derive_seed, torch_generator
-from dfnas_ray.synthesis.config import ScaleConfig, SynthesisConfig
-from dfnas_ray.synthesis.inversion import Inverter, OnSteps, learning_rate
-from dfnas_ray.synthesis.regions import center_crop, crop, draw_region
+from dfnas_ray.synthesis.base import OnSteps
+from dfnas_ray.synthesis.config import SynthesisConfig
+from dfnas_ray.synthesis.inversion.config import ScaleConfig
+from dfnas_ray.synthesis.inversion.inverter import Inverter, learning_rate
+from dfnas_ray.synthesis.inversion.synthesizer import InversionConfig
 from dfnas_ray.synthesis.regularizers import RegularizersConfig
 from dfnas_ray.teachers.base import Teacher, freeze_teacher
 from dfnas_ray.teachers.checkpoint import load_weights, read_state_dict
@@ -119,7 +122,7 @@ class PublishedPath:
 
     def invert(
         self,
-        stages: Sequence[ScaleConfig],
+        scales: Sequence[ScaleConfig],
         targets: Tensor,
         seed: int,
         on_steps: OnSteps = lambda images: None,
@@ -133,13 +136,14 @@ class PublishedPath:
         canvas = (canvas * noise_scale).to(self.device).requires_grad_()
         targets = targets.to(self.device)
         loss = canvas.new_zeros(())
-        for stage in stages:
-            optimizer = torch.optim.Adam([canvas], lr=self.config.lr, betas=(0.5, 0.9))
-            for step in range(stage.steps):
+        method = self.config.method
+        for scale in scales:
+            optimizer = torch.optim.Adam([canvas], lr=method.lr, betas=(0.5, 0.9))
+            for step in range(scale.steps):
                 for group in optimizer.param_groups:
-                    group["lr"] = learning_rate(step, stage.steps, self.config.warmup_steps, self.config.lr)
-                scaled = F.avg_pool2d(canvas, stage.scale) if stage.scale > 1 else canvas
-                size = (height // stage.scale, width // stage.scale)
+                    group["lr"] = learning_rate(step, scale.steps, method.warmup_steps, method.lr)
+                scaled = F.avg_pool2d(canvas, scale.scale) if scale.scale > 1 else canvas
+                size = (height // scale.scale, width // scale.scale)
                 region = draw_region(tuple(scaled.shape[-2:]), size, self.config.flip_probability, generator)
                 optimizer.zero_grad()
                 loss = self.loss(crop(scaled, region, size).contiguous(), targets)
@@ -164,7 +168,7 @@ class ProductPath:
     """`Inverter` behind the interface of `PublishedPath`."""
 
     def __init__(self, teacher: Teacher, config: SynthesisConfig, device: torch.device):
-        self.inverter = Inverter(teacher, config, device)
+        self.inverter = Inverter(teacher, config, config.method, device)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -172,11 +176,11 @@ class ProductPath:
         return self.inverter.objective.dtype
 
     def invert(
-        self, stages: Sequence[ScaleConfig], targets: Tensor, seed: int, on_steps: OnSteps = lambda images: None
+        self, scales: Sequence[ScaleConfig], targets: Tensor, seed: int, on_steps: OnSteps = lambda images: None
     ) -> tuple[Tensor, float]:
         """Return uint8 canvases and the loss of the last step."""
         # One Inverter for all schedules, so that the teacher is compiled once per resolution.
-        self.inverter.config = self.inverter.config.model_copy(update={"stages": tuple(stages)})
+        self.inverter.config = self.inverter.config.model_copy(update={"scales": tuple(scales)})
         images, curve = self.inverter.invert(targets, torch_generator(seed, "synthesis-speed"), on_steps)
         return images, curve[-1].losses["total"]
 
@@ -185,7 +189,7 @@ class SynthesisPath(Protocol):
     """One way to synthesize."""
 
     def invert(
-        self, stages: Sequence[ScaleConfig], targets: Tensor, seed: int, on_steps: OnSteps = ...
+        self, scales: Sequence[ScaleConfig], targets: Tensor, seed: int, on_steps: OnSteps = ...
     ) -> tuple[Tensor, float]:
         """Return uint8 canvases and the loss of the last step."""
         ...
@@ -223,10 +227,10 @@ class StepClock:
         self.stamps.append(time.perf_counter())
 
 
-def stages_at(scale: int, steps: int) -> list[ScaleConfig]:
-    """Return a schedule that starts with ``steps`` at this scale; the last stage is always at full size."""
-    stages = [ScaleConfig(scale=scale, steps=steps)]
-    return stages if scale == 1 else [*stages, ScaleConfig(scale=1, steps=1)]
+def scales_at(scale: int, steps: int) -> list[ScaleConfig]:
+    """Return a schedule that starts with ``steps`` at this scale; the last one is always at full size."""
+    scales = [ScaleConfig(scale=scale, steps=steps)]
+    return scales if scale == 1 else [*scales, ScaleConfig(scale=1, steps=1)]
 
 
 def image_steps_per_second(
@@ -234,7 +238,7 @@ def image_steps_per_second(
 ) -> float:
     """Time ``steps`` steps after a few that are not counted."""
     clock = StepClock(device)
-    path.invert(stages_at(scale, SPEED_WARMUP_STEPS + steps), targets, seed, clock)
+    path.invert(scales_at(scale, SPEED_WARMUP_STEPS + steps), targets, seed, clock)
     seconds = clock.stamps[SPEED_WARMUP_STEPS + steps - 1] - clock.stamps[SPEED_WARMUP_STEPS - 1]
     return len(targets) * steps / seconds
 
@@ -339,9 +343,9 @@ def compare_speed(
     for scale in (1, 2):
         paths: dict[str, SynthesisPath] = {"published": published, "product": product}
         started = time.perf_counter()
-        product.invert(stages_at(scale, 2), targets, seed=0)
+        product.invert(scales_at(scale, 2), targets, seed=0)
         compiled_in = time.perf_counter() - started
-        published.invert(stages_at(scale, 1), targets, seed=0)
+        published.invert(scales_at(scale, 1), targets, seed=0)
         values = measure_speeds(paths, scale, args.speed_steps, args.repetitions, targets, device)
         ratios = Speed.of(paired_ratios(values["product"], values["published"]))
         print(
@@ -373,21 +377,21 @@ def compare_losses(
 ) -> list[dict[str, Any]]:
     """Run both paths to the end of short schedules."""
     schedules = {
-        "one stage": [ScaleConfig(scale=1, steps=args.steps)],
-        "two stages": [ScaleConfig(scale=2, steps=args.steps // 2), ScaleConfig(scale=1, steps=args.steps // 2)],
+        "one scale": [ScaleConfig(scale=1, steps=args.steps)],
+        "two scales": [ScaleConfig(scale=2, steps=args.steps // 2), ScaleConfig(scale=1, steps=args.steps // 2)],
     }
     rows = []
     print("\nTotal loss of the last step; and of the finished images, both taken by the published path in float32.")
     print(f"The control is the published path again, its noise multiplied by {CONTROL_NOISE_SCALE}.")
     print("  schedule    seed   published  product   differ  control      published  product   differ")
-    for schedule, stages in schedules.items():
+    for schedule, scales in schedules.items():
         for seed in range(args.seeds):
             targets = draw_targets(args.batch_size, num_classes, seed)
-            row: dict[str, Any] = {"schedule": schedule, "seed": seed, "stages": [s.model_dump() for s in stages]}
+            row: dict[str, Any] = {"schedule": schedule, "seed": seed, "scales": [s.model_dump() for s in scales]}
             for name, path in (("published", published), ("product", product)):
-                images, row[f"{name}_loss"] = path.invert(stages, targets, seed)
+                images, row[f"{name}_loss"] = path.invert(scales, targets, seed)
                 row[f"{name}_loss_of_images"] = published.loss_of_images(images, targets)
-            _, row["control_loss"] = published.invert(stages, targets, seed, noise_scale=CONTROL_NOISE_SCALE)
+            _, row["control_loss"] = published.invert(scales, targets, seed, noise_scale=CONTROL_NOISE_SCALE)
             row["control_difference"] = relative_difference(row["control_loss"], row["published_loss"])
             row["difference"] = relative_difference(row["product_loss"], row["published_loss"])
             row["difference_of_images"] = relative_difference(
@@ -412,7 +416,7 @@ def compare_variants(
     device: torch.device,
 ) -> list[dict[str, Any]]:
     """Add what the product does one by one, at full size."""
-    config = product.inverter.config
+    config = product.inverter.settings
 
     def variant(precision: str, compiled: bool) -> ProductPath:
         update = {"precision": precision, "compile": compiled}
@@ -429,7 +433,7 @@ def compare_variants(
     if product.dtype != torch.float32:
         paths["the product in float32"] = variant("float32", True)
     for path in paths.values():
-        path.invert(stages_at(1, 1), targets, seed=0)
+        path.invert(scales_at(1, 1), targets, seed=0)
     values = measure_speeds(paths, 1, args.speed_steps, args.repetitions, targets, device)
     rows = []
     print("\nWhat gives what: image-iterations per second at scale 1, and the ratio to the published formulation")
@@ -475,12 +479,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     teacher = load_teacher(args.checkpoint)
     machine = describe_machine(device)
     config = SynthesisConfig(
-        batch_size=args.batch_size,
         images_per_shard=args.batch_size,
-        stages=(ScaleConfig(scale=1, steps=args.steps),),
+        method=InversionConfig(
+            batch_size=args.batch_size,
+            scales=(ScaleConfig(scale=1, steps=args.steps),),
+            lr=args.lr,
+            warmup_steps=0,  # the schedule's warm-up is longer than these runs
+        ),
         canvas_margin=4,
-        lr=args.lr,
-        warmup_steps=0,  # the schedule's warm-up is longer than these runs
         regularizers=RegularizersConfig.model_validate(
             {"bn_statistics": {"weight": args.bn_weight}, "total_variation": {"weight": 2.5e-5}, "l2": {"weight": 1e-5}}
         ),

@@ -32,8 +32,8 @@ cat >"$work/tiny.yaml" <<'YAML'
 name: separate-hosts
 teacher: {kind: digits, width: 4, epochs: 3}
 synthesis:
-  {num_shards: 6, images_per_shard: 20, batch_size: 20, rounds: 2, stages: [{scale: 1, steps: 60}], warmup_steps: 5,
-   flip_probability: 0, precision: float32, compile: false}
+  {num_shards: 6, images_per_shard: 20, flip_probability: 0, precision: float32, compile: false,
+   method: {kind: inversion, batch_size: 20, rounds: 2, scales: [{scale: 1, steps: 60}], warmup_steps: 5}}
 search:
   space: {kind: nasbench_macro, stem_channels: 4, stage_layers: [1, 1], stage_channels: [8, 16], head_channels: 16}
   algorithm:

@@ -9,7 +9,8 @@ import pytest
 
 pytestmark = pytest.mark.timeout(300)
 
-SWEEP = "sweep={settings: {synthesis.lr: {uniform: [0.05, 0.2]}}, trials: 30, objectives: [semantics], reference: {settings: 2}}"
+LR = "synthesis.method.lr: {uniform: [0.05, 0.2]}"
+SWEEP = f"sweep={{settings: {{{LR}}}, trials: 30, objectives: [semantics], reference: {{settings: 2}}}}"
 HALVING = "search.algorithm={kind: multi_fidelity, candidates: 40, max_epochs: 27, batch_size: 16}"
 
 

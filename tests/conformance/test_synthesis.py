@@ -1,17 +1,40 @@
-"""Every regulariser and every teacher source of this package keeps what all promise."""
+"""Every regulariser, synthesizer and teacher source of this package keeps what all promise."""
 
 import pytest
 import torch
 from torchvision.models import resnet18
 
 from dfnas_ray.synthesis.regularizers import REGULARIZERS
+from dfnas_ray.synthesis.synthesizers import SYNTHESIZERS
 from dfnas_ray.teachers import TEACHERS
 from dfnas_ray.teachers.cifar_resnet import resnet20
-from dfnas_ray.testing import RegularizerSuite, TeacherSuite
+from dfnas_ray.testing import RegularizerSuite, SynthesizerSuite, TeacherSuite
 
 
 class TestRegularizers(RegularizerSuite):
     configs = [REGULARIZERS.find(kind)() for kind in REGULARIZERS.built_in]  # noqa: RUF012
+
+
+QUICK = {
+    "inversion": [
+        {"batch_size": 10, "scales": [{"scale": 2, "steps": 1}, {"scale": 1, "steps": 2}], "warmup_steps": 0, **changes}
+        for changes in ({"rounds": 2}, {"rounds": 3, "keep": "last"})
+    ],
+    "generator": [
+        {"batch_size": 10, "width": 4, "streams": streams, "adaptation_steps": 2, **changes}
+        for streams, changes in [
+            (1, {"student": {"warmup_batches": 2, "steps": 2, "batch_size": 8}, "calibrated": 0.5}),
+            (2, {"student": None, "bn_momentum": 0}),
+            (3, {"student": {"warmup_batches": 0, "steps": 1, "batch_size": 8}}),
+        ]
+    ],
+}  # fmt: skip
+
+
+class TestSynthesizers(SynthesizerSuite):
+    configs = [  # noqa: RUF012
+        SYNTHESIZERS.validate({"kind": kind, **settings}) for kind in SYNTHESIZERS.built_in for settings in QUICK[kind]
+    ]
 
 
 def _settings(kind, folder):

@@ -58,7 +58,7 @@ def growing(tmp_path):
 
 def submit(head, tmp_path, tiny_values, *settings: str) -> tuple[int, str]:
     values = tiny_values()
-    values["synthesis"] |= {"num_shards": 2, "rounds": 1}
+    values["synthesis"]["num_shards"], values["synthesis"]["method"]["rounds"] = 2, 1
     root = tmp_path / "project"
     root.mkdir()
     (root / "tiny.yaml").write_text(yaml.safe_dump(values))

@@ -64,12 +64,12 @@ def checkpoint_teacher(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("synthesis.batchsize=10", ["synthesis.batchsize is not a setting", "Did you mean batch_size?"]),
+        ("synthesis.method.batchsize=10", ["synthesis.method.batchsize is not a setting", "Did you mean batch_size?"]),
         ("serach.max_macs=1", ["serach is not a setting", "Did you mean search?"]),
-        ("synthesis.rounds=many", ["synthesis.rounds ('many')", "integer"]),
-        ("synthesis.rounds=0", ["synthesis.rounds (0)", "greater than 0"]),
+        ("synthesis.method.rounds=many", ["synthesis.method.rounds ('many')", "integer"]),
+        ("synthesis.method.rounds=0", ["synthesis.method.rounds (0)", "greater than 0"]),
         ("synthesis.flip_probability=1.5", ["synthesis.flip_probability (1.5)", "less than or equal to 1"]),
-        ("synthesis.batch_size=13", ["images_per_shard (20)", "batch_size (13)", "Next multiple: 26"]),
+        ("synthesis.method.batch_size=13", ["images_per_shard (20)", "method.batch_size (13)", "Next multiple: 26"]),
         (
             "search.start_after_shards=4",
             ["search.start_after_shards (4)", "synthesis.num_shards (3)", "Set it to 3 or less, or to null"],
@@ -86,9 +86,9 @@ def checkpoint_teacher(monkeypatch, tmp_path):
         ("search.max_macs=half", ["search.max_macs", "'half'", "50%"]),
         ("teacher={kind: digit}", ["teacher.kind ('digit')", "'digits'", "'checkpoint'", "'torchvision'"]),
         ("evaluation.dataset={kind: photos}", ["evaluation.dataset.kind ('photos')", "'image_folder'"]),
-        ("synthesis.rounds", ["--set 'synthesis.rounds'", "dotted.key=value"]),
-        ("synthesis.stages=[1", ["--set synthesis.stages", "not a YAML value"]),
-        ("synthesis.stages.5.steps=1", ["synthesis.stages.5.steps", "'5'", "list of 2"]),
+        ("synthesis.method.rounds", ["--set 'synthesis.method.rounds'", "dotted.key=value"]),
+        ("synthesis.method.scales=[1", ["--set synthesis.method.scales", "not a YAML value"]),
+        ("synthesis.method.scales.5.steps=1", ["synthesis.method.scales.5.steps", "'5'", "list of 2"]),
     ],
 )
 def test_a_wrong_setting_is_named_with_its_value_and_what_would_be_right(refused, override, words):
@@ -97,8 +97,8 @@ def test_a_wrong_setting_is_named_with_its_value_and_what_would_be_right(refused
 
 
 def test_all_wrong_settings_are_named_at_once(refused):
-    message = refused("run", "--set", "synthesis.rounds=0", "--set", "retraining.epochs=0")
-    assert "synthesis.rounds (0)" in message
+    message = refused("run", "--set", "synthesis.method.rounds=0", "--set", "retraining.epochs=0")
+    assert "synthesis.method.rounds (0)" in message
     assert "retraining.epochs (0)" in message
 
 
@@ -272,7 +272,7 @@ def test_a_genotype_of_another_space_is_refused_before_images_are_made(refused, 
 def test_a_cluster_that_is_not_there_is_reported_at_once(refused, monkeypatch, command):
     monkeypatch.setattr("ray.is_initialized", lambda: False)  # other tests may have connected this process
     started = time.monotonic()
-    swept = "sweep={settings: {synthesis.lr: {uniform: [0.1, 1]}}, fixed: {synthesis.num_shards: 1}}"
+    swept = "sweep={settings: {synthesis.method.lr: {uniform: [0.1, 1]}}, fixed: {synthesis.num_shards: 1}}"
     message = refused(command, "--address", "127.0.0.1:1", *(("--set", swept) if command == "sweep" else ()))
     assert time.monotonic() - started < 20
     assert "cluster.address 127.0.0.1:1" in message
@@ -284,7 +284,7 @@ def test_a_sweep_through_ray_client_in_an_object_store_is_refused_before_anythin
     refused, monkeypatch, address
 ):
     monkeypatch.setenv("RAY_ADDRESS", "ray://127.0.0.1:1")
-    swept = "sweep={settings: {synthesis.lr: {uniform: [0.1, 1]}}}"
+    swept = "sweep={settings: {synthesis.method.lr: {uniform: [0.1, 1]}}}"
     store = "s3://bucket/run?region=eu-central-1&endpoint_override=127.0.0.1:1"
     message = refused("sweep", "--address", address, "--set", swept, run_dir=store)
     assert "cluster.address (ray://127.0.0.1:1) is Ray Client's" in message
@@ -363,7 +363,7 @@ def test_an_address_that_is_no_dashboard_is_refused(submit_refused, address):
 
 
 def test_a_wrong_setting_is_found_before_the_dashboard_is_asked(submit_refused):
-    assert "Did you mean batch_size?" in submit_refused("http://127.0.0.1:1", "--set", "synthesis.batchsize=3")
+    assert "Did you mean batch_size?" in submit_refused("http://127.0.0.1:1", "--set", "synthesis.method.batchsize=3")
 
 
 def test_a_dry_run_shows_what_would_be_sent_and_called(dfnas, tiny_yaml, tmp_path, monkeypatch):
@@ -413,9 +413,12 @@ def test_what_a_later_stage_asks_for_is_refused_before_the_first_begins(refused,
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ("{settings: {synthesis.rounds: {uniform: [1, 3]}}}", ["sweep.settings.synthesis.rounds at 1.76"]),
         (
-            "{settings: {synthesis.lr: {uniform: [0.1, 1]}}, pruning: {min_rounds: 9}}",
+            "{settings: {synthesis.method.rounds: {uniform: [1, 3]}}}",
+            ["sweep.settings.synthesis.method.rounds at 1.76"],
+        ),
+        (
+            "{settings: {synthesis.method.lr: {uniform: [0.1, 1]}}, pruning: {min_rounds: 9}}",
             ["sweep.pruning.min_rounds (9)", "rounds that a trial makes"],
         ),
     ],

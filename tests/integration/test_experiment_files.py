@@ -13,7 +13,7 @@ from dfnas_ray import load_experiment
 from dfnas_ray.algorithms.base import SearchProblem
 from dfnas_ray.seeding import fixed_threads, torch_generator
 from dfnas_ray.storage.shards import SyntheticImages
-from dfnas_ray.synthesis.inversion import Inverter
+from dfnas_ray.synthesis.inversion.inverter import Inverter
 from dfnas_ray.teachers.cifar_resnet import resnet20
 from dfnas_ray.training.batches import SyntheticBatches
 
@@ -40,8 +40,8 @@ def reduced(file, weights):
         ]
     if file.stem.startswith("digits"):
         teacher = ["teacher={kind: digits, width: 4, epochs: 1}", "search.max_macs=null"]
-    stages = "[{scale: 2, steps: 1}, {scale: 1, steps: 1}]"
-    small = [f"synthesis.stages={stages}", "synthesis.warmup_steps=0", "synthesis.compile=false"]
+    scales = "[{scale: 2, steps: 1}, {scale: 1, steps: 1}]"
+    small = [f"synthesis.method.scales={scales}", "synthesis.method.warmup_steps=0", "synthesis.compile=false"]
     return load_experiment(file, [*teacher, *small])
 
 
@@ -50,7 +50,7 @@ def test_an_experiment_takes_two_steps(file, weights, tmp_path):
     config = reduced(file, weights)
     with fixed_threads(1):  # two would wait for each other on a machine that is busy
         teacher = config.teacher.load(tmp_path)
-        inverter = Inverter(teacher, config.synthesis, torch.device("cpu"))
+        inverter = Inverter(teacher, config.synthesis, config.synthesis.method, torch.device("cpu"))
         targets = torch.eye(teacher.num_classes)[:2]
         canvases, curve = inverter.invert(targets, torch_generator(0, "test"))
         assert len(curve) == 2

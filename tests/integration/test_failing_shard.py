@@ -85,7 +85,7 @@ def test_a_shard_of_nan_is_told_holds_nothing_up_and_is_made_by_the_same_command
     assert "Traceback" not in err
     for words in (
         "error: 1 of 3 shards could not be made (shard 1: Shard 1, round 0: The synthesis loss is not finite at step 0",
-        "Lower synthesis.lr",
+        "Lower synthesis.method.lr",
         "The other shards are kept",
         "run the same command again for these shards alone",
     ):
@@ -105,6 +105,6 @@ def test_a_shard_of_nan_is_told_holds_nothing_up_and_is_made_by_the_same_command
     assert (run_dir / "report.html").exists()
 
     flag.touch()
-    code, _, err = dfnas("synthesize", *command[1:], "--set", "synthesis.lr=0.2")
+    code, _, err = dfnas("synthesize", *command[1:], "--set", "synthesis.method.lr=0.2")
     assert code == 2, "another setting is another set, in which the same shard fails"
     assert len(list(run_dir.glob("synthesis/*/shard-00002.parquet"))) == 2

@@ -167,7 +167,7 @@ def test_a_run_where_ray_cannot_be_imported(tiny_inline_run, tiny_yaml, tmp_path
 
 
 @pytest.mark.parametrize(
-    "arguments", [("run",), ("sweep", "--set", "sweep={settings: {synthesis.lr: {uniform: [1, 2]}}}")]
+    "arguments", [("run",), ("sweep", "--set", "sweep={settings: {synthesis.method.lr: {uniform: [1, 2]}}}")]
 )
 def test_without_ray_and_without_inline_one_error_says_what_to_do(tiny_yaml, tmp_path, arguments):
     (name, *more) = arguments

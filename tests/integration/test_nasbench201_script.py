@@ -18,10 +18,7 @@ teacher: {kind: digits, width: 4, epochs: 1}
 synthesis:
   num_shards: 2
   images_per_shard: 20
-  batch_size: 20
-  rounds: 1
-  stages: [{scale: 1, steps: 3}]
-  warmup_steps: 1
+  method: {kind: inversion, batch_size: 20, rounds: 1, scales: [{scale: 1, steps: 3}], warmup_steps: 1}
   canvas_margin: 2
   compile: false
 search:

@@ -25,10 +25,11 @@ MEMBERS = {
     "entropy": "dfnas_example.entropy:EntropyConfig",
 }
 SHORT = (
-    "synthesis.num_shards=1", "synthesis.images_per_shard=40", "synthesis.batch_size=40", "synthesis.warmup_steps=2",
-    "synthesis.stages=[{scale: 2, steps: 3}, {scale: 1, steps: 3}]", "search.algorithm.candidates=2",
-    "search.algorithm.epochs=1", "search.algorithm.batch_size=16", "search.selection={finalists: 1, epochs: 1}",
-    "retraining.epochs=1", "retraining.batch_size=16", "teacher.epochs=1", "teacher.width=8",
+    "synthesis.num_shards=1", "synthesis.images_per_shard=40", "synthesis.method.batch_size=40",
+    "synthesis.method.warmup_steps=2", "synthesis.method.scales=[{scale: 2, steps: 3}, {scale: 1, steps: 3}]",
+    "search.algorithm.candidates=2", "search.algorithm.epochs=1", "search.algorithm.batch_size=16",
+    "search.selection={finalists: 1, epochs: 1}", "retraining.epochs=1", "retraining.batch_size=16",
+    "teacher.epochs=1", "teacher.width=8",
 )  # fmt: skip
 
 

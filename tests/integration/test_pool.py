@@ -21,7 +21,7 @@ def pool(ray_cluster, tmp_path):
     """Return a function that runs the pool on actors that misbehave as told, and gives what was made and what failed."""
     import ray
 
-    def run(behave, shards, num_actors=2, attempts=3, at_start=lambda start: None, teacher=None):
+    def run(behave, shards, num_actors=2, attempts=3, at_start=lambda start: None, teacher=None, after=None):
         class Pretender:  # local, so that it travels by value: workers cannot import this file
             def __init__(self, notes: str, teacher):
                 self.notes = notes
@@ -54,7 +54,7 @@ def pool(ray_cluster, tmp_path):
         actor, shared = ray.remote(num_cpus=0, max_restarts=0)(Pretender), ray.put(teacher)
         work = Work("synthesis", "shard", lambda device: lambda shard: None)
         pool = Pool(lambda: actor.remote(str(tmp_path), shared), work, attempts, num_actors)
-        return made, pool.run(list(shards), on_done)
+        return made, pool.run(list(shards), on_done, after)
 
     return run
 
@@ -111,11 +111,11 @@ def test_an_error_that_the_user_has_to_mend_is_not_tried_again(pool, tmp_path):
         from dfnas_ray.errors import SynthesisError
 
         if shard == 0:
-            raise SynthesisError("the loss is not finite; lower synthesis.lr")
+            raise SynthesisError("the loss is not finite; lower synthesis.method.lr")
 
     made, failed = pool(behave, range(3), attempts=3)
     assert Counter(made) == Counter([1, 2])
-    assert failed == {0: "the loss is not finite; lower synthesis.lr"}
+    assert failed == {0: "the loss is not finite; lower synthesis.method.lr"}
     assert attempts_at(tmp_path, 0) == 1
 
 
@@ -211,3 +211,41 @@ def test_actors_that_die_at_every_shard_end_in_an_error_not_in_a_wait(pool):
 
     with pytest.raises(ClusterError, match="keep dying"):
         pool(behave, range(4), num_actors=1, attempts=3)
+
+
+@pytest.mark.parametrize("num_actors", [1, 3])
+def test_a_shard_is_made_after_the_one_that_it_goes_on_from(pool, tmp_path, num_actors):
+    def behave(shard, attempt):
+        if shard == 0 and attempt == 1:
+            import os
+
+            os._exit(1)
+
+    made, failed = pool(behave, range(6), num_actors, after={2: 0, 3: 1, 4: 2, 5: 3})
+    assert Counter(made) == Counter(range(6))
+    assert failed == {}
+    assert [shard for shard in made if shard % 2 == 0] == [0, 2, 4]
+    assert [shard for shard in made if shard % 2] == [1, 3, 5]
+    assert [attempts_at(tmp_path, shard) for shard in range(6)] == [2, 1, 1, 1, 1, 1]
+
+
+def test_a_shard_whose_predecessor_is_there_already_is_made(pool):
+    made, failed = pool(lambda shard, attempt: None, [2, 3], after={2: 0, 3: 1})
+    assert Counter(made) == Counter([2, 3])
+    assert failed == {}
+
+
+@pytest.mark.parametrize("is_final", [False, True])
+def test_what_goes_on_from_a_shard_that_cannot_be_made_fails_with_it_and_says_why(pool, tmp_path, is_final):
+    def behave(shard, attempt):
+        from dfnas_ray.errors import SynthesisError
+
+        if shard == 0:
+            raise SynthesisError("the loss is not finite") if is_final else RuntimeError("out of luck")
+
+    made, failed = pool(behave, range(5), num_actors=2, attempts=2, after={2: 0, 3: 1, 4: 2})
+    assert made == [1, 3]
+    assert sorted(failed) == [0, 2, 4]
+    assert failed[2] == "it goes on from shard 0, which could not be done"
+    assert failed[4] == "it goes on from shard 2, which could not be done"
+    assert [attempts_at(tmp_path, shard) for shard in (0, 2, 4)] == [1 if is_final else 2, 0, 0]

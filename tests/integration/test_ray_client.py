@@ -49,7 +49,7 @@ def test_a_run_through_ray_client_ends_with_the_same_bytes(tiny_run, tiny_values
 def test_a_search_whose_candidates_are_proposed_works_through_ray_client(tiny_values, tmp_path):
     """Its searcher is sent to the head, with a study that is in memory."""
     values = tiny_values()
-    values["synthesis"] |= {"num_shards": 1, "rounds": 1}
+    values["synthesis"]["num_shards"], values["synthesis"]["method"]["rounds"] = 1, 1
     algorithm = {"candidates": 4, "max_epochs": 2, "reduction_factor": 2, "batch_size": 16, "proposals": "tpe"}
     values["search"] |= {"algorithm": {"kind": "multi_fidelity", **algorithm}, "seeds": [0]}
     with ray_head("--num-cpus=2", "--num-gpus=0") as head:

@@ -29,7 +29,7 @@ def project(tmp_path, tiny_values):
     root = tmp_path / "project"
     root.mkdir()
     values = tiny_values()
-    values["synthesis"] |= {"num_shards": 1, "rounds": 1}
+    values["synthesis"]["num_shards"], values["synthesis"]["method"]["rounds"] = 1, 1
     (root / "tiny.yaml").write_text(yaml.safe_dump(values))
     (root / ".gitignore").write_text("*.key\n/data/\n")
     for name in ("net.py", "id.key", "data/photo.png", "runs/old/report.html", ".env"):

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.timeout(300)
 WEIGHT = "synthesis.regularizers.bn_statistics.weight"
 COEFFICIENT = {WEIGHT: {"log_uniform": [0.03, 30]}}
 SWEEP = {
-    "settings": {WEIGHT: {"log_uniform": [0.03, 30]}, "synthesis.rounds": {"integer": [1, 2]}},
+    "settings": {WEIGHT: {"log_uniform": [0.03, 30]}, "synthesis.method.rounds": {"integer": [1, 2]}},
     "fixed": {"synthesis.num_shards": 2},
     "trials": 3,
     "student": {"steps": 6, "batch_size": 16},
@@ -102,7 +102,7 @@ def test_a_sweep_on_ray_finds_what_one_process_finds(values, tmp_path):
 
 
 IMPOSSIBLE = {  # one of the four pairs: 20 images do not fill batches of 40
-    "synthesis.batch_size": {"choice": [20, 40]}, "synthesis.images_per_shard": {"choice": [20, 40]},
+    "synthesis.method.batch_size": {"choice": [20, 40]}, "synthesis.images_per_shard": {"choice": [20, 40]},
 }  # fmt: skip
 
 
@@ -116,14 +116,14 @@ IMPOSSIBLE = {  # one of the four pairs: 20 images do not fill batches of 40
 )
 def test_a_grid_with_a_setting_that_cannot_be(values, tmp_path, changes):
     fixed = {"synthesis.num_shards": 1}
-    values["synthesis"] = {**values["synthesis"], "images_per_shard": 40, "batch_size": 20}
+    values["synthesis"]["images_per_shard"] = 40
     outcome = run(values, tmp_path, settings=IMPOSSIBLE, sampler="grid", fixed=fixed, **changes)
     trials = (outcome.location / "trials.json").read_json()
-    points = {tuple(trial["settings"].values()): trial for trial in trials}
+    points = {tuple(trial["settings"].values()): trial for trial in trials}  # images, batch
     assert sorted(points) == [(20, 20), (20, 40), (40, 20), (40, 40)]
-    assert points[40, 20]["state"] == "fail"
-    assert "do not go together" in points[40, 20]["error"]
-    assert {trial["state"] for pair, trial in points.items() if pair != (40, 20)} <= {"complete", "pruned"}
+    assert points[20, 40]["state"] == "fail"
+    assert "do not go together" in points[20, 40]["error"]
+    assert {trial["state"] for pair, trial in points.items() if pair != (20, 40)} <= {"complete", "pruned"}
     for number in outcome.summary["pareto_front"]:
         assert trials[number]["state"] == "complete"
     page = (outcome.location / "sweep.html").read_bytes().decode()
@@ -134,7 +134,7 @@ def test_a_grid_with_a_setting_that_cannot_be(values, tmp_path, changes):
 def test_pruned_trials_end_between_the_rounds_of_a_shard(values, tmp_path):
     outcome = run(
         values, tmp_path, settings=COEFFICIENT, sampler="random", objectives=["domain_gap"], trials=5, concurrency=1,
-        fixed={"synthesis.num_shards": 2, "synthesis.rounds": 3}, pruning={"min_rounds": 1, "reduction_factor": 2},
+        fixed={"synthesis.num_shards": 2, "synthesis.method.rounds": 3}, pruning={"min_rounds": 1, "reduction_factor": 2},
     )  # fmt: skip
     trials = study(outcome).trials
     states = [trial.state.name for trial in trials]
@@ -197,7 +197,7 @@ def undisturbed(found_undisturbed, address, tmp_path):
 def test_a_sweep_that_was_killed_ends_as_the_undisturbed_one(values, undisturbed, tmp_path, moment):
     settings = {
         "settings": COEFFICIENT, "objectives": ["domain_gap"], "sampler": "random", "concurrency": 1,
-        "fixed": {"synthesis.num_shards": 2, "synthesis.rounds": 2}, "pruning": {"min_rounds": 1, "reduction_factor": 3},
+        "fixed": {"synthesis.num_shards": 2, "synthesis.method.rounds": 2}, "pruning": {"min_rounds": 1, "reduction_factor": 3},
     }  # fmt: skip
 
     def trials_of(outcome):

@@ -10,9 +10,9 @@ import dfnas_ray
 ROOT = Path(dfnas_ray.__file__).parent
 FLOORS = [
     "version", "errors", "config.code", "config.registry", "config.member", "config.dotted", "config.explain",
-    "config.cluster", "seeding", "progress", "formatting", "storage", "ops", "datasets", "teachers", "synthesis",
-    "search_spaces", "training", "algorithms", "sweeps", "ranking", "config.experiment", "config.imports", "execution",
-    "workflow", "report", "library", "submission", "testing", "cli", "__main__",
+    "config.cluster", "seeding", "progress", "formatting", "storage", "ops", "datasets", "teachers",
+    "search_spaces", "training", "synthesis", "algorithms", "sweeps", "ranking", "config.experiment", "config.imports",
+    "execution", "workflow", "report", "library", "submission", "testing", "cli", "__main__",
 ]  # fmt: skip
 FACADE = ROOT / "__init__.py"  # the public names, loaded when they are asked for
 MODULES = sorted(path for path in ROOT.rglob("*.py") if path != FACADE)

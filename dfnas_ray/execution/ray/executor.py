@@ -108,14 +108,16 @@ class RayExecutor(Executor):
         items: Sequence[Item],
         on_done: Callable[[Item, Result], object],
         crew: Crew | None = None,
+        after: Mapping[Item, Item] | None = None,
     ) -> dict[Item, str]:
         """See `Executor`."""
         if not items:
             return {}
         resources, crew = self.cluster.of(work.stage), crew or Crew()
         size = crew.size or self.room_for(resources)
-        pool = Pool(actor_maker(work, resources, self.marker), work, resources.attempts, min(size, len(items)), crew)
-        return pool.run(items, on_done)
+        most = sum((after or {}).get(item) not in items for item in items)  # the others wait for one of these
+        pool = Pool(actor_maker(work, resources, self.marker), work, resources.attempts, min(size, most), crew)
+        return pool.run(items, on_done, after)
 
     def run_trials(
         self,

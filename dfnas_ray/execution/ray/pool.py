@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic
 
 import ray
@@ -86,21 +86,33 @@ class Pool(Generic[Item, Result]):
         self._make_actor, self._work, self._attempts, self._size = make_actor, work, attempts, size
         self._crew = crew or Crew()
         self._queue: deque[tuple[Item, int]] = deque()  # item, attempt
+        self._waiting: dict[Item, list[Item]] = {}  # item -> those that can be done when it is
         self._starting: dict[Any, Any] = {}  # ready() call -> actor
         self._running: dict[Any, tuple[Any, Item, int]] = {}  # do() call -> actor, item, attempt
         self._failed: dict[Item, str] = {}
         self._replacements = 0
         self._failed_starts = 0  # in a row
 
-    def run(self, items: Sequence[Item], on_done: Callable[[Item, Result], object]) -> dict[Item, str]:
+    def run(
+        self,
+        items: Sequence[Item],
+        on_done: Callable[[Item, Result], object],
+        after: Mapping[Item, Item] | None = None,
+    ) -> dict[Item, str]:
         """Do all items; return the reason for each one that could not be done.
 
         Raises:
             ClusterError: actors keep dying, or none can start.
         """
-        self._queue.extend((item, 1) for item in items)
+        wanted = set(items)
+        for item in items:
+            before = after.get(item) if after else None
+            if before is not None and before in wanted:
+                self._waiting.setdefault(before, []).append(item)
+            else:
+                self._queue.append((item, 1))
         try:
-            for _ in range(min(self._size, len(items))):
+            for _ in range(min(self._size, len(self._queue))):
                 self._start()
             while self._running or self._queue:
                 self._fill_up()
@@ -149,7 +161,7 @@ class Pool(Generic[Item, Result]):
             result = ray.get(call)
         except RayTaskError as error:
             if is_final(error):
-                self._failed[item] = reason_of(error)
+                self._fail(item, reason_of(error))
                 logger.error("%s cannot be done: %s", self._name(item), self._failed[item])
             else:
                 self._try_again(item, attempt, reason_of(error))
@@ -160,6 +172,7 @@ class Pool(Generic[Item, Result]):
                 self._replace(reason_of(error))
         else:
             on_done(item, result)
+            self._queue.extendleft((follower, 1) for follower in reversed(self._waiting.pop(item, [])))
             self._give_work(actor)
 
     def _give_work(self, actor: Any) -> None:
@@ -176,7 +189,12 @@ class Pool(Generic[Item, Result]):
             self._queue.append((item, attempt + 1))
         else:
             logger.error("%s failed for good after %d attempts: %s", name, attempts, reason)
-            self._failed[item] = reason
+            self._fail(item, reason)
+
+    def _fail(self, item: Item, reason: str) -> None:
+        self._failed[item] = reason
+        for follower in self._waiting.pop(item, []):
+            self._fail(follower, self._work.cannot_follow(item))
 
     def _replace(self, reason: str) -> None:
         self._replacements += 1

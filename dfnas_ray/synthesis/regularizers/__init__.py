@@ -22,12 +22,14 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
 from dfnas_ray.config.registry import Family, SettingValues, kind_of
+from dfnas_ray.synthesis.regularizers.adversarial import AdversarialConfig
 from dfnas_ray.synthesis.regularizers.base import (
     OBSERVABLE,
     BatchNormInput,
     Observation,
     Regularizer,
     RegularizerConfig,
+    Statistics,
 )
 from dfnas_ray.synthesis.regularizers.bn_statistics import BNStatisticsConfig
 from dfnas_ray.synthesis.regularizers.l2 import L2Config
@@ -40,6 +42,7 @@ REGULARIZERS: Family[RegularizerConfig] = Family(
         "bn_statistics": "dfnas_ray.synthesis.regularizers.bn_statistics:BNStatisticsConfig",
         "total_variation": "dfnas_ray.synthesis.regularizers.total_variation:TotalVariationConfig",
         "l2": "dfnas_ray.synthesis.regularizers.l2:L2Config",
+        "adversarial": "dfnas_ray.synthesis.regularizers.adversarial:AdversarialConfig",
     },
 )
 """Every regulariser by its kind."""
@@ -60,6 +63,7 @@ class RegularizersConfig(BaseModel):
     bn_statistics: BNStatisticsConfig = BNStatisticsConfig()
     total_variation: TotalVariationConfig = TotalVariationConfig()
     l2: L2Config = L2Config()
+    adversarial: AdversarialConfig = AdversarialConfig()
 
     @model_validator(mode="before")
     @classmethod
@@ -121,4 +125,5 @@ __all__ = [
     "Regularizer",
     "RegularizerConfig",
     "RegularizersConfig",
+    "Statistics",
 ]

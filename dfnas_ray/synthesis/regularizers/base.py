@@ -12,10 +12,18 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from dfnas_ray.config.member import MemberConfig
 
-OBSERVABLE = frozenset({"bn_inputs", "features", "step"})
+OBSERVABLE = frozenset({"bn_inputs", "features", "step", "student_logits"})
 """What of an `Observation` is made only if a term asks for it."""
 
 _NOT_OBSERVED = cast(Tensor, None)  # a term that looks at what it has not asked for fails at once
+
+
+class Statistics(NamedTuple):
+    """Mean and biased variance of each channel, as batches before had them on the average."""
+
+    mean: Tensor  # (C,)
+    var: Tensor  # (C,)
+    share: float  # of the batches before, in what is compared: rho in rho * before + (1 - rho) * now
 
 
 class BatchNormInput(NamedTuple):
@@ -24,12 +32,14 @@ class BatchNormInput(NamedTuple):
     x: Tensor  # (B, C, H, W), or (B, C) after pooling
     running_mean: Tensor  # (C,)
     running_var: Tensor  # (C,)
+    past: Statistics | None = None  # of the batches before this one, where they are counted in
 
 
 class Observation(NamedTuple):
     """One forward pass of the teacher on a batch of synthetic images.
 
-    A term gets ``bn_inputs``, ``features`` and ``step`` only if its settings ask for them with ``observes``.
+    A term gets what `OBSERVABLE` names only if its settings ask for it with ``observes``. One that looks at a student is not
+    computed while there is none.
     """
 
     images: Tensor  # (B, C, H, W), normalised, with gradient
@@ -38,6 +48,7 @@ class Observation(NamedTuple):
     targets: Tensor = _NOT_OBSERVED  # (B, num_classes), distributions
     features: Tensor = _NOT_OBSERVED  # (B, D), float32: the input of the last linear layer
     step: Tensor = _NOT_OBSERVED  # (), int64: optimiser steps that this batch has made, through all scales
+    student_logits: Tensor = _NOT_OBSERVED  # (B, num_classes), float32: of a student in training
 
 
 Regularizer = Callable[[Observation], Tensor]

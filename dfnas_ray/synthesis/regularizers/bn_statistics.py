@@ -57,7 +57,8 @@ def bn_statistics_loss(layers: Sequence[BatchNormInput], first_layer_multiplier:
     r"""Return :math:`\sum_l m_l (\|\mu_l(x) - \mu_l\|_2 + \|\sigma_l^2(x) - \sigma_l^2\|_2)`.
 
     Args:
-        layers: In forward order, at least one.
+        layers: In forward order, at least one. Of one with ``past``, the average of before and now is compared, so that a
+            batch need not have all of the teacher's variety.
         first_layer_multiplier: :math:`m_1`; the other :math:`m_l` are 1.
 
     Returns:
@@ -68,8 +69,26 @@ def bn_statistics_loss(layers: Sequence[BatchNormInput], first_layer_multiplier:
     """
     if not layers:
         raise ValueError("bn_statistics_loss needs at least one BatchNorm layer")
-    distances = [_StatisticsDistance.apply(x, running_mean, running_var) for x, running_mean, running_var in layers]
+    distances = [_distance(layer) for layer in layers]
     return first_layer_multiplier * distances[0] + sum(distances[1:], start=torch.zeros_like(distances[0]))
+
+
+def _distance(layer: BatchNormInput) -> Tensor:
+    r"""Return one layer's term.
+
+    With batches before, :math:`\mu` becomes :math:`\rho \bar\mu + (1 - \rho) \mu(x)`, and the variance likewise. Its distance to
+    the teacher's is :math:`1 - \rho` times that of :math:`\mu(x)` to :math:`(\mu - \rho \bar\mu) / (1 - \rho)`.
+    """
+    if layer.past is None:
+        distance: Tensor = _StatisticsDistance.apply(layer.x, layer.running_mean, layer.running_var)
+        return distance
+    mean, var, share = layer.past
+    wanted_mean, wanted_var = (
+        (wanted - share * before) / (1 - share)
+        for wanted, before in ((layer.running_mean, mean), (layer.running_var, var))
+    )
+    moved: Tensor = _StatisticsDistance.apply(layer.x, wanted_mean, wanted_var)
+    return (1 - share) * moved
 
 
 class BNStatisticsConfig(RegularizerConfig):

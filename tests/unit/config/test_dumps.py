@@ -10,83 +10,84 @@ from dfnas_ray.config.experiment import load_experiment, make_experiment
 
 EXPERIMENTS = Path(__file__).parents[3] / "experiments"
 
-# sha256 of json.dumps(section.model_dump(mode="json"), sort_keys=True), computed at commit 561d76b.
+# sha256 of json.dumps(section.model_dump(mode="json"), sort_keys=True), computed at commit 561d76b; synthesis, and the sweeps
+# that vary its settings, since the synthesizers.
 SECTIONS = {
     "tiny": {
-        "synthesis": "98b57aedb0256d7a767035517c85ef12f2634412efc7d83fe3d03f9cfa8bc6a4",
+        "synthesis": "33d175b89724acc996e884b360d7bd934841a469eb2ca5d3b03ba8f2b38ffb48",
         "search": "fe68cb60671d86bea21cd52ba97863694a9434c244e6742897eb826977621282",
         "retraining": "cc4aaeb7d221c6f9b299c9e0fe209a1d0287b68aa34950068f831c2b9148d7d3",
     },
     "benchmark-cifar10": {
-        "synthesis": "df1d6c57b40e113c713aa13b5edb5d367ed2595f216aec14434360d1b3c17fef",
+        "synthesis": "a811993ec59ab3810d329417b3d79e5698e9e7dbfad02f6353583c8167495838",
         "search": "28da66ea43d032b05c832d75a424dc36e295c0dbbe450d1a2f069d30b2cb1a71",
         "retraining": "d61818108045bfeedfc3272d9036c015011c06d563ec38cb2a8c73085f01a80e",
         "benchmark": "3dda1f35b8d89690d56600261def6858376be5f394f1fdb3ea868e44c3992585",
     },
     "cifar10-sweep": {
-        "synthesis": "844020dafa83ff1311a775311a8a48f52817796e44e73709116013c5136b18ca",
+        "synthesis": "1420bd9518d3921b849d3b71839329354c3373daff3ffc2019673644e3ee44d1",
         "search": "0ba2a896d9f48e9ce32f68e48dbdc5b7f7b7aee9cb30ee9be4887c81e52098c2",
         "retraining": "977c7a462454d5458c49cccfcd5b0c00ea623c49a251721507dcdfe2da5850cc",
-        "sweep": "9e5b45d1c5280a759ca3c3c5342d3c073b2e4c4db6c5af1edc001504bcab28fc",
+        "sweep": "a779539fd26329f288f7aa05dce7b6cc8b59d9678b0a76f5aa422a61957fc93c",
     },
     "cifar10": {
-        "synthesis": "ca71a8fb0e96f33748befc622789a16d74adf5f076bd5ac627673d233e4f4752",
+        "synthesis": "0dc3476922212581be46ad2e4a36f7812d3a5e4e2164b3901b344dc0c92f1f79",
         "search": "0ba2a896d9f48e9ce32f68e48dbdc5b7f7b7aee9cb30ee9be4887c81e52098c2",
         "retraining": "977c7a462454d5458c49cccfcd5b0c00ea623c49a251721507dcdfe2da5850cc",
     },
     "darts-cifar10": {
-        "synthesis": "5f053370751105161bfcba5e987d5fe0946099533951de45d6ecde548ba09b1e",
+        "synthesis": "2e4c7fb5018ceffa77162bf4ac90c34ce5cc7f40e4d39de6b6b094cf4001bdef",
         "search": "4920aeae7ae320e626fd5bc5eafb88039a851e715d9627dc4d8ca46d91012561",
         "retraining": "f29d7e2776ed253679620a969be4dc558e530c5e1692c082e52e7f893d7f033b",
     },
     "digits-darts": {
-        "synthesis": "ae0d6550c92a5f6c97e4bf6912823e5c9cbf7440fbb7a15fccf66795135a29f8",
+        "synthesis": "01dc278c9562c15ae843f6ee7b10ea45510a3632780c0c752b74d016daf31f30",
         "search": "07ac5ab47f88edfd7d70ecd5c01db661b6a9cc06463ff6f6e53ebeeed63b6702",
         "retraining": "b4efbe40c209971e3ef3ac41ed0565c507ccb78eddce94c2d318ddec914f2b32",
     },
     "digits-multi-fidelity": {
-        "synthesis": "ae0d6550c92a5f6c97e4bf6912823e5c9cbf7440fbb7a15fccf66795135a29f8",
+        "synthesis": "01dc278c9562c15ae843f6ee7b10ea45510a3632780c0c752b74d016daf31f30",
         "search": "5c3d033905f4cf98bbffd65484dd95ef0ca562d448efbe5afad79539dcfd9769",
         "retraining": "b4efbe40c209971e3ef3ac41ed0565c507ccb78eddce94c2d318ddec914f2b32",
     },
     "digits-proxyless": {
-        "synthesis": "ae0d6550c92a5f6c97e4bf6912823e5c9cbf7440fbb7a15fccf66795135a29f8",
+        "synthesis": "01dc278c9562c15ae843f6ee7b10ea45510a3632780c0c752b74d016daf31f30",
         "search": "8b2bda76a58b4e4825e537140a839f8523c54ed571f29754edd65a886bc61fba",
         "retraining": "b4efbe40c209971e3ef3ac41ed0565c507ccb78eddce94c2d318ddec914f2b32",
     },
     "digits-sweep": {
-        "synthesis": "1348c73d0b62573522674203b9b3298a8a78a2d8058a389b0e5be8361bb412b7",
+        "synthesis": "959bee053f141ff55d5eaaaef1cc0c111f6c8d75347bdbfd939b64c09c912bbd",
         "search": "5ccda906331494033b1e630abf0b3c8bd917f1eeab6e9f53fa44ff925339d04b",
         "retraining": "38538d6654755b4d81e602e3c86897089e77a926490f728636b8cf31dc0bf3e5",
-        "sweep": "bdb53c2db92b4ceecf87b83f94243930b1dd48574e5f8658d3a806620779e323",
+        "sweep": "ecf297a164c7ab3699d2c20f42668d3ca3bb96e02e40701a6ade738c54e12192",
     },
     "digits": {
-        "synthesis": "ae0d6550c92a5f6c97e4bf6912823e5c9cbf7440fbb7a15fccf66795135a29f8",
+        "synthesis": "01dc278c9562c15ae843f6ee7b10ea45510a3632780c0c752b74d016daf31f30",
         "search": "7c65a66a8424d88964453d2e372c05b1a1a82d3c29f92662ae80645bbbed8400",
         "retraining": "b4efbe40c209971e3ef3ac41ed0565c507ccb78eddce94c2d318ddec914f2b32",
     },
     "nasbench-macro": {
-        "synthesis": "5f053370751105161bfcba5e987d5fe0946099533951de45d6ecde548ba09b1e",
+        "synthesis": "2e4c7fb5018ceffa77162bf4ac90c34ce5cc7f40e4d39de6b6b094cf4001bdef",
         "search": "705d73d5e58ac88b862acc0f49300cd1b73be0c034192669f677b40983379289",
         "retraining": "89e9dabdb80f05ac4d36b3ef2c768b2941f99bac075fcbeff400000d778b9d37",
     },
     "nasbench201-search": {
-        "synthesis": "29cc1ac97633b4ffb40e1cc5abf371cd8df04d40cf92f2b3fa7007779f922306",
+        "synthesis": "a256b7744f4c72d8523e5eaf7494a620cb2ebc4b1b2f5d02ec47e6c927d04346",
         "search": "47f87ef74e4bd2644cb7fc3c1d44103c946db9974b9c61485c5332d620b8ec3f",
         "retraining": "d61818108045bfeedfc3272d9036c015011c06d563ec38cb2a8c73085f01a80e",
     },
     "nasbench201": {
-        "synthesis": "5f053370751105161bfcba5e987d5fe0946099533951de45d6ecde548ba09b1e",
+        "synthesis": "2e4c7fb5018ceffa77162bf4ac90c34ce5cc7f40e4d39de6b6b094cf4001bdef",
         "search": "ad38e816715d8aea52ef68f138d2c1db9f1356c9b88a70c2a528842ed142d8a3",
         "retraining": "89e9dabdb80f05ac4d36b3ef2c768b2941f99bac075fcbeff400000d778b9d37",
     },
     "proxyless-imagenet": {
-        "synthesis": "bdaf971d222cc437ff8e2a2f9867b450880d1b851df22e359a6583aa1b026dc6",
+        "synthesis": "1c9a57f260a8e71149ab254aee44655dad7966d44c5d5a70499a1f3da9f3c8c7",
         "search": "e88caae1f0134aeb952a67a10ad8b945f1514d3070abfca97034333af3e2eb48",
         "retraining": "dfc8aea5a2ce8e16cc2869fe0d9127ec6977f722c767e6fea36273e7419bc0b1",
     },
     "spos-imagenet": {
-        "synthesis": "bdaf971d222cc437ff8e2a2f9867b450880d1b851df22e359a6583aa1b026dc6",
+        "synthesis": "1c9a57f260a8e71149ab254aee44655dad7966d44c5d5a70499a1f3da9f3c8c7",
         "search": "7cc44f75aebdf4a7d2c2ac255006044bc1b716f63150ab3db157ac3fd59aae95",
         "retraining": "dfc8aea5a2ce8e16cc2869fe0d9127ec6977f722c767e6fea36273e7419bc0b1",
     },

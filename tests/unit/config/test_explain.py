@@ -14,6 +14,10 @@ def refused(**sections):
     return str(raised.value)
 
 
+def inversion(**settings):
+    return {"synthesis": {"method": {"kind": "inversion", **settings}}}
+
+
 @pytest.mark.parametrize(
     ("range_", "message"),
     [
@@ -29,23 +33,27 @@ def refused(**sections):
     ],
 )
 def test_a_range_that_is_none(range_, message):
-    assert refused(sweep={"settings": {"synthesis.lr": range_}}) == f"sweep.settings.synthesis.lr{message}"
+    settings = {"synthesis.method.lr": range_}
+    assert refused(sweep={"settings": settings}) == f"sweep.settings.synthesis.method.lr{message}"
 
 
 @pytest.mark.parametrize(
     ("sections", "message"),
     [
         ({"synthesis": 3}, "synthesis (3) must be a mapping of settings: num_shards, "),
-        ({"synthesis": {"rounds": 0}}, "synthesis.rounds (0) must be greater than 0."),
-        ({"synthesis": {"keep": "some"}}, "synthesis.keep ('some') must be 'all' or 'last'."),
-        ({"synthesis": {"stages": [{"steps": 3}]}}, "synthesis.stages.0.scale is missing."),
+        (inversion(rounds=0), "synthesis.method.rounds (0) must be greater than 0."),
+        (inversion(keep="some"), "synthesis.method.keep ('some') must be 'all' or 'last'."),
+        (inversion(scales=[{"steps": 3}]), "synthesis.method.scales.0.scale is missing."),
         ({"search": {"space": {"kind": "spos"}}}, "search.space.kind ('spos') must be one of "),
         ({"search": {"seeds": []}}, "search.seeds ([]) must have at least 1 value(s)."),
         ({"search": {"seeds": 3}}, "search.seeds (3) must be a list, such as [3]."),
         ({"search": {"algorithm": {"kind": "darts", "order": 3}}}, "search.algorithm.order (3) must be "),
-        ({"sweep": {"settings": ["synthesis.lr"]}}, "sweep.settings (['synthesis.lr']) must be a mapping."),
         (
-            {"sweep": {"settings": {"synthesis.lr": {"uniform": [0.1, 1]}}, "pruning": True}},
+            {"sweep": {"settings": ["synthesis.canvas_margin"]}},
+            "sweep.settings (['synthesis.canvas_margin']) must be a mapping.",
+        ),
+        (
+            {"sweep": {"settings": {"synthesis.method.lr": {"uniform": [0.1, 1]}}, "pruning": True}},
             "sweep.pruning (True) must be a mapping of settings: min_rounds, reduction_factor.",
         ),
         ({"retrain": {}}, "retrain is not a setting. Did you mean retraining?"),
@@ -84,5 +92,5 @@ def test_workers_with_a_gpu_of_their_own_or_none_are_accepted(num_workers, resou
 
 
 def test_several_errors_are_said_at_once():
-    message = refused(synthesis={"rounds": 0, "tau": -1})
-    assert [line.split(" (")[0] for line in message.splitlines()] == ["synthesis.rounds", "synthesis.tau"]
+    message = refused(**inversion(rounds=0, tau=-1))
+    assert [line.split(" (")[0] for line in message.splitlines()] == ["synthesis.method.rounds", "synthesis.method.tau"]

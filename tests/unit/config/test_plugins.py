@@ -23,7 +23,8 @@ from dfnas_ray.sweeps.measure import Judge
 from dfnas_ray.sweeps.samplers import make_sampler
 from dfnas_ray.synthesis.checks import check_synthesis
 from dfnas_ray.synthesis.config import SynthesisConfig
-from dfnas_ray.synthesis.objective import InversionObjective
+from dfnas_ray.synthesis.inversion.synthesizer import InversionConfig
+from dfnas_ray.synthesis.objective import TeacherObjective
 from dfnas_ray.teachers.base import load_teacher
 from dfnas_ray.training.batches import SyntheticBatches
 from dfnas_ray.training.config import DistillationConfig
@@ -162,7 +163,7 @@ KINDS = {
     "mine": "MineTeacherConfig", "hand_drawn": "HandDrawnConfig", "brightness": "Brightness",
     "quasi_random": "QuasiRandomConfig",
 }  # fmt: skip
-TAU = {"synthesis.tau": {"uniform": [1, 2]}}
+TAU = {"synthesis.method.tau": {"uniform": [1, 2]}}
 EXPERIMENT = {
     "teacher": "mine:net",
     "synthesis": {"regularizers": {"bn_statistics": {"weight": 0}, "entropy": {"weight": 0.2}}},
@@ -288,14 +289,14 @@ def test_the_schema_knows_installed_members_and_paths(installed):
          "synthesis.regularizers.bn_statistic is not a setting. Did you mean bn_statistics?"),
         ({"synthesis": {"regularizers": {"entropy": 3}}}, "synthesis.regularizers.entropy (3) must be a mapping."),
         ({"synthesis": {"regularizers": {"sharp": {"kind": "entorpy"}}}}, "synthesis.regularizers.sharp.kind ('entorpy') must be "
-         "one of 'bn_statistics', 'total_variation', 'l2', 'entropy', 'sees_all'. Did you mean entropy?"),
+         "one of 'bn_statistics', 'total_variation', 'l2', 'adversarial', 'entropy', 'sees_all'. Did you mean entropy?"),
         ({"evaluation": {"dataset": "hand_dawn"}}, "evaluation.dataset.kind ('hand_dawn') must be one of 'digits', "
          "'image_folder', 'parquet', 'torchvision', 'hand_drawn'. Did you mean hand_drawn?"),
         ({"sweep": {"settings": TAU, "sampler": "quasi"}}, "sweep.sampler ('quasi') must be 'tpe', 'nsga2', 'cmaes', 'random', "
          "'grid' or 'quasi_random'."),
         ({"sweep": {"settings": TAU, "sampler": {"kind": "quasi_random", "scrambel": 1}}},
          "sweep.sampler.scrambel is not a setting. Did you mean scramble?"),
-        ({"sweep": {"settings": {"synthesis.tau": {"choice": [1, 2]}}, "sampler": "quasi_random"}},
+        ({"sweep": {"settings": {"synthesis.method.tau": {"choice": [1, 2]}}, "sampler": "quasi_random"}},
          "sweep: sampler quasi_random varies numbers only. Take random."),
         ({"sweep": {"settings": TAU, "objectives": ["brigthness"]}}, "sweep: objectives: 'brigthness' does not exist. It must be "
          "one of student_proxy, semantics, diversity, domain_gap, verifier_agreement, labelled_accuracy, brightness. Did you "
@@ -465,7 +466,7 @@ class Wide(NASBenchMacroConfig):
 
 
 def synthesis(**regularizers):
-    changes = {"regularizers": regularizers, "compile": False, "precision": "float32", "warmup_steps": 0}
+    changes = {"regularizers": regularizers, "compile": False, "precision": "float32"}
     return SynthesisConfig.model_validate(changes)
 
 
@@ -478,7 +479,7 @@ def batch():
 
 def test_a_term_of_another_package_is_weighted_and_added(installed, tiny_teacher, batch):
     config = synthesis(entropy={"weight": 0.5}, sharp={"kind": "entropy", "weight": 0.25, "temperature": 2.0})
-    losses = InversionObjective(tiny_teacher, config, torch.device("cpu"))(*batch)
+    losses = TeacherObjective(tiny_teacher, config, torch.device("cpu"))(*batch)
     logits = tiny_teacher.model(batch[0])
     for name, weight, temperature in (("entropy", 0.5, 1.0), ("sharp", 0.25, 2.0)):
         expected = torch.distributions.Categorical(logits=logits / temperature).entropy().mean()
@@ -500,8 +501,8 @@ def test_a_term_sees_what_it_asks_for(installed, tiny_teacher, batch, compiled, 
     monkeypatch.setattr(torch, "compile", lambda function, **options: compiler(function, backend=backend, **options))
     zero = {name: {"weight": 0} for name in ("bn_statistics", "total_variation", "l2")}
     config = synthesis(**zero, sees_all={"weight": 1}).model_copy(update={"compile": compiled})
-    check_synthesis(tiny_teacher, config)
-    objective = InversionObjective(tiny_teacher, config, torch.device("cpu"))
+    check_synthesis(tiny_teacher, config, config.method)
+    objective = TeacherObjective(tiny_teacher, config, torch.device("cpu"))
     images, targets = batch
     features = tiny_teacher.model.features(images).mean((2, 3))
     known = images.square().mean() + features.mean() + 5  # BatchNorm layers
@@ -512,9 +513,7 @@ def test_a_term_sees_what_it_asks_for(installed, tiny_teacher, batch, compiled, 
 
 
 def test_what_no_term_asks_for_is_not_made(installed, tiny_teacher, batch):
-    objective = InversionObjective(
-        tiny_teacher, synthesis(bn_statistics={"weight": 0}, entropy={}), torch.device("cpu")
-    )
+    objective = TeacherObjective(tiny_teacher, synthesis(bn_statistics={"weight": 0}, entropy={}), torch.device("cpu"))
     assert objective.observes == frozenset()
     assert objective.features is None
     assert not any(module._forward_pre_hooks for module in objective.model.modules())
@@ -523,8 +522,9 @@ def test_what_no_term_asks_for_is_not_made(installed, tiny_teacher, batch):
 def test_a_term_that_needs_batchnorm_says_so(outside, make_teacher):
     outside.install("my-package", "my_members", CODE, KINDS)
     plain = make_teacher(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(256, 10)))
+    config = synthesis(bn_statistics={"weight": 0}, sees_all={"weight": 1})
     with pytest.raises(SynthesisError) as raised:
-        check_synthesis(plain, synthesis(bn_statistics={"weight": 0}, sees_all={"weight": 1}))
+        check_synthesis(plain, config, config.method)
     assert str(raised.value) == (
         "Teacher tiny has no BatchNorm layer with running statistics. Set synthesis.regularizers.sees_all.weight=0 to leave the "
         "term out; expect images further from the real ones."
@@ -537,7 +537,7 @@ def test_a_term_that_needs_batchnorm_says_so(outside, make_teacher):
         (".sum(1).mean()", "loss() must return a scalar, not a tensor of shape (2,)"),
         ("return 3.0", "loss() must return a scalar, not a float"),
         ("observation.features.sum()", "loss() fails on two images: AttributeError: 'NoneType' object has no attribute 'sum' "
-         "(it does not observe bn_inputs, features, step)"),
+         "(it does not observe bn_inputs, features, step, student_logits)"),
     ],
 )  # fmt: skip
 def test_a_term_that_breaks_its_contract_is_refused_with_package_and_rule(outside, tiny_teacher, change, rule):
@@ -545,8 +545,9 @@ def test_a_term_that_breaks_its_contract_is_refused_with_package_and_rule(outsid
     broken = {".sum(1).mean()": line.replace(".sum(1).mean()", ".sum(1)"), "return 3.0": "return 3.0"}
     code = CODE.replace(line, broken.get(change, f"return {change}"))
     outside.install("my-package", "my_members", code, {"entropy": "EntropyConfig"})
+    config = synthesis(entropy={})
     with pytest.raises(SynthesisError) as raised:
-        check_synthesis(tiny_teacher, synthesis(entropy={}))
+        check_synthesis(tiny_teacher, config, config.method)
     assert str(raised.value) == (
         "synthesis.regularizers.entropy: the regulariser entropy, my_members:EntropyConfig (my-package 0.1), breaks its "
         f"contract: {rule}."
@@ -585,7 +586,7 @@ def test_an_objective_and_a_sampler_of_another_package_are_used(installed, tiny_
     assert figures["brightness"] == pytest.approx(images.images.mean())
     assert set(figures) == {"brightness", "semantics", "diversity", "domain_gap"}
     assert (sweep.directions, sweep.is_data_free) == (["maximize"], True)
-    one = SynthesisConfig(num_shards=1, images_per_shard=1, batch_size=1, rounds=1)
+    one = SynthesisConfig(num_shards=1, images_per_shard=1, method=InversionConfig(batch_size=1, rounds=1))
     with pytest.raises(ConfigError, match="brightness has no value for these images: the images are dark"):
         check_objectives(tiny_teacher, sweep, one)
 

@@ -23,10 +23,12 @@ from dfnas_ray.progress import Silent
 from dfnas_ray.report.page import write_report
 from dfnas_ray.seeding import seed_everything
 from dfnas_ray.storage.run_dir import RunDir
+from dfnas_ray.synthesis.inversion.synthesizer import InversionConfig
 from dfnas_ray.teachers.digits import DigitsCNN
 from dfnas_ray.workflow.session import Session
 
-SHORT = {"stages": [{"scale": 2, "steps": 2}, {"scale": 1, "steps": 2}], "warmup_steps": 1, "compile": False}
+SCALES = [{"scale": 2, "steps": 2}, {"scale": 1, "steps": 2}]
+SHORT = {"method": {"kind": "inversion", "scales": SCALES, "warmup_steps": 1}, "compile": False}
 SPACE = {"kind": "nasbench_macro", "stem_channels": 4, "stage_layers": [1, 1], "stage_channels": [8, 16]}
 EVOLUTION = {"generations": 1, "population": 3, "parents": 2, "mutations": 1, "crossovers": 1}
 SPOS = {"kind": "spos", "epochs": 1, "batch_size": 16, "calibration_batches": 1, "evolution": EVOLUTION}
@@ -74,15 +76,19 @@ def test_as_many_images_are_made_as_asked_for_over_all_rounds(images):
     assert images.data.images.shape == (80, 1, 18, 18)
 
 
+def inversion(**settings):
+    return {"method": {"kind": "inversion", **settings}}
+
+
 @pytest.mark.parametrize(
     ("number", "settings", "words"),
     [
-        (35, {"batch_size": 10}, r"multiple of rounds x batch_size \(2 x 10 = 20\).*Next multiple: 40"),
+        (35, inversion(batch_size=10), r"multiple of rounds x batch_size \(2 x 10 = 20\).*Next multiple: 40"),
         (0, {}, "Next multiple: 2"),
         (40, {"num_shards": 2}, r"num_shards \(2\) are both given"),
         ("ten", {}, r"num_images \('ten'\) must be a whole number above 0"),
         (10.5, {}, r"num_images \(10.5\) must be a whole number above 0"),
-        (40, {"batchsize": 2}, "synthesis.batchsize is not a setting. Did you mean batch_size?"),
+        (40, inversion(batchsize=2), "synthesis.method.batchsize is not a setting. Did you mean batch_size?"),
     ],
 )
 def test_images_that_cannot_be_asked_for_are_refused_by_name(teacher, number, settings, words):
@@ -92,26 +98,33 @@ def test_images_that_cannot_be_asked_for_are_refused_by_name(teacher, number, se
 
 @pytest.mark.parametrize(
     "settings",
-    [{"rounds": 0}, {"batch_size": 0}, {"rounds": "two"}, {"batch_size": "many"}, {"batch_size": -5}, {"keep": "some"}],
+    [
+        *({"rounds": rounds} for rounds in (0, "two")),
+        *({"batch_size": size} for size in (0, "many", -5)),
+        {"keep": "some"},
+    ],
 )
 def test_a_wrong_setting_beside_a_number_of_images_is_refused_as_in_the_experiment_file(teacher, settings):
     with pytest.raises(ConfigError) as in_the_file:
-        dfnas.make_experiment({"teacher": "digits", "synthesis": settings})
+        dfnas.make_experiment({"teacher": "digits", "synthesis": inversion(**settings)})
     with pytest.raises(ConfigError) as in_the_call:
-        dfnas.synthesize(teacher, 40, **settings)
+        dfnas.synthesize(teacher, 40, **inversion(**settings))
     assert str(in_the_call.value) == str(in_the_file.value)
 
 
 def test_many_images_are_spread_over_shards_of_whole_batches():
     from dfnas_ray.library.steps import _shards_for
 
-    assert _shards_for(6000, {}) == {"num_shards": 3, "images_per_shard": 1000, "batch_size": 50}
-    assert _shards_for(2600, {}) == {"num_shards": 2, "images_per_shard": 650, "batch_size": 50}
-    assert (
-        _shards_for(2002, {"batch_size": 77})
-        == _shards_for(np.int64(2002), {"batch_size": "77"})
-        == {"num_shards": 13, "images_per_shard": 77, "batch_size": 77}
-    )
+    def shards_for(number, **settings):
+        shards = _shards_for(number, settings)
+        return shards["num_shards"], shards["images_per_shard"], shards["method"].batch_size
+
+    assert shards_for(6000) == (3, 1000, 50)
+    assert shards_for(2600) == shards_for(2600, method="inversion") == (2, 650, 50)
+    assert shards_for(8) == shards_for(8, **inversion(lr=0.1)) == (1, 4, 4), "smaller batches, if no size is given"
+    assert shards_for(2002, **inversion(batch_size=77)) == (13, 77, 77)
+    assert shards_for(np.int64(2002), **inversion(batch_size="77")) == (13, 77, 77)
+    assert shards_for(2002, method=InversionConfig(batch_size=77)) == (13, 77, 77)
 
 
 def test_images_are_shown_as_a_grid_of_their_centres(images):
@@ -473,8 +486,7 @@ print(len(images), found.architecture.text, tuple(student(torch.rand(2, 3, 32, 3
 def test_the_documented_example_runs_word_for_word_where_there_is_no_ray():
     small = {
         "synthesis": {
-            "stages": [{"scale": 2, "steps": 1}, {"scale": 1, "steps": 1}],
-            "warmup_steps": 0,
+            "method": inversion(scales=[{"scale": 2, "steps": 1}, {"scale": 1, "steps": 1}], warmup_steps=0)["method"],
             "compile": False,
         },
         "search": {"seeds": [0], "selection": {"finalists": 1, "epochs": 1}},

@@ -6,13 +6,16 @@ import torch
 from PIL import Image
 
 from dfnas_ray.errors import DatasetError
+from dfnas_ray.ops.regions import center_crop
 from dfnas_ray.ranking.sources import SetSize, labelled, noise_canvases, real_canvases
 from dfnas_ray.synthesis.config import SynthesisConfig
-from dfnas_ray.synthesis.regions import center_crop
 from dfnas_ray.training.batches import split_mask
 
 SYNTHESIS = SynthesisConfig(
-    num_shards=2, images_per_shard=10, batch_size=10, rounds=2, canvas_margin=2, stages=({"scale": 1, "steps": 200},)
+    num_shards=2,
+    images_per_shard=10,
+    canvas_margin=2,
+    method={"kind": "inversion", "batch_size": 10, "rounds": 2, "scales": [{"scale": 1, "steps": 200}]},
 )
 SIZE = SetSize.of(SYNTHESIS, (1, 16, 16))
 

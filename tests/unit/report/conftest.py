@@ -73,8 +73,11 @@ def add_synthesis(
 ):
     rng = np.random.default_rng(0)
     config = SynthesisConfig(
-        num_shards=num_shards, images_per_shard=per_round, batch_size=per_round, rounds=rounds, canvas_margin=1,
-        stages=[{"scale": 2, "steps": 3}, {"scale": 1, "steps": 3}], warmup_steps=1,
+        num_shards=num_shards, images_per_shard=per_round, canvas_margin=1,
+        method={
+            "kind": "inversion", "batch_size": per_round, "rounds": rounds, "warmup_steps": 1,
+            "scales": [{"scale": 2, "steps": 3}, {"scale": 1, "steps": 3}],
+        },
     )  # fmt: skip
     inputs = {"teacher": "f" * 64, "seed": 7, "synthesis": config.model_dump(mode="json")}
     stage = begin(run, "synthesis", inputs)

@@ -164,7 +164,7 @@ def test_candidates_are_drawn_against_their_macs_where_they_are_recorded(run, ad
 def test_settings_changed_since_are_pointed_out(run, add):
     add.synthesis(run)
     assert "now has other settings" not in page_of(run)
-    (run.location / "experiment.yaml").write_bytes(b"name: x\nsynthesis: {rounds: 5, canvas_margin: 1}\n")
+    (run.location / "experiment.yaml").write_bytes(b"name: x\nsynthesis: {canvas_margin: 5}\n")
     assert "now has other settings" in page_of(run)
 
 

@@ -15,7 +15,7 @@ from dfnas_ray.sweeps.result import TriedSettings, TriedTrials, read_trials
 from dfnas_ray.workflow.stage import Outcome
 from dfnas_ray.workflow.sweep import BestSettings, SweptRecord
 
-TAU = "synthesis.tau"
+TAU = "synthesis.method.tau"
 
 
 def tried(number, value, **facts):

@@ -43,7 +43,7 @@ def test_the_job_calls_the_command_with_the_same_settings_on_its_own_cluster(pro
 
 
 def test_a_typo_is_found_here(refusal):
-    assert "Did you mean batch_size?" in refusal("synthesis.batchsize=3")
+    assert "Did you mean batch_size?" in refusal("synthesis.method.batchsize=3")
 
 
 def test_a_relative_run_directory_would_be_lost_with_the_job(refusal):

@@ -1,5 +1,7 @@
 """What is refused before the first trial, and what makes one trial fail."""
 
+from functools import partial
+
 import pytest
 from torch import nn
 
@@ -8,8 +10,9 @@ from dfnas_ray.errors import ConfigError
 from dfnas_ray.sweeps.checks import check_settings
 from dfnas_ray.workflow.sweep import check_ranges
 
-LR = {"synthesis.lr": {"uniform": [0.1, 1]}}
-SMALL = {"images_per_shard": 20, "batch_size": 10, "num_shards": 2, "canvas_margin": 2, "warmup_steps": 0}
+LR = {"synthesis.method.lr": {"uniform": [0.1, 1]}}
+METHOD = {"kind": "inversion", "batch_size": 10, "warmup_steps": 0}
+SMALL = {"images_per_shard": 20, "num_shards": 2, "canvas_margin": 2, "method": METHOD}
 
 
 def experiment(sweep, **values):
@@ -24,21 +27,23 @@ def refusal(teacher, config):
 
 
 def test_a_value_that_trials_can_have_and_a_run_cannot_is_refused(tiny_teacher):
-    sweep = {"settings": {"synthesis.batch_size": {"choice": [10, 20]}}, "fixed": {"synthesis.images_per_shard": 40}}
+    sizes = {"synthesis.method.batch_size": {"choice": [10, 20]}}
+    sweep = {"settings": sizes, "fixed": {"synthesis.images_per_shard": 40}}
     config = experiment(sweep, synthesis={**SMALL, "images_per_shard": 50})
     message = refusal(tiny_teacher, config)
-    assert "sweep.settings.synthesis.batch_size at 20" in message
+    assert "sweep.settings.synthesis.method.batch_size at 20" in message
     assert "a run with the best settings could not" in message
-    assert "images_per_shard (50) must be a multiple of batch_size (20)" in message
-    assert check_settings(tiny_teacher, config.synthesis, config.sweep, {"synthesis.batch_size": 10}).batch_size == 10
+    assert "images_per_shard (50) must be a multiple of method.batch_size (20)" in message
+    of_trial = partial(check_settings, tiny_teacher, config.synthesis, config.sweep)
+    assert of_trial({"synthesis.method.batch_size": 10}).method.batch_size == 10
     with pytest.raises(ConfigError, match="images_per_shard"):  # the same for a trial by itself
-        check_settings(tiny_teacher, config.synthesis, config.sweep, {"synthesis.batch_size": 20})
+        of_trial({"synthesis.method.batch_size": 20})
 
 
 def test_a_value_that_suits_the_trials_canvas_alone_is_refused(tiny_teacher):
     sweep = {
         "settings": {"synthesis.canvas_margin": {"integer": [1, 3]}},
-        "fixed": {"synthesis.stages": [{"scale": 1, "steps": 10}]},
+        "fixed": {"synthesis.method.scales": [{"scale": 1, "steps": 10}]},
     }
     assert "synthesis.canvas_margin (1) must be a multiple of 2" in refusal(tiny_teacher, experiment(sweep))
 
@@ -58,22 +63,26 @@ def test_objectives_without_a_value_are_refused(make_teacher, tiny_teacher):
     assert message.startswith("sweep.objectives: domain_gap has no value")
     assert "no BatchNorm layer" in message
     check_ranges(plain, config := experiment({"objectives": ["diversity"]}, synthesis=without), config.sweep)
-    few = {**SMALL, "images_per_shard": 10, "batch_size": 10}
-    one_shard = {"objectives": ["diversity"], "fixed": {"synthesis.num_shards": 1, "synthesis.rounds": 1}}
+    few = {**SMALL, "images_per_shard": 10}
+    one_shard = {"objectives": ["diversity"], "fixed": {"synthesis.num_shards": 1, "synthesis.method.rounds": 1}}
     assert "no class has two images" in refusal(tiny_teacher, experiment(one_shard, synthesis=few))
 
 
-TAU = {"synthesis.tau": {"uniform": [0.5, 2]}}
+TAU = {"synthesis.method.tau": {"uniform": [0.5, 2]}}
+KEEP = {"synthesis.method.keep": {"choice": ["all", "last"]}}
 FIRST = {"synthesis.regularizers.bn_statistics.first_layer_multiplier": {"uniform": [1, 10]}}
 
 
 @pytest.mark.parametrize(
     ("sweep", "words"),
     [
-        ({"settings": TAU, "fixed": {"synthesis.rounds": 1}}, "synthesis.tau has no effect: synthesis.rounds"),
         (
-            {"settings": {"synthesis.keep": {"choice": ["all", "last"]}}, "fixed": {"synthesis.rounds": 1}},
-            "synthesis.keep",
+            {"settings": TAU, "fixed": {"synthesis.method.rounds": 1}},
+            "synthesis.method.tau has no effect: synthesis.method.rounds",
+        ),
+        (
+            {"settings": KEEP, "fixed": {"synthesis.method.rounds": 1}},
+            "synthesis.method.keep has no effect: synthesis.method.rounds",
         ),
         (
             {"settings": FIRST, "fixed": {"synthesis.regularizers.bn_statistics.weight": 0}},
@@ -87,7 +96,7 @@ def test_what_has_no_effect_is_not_varied(tiny_teacher, sweep, words):
 
 def test_what_has_an_effect_in_some_trials_is_varied(tiny_teacher):
     config = experiment(
-        {"settings": {**TAU, "synthesis.rounds": {"integer": [1, 2]}}, "fixed": {"synthesis.num_shards": 1}},
-        synthesis={**SMALL, "rounds": 1},
+        {"settings": {**TAU, "synthesis.method.rounds": {"integer": [1, 2]}}, "fixed": {"synthesis.num_shards": 1}},
+        synthesis={**SMALL, "method": {**METHOD, "rounds": 1}},
     )
     check_ranges(tiny_teacher, config, config.sweep)

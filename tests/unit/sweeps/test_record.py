@@ -9,7 +9,7 @@ from dfnas_ray.storage.location import Location
 from dfnas_ray.sweeps.config import SweepConfig
 from dfnas_ray.sweeps.record import SweepRecord, trial_folder
 
-SWEEP = {"settings": {"synthesis.tau": {"uniform": [1, 2]}}, "objectives": ["domain_gap"], "trials": 3}
+SWEEP = {"settings": {"synthesis.method.tau": {"uniform": [1, 2]}}, "objectives": ["domain_gap"], "trials": 3}
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,9 @@ from dfnas_ray.sweeps.replayed_cmaes import ReplayedCmaEs
 from dfnas_ray.sweeps.samplers import make_sampler, propose
 
 SETTINGS = {
-    "synthesis.lr": {"log_uniform": [0.01, 1]},
-    "synthesis.tau": {"uniform": [0.5, 2]},
-    "synthesis.rounds": {"integer": [1, 9]},
+    "synthesis.method.lr": {"log_uniform": [0.01, 1]},
+    "synthesis.method.tau": {"uniform": [0.5, 2]},
+    "synthesis.method.rounds": {"integer": [1, 9]},
 }
 
 

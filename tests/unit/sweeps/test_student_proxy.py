@@ -62,7 +62,7 @@ def images_of(count, size=18, classes=10):
 
 
 def judge(teacher, examination=None, **sweep):
-    settings = {"synthesis.tau": {"uniform": [1, 2]}}
+    settings = {"synthesis.method.tau": {"uniform": [1, 2]}}
     config = make_experiment({"teacher": "digits", "sweep": {"settings": settings, "student": {"steps": 2}, **sweep}})
     space = NASBenchMacroConfig(stem_channels=4, stage_layers=(1,), stage_channels=(8,), head_channels=8).space(
         (1, 16, 16), 10

@@ -28,28 +28,28 @@ def test_trials_may_have_fewer_shards_than_a_search_starts_with():
 
 
 def test_settings_that_do_not_go_together_are_an_error_of_that_trial():
-    config = experiment(settings={"synthesis.batch_size": {"choice": [50, 100]}}, fixed={})
+    config = experiment(settings={"synthesis.method.batch_size": {"choice": [50, 100]}}, fixed={})
     with pytest.raises(ConfigError, match=r"do not go together.*Next multiple"):
         config.sweep.synthesis(
-            config.synthesis.model_copy(update={"images_per_shard": 130}), {"synthesis.batch_size": 50}, True
+            config.synthesis.model_copy(update={"images_per_shard": 130}), {"synthesis.method.batch_size": 50}, True
         )
 
 
 def test_a_grid_has_as_many_trials_as_points():
-    settings = {"synthesis.rounds": {"integer": [1, 3]}, "synthesis.tau": {"choice": [0.5, 1.0]}}
+    settings = {"synthesis.method.rounds": {"integer": [1, 3]}, "synthesis.method.tau": {"choice": [0.5, 1.0]}}
     assert experiment(settings=settings, sampler="grid", trials=99).sweep.num_trials == 6
 
 
 def test_numbers_that_are_written_as_text_are_counted_as_numbers():
     config = experiment(
-        settings={"synthesis.rounds": {"choice": [2, "4"]}}, fixed={"synthesis.num_shards": 1}, pruning={}
+        settings={"synthesis.method.rounds": {"choice": [2, "4"]}}, fixed={"synthesis.num_shards": 1}, pruning={}
     )
     assert config.sweep.most_rounds(config.synthesis) == 4
 
 
 def test_pruning_counts_rounds_through_all_shards_of_a_trial():
     config = experiment(
-        settings={"synthesis.rounds": {"choice": [1, 3, 2]}},
+        settings={"synthesis.method.rounds": {"choice": [1, 3, 2]}},
         fixed={"synthesis.num_shards": 4},
         pruning={"min_rounds": 2},
     )
@@ -69,9 +69,15 @@ def test_pruning_counts_rounds_through_all_shards_of_a_trial():
             "Did you mean bn_statistics",
         ),
         ({"settings": {"search.seeds": {"choice": [0, 1]}}}, "search.seeds cannot be swept"),
-        ({"settings": {"synthesis.rounds": {"integer": [0, 3]}}}, r"synthesis.rounds at 0: synthesis.rounds \(0\)"),
-        ({"settings": {"synthesis.rounds": {"uniform": [1.5, 3.5]}}}, "synthesis.rounds at 1.5"),
-        ({"settings": {"synthesis.tau": {"log_uniform": [0, 1]}}}, r"settings.synthesis.tau.*must begin above 0"),
+        (
+            {"settings": {"synthesis.method.rounds": {"integer": [0, 3]}}},
+            r"synthesis.method.rounds at 0: synthesis.method.rounds \(0\)",
+        ),
+        ({"settings": {"synthesis.method.rounds": {"uniform": [1.5, 3.5]}}}, "synthesis.method.rounds at 1.5"),
+        (
+            {"settings": {"synthesis.method.tau": {"log_uniform": [0, 1]}}},
+            r"settings.synthesis.method.tau.*must begin above 0",
+        ),
         ({"settings": {}}, "sweep.settings"),
         ({"objectives": ["student"]}, "'student' does not exist. It must be one of student_proxy, semantics"),
         ({"objectives": []}, "sweep.objectives"),
@@ -80,11 +86,11 @@ def test_pruning_counts_rounds_through_all_shards_of_a_trial():
         ({"objectives": ["semantics", "diversity"], "sampler": "cmaes"}, "cmaes knows a single objective"),
         ({"objectives": ["semantics", "diversity"], "pruning": {}}, "pruning needs a single objective"),
         (
-            {"fixed": {"synthesis.num_shards": 1, "synthesis.rounds": 2}, "pruning": {"min_rounds": 2}},
+            {"fixed": {"synthesis.num_shards": 1, "synthesis.method.rounds": 2}, "pruning": {"min_rounds": 2}},
             r"min_rounds \(2\) must be below the 2 rounds that a trial makes",
         ),
         ({"sampler": "grid"}, "grid needs values that can be listed"),
-        ({"sampler": "cmaes", "settings": {"synthesis.tau": {"choice": [1, 2]}}}, "cmaes varies numbers only"),
+        ({"sampler": "cmaes", "settings": {"synthesis.method.tau": {"choice": [1, 2]}}}, "cmaes varies numbers only"),
         ({"sampler": "tpe2"}, "sweep.sampler"),
         ({"trials": 0}, "sweep.trials"),
         ({"fixed": {"synthesis.num_shard": 1}}, "sweep.fixed.*Did you mean num_shards"),

@@ -115,7 +115,8 @@ def test_a_long_name_is_broken_at_its_dots():
 
 
 def test_trials_that_differ_in_nothing_have_no_importances():
-    config = make_experiment({"teacher": "digits", "sweep": {"settings": {"synthesis.tau": {"choice": [1, 2]}}}}).sweep
+    sweep = {"settings": {"synthesis.method.tau": {"choice": [1, 2]}}}
+    config = make_experiment({"teacher": "digits", "sweep": sweep}).sweep
     study = optuna.create_study(direction="maximize")
     for value in (0.1, 0.2, 0.3, 0.4):
         distribution = CategoricalDistribution([1, 2])

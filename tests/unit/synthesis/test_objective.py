@@ -1,4 +1,4 @@
-"""The loss of inversion: its terms, its compiled form, and what it leaves alone."""
+"""The loss of synthesis: its terms, its compiled form, and what it leaves alone."""
 
 import copy
 import logging
@@ -13,7 +13,7 @@ from torch import nn
 from dfnas_ray.errors import SynthesisError
 from dfnas_ray.synthesis.checks import check_synthesis
 from dfnas_ray.synthesis.config import SynthesisConfig
-from dfnas_ray.synthesis.objective import InversionObjective
+from dfnas_ray.synthesis.objective import TeacherObjective
 from dfnas_ray.synthesis.observed import ObservedTeacher
 
 CPU = torch.device("cpu")
@@ -21,7 +21,7 @@ LOGGER = "dfnas_ray.synthesis.objective"
 
 
 def config(**changes):
-    values = {"compile": False, "precision": "float32", "warmup_steps": 0}
+    values = {"compile": False, "precision": "float32"}
     return SynthesisConfig.model_validate(values | changes)
 
 
@@ -82,7 +82,7 @@ def test_each_call_observes_that_call_alone(tiny_teacher, batch):
 def test_the_users_model_gets_no_hook_and_keeps_its_state(tiny_teacher, batch):
     model = tiny_teacher.model
     before = copy.deepcopy(model.state_dict())
-    objective = InversionObjective(tiny_teacher, config(), CPU)
+    objective = TeacherObjective(tiny_teacher, config(), CPU)
     images = batch[0].requires_grad_()
     objective(images, batch[1])["total"].backward()
     for module in model.modules():
@@ -94,12 +94,12 @@ def test_the_users_model_gets_no_hook_and_keeps_its_state(tiny_teacher, batch):
     assert all(p.grad is None for p in model.parameters())
 
 
-# InversionObjective
+# TeacherObjective
 
 
 def test_the_terms_are_weighted_and_sum_to_the_total(tiny_teacher, batch):
     weights = {"bn_statistics": {"weight": 0.5, "first_layer_multiplier": 3.0}, "total_variation": {"weight": 0.25}}
-    losses = InversionObjective(tiny_teacher, config(regularizers=weights | {"l2": {"weight": 2.0}}), CPU)(*batch)
+    losses = TeacherObjective(tiny_teacher, config(regularizers=weights | {"l2": {"weight": 2.0}}), CPU)(*batch)
     images, targets = batch
     logits = tiny_teacher.model(images)
     expected = {
@@ -119,7 +119,7 @@ def test_the_terms_are_weighted_and_sum_to_the_total(tiny_teacher, batch):
 def test_the_first_batchnorm_is_multiplied(tiny_teacher, batch):
     def loss(multiplier):
         terms = {"bn_statistics": {"weight": 1.0, "first_layer_multiplier": multiplier}}
-        return InversionObjective(tiny_teacher, config(regularizers=terms), CPU)(*batch)["bn_statistics"].item()
+        return TeacherObjective(tiny_teacher, config(regularizers=terms), CPU)(*batch)["bn_statistics"].item()
 
     first_conv, first_bn = tiny_teacher.model.features[0][0], tiny_teacher.model.features[0][1]
     x = first_conv(batch[0])
@@ -131,29 +131,29 @@ def test_the_first_batchnorm_is_multiplied(tiny_teacher, batch):
 
 def test_a_term_of_weight_zero_is_not_in_the_losses(tiny_teacher, batch):
     zero = {name: {"weight": 0} for name in ("bn_statistics", "total_variation", "l2")}
-    losses = InversionObjective(tiny_teacher, config(regularizers=zero), CPU)(*batch)
+    losses = TeacherObjective(tiny_teacher, config(regularizers=zero), CPU)(*batch)
     assert set(losses) == {"cross_entropy", "total"}
     assert losses["total"].item() == losses["cross_entropy"].item()
 
 
 def test_a_teacher_without_batchnorm_names_the_setting(make_teacher):
     with pytest.raises(SynthesisError, match=r"synthesis\.regularizers\.bn_statistics\.weight=0"):
-        check_synthesis(make_teacher(PooledClassifier()), config())
+        check_synthesis(make_teacher(PooledClassifier()), config(), config().method)
 
 
 def test_a_teacher_without_batchnorm_works_at_weight_zero(make_teacher, batch):
     teacher = make_teacher(PooledClassifier())
     terms = {"bn_statistics": {"weight": 0}}
-    losses = InversionObjective(teacher, config(regularizers=terms), CPU)(*batch)
+    losses = TeacherObjective(teacher, config(regularizers=terms), CPU)(*batch)
     assert losses["cross_entropy"].item() == pytest.approx(
         F.cross_entropy(teacher.model(batch[0]), batch[1]).item(), rel=1e-5
     )
 
 
 def test_bfloat16_runs_the_teacher_in_bfloat16_and_the_losses_in_float32(tiny_teacher, batch):
-    exact = InversionObjective(tiny_teacher, config(), CPU)(*batch)
+    exact = TeacherObjective(tiny_teacher, config(), CPU)(*batch)
     images = batch[0].clone().requires_grad_()
-    rough = InversionObjective(tiny_teacher, config(precision="bfloat16"), CPU)(images, batch[1])
+    rough = TeacherObjective(tiny_teacher, config(precision="bfloat16"), CPU)(images, batch[1])
     assert {value.dtype for value in rough.values()} == {torch.float32}
     assert rough["total"].item() == pytest.approx(exact["total"].item(), rel=0.05)
     assert rough["cross_entropy"].item() != exact["cross_entropy"].item()
@@ -182,9 +182,9 @@ def broken_compiler(monkeypatch):
 
 
 def test_a_compiler_that_does_not_work_is_left_with_one_warning(tiny_teacher, batch, broken_compiler, caplog):
-    expected = InversionObjective(tiny_teacher, config(), CPU)(*batch)
+    expected = TeacherObjective(tiny_teacher, config(), CPU)(*batch)
     with caplog.at_level(logging.WARNING, LOGGER):
-        objective = InversionObjective(tiny_teacher, config(compile=True), CPU)
+        objective = TeacherObjective(tiny_teacher, config(compile=True), CPU)
         results = [objective(*batch) for _ in range(3)]
     assert len(broken_compiler) == 1  # not tried again
     (record,) = caplog.records
@@ -198,7 +198,7 @@ def test_a_compiler_that_does_not_work_is_left_with_one_warning(tiny_teacher, ba
 
 def test_compile_false_never_calls_the_compiler(tiny_teacher, batch, monkeypatch, caplog):
     monkeypatch.setattr(torch, "compile", None)
-    InversionObjective(tiny_teacher, config(compile=False), CPU)(*batch)
+    TeacherObjective(tiny_teacher, config(compile=False), CPU)(*batch)
     assert not caplog.records
 
 
@@ -211,7 +211,7 @@ def test_an_error_of_the_teacher_is_not_taken_for_one_of_the_compiler(tiny_teach
 
     monkeypatch.setattr(torch, "compile", fake_compile)
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
-        InversionObjective(tiny_teacher, config(compile=True), CPU)(*batch)
+        TeacherObjective(tiny_teacher, config(compile=True), CPU)(*batch)
     assert not caplog.records
 
 
@@ -228,7 +228,7 @@ def test_every_objective_of_a_process_is_compiled(monkeypatch, tiny_teacher, bat
     ]  # more settings than the compiler keeps versions of one function
     counts = []
     for weight in weights:
-        objective = InversionObjective(
+        objective = TeacherObjective(
             tiny_teacher, config(compile=True, regularizers={"bn_statistics": {"weight": weight}}), CPU
         )
         compiled.clear()

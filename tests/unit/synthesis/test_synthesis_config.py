@@ -1,41 +1,34 @@
-"""Settings of synthesis: what they are worth, and errors that name the way out."""
+"""Settings of a synthetic set: what they are worth, and errors that name the way out."""
 
 import pytest
+import yaml
 from pydantic import ValidationError
 
-from dfnas_ray.synthesis.config import ScaleConfig, SynthesisConfig
+from dfnas_ray.config.experiment import make_experiment
+from dfnas_ray.errors import ConfigError
+from dfnas_ray.synthesis.config import SynthesisConfig
+from dfnas_ray.synthesis.inversion.synthesizer import InversionConfig
 
 
-def stages(*scales, steps=200):
-    return tuple(ScaleConfig(scale=scale, steps=steps) for scale in scales)
+def refusal(*overrides, **synthesis):
+    with pytest.raises(ConfigError) as raised:
+        make_experiment({"teacher": "digits", "synthesis": synthesis}, overrides)
+    return str(raised.value)
 
 
-def test_the_defaults_are_the_published_schedule():
+def test_the_default_is_the_published_inversion():
     config = SynthesisConfig()
-    assert [(stage.scale, stage.steps) for stage in config.stages] == [(2, 2000), (1, 3000)]
-    assert (config.lr, config.warmup_steps, config.tau, config.flip_probability) == (0.25, 100, 1.0, 0.5)
+    assert config.method == InversionConfig()
+    assert config.flip_probability == 0.5
 
 
 @pytest.mark.parametrize(("images", "batch", "following"), [(1000, 64, 1024), (30, 50, 50), (129, 64, 192)])
 def test_images_that_are_no_multiple_name_both_values_and_the_next_multiple(images, batch, following):
-    with pytest.raises(
-        ValidationError,
-        match=rf"images_per_shard \({images}\) must be a multiple of batch_size \({batch}\).*Next multiple: {following}\.",
-    ):
-        SynthesisConfig(images_per_shard=images, batch_size=batch)
-    SynthesisConfig(images_per_shard=following, batch_size=batch)
-
-
-def test_stages_end_at_full_size():
-    with pytest.raises(ValidationError, match="stages must end at scale 1, the teacher's own size, not 2"):
-        SynthesisConfig(stages=stages(1, 2))
-
-
-@pytest.mark.parametrize("warmup", [50, 60])
-def test_a_warm_up_as_long_as_a_stage_names_both(warmup):
-    with pytest.raises(ValidationError, match=rf"warmup_steps \({warmup}\) must be less than .*\(50 the fewest\)"):
-        SynthesisConfig(stages=(*stages(2, steps=50), *stages(1)), warmup_steps=warmup)
-    SynthesisConfig(stages=(*stages(2, steps=50), *stages(1)), warmup_steps=49)
+    words = rf"images_per_shard \({images}\) must be a multiple of method\.batch_size \({batch}\).*: {following}\."
+    method = InversionConfig(batch_size=batch)
+    with pytest.raises(ValidationError, match=words):
+        SynthesisConfig(images_per_shard=images, method=method)
+    SynthesisConfig(images_per_shard=following, method=method)
 
 
 @pytest.mark.parametrize(
@@ -43,48 +36,24 @@ def test_a_warm_up_as_long_as_a_stage_names_both(warmup):
     [
         {"num_shards": 0},
         {"images_per_shard": 0},
-        {"batch_size": 0},
-        {"rounds": 0},
-        {"keep": "first"},
-        {"tau": 0},
-        {"stages": []},
         {"canvas_margin": -1},
         {"flip_probability": 1.1},
-        {"lr": 0},
-        {"warmup_steps": -1},
         {"precision": "float16"},
         {"learning_rate": 0.1},
+        {"method": "inversoin"},
     ],
     ids=str,
 )
 def test_values_out_of_range_and_unknown_keys_are_named(change):
     (name,) = change
-    with pytest.raises(ValidationError, match=name):
-        SynthesisConfig.model_validate(change)
+    assert f"synthesis.{name}" in refusal(**change)
 
 
-@pytest.mark.parametrize("change", [{"scale": 0, "steps": 1}, {"scale": 1, "steps": 0}])
-def test_stages_have_a_positive_scale_and_steps(change):
-    with pytest.raises(ValidationError):
-        ScaleConfig(**change)
-
-
-@pytest.mark.parametrize(("keep", "total"), [("all", 4 * 20 * 3), ("last", 4 * 20)])
-def test_the_total_counts_the_kept_rounds(keep, total):
-    config = SynthesisConfig(num_shards=4, images_per_shard=20, batch_size=10, rounds=3, keep=keep)
-    assert config.images_in_total == total
-
-
-def test_the_work_of_a_shard_counts_every_round_and_stage():
-    config = SynthesisConfig(images_per_shard=20, batch_size=10, rounds=3, keep="last", stages=stages(2, 1))
-    assert config.image_steps_per_shard == 20 * 3 * 400
-
-
-@pytest.mark.parametrize(
-    ("size", "canvas"), [((224, 224), (256, 256)), ((32, 32), (36, 36)), ((16, 16), (18, 18)), ((32, 64), (36, 68))]
-)
-def test_the_default_canvas_is_a_seventh_larger_in_steps_of_the_scale(size, canvas):
-    assert SynthesisConfig().canvas_size(*size) == canvas
+@pytest.mark.parametrize(("keep", "rows"), [("all", 20 * 3), ("last", 20)])
+def test_the_total_counts_the_kept_rounds(keep, rows):
+    method = InversionConfig(batch_size=10, rounds=3, keep=keep)
+    config = SynthesisConfig(num_shards=4, images_per_shard=20, method=method)
+    assert (config.rows_per_shard, config.images_in_total, config.num_rounds) == (rows, 4 * rows, 4 * 3)
 
 
 def test_a_given_margin_is_taken():
@@ -92,24 +61,41 @@ def test_a_given_margin_is_taken():
     assert SynthesisConfig(canvas_margin=8).canvas_size(32, 32) == (40, 40)
 
 
-def test_a_margin_that_the_scale_does_not_divide_names_the_next_one_that_it_does():
-    with pytest.raises(ValueError, match=r"canvas_margin \(3\) must be a multiple of 2.*Next multiple: 4\."):
-        SynthesisConfig(canvas_margin=3).canvas_size(32, 32)
+# Settings that stood here before there were several synthesizers
 
 
-def test_the_suggested_margin_suits_every_scale():
-    config = SynthesisConfig(stages=stages(3, 2, 1), canvas_margin=2)
-    with pytest.raises(ValueError, match=r"Next multiple: 6\."):  # 3 would fail at scale 2
-        config.canvas_size(24, 24)
+def test_settings_of_the_inversion_are_refused_with_the_line_that_says_the_same():
+    scales = [{"scale": 2, "steps": 150}, {"scale": 1, "steps": 200}]
+    message = refusal(num_shards=4, batch_size=100, rounds=3, keep="last", stages=scales, lr=0.1)
+    line = (
+        "method: {kind: inversion, batch_size: 100, rounds: 3, keep: last, "
+        "scales: [{scale: 2, steps: 150}, {scale: 1, steps: 200}], lr: 0.1}"
+    )
+    assert message == (
+        f"synthesis: batch_size, rounds, keep, stages, lr belong to the synthesizer. Write {line}, or on the command line "
+        "--set synthesis.method.kind=inversion --set synthesis.method.batch_size=VALUE."
+    )
+    config = make_experiment({"teacher": "digits", "synthesis": yaml.safe_load(line)})
+    expected = InversionConfig(batch_size=100, rounds=3, keep="last", scales=scales, lr=0.1)
+    assert config.synthesis.method == expected
 
 
-def test_the_default_margin_suits_every_scale():
-    assert SynthesisConfig(stages=stages(3, 2, 1)).canvas_size(48, 48) == (54, 54)
-    height, width = SynthesisConfig(stages=stages(3, 2, 1)).canvas_size(24, 24)
-    assert (height - 24) % 6 == (width - 24) % 6 == 0
-
-
-def test_an_input_that_the_scale_does_not_divide_is_not_blamed_on_the_margin():
-    with pytest.raises(ValueError, match=r"the input 299x299 cannot be divided by all scales \[2, 1\]") as raised:
-        SynthesisConfig().canvas_size(299, 299)
-    assert "canvas_margin" not in str(raised.value)  # no margin would help
+@pytest.mark.parametrize(
+    ("synthesis", "old", "value", "shown"),
+    [
+        ({"method": "inversion"}, "rounds", "3", ["synthesis.method.rounds=3"]),
+        ({}, "rounds", "3", ["synthesis.method.kind=inversion", "synthesis.method.rounds=3"]),
+        (
+            {"method": {"kind": "inversion", "rounds": 1}},
+            "stages",
+            "[{scale: 1, steps: 200}]",
+            ["synthesis.method.scales=[{scale: 1, steps: 200}]"],
+        ),
+    ],
+)
+def test_an_override_of_before_is_refused_with_the_one_that_says_the_same(synthesis, old, value, shown):
+    message = refusal(f"synthesis.{old}={value}", **synthesis)
+    assert f"{old} belongs to the synthesizer" in message
+    words = [word.rstrip(".") for word in message.split() if word.startswith("synthesis.method.")]
+    assert [word.replace("VALUE", value) for word in words] == shown
+    make_experiment({"teacher": "digits", "synthesis": synthesis}, shown)

@@ -14,12 +14,12 @@ from dfnas_ray.workflow.session import Session
 from dfnas_ray.workflow.sweep import Sweep
 from dfnas_ray.workflow.synthesis import Synthesis
 
-FOLDERS = {  # of the tiny experiment with the teacher below, as recorded on 2026-11-27 before stages were classes
-    "synthesis": "2004c7a07c76",
-    "search": "8e664afc3f83",
-    "retraining": "c7fcfa619fbe",
-    "baseline": "e623ac834670",
-    "sweep": "e63b15fc239b",
+FOLDERS = {  # of the tiny experiment with the teacher below, since the synthesizers, whose settings are in every key
+    "synthesis": "ad78befe90ce",
+    "search": "d22e143b69de",
+    "retraining": "8f5905c17e79",
+    "baseline": "58731b242faa",
+    "sweep": "9d45cc8a9e9f",
 }
 
 
@@ -30,7 +30,7 @@ def stages(tiny_values, tmp_path):
         model[1].weight.fill_(0.5)
         model[1].bias.fill_(0.25)
     teacher = freeze_teacher("constant", model, (1, 16, 16), (0.3,), (0.3,))
-    sweep = {"settings": {"synthesis.tau": {"uniform": [0.5, 2]}}, "trials": 3}
+    sweep = {"settings": {"synthesis.method.tau": {"uniform": [0.5, 2]}}, "trials": 3}
     config = make_experiment({**tiny_values(), "run_dir": str(tmp_path), "sweep": sweep})
     session = Session(config, teacher=teacher)
     architecture = session.architecture(config.search.space[0].model_dump(mode="json"), "01")

@@ -60,7 +60,7 @@ class Said(Silent):
 
 @pytest.mark.parametrize("content", [b"null", b"5", b'[{"number": 1}]', b"[" * 5000, None])
 def test_a_sweep_whose_trials_were_altered_is_described_anew(digits_teacher, tmp_path, content):
-    sweep = {"settings": {"synthesis.tau": {"choice": [1, 2]}}, "trials": 2}
+    sweep = {"settings": {"synthesis.method.tau": {"choice": [1, 2]}}, "trials": 2}
     values = {"teacher": "digits", "sweep": sweep, "run_dir": str(tmp_path)}
     values |= {"search": {"max_macs": None}, "cluster": {"address": "inline"}}
     listener = Said()

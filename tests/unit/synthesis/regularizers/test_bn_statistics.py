@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dfnas_ray.synthesis.regularizers import BatchNormInput, Observation
+from dfnas_ray.synthesis.regularizers import BatchNormInput, Observation, Statistics
 from dfnas_ray.synthesis.regularizers.bn_statistics import BNStatisticsConfig, bn_statistics_loss
 
 
@@ -86,3 +86,23 @@ def test_config_hands_its_multiplier_to_the_loss():
     observation = Observation(torch.ones(2, 1, 1, 1), [layer(x, [1.0], [0.0]), layer(x, [1.0], [0.0])])
     assert BNStatisticsConfig(first_layer_multiplier=4.0).loss()(observation).item() == pytest.approx(5.0)
     assert BNStatisticsConfig().loss()(observation).item() == pytest.approx(11.0)  # the published 10
+
+
+def test_batches_before_are_averaged_with_this_one():
+    x = torch.tensor([0.0, 2.0]).view(2, 1, 1, 1)  # mean 1, var 1
+    past = Statistics(torch.tensor([5.0]), torch.tensor([9.0]), 0.75)
+    one = BatchNormInput(x, torch.tensor([2.0]), torch.tensor([3.0]), past)
+    # mean 0.75 * 5 + 0.25 * 1 = 4, two above the teacher's; variance 0.75 * 9 + 0.25 * 1 = 7, four above it
+    assert bn_statistics_loss([one]).item() == pytest.approx(2 + 4)
+
+
+def test_the_gradient_with_batches_before_is_that_of_the_formula():
+    x = torch.randn(6, 3, 4, 4, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    mean, var, wanted_mean, wanted_var = torch.rand(4, 3, generator=torch.Generator().manual_seed(1))
+    ours = bn_statistics_loss([BatchNormInput(x, wanted_mean, wanted_var, Statistics(mean, var, 0.9))])
+    mixed_mean = 0.9 * mean + 0.1 * x.mean((0, 2, 3))
+    mixed_var = 0.9 * var + 0.1 * x.var((0, 2, 3), correction=0)
+    plain = torch.linalg.vector_norm(mixed_mean - wanted_mean) + torch.linalg.vector_norm(mixed_var - wanted_var)
+    torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-5)
+    ours_grad, plain_grad = (torch.autograd.grad(value, x)[0] for value in (ours, plain))
+    torch.testing.assert_close(ours_grad, plain_grad, rtol=1e-3, atol=1e-6)

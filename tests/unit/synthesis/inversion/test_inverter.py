@@ -8,22 +8,19 @@ import torch
 from torch import nn
 
 from dfnas_ray.errors import SynthesisError
-from dfnas_ray.synthesis.config import SynthesisConfig
-from dfnas_ray.synthesis.inversion import Inverter, learning_rate
+from dfnas_ray.synthesis.inversion.inverter import Inverter, learning_rate
+from dfnas_ray.synthesis.inversion.synthesizer import InversionConfig
 from dfnas_ray.synthesis.labels import one_hot_targets
+from dfnas_ray.synthesis.settings import SetSettings
 
 CPU = torch.device("cpu")
 TARGETS = one_hot_targets(torch.tensor([3, 7]), 10)
 
 
-def make_inverter(teacher, stages=((2, 2), (1, 3)), **changes):
-    values = {
-        "compile": False,
-        "precision": "float32",
-        "warmup_steps": 0,
-        "stages": [{"scale": scale, "steps": steps} for scale, steps in stages],
-    }
-    return Inverter(teacher, SynthesisConfig.model_validate(values | changes), CPU)
+def make_inverter(teacher, scales=((2, 2), (1, 3)), lr=0.25, **changes):
+    settings = SetSettings.model_validate({"compile": False, "precision": "float32", **changes})
+    schedule = [{"scale": scale, "steps": steps} for scale, steps in scales]
+    return Inverter(teacher, settings, InversionConfig(warmup_steps=0, scales=schedule, lr=lr), CPU)
 
 
 def generator(seed=0):
@@ -70,16 +67,16 @@ def test_canvases_are_larger_than_the_input_and_finished_as_uint8(tiny_teacher):
     assert images.device.type == "cpu"
 
 
-def test_stages_show_the_teacher_half_and_then_full_size(tiny_teacher):
-    inverter = make_inverter(tiny_teacher, stages=((2, 2), (1, 3)), canvas_margin=4)
+def test_scales_show_the_teacher_half_and_then_full_size(tiny_teacher):
+    inverter = make_inverter(tiny_teacher, scales=((2, 2), (1, 3)), canvas_margin=4)
     inverter.objective = Recording(lambda images: images.sum())
     inverter.invert(TARGETS, generator())
     assert [tuple(images.shape[1:]) for images in inverter.objective.images] == [(1, 8, 8)] * 2 + [(1, 16, 16)] * 3
     assert all(torch.equal(targets, TARGETS) for targets in inverter.objective.targets)
 
 
-def test_the_half_size_stage_sees_the_averages_of_2x2_pixels(tiny_teacher):
-    inverter = make_inverter(tiny_teacher, stages=((2, 1), (1, 1)), canvas_margin=0, flip_probability=0)
+def test_half_size_is_the_averages_of_2x2_pixels(tiny_teacher):
+    inverter = make_inverter(tiny_teacher, scales=((2, 1), (1, 1)), canvas_margin=0, flip_probability=0)
     inverter.objective = Recording(lambda images: images.sum())
     inverter.invert(TARGETS, generator(4))
     noise = torch.randn(2, 1, 16, 16, generator=generator(4))
@@ -91,7 +88,7 @@ def test_a_step_moves_the_pixels_of_one_region_and_no_other(make_teacher, tiny_t
     # std 0.1: pixels reach 5 normalised units, so the noise is not clamped. Adam's first step is lr for every pixel with
     # gradient: 0.4 * 0.1 * 255 = 10.2 grey levels.
     teacher = make_teacher(tiny_teacher.model, std=0.1)
-    inverter = make_inverter(teacher, stages=((1, 1),), canvas_margin=8, lr=0.4)
+    inverter = make_inverter(teacher, scales=((1, 1),), canvas_margin=8, lr=0.4)
     inverter.objective = Recording(lambda images: images.sum())
     draws = generator(2)
     images, _ = inverter.invert(TARGETS, draws)
@@ -108,7 +105,7 @@ def test_a_step_moves_the_pixels_of_one_region_and_no_other(make_teacher, tiny_t
 
 def test_regions_change_from_step_to_step_and_reach_the_whole_canvas(make_teacher, tiny_teacher):
     teacher = make_teacher(tiny_teacher.model, std=0.1)
-    inverter = make_inverter(teacher, stages=((1, 200),), canvas_margin=4, lr=0.1)
+    inverter = make_inverter(teacher, scales=((1, 200),), canvas_margin=4, lr=0.1)
     inverter.objective = Recording(lambda images: images.sum())
     images, _ = inverter.invert(TARGETS, generator(2))
     before = teacher.denormalize(torch.randn(2, 1, 20, 20, generator=generator(2)))
@@ -122,7 +119,7 @@ def test_half_of_the_steps_are_mirrored_unless_told_otherwise(tiny_teacher):
 
     def contrast(flip_probability):
         inverter = make_inverter(
-            tiny_teacher, stages=((1, 60),), canvas_margin=0, flip_probability=flip_probability, lr=0.05
+            tiny_teacher, scales=((1, 60),), canvas_margin=0, flip_probability=flip_probability, lr=0.05
         )
         inverter.objective = Recording(lambda images: (images * sides).sum())
         images, _ = inverter.invert(TARGETS, generator())
@@ -135,7 +132,7 @@ def test_half_of_the_steps_are_mirrored_unless_told_otherwise(tiny_teacher):
 
 def test_after_every_step_the_canvas_lies_in_the_range_of_valid_pixels(make_teacher, tiny_teacher):
     teacher = make_teacher(tiny_teacher.model, mean=0.4, std=0.2)
-    inverter = make_inverter(teacher, stages=((1, 6),), canvas_margin=0, flip_probability=0, lr=10.0)
+    inverter = make_inverter(teacher, scales=((1, 6),), canvas_margin=0, flip_probability=0, lr=10.0)
     inverter.objective = Recording(lambda images: (images * torch.linspace(-1, 1, 16)).sum())
     images, _ = inverter.invert(TARGETS, generator())
     for seen in inverter.objective.images[1:]:  # the first is noise
@@ -146,7 +143,7 @@ def test_after_every_step_the_canvas_lies_in_the_range_of_valid_pixels(make_teac
     assert set(images.unique().tolist()) <= {0, 255}
 
 
-def test_each_stage_starts_with_a_fresh_optimizer(tiny_teacher, monkeypatch):
+def test_each_scale_starts_with_a_fresh_optimizer(tiny_teacher, monkeypatch):
     made = []
     original = torch.optim.Adam
 
@@ -156,7 +153,7 @@ def test_each_stage_starts_with_a_fresh_optimizer(tiny_teacher, monkeypatch):
             super().__init__(params, **options)
 
     monkeypatch.setattr(torch.optim, "Adam", Counted)
-    make_inverter(tiny_teacher, stages=((2, 1), (2, 1), (1, 1)), lr=0.1).invert(TARGETS, generator())
+    make_inverter(tiny_teacher, scales=((2, 1), (2, 1), (1, 1)), lr=0.1).invert(TARGETS, generator())
     assert [(options["betas"], options["lr"]) for options in made] == [((0.5, 0.9), 0.1)] * 3
 
 
@@ -176,14 +173,14 @@ def test_the_same_generator_gives_the_same_bytes_and_another_gives_others(tiny_t
 
 def test_every_step_is_reported_with_its_images(tiny_teacher):
     steps = []
-    make_inverter(tiny_teacher, stages=((2, 2), (1, 3))).invert(TARGETS, generator(), steps.append)
+    make_inverter(tiny_teacher, scales=((2, 2), (1, 3))).invert(TARGETS, generator(), steps.append)
     assert steps == [2] * 5
 
 
-def test_the_curve_counts_steps_through_all_stages_and_holds_every_term(tiny_teacher):
-    _, curve = make_inverter(tiny_teacher, stages=((2, 90), (1, 3))).invert(TARGETS, generator())
+def test_the_curve_counts_steps_through_all_scales_and_holds_every_term(tiny_teacher):
+    _, curve = make_inverter(tiny_teacher, scales=((2, 90), (1, 3))).invert(TARGETS, generator())
     steps = [point.step for point in curve]
-    assert steps == [*range(0, 90, 2), 89, 90, 91, 92]  # every 90 // 40 = 2nd, and each stage's last
+    assert steps == [*range(0, 90, 2), 89, 90, 91, 92]  # every 90 // 40 = 2nd, and each scale's last
     assert set(curve[0].losses) == {"cross_entropy", "bn_statistics", "total_variation", "l2", "total"}
 
 
@@ -207,7 +204,7 @@ def test_the_trained_teacher_recognises_what_it_made_and_its_statistics_match(di
     classes = torch.arange(20) % 10
     inverter = make_inverter(
         digits_teacher,
-        stages=((2, 30), (1, 60)),
+        scales=((2, 30), (1, 60)),
         lr=0.1,
         flip_probability=0,
         regularizers={"bn_statistics": {"weight": 1.0, "first_layer_multiplier": 1.0}},
@@ -245,18 +242,18 @@ class AssertsItsSize(FixedSize):
 
 
 @pytest.mark.parametrize("model", [FixedSize, AssertsItsSize])
-def test_a_teacher_that_cannot_take_half_size_names_the_stages(make_teacher, model):
-    with pytest.raises(SynthesisError, match=r"Teacher fixed does not take images of 8x8.*synthesis\.stages"):
+def test_a_teacher_that_cannot_take_half_size_names_the_scales(make_teacher, model):
+    with pytest.raises(SynthesisError, match=r"Teacher fixed does not take images of 8x8.*synthesis\.method\.scales"):
         make_inverter(make_teacher(model(), name="fixed"))
 
 
-def test_a_teacher_of_fixed_size_works_in_a_single_stage(make_teacher):
-    images, _ = make_inverter(make_teacher(FixedSize()), stages=((1, 2),)).invert(TARGETS, generator())
+def test_a_teacher_of_fixed_size_works_at_a_single_scale(make_teacher):
+    images, _ = make_inverter(make_teacher(FixedSize()), scales=((1, 2),)).invert(TARGETS, generator())
     assert tuple(images.shape) == (2, 1, 18, 18)
 
 
 def test_memory_that_runs_out_is_not_blamed_on_the_teacher(tiny_teacher):
-    inverter = make_inverter(tiny_teacher, stages=((2, 1), (1, 1)))
+    inverter = make_inverter(tiny_teacher, scales=((2, 1), (1, 1)))
 
     def out_of_memory(images):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
@@ -267,16 +264,16 @@ def test_memory_that_runs_out_is_not_blamed_on_the_teacher(tiny_teacher):
     assert "does not take images" not in str(raised.value)
 
 
-def test_an_input_that_the_stages_do_not_divide_is_a_synthesis_error(make_teacher, tiny_teacher):
+def test_an_input_that_the_scales_do_not_divide_is_a_synthesis_error(make_teacher, tiny_teacher):
     teacher = make_teacher(tiny_teacher.model, image_shape=(1, 15, 15))
     with pytest.raises(SynthesisError, match=r"the input 15x15 cannot be divided"):
         make_inverter(teacher)
 
 
 def test_a_loss_that_is_not_finite_names_the_step_and_the_terms(tiny_teacher):
-    inverter = make_inverter(tiny_teacher, stages=((1, 3),))
+    inverter = make_inverter(tiny_teacher, scales=((1, 3),))
     inverter.objective = Recording(
         lambda images: images.sum() * (float("nan") if len(inverter.objective.images) == 2 else 1)
     )
-    with pytest.raises(SynthesisError, match=r"not finite at step 1: \{'total': nan\}.*synthesis\.lr"):
+    with pytest.raises(SynthesisError, match=r"not finite at step 1: \{'total': nan\}.*synthesis\.method\.lr"):
         inverter.invert(TARGETS, generator())

@@ -8,32 +8,22 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from dfnas_ray.errors import SynthesisError
+from dfnas_ray.ops.regions import center_crop, crop, draw_region
+from dfnas_ray.synthesis.base import LossPoint, OnSteps
 from dfnas_ray.synthesis.checks import check_synthesis
-from dfnas_ray.synthesis.config import SynthesisConfig
-from dfnas_ray.synthesis.objective import InversionObjective
-from dfnas_ray.synthesis.regions import center_crop, crop, draw_region
+from dfnas_ray.synthesis.inversion.config import InversionSettings
+from dfnas_ray.synthesis.objective import TeacherObjective
+from dfnas_ray.synthesis.settings import SetSettings
 from dfnas_ray.teachers.base import Teacher
 
 CURVE_POINTS = 40  # per batch and scale
 BETAS = (0.5, 0.9)
-
-OnSteps = Callable[[int], None]
-
-
-@dataclass(frozen=True)
-class LossPoint:
-    """The weighted loss terms at one step."""
-
-    step: int
-    losses: dict[str, float]
 
 
 def learning_rate(step: int, steps: int, warmup: int, peak: float) -> float:
@@ -52,14 +42,15 @@ class Inverter:
         SynthesisError: these images cannot be asked of this teacher.
     """
 
-    def __init__(self, teacher: Teacher, config: SynthesisConfig, device: torch.device):
+    def __init__(self, teacher: Teacher, settings: SetSettings, config: InversionSettings, device: torch.device):
         self.teacher = teacher
+        self.settings = settings
         self.config = config
         self.device = device
         self.input_size = teacher.image_shape[1:]
-        check_synthesis(teacher, config)
-        self.canvas_size = config.canvas_size(*self.input_size)
-        self.objective = InversionObjective(teacher, config, device)
+        check_synthesis(teacher, settings, config)
+        self.canvas_size = config.canvas_size(settings, *self.input_size)
+        self.objective = TeacherObjective(teacher, settings, device)
         self.labeller = copy.deepcopy(teacher.model).to(device)  # full precision; the user's model stays where it is
         mean, std = (torch.tensor(v, device=device).view(1, -1, 1, 1) for v in (teacher.mean, teacher.std))
         self.lowest, self.highest = (0 - mean) / std, (1 - mean) / std
@@ -85,7 +76,7 @@ class Inverter:
         targets = targets.to(self.device)
         curve: list[LossPoint] = []
         finished_steps = 0
-        for scale in self.config.stages:
+        for scale in self.config.scales:
             optimizer = torch.optim.Adam([canvas], lr=self.config.lr, betas=BETAS, fused=True)
             record_every = max(1, scale.steps // CURVE_POINTS)
             for step in range(scale.steps):
@@ -109,7 +100,7 @@ class Inverter:
         scaled = canvas if scale == 1 else F.avg_pool2d(canvas, scale)
         height, width = self.input_size
         size = (height // scale, width // scale)
-        region = draw_region((scaled.shape[-2], scaled.shape[-1]), size, self.config.flip_probability, generator)
+        region = draw_region((scaled.shape[-2], scaled.shape[-1]), size, self.settings.flip_probability, generator)
         return self.objective(crop(scaled, region, size), targets, step)
 
     @torch.no_grad()
@@ -124,7 +115,7 @@ def _checked_point(step: int, losses: dict[str, Tensor]) -> LossPoint:
     values = {name: round(value.item(), 6) for name, value in losses.items()}
     if not all(map(math.isfinite, values.values())):
         raise SynthesisError(
-            f"The synthesis loss is not finite at step {step}: {values}. Lower synthesis.lr, or the weight of the term "
+            f"The synthesis loss is not finite at step {step}: {values}. Lower synthesis.method.lr, or the weight of the term "
             "that grew."
         )
     return LossPoint(step, values)

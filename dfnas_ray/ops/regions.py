@@ -44,3 +44,28 @@ def center_crop(canvas: Tensor, size: tuple[int, int]) -> Tensor:
     height, width = size
     top, left = (canvas.shape[-2] - height) // 2, (canvas.shape[-1] - width) // 2
     return canvas[..., top : top + height, left : left + width]
+
+
+def crop_each(canvases: Tensor, size: tuple[int, int], flip_probability: float, generator: torch.Generator) -> Tensor:
+    """Return a region of each canvas of its own, (B, C, H', W') to (B, C, H, W); gradients reach these regions alone.
+
+    Args:
+        canvases: On any device.
+        size: (H, W) of a region.
+        flip_probability: With which a region is mirrored.
+        generator: On the CPU; decides.
+    """
+    count, device = len(canvases), canvases.device
+    top, left = (
+        torch.randint(0, outer - inner + 1, (count, 1), generator=generator)
+        for outer, inner in zip(canvases.shape[-2:], size, strict=True)
+    )
+    mirrored = torch.rand((count, 1), generator=generator) < flip_probability
+    rows, columns = top + torch.arange(size[0]), left + torch.arange(size[1])
+    columns = torch.where(mirrored, columns.flip(1), columns)
+    images = torch.arange(count)[:, None, None]
+    # (B, H, W, C) by indexing; as a view of it the result is in channels_last, as convolutions want it.
+    picked = canvases.permute(0, 2, 3, 1)[
+        tuple(index.to(device) for index in (images, rows[:, :, None], columns[:, None, :]))
+    ]
+    return picked.permute(0, 3, 1, 2)

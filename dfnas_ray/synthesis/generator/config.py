@@ -1,0 +1,123 @@
+"""Settings of the generator. The defaults were measured on CIFAR-10 (experiments/results/images.md)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from dfnas_ray.config.registry import SettingValues
+from dfnas_ray.errors import SynthesisError
+from dfnas_ray.synthesis.base import SynthesizerConfig
+from dfnas_ray.synthesis.generator.network import start_size
+from dfnas_ray.synthesis.settings import SetSettings
+from dfnas_ray.teachers.base import Teacher
+from dfnas_ray.teachers.fresh import why_not_fresh
+from dfnas_ray.training.config import OptimizerConfig
+
+
+class StudentSettings(BaseModel):
+    """The network that learns beside a generator, and tells it which images are still worth something."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    steps: int = Field(60, gt=0, description="Optimiser steps after each batch of the generator.")
+    batch_size: int = Field(128, gt=0, description="Images of one step, drawn from all that were made so far.")
+    temperature: float = Field(4.0, gt=0, description="Of the distillation: KL divergence at temperature T, times T^2.")
+    warmup_batches: int = Field(15, ge=0, description="Batches that the generator makes before the student joins.")
+    optimizer: OptimizerConfig = OptimizerConfig(weight_decay=5e-4)
+
+
+class GeneratorSettings(SynthesizerConfig):
+    """A network that makes images, and learns from one batch to the next how to make them in a few steps.
+
+    Source: Fang et al. 2022, arXiv:2112.06253.
+    """
+
+    kind: Literal["generator"] = "generator"
+
+    batch_size: int = Field(200, gt=0, description="Images made together on one device.")
+    streams: int = Field(
+        1,
+        gt=0,
+        description="Generators, each with its student; they work side by side. The images depend on their number.",
+    )
+    latent_dim: int = Field(256, gt=0, description="Dimensions of the noise that an image is made from.")
+    width: int = Field(
+        48, gt=0, description="Channels of the generator's last layers; of its first ones twice as many."
+    )
+    adaptation_steps: int = Field(5, gt=0, description="Adam steps in which a copy of the generator makes one batch.")
+    lr: float = Field(5e-3, gt=0, description="Adam step size of the generator's weights.")
+    latent_lr: float = Field(1e-2, gt=0, description="Adam step size of the noise.")
+    meta_rate: float = Field(
+        0.3,
+        ge=0,
+        le=1,
+        description="Share of a batch's change that the generator keeps (Reptile); 0: it learns nothing.",
+    )
+    bn_momentum: float = Field(
+        0.9,
+        ge=0,
+        lt=1,
+        description="Share of the batches before in the statistics that R_bn compares; 0: one batch alone.",
+    )
+    calibrated: float = Field(
+        0.0, ge=0, le=1, description="Share of images that ask for the teacher's soft labels of images made before."
+    )
+    tau: float = Field(1.0, gt=0, description="Temperature of these labels: softmax(logits / tau).")
+    student: StudentSettings | None = StudentSettings()
+
+    @property
+    def default_regularizers(self) -> SettingValues:
+        """See `SynthesizerConfig`."""
+        return {
+            "bn_statistics": {"weight": 2.0, "first_layer_multiplier": 1.0},
+            "total_variation": {"weight": 0.0},  # the generator's images are smooth by themselves
+            "l2": {"weight": 0.0},
+            "adversarial": {"weight": 2.0 if self.student else 0.0},
+        }
+
+    @property
+    def steps_per_image(self) -> float:
+        """See `SynthesizerConfig`: the student's steps are counted as well."""
+        student = self.student
+        return self.adaptation_steps + (student.steps * student.batch_size / self.batch_size if student else 0)
+
+    def canvas_size(self, settings: SetSettings, height: int, width: int) -> tuple[int, int]:
+        """See `SynthesizerConfig`: doublings of a small map lead to it."""
+        margin = settings.margin(height, width, multiple=4 if min(height, width) >= 28 else 2)
+        size = (height + margin, width + margin)
+        try:
+            start_size(size)
+        except ValueError as error:
+            raise ValueError(f"synthesis.canvas_margin ({margin}): {error}.") from error
+        return size
+
+    def check_settings(self, settings: SetSettings) -> None:
+        """See `SynthesizerConfig`."""
+        if self.streams > settings.num_shards:
+            raise ValueError(
+                f"method.streams ({self.streams}) must not be above num_shards ({settings.num_shards}): each stream makes "
+                "whole shards. Lower it, or raise num_shards."
+            )
+
+    @property
+    def has_student(self) -> bool:
+        """See `SynthesizerConfig`."""
+        return self.student is not None
+
+    def check_teacher(self, teacher: Teacher, settings: SetSettings) -> None:
+        """See `SynthesizerConfig`: the student can be made."""
+        if self.student is not None and (reason := why_not_fresh(teacher.model)):
+            raise SynthesisError(
+                f"A student like teacher {teacher.name} cannot be made: {reason}. Set synthesis.method.student=null."
+            )
+
+    def predecessor(self, shard: int, settings: SetSettings) -> int | None:
+        """See `SynthesizerConfig`: the streams take turns."""
+        return shard - self.streams if shard >= self.streams else None
+
+    def num_batches(self, stream: int, settings: SetSettings) -> int:
+        """Return how many batches a stream makes, through all its shards."""
+        shards = len(range(stream, settings.num_shards, self.streams))
+        return shards * settings.images_per_shard // self.batch_size

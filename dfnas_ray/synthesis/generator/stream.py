@@ -1,0 +1,283 @@
+"""One generator at work, with its student and all that it has made: a stream of batches.
+
+Source: Fang et al. 2022, arXiv:2112.06253, Alg. 1; soft labels as targets from Liu et al. 2022, arXiv:2112.02086. Written from
+the formulas.
+Shapes: B images of one batch, (B, C, H', W') on canvases; what the teacher sees is (B, C, H, W).
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from io import BytesIO
+
+import psutil
+import torch
+from torch import Tensor
+
+from dfnas_ray import formatting
+from dfnas_ray.errors import SynthesisError
+from dfnas_ray.ops.precision import autocast
+from dfnas_ray.ops.regions import center_crop, crop_each
+from dfnas_ray.seeding import derive_seed, seed_everything, torch_generator
+from dfnas_ray.synthesis.base import OnSteps
+from dfnas_ray.synthesis.generator.config import GeneratorSettings
+from dfnas_ray.synthesis.generator.network import ImageGenerator
+from dfnas_ray.synthesis.labels import calibrated_targets, one_hot_targets
+from dfnas_ray.synthesis.objective import TeacherObjective
+from dfnas_ray.synthesis.observed import ObservedTeacher
+from dfnas_ray.synthesis.regularizers import Statistics
+from dfnas_ray.synthesis.settings import SetSettings
+from dfnas_ray.teachers.base import Teacher
+from dfnas_ray.teachers.fresh import fresh_copy
+from dfnas_ray.training.batches import Batch
+from dfnas_ray.training.student import Student
+
+BETAS = (0.5, 0.999)
+
+
+@dataclass(frozen=True)
+class MadeBatch:
+    """One finished batch.
+
+    Attributes:
+        canvases: uint8 (B, C, H', W'), on the CPU.
+        logits: float32 (B, num_classes), the teacher's on their centres.
+        is_calibrated: bool (B,), whether an image asked for soft labels.
+        losses: The weighted terms at the last step, and the student's mean loss as ``student``.
+    """
+
+    canvases: Tensor
+    logits: Tensor
+    is_calibrated: Tensor
+    losses: dict[str, float]
+
+
+class Stream:
+    """A generator that makes batch after batch.
+
+    Args:
+        teacher: On the device.
+        settings: Of the set.
+        config: Of the generator.
+        device: Where it works.
+        seed: Of the set.
+        number: Of the stream.
+    """
+
+    def __init__(
+        self,
+        teacher: Teacher,
+        settings: SetSettings,
+        config: GeneratorSettings,
+        device: torch.device,
+        seed: int,
+        number: int,
+    ):
+        self.teacher, self.settings, self.config, self.device = teacher, settings, config, device
+        self.seed, self.number = seed, number
+        self.input_size = teacher.image_shape[1:]
+        canvas = config.canvas_size(settings, *self.input_size)
+        seed_everything(derive_seed(seed, "stream", number))
+        generator = ImageGenerator(config.latent_dim, teacher.image_shape[0], canvas, config.width)
+        self.generator = generator.to(device).to(memory_format=torch.channels_last)
+        self.num_batches = config.num_batches(number, settings)
+        self.student = None if config.student is None else self._new_student()
+        student_model = None if self.student is None else self.student.model
+        self.objective = TeacherObjective(teacher, settings, device, student_model)
+        self.observed = ObservedTeacher(teacher.model).to(device).to(memory_format=torch.channels_last)
+        mean, std = (torch.tensor(v, device=device).view(1, -1, 1, 1) for v in (teacher.mean, teacher.std))
+        self.mean, self.std = mean, std
+        self.past: list[Statistics] | None = None
+        self.batches = 0
+        images = self.num_batches * config.batch_size
+        shape = (teacher.image_shape[0], *canvas)
+        _check_room(images, shape, teacher.num_classes, device)
+        self.canvases = torch.empty((images, *shape), dtype=torch.uint8, device=device)
+        self.logits = torch.empty((images, teacher.num_classes), device=device)
+
+    def _new_student(self) -> Student:
+        config = self.config.student
+        assert config is not None
+        learning = max(0, self.num_batches - config.warmup_batches)
+        return Student(
+            fresh_copy(self.teacher.model).to(self.device),
+            config.optimizer,
+            config.temperature,
+            max(1, learning * config.steps),
+            self.settings.precision,
+        )
+
+    @property
+    def pool_size(self) -> int:
+        """Images that were made so far."""
+        return self.batches * self.config.batch_size
+
+    @property
+    def student_has_joined(self) -> bool:
+        """Whether the student has learned anything."""
+        return self.config.student is not None and self.batches > self.config.student.warmup_batches
+
+    def make_batch(self, classes: Tensor, on_steps: OnSteps) -> MadeBatch:
+        """Make one image per class asked for, (B,), and let the generator and the student learn from it.
+
+        Raises:
+            SynthesisError: the loss is no longer finite.
+        """
+        random = torch_generator(self.seed, "stream", self.number, "batch", self.batches)
+        seed_everything(derive_seed(self.seed, "stream", self.number, "batch", self.batches))
+        targets, is_calibrated = self._targets(classes, random)
+        canvases, losses = self._adapt(targets, random, on_steps)
+        logits = self._keep(canvases)
+        student_loss = self._teach(on_steps)
+        if student_loss is not None:
+            losses["student"] = student_loss
+        return MadeBatch(canvases.cpu(), logits.cpu(), is_calibrated, losses)
+
+    def _targets(self, classes: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return what images are to be, (B, num_classes), and which of them ask for soft labels of images made before."""
+        targets = one_hot_targets(classes, self.teacher.num_classes)
+        is_calibrated = torch.rand(len(classes), generator=random) < self.config.calibrated
+        is_calibrated &= self.pool_size > 0
+        if is_calibrated.any():
+            chosen = torch.randint(0, self.pool_size, (len(classes),), generator=random)
+            soft = calibrated_targets(self.logits[chosen.to(self.device)].cpu(), self.config.tau)
+            targets = torch.where(is_calibrated[:, None], soft, targets)
+        return targets.to(self.device), is_calibrated
+
+    def _adapt(self, targets: Tensor, random: torch.Generator, on_steps: OnSteps) -> tuple[Tensor, dict[str, float]]:
+        """Let a copy of the generator make one batch in a few steps; the generator follows it part of the way."""
+        config = self.config
+        adapted = copy.deepcopy(self.generator).train()
+        noise = torch.randn(len(targets), config.latent_dim, generator=random).to(self.device).requires_grad_()
+        weights = list(adapted.parameters())
+        optimizer = torch.optim.Adam(
+            [{"params": weights, "lr": config.lr}, {"params": [noise], "lr": config.latent_lr}], betas=BETAS, fused=True
+        )
+        if self.student is not None:
+            self.student.model.eval()
+        losses: dict[str, Tensor] = {}
+        for step in range(config.adaptation_steps):
+            with self._autocast():
+                canvases = adapted(noise)
+            images = self._vary(canvases, random)
+            losses = self.objective(images, targets, step, self.past, self.student_has_joined)
+            gradients = torch.autograd.grad(losses["total"], [*weights, noise])
+            for parameter, gradient in zip([*weights, noise], gradients, strict=True):
+                parameter.grad = gradient
+            optimizer.step()
+            on_steps(len(targets))
+        with torch.no_grad():
+            with self._autocast():
+                canvases = adapted(noise)
+            for kept, new in zip(self.generator.parameters(), weights, strict=True):
+                kept.lerp_(new, config.meta_rate)
+            for statistic, latest in zip(self.generator.buffers(), adapted.buffers(), strict=True):
+                statistic.copy_(latest)
+        values = {name: round(value.item(), 6) for name, value in losses.items()}
+        if not all(map(math.isfinite, values.values())):
+            raise SynthesisError(
+                f"The synthesis loss is not finite in batch {self.batches}: {values}. Lower synthesis.method.lr, or the "
+                "weight of the term that grew."
+            )
+        return (canvases * 255).round().to(torch.uint8), values
+
+    def _vary(self, canvases: Tensor, random: torch.Generator) -> Tensor:
+        """Return a region of each canvas, normalised."""
+        views = crop_each(canvases, self.input_size, self.settings.flip_probability, random)
+        return (views - self.mean) / self.std
+
+    @torch.no_grad()
+    def _keep(self, canvases: Tensor) -> Tensor:
+        """Put finished canvases into the pool, and remember what BatchNorm layers make of them; return their logits."""
+        view = self.teacher.normalize(center_crop(canvases, self.input_size))
+        logits, bn_inputs = self.observed(view.contiguous(memory_format=torch.channels_last))
+        start, end = self.pool_size, self.pool_size + len(canvases)
+        self.canvases[start:end], self.logits[start:end] = canvases, logits.float()
+        self.batches += 1
+        share = self.config.bn_momentum
+        if share and "bn_inputs" in self.objective.observes:
+            moments = [_moments(layer.x) for layer in bn_inputs]
+            if self.past is not None:
+                moments = [
+                    (before.mean.lerp(mean, 1 - share), before.var.lerp(var, 1 - share))
+                    for before, (mean, var) in zip(self.past, moments, strict=True)
+                ]
+            self.past = [Statistics(mean, var, share) for mean, var in moments]
+        result: Tensor = logits.float()
+        return result
+
+    def _teach(self, on_steps: OnSteps) -> float | None:
+        """Let the student learn from images of the whole pool; return its mean loss, None while it waits."""
+        config = self.config.student
+        if config is None or self.student is None or not self.student_has_joined:
+            return None
+        random = torch_generator(self.seed, "stream", self.number, "student", self.batches)
+        total = 0.0
+        for _ in range(config.steps):
+            chosen = torch.randint(0, self.pool_size, (config.batch_size,), generator=random).to(self.device)
+            views = crop_each(self.canvases[chosen], self.input_size, self.settings.flip_probability, random)
+            images = self.teacher.normalize(views)
+            with torch.no_grad(), self._autocast():
+                logits = self.teacher.model(images)
+            total += self.student.step(Batch(images, logits))
+            on_steps(config.batch_size)
+        return round(total / config.steps, 6)
+
+    def _autocast(self) -> AbstractContextManager[None]:
+        return autocast(self.device, self.objective.dtype)
+
+    # What the next shard goes on from
+
+    def state(self) -> bytes:
+        """Return everything but the pool, which is in the shards: tensors and numbers only."""
+        buffer = BytesIO()
+        past = None if self.past is None else [(before.mean, before.var) for before in self.past]
+        student = None if self.student is None else self.student.state_dict()
+        torch.save(
+            {"batches": self.batches, "generator": self.generator.state_dict(), "past": past, "student": student},
+            buffer,
+        )
+        return buffer.getvalue()
+
+    def load(self, state: bytes, canvases: list[Tensor], logits: list[Tensor]) -> None:
+        """Go on where `state` was called.
+
+        Args:
+            state: What it returned.
+            canvases: Those of all shards before, in order.
+            logits: Likewise.
+        """
+        found = torch.load(BytesIO(state), map_location=self.device, weights_only=True)
+        self.batches = found["batches"]
+        self.generator.load_state_dict(found["generator"])
+        if found["past"] is not None:
+            self.past = [Statistics(mean, var, self.config.bn_momentum) for mean, var in found["past"]]
+        if self.student is not None:
+            self.student.load_state_dict(found["student"])
+        self.canvases[: self.pool_size] = torch.cat(canvases).to(self.device)
+        self.logits[: self.pool_size] = torch.cat(logits).to(self.device)
+
+
+def _check_room(images: int, shape: tuple[int, int, int], num_classes: int, device: torch.device) -> None:
+    """Make sure that all that a stream makes fits into the device's memory, before it is half made.
+
+    Raises:
+        SynthesisError: it does not; says how large it is, and what to change.
+    """
+    needed = images * (math.prod(shape) + 4 * num_classes)
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    if needed > free:
+        raise SynthesisError(
+            f"The pool of one stream would hold {images:,} images of {'x'.join(map(str, shape))}: {formatting.size(needed)}, and "
+            f"{formatting.size(free)} are free. Raise synthesis.method.streams, or lower synthesis.num_shards or "
+            "synthesis.images_per_shard."
+        )
+
+
+def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    dims = [0, *range(2, x.ndim)]
+    x = x.float()
+    return x.mean(dims), x.var(dims, correction=0)

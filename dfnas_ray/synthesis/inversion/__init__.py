@@ -1,0 +1,1 @@
+"""Model inversion: the pixels themselves are optimised, a batch at a time."""

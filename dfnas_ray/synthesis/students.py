@@ -1,0 +1,67 @@
+"""Students that were trained beside the images: files of their weights in the set's folder."""
+
+from __future__ import annotations
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from dfnas_ray.errors import StorageError, first_line
+from dfnas_ray.storage.altered import REMEDY, Say, is_intact
+from dfnas_ray.storage.location import Location
+from dfnas_ray.synthesis.job import ShardJob
+from dfnas_ray.teachers.base import Teacher
+from dfnas_ray.teachers.fresh import fresh_copy
+
+
+def student_file(folder: Location, number: int) -> Location:
+    """Return where the weights of a stream's student are."""
+    return folder / f"student-{number}.safetensors"
+
+
+def write_students(job: ShardJob, teacher: Teacher) -> None:
+    """Write the weights of every student of a finished set, from the states of its last shards; those written before stay."""
+    for number, shard in enumerate(job.ends if job.config.method.has_student else []):
+        if not job.has_state(shard):
+            continue
+        network = job.config.method.load_student(job.state(shard), teacher)
+        weights = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+        student_file(job.folder, number).write_bytes(save(weights))
+
+
+def lost_students(job: ShardJob, say: Say) -> list[int]:
+    """Return the last shards of those chains whose students are lost: neither the file nor the state can be read."""
+    ends = job.ends if job.config.method.has_student else []
+    return [
+        shard
+        for number, shard in enumerate(ends)
+        if not job.has_state(shard) and not is_intact(lambda: _read(student_file(job.folder, number)), say)  # noqa: B023
+    ]
+
+
+def load_student(folder: Location, number: int, teacher: Teacher) -> nn.Module:
+    """Return a student, in evaluation mode: the teacher's network with weights of its own.
+
+    Raises:
+        StorageError: the file is missing, truncated, or was altered; says what to do.
+    """
+    file, network = student_file(folder, number), fresh_copy(teacher.model)
+    try:
+        network.load_state_dict(_read(file))
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise _damaged(file, error) from error
+    return network.eval()
+
+
+def _read(file: Location) -> dict[str, Tensor]:
+    if not file.exists():
+        raise StorageError(f"{file} is missing.{REMEDY}")
+    data = file.read_bytes()
+    try:
+        return load(data)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise _damaged(file, error) from error
+
+
+def _damaged(file: Location, error: Exception) -> StorageError:
+    return StorageError(f"{file} is truncated, or was altered ({first_line(error)}).{REMEDY}")

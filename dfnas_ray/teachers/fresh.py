@@ -1,0 +1,34 @@
+"""A network like the teacher that has learned nothing."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+from torch import nn
+
+
+def fresh_copy(model: nn.Module) -> nn.Module:
+    """Return a copy with weights drawn anew, in training mode; `why_not_fresh` says whether there can be one."""
+    fresh = copy.deepcopy(model).train().requires_grad_(True)
+    for module in fresh.modules():
+        if (reset := _reset_of(module)) is not None:
+            reset()
+    return fresh
+
+
+def why_not_fresh(model: nn.Module) -> str:
+    """Return why a copy would keep what the model has learned; empty if it would not."""
+    for name, module in model.named_modules():
+        if [*module.parameters(recurse=False)] and _reset_of(module) is None:
+            kind = type(module).__name__
+            return f"its layer {name or kind} ({kind}) has weights and no reset_parameters() to draw them anew"
+    return ""
+
+
+def _reset_of(module: nn.Module) -> Callable[[], object] | None:
+    """Return what draws a layer's weights anew; torch's attention has it under a private name."""
+    for name in ("reset_parameters", "_reset_parameters"):
+        if callable(reset := getattr(module, name, None)):
+            return reset
+    return None

@@ -1,0 +1,75 @@
+"""Which settings of a generator go together."""
+
+import pytest
+
+from dfnas_ray.config.experiment import make_experiment
+from dfnas_ray.errors import ConfigError, SynthesisError
+from dfnas_ray.synthesis.checks import check_synthesis
+from dfnas_ray.synthesis.config import SynthesisConfig
+from dfnas_ray.teachers.base import freeze_teacher
+from dfnas_ray.testing.small import small_teacher
+
+
+def generator(**settings):
+    common = {
+        name: settings.pop(name) for name in ("num_shards", "images_per_shard", "canvas_margin") if name in settings
+    }
+    return SynthesisConfig.model_validate({**common, "method": {"kind": "generator", **settings}})
+
+
+def refused(**settings):
+    with pytest.raises(ConfigError) as error:
+        make_experiment({"teacher": "digits", "synthesis": settings})
+    return str(error.value)
+
+
+def test_more_streams_than_shards_are_refused():
+    message = refused(num_shards=2, method={"kind": "generator", "streams": 3})
+    assert message == (
+        "synthesis: method.streams (3) must not be above num_shards (2): each stream makes whole shards. Lower it, or raise "
+        "num_shards."
+    )
+
+
+def test_a_canvas_that_doublings_do_not_lead_to_is_refused_with_sizes_that_do():
+    config = generator(canvas_margin=3)
+    with pytest.raises(SynthesisError, match=r"canvas_margin \(3\): a canvas of 19x19 .*can: 18, 20"):
+        check_synthesis(small_teacher(), config, config.method)
+
+
+@pytest.mark.parametrize(("size", "canvas"), [(16, 18), (28, 32), (32, 36), (64, 72), (224, 256)])
+def test_the_default_canvas_can_be_reached_by_doublings(size, canvas):
+    assert generator().canvas_size(size, size) == (canvas, canvas)
+
+
+def test_the_streams_take_turns_and_share_the_batches():
+    config = generator(num_shards=5, images_per_shard=400, streams=2)
+    assert [config.method.predecessor(shard, config) for shard in range(5)] == [None, None, 0, 1, 2]
+    assert [config.method.num_batches(stream, config) for stream in range(2)] == [6, 4]
+
+
+def test_a_teacher_whose_weights_nothing_draws_anew_has_no_student():
+    from torchvision.models import vit_b_16
+
+    teacher = freeze_teacher("vit", vit_b_16(image_size=32, num_classes=10), (3, 32, 32), (0.5,) * 3, (0.25,) * 3)
+    config = generator()
+    with pytest.raises(SynthesisError, match=r"student like teacher vit cannot be made: .*student=null"):
+        config.method.check_teacher(teacher, config)
+    generator(student=None).method.check_teacher(teacher, config)
+
+
+def test_terms_that_are_not_given_are_those_that_suit_a_generator():
+    def weights(**regularizers):
+        terms = SynthesisConfig.model_validate(
+            {"method": {"kind": "generator"}, "regularizers": regularizers}
+        ).regularizers
+        return {name: term.weight for name, term in terms.terms().items()}
+
+    assert weights() == {"bn_statistics": 2, "adversarial": 2}
+    assert weights(l2={"weight": 3}, adversarial={"weight": 0}) == {"bn_statistics": 2, "l2": 3}
+    alone = SynthesisConfig.model_validate({"method": {"kind": "generator", "student": None}}).regularizers
+    assert set(alone.terms()) == {"bn_statistics"}
+    part = SynthesisConfig.model_validate(
+        {"method": "generator", "regularizers": {"bn_statistics": {"first_layer_multiplier": 5}}}
+    ).regularizers
+    assert (part.bn_statistics.weight, part.bn_statistics.first_layer_multiplier) == (2, 5)

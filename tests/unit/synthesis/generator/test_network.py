@@ -1,0 +1,40 @@
+"""The network that makes images: which sizes it can have, and what comes out."""
+
+import pytest
+import torch
+
+from dfnas_ray.synthesis.generator.network import ImageGenerator, start_size
+
+
+@pytest.mark.parametrize(
+    ("size", "start", "doublings"),
+    [
+        ((8, 8), (4, 4), 1),
+        ((16, 16), (8, 8), 1),
+        ((18, 18), (9, 9), 1),
+        ((32, 32), (8, 8), 2),
+        ((36, 36), (9, 9), 2),
+        ((224, 224), (7, 7), 5),
+        ((256, 256), (8, 8), 5),
+        ((32, 64), (8, 16), 2),
+    ],
+)
+def test_a_canvas_is_reached_by_doubling_a_small_map(size, start, doublings):
+    assert start_size(size) == (start, doublings)
+
+
+@pytest.mark.parametrize(("size", "near"), [(33, "32, 36"), (38, "36, 40"), (230, "224, 256"), (9, "8, 10"), (7, "8")])
+def test_a_canvas_that_doublings_do_not_lead_to_is_refused_with_sizes_that_do(size, near):
+    with pytest.raises(ValueError, match=rf"{size}x{size} cannot be reached.*can: {near}$"):
+        start_size((size, size))
+
+
+@pytest.mark.parametrize(("channels", "size"), [(1, (18, 18)), (3, (36, 36)), (3, (8, 8)), (3, (32, 64))])
+def test_images_have_the_size_that_is_asked_for_and_valid_pixels(channels, size):
+    torch.manual_seed(0)
+    images = ImageGenerator(16, channels, size, 4)(torch.randn(6, 16)).detach()
+    assert images.shape == (6, channels, *size)
+    assert images.dtype == torch.float32
+    assert float(images.min()) >= 0
+    assert float(images.max()) <= 1
+    assert 0.15 < float(images.std()) < 0.3  # the sigmoid of a standard normal: 0.208

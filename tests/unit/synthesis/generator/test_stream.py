@@ -1,0 +1,112 @@
+"""One generator at work: what it learns from, what the student does, and how it goes on."""
+
+import pytest
+import torch
+
+from dfnas_ray.errors import SynthesisError
+from dfnas_ray.synthesis.config import SynthesisConfig
+from dfnas_ray.synthesis.generator.stream import Stream
+from dfnas_ray.synthesis.labels import class_of_slots
+from dfnas_ray.testing.small import small_teacher
+
+CPU = torch.device("cpu")
+STUDENT = {"warmup_batches": 1, "steps": 2, "batch_size": 8}
+
+
+def make_stream(method=None, batches=4, **settings):
+    values = {
+        "num_shards": 1,
+        "images_per_shard": 20 * batches,
+        "canvas_margin": 2,
+        "precision": "float32",
+        "compile": False,
+        "method": {"kind": "generator", "batch_size": 20, "width": 4, "student": STUDENT, **(method or {})},
+        **settings,
+    }
+    config = SynthesisConfig.model_validate(values)
+    return Stream(small_teacher(), config, config.method, CPU, 0, 0)
+
+
+def run(stream, batches):
+    classes = class_of_slots(0, 20 * batches, 10, 0).split(20)
+    return [stream.make_batch(batch, lambda images: None) for batch in classes]
+
+
+def weights(module):
+    return [parameter.detach().clone() for parameter in module.parameters()]
+
+
+def moved(before, module):
+    return [not torch.equal(old, new) for old, new in zip(before, module.parameters(), strict=True)]
+
+
+@pytest.mark.parametrize(("rate", "learns"), [(0.0, False), (0.5, True)])
+def test_the_generator_keeps_its_share_of_what_a_batch_changed(rate, learns):
+    stream = make_stream({"meta_rate": rate})
+    before = weights(stream.generator)
+    run(stream, 1)
+    assert any(moved(before, stream.generator)) == learns
+
+
+def test_with_a_meta_rate_of_1_the_generator_is_the_adapted_copy():
+    half, whole = make_stream({"meta_rate": 0.5}), make_stream({"meta_rate": 1.0})
+    start = weights(half.generator)
+    run(half, 1)
+    run(whole, 1)
+    for first, some, everything in zip(start, half.generator.parameters(), whole.generator.parameters(), strict=True):
+        torch.testing.assert_close(some, (first + everything) / 2)
+
+
+def test_the_student_joins_after_the_warm_up_and_its_steps_are_counted():
+    stream = make_stream()
+    assert stream.student is not None
+    before, steps = weights(stream.student.model), []
+    stream.make_batch(class_of_slots(0, 20, 10, 0), steps.append)
+    assert not any(moved(before, stream.student.model))
+    assert sum(steps) == 5 * 20
+    made = stream.make_batch(class_of_slots(20, 20, 10, 0), steps.append)
+    assert any(moved(before, stream.student.model))
+    assert sum(steps) == 2 * 5 * 20 + 2 * 8
+    assert made.losses["student"] > 0
+
+
+def test_the_term_that_looks_at_the_student_waits_for_it():
+    stream = make_stream(regularizers={"adversarial": {"weight": 1.0}})
+    first, second, third = run(stream, 3)
+    assert "adversarial" not in first.losses
+    assert "adversarial" not in second.losses, "the student has learned nothing before this batch"
+    assert third.losses["adversarial"] <= 0
+
+
+def test_the_statistics_of_the_batches_before_are_averaged_by_hand():
+    stream = make_stream({"bn_momentum": 0.75})
+    (first,) = run(stream, 1)
+    layer = stream.observed(stream.teacher.normalize(first.canvases[..., 1:17, 1:17]))[1][0].x
+    torch.testing.assert_close(stream.past[0].mean, layer.mean((0, 2, 3)))
+    before = stream.past[0]
+    second = stream.make_batch(class_of_slots(20, 20, 10, 0), lambda images: None)
+    layer = stream.observed(stream.teacher.normalize(second.canvases[..., 1:17, 1:17]))[1][0].x
+    torch.testing.assert_close(stream.past[0].mean, 0.75 * before.mean + 0.25 * layer.mean((0, 2, 3)))
+    variance = layer.var((0, 2, 3), correction=0)
+    torch.testing.assert_close(stream.past[0].var, 0.75 * before.var + 0.25 * variance)
+
+
+def test_soft_labels_are_asked_for_from_the_second_batch_on():
+    first, second = run(make_stream({"calibrated": 1.0}), 2)
+    assert not first.is_calibrated.any()
+    assert second.is_calibrated.all()
+
+
+def test_a_loss_that_is_not_finite_names_batch_and_setting():
+    stream = make_stream()
+    with torch.no_grad():
+        next(stream.generator.parameters()).fill_(float("nan"))
+    with pytest.raises(SynthesisError, match=r"not finite in batch 0: .*Lower synthesis\.method\.lr"):
+        run(stream, 1)
+
+
+def test_a_pool_that_does_not_fit_is_refused_with_its_size_and_the_settings():
+    with pytest.raises(
+        SynthesisError, match=r"hold 20,000,000,000 images of 1x18x18: .*TB.*synthesis\.method\.streams"
+    ):
+        make_stream(batches=1_000_000_000)
