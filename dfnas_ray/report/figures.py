@@ -65,6 +65,9 @@ TERM_TITLES = {
     "bn_statistics": "BatchNorm statistics",
     "total_variation": "Total variation",
     "l2": "L2 norm",
+    "adversarial": "Adversarial term",
+    "student": "Student: distance from the teacher",
+    "student_differs": "Images that the student names otherwise",
 }
 
 

@@ -38,6 +38,7 @@ _MAX_ROW_GROUPS = 48  # row groups of at most 500 images decoded
 _SMALL_SIDE = 64  # up to here, pixels are shown as squares
 _SHOWN_SIDE = 54  # pixels of the page that an image takes at least
 _NUM_EXAMPLES, _TOP = 6, 5
+_AGES = ("early", "late")
 
 _T = TypeVar("_T")
 
@@ -87,14 +88,15 @@ class Samples:
     """What the page shows of the images.
 
     Attributes:
-        rows: Per class: its name, and one strip per round shown (None if nothing of it was found).
-        examples: From the last round, from the surest to the least sure.
+        columns: What they are called: rounds of calibration, or early and late shards.
+        rows: Per class: its name, and one strip per column (None if nothing of it was found).
+        examples: From the last column, from the surest to the least sure.
         reduced: Whether images are shown smaller than they are.
     """
 
     image_shape: tuple[int, int, int]
     num_classes: int
-    rounds: list[int]
+    columns: list[str]
     rows: list[tuple[str, list[Strip | None]]]
     examples: list[SoftLabel]
     classes_left_out: int
@@ -134,18 +136,27 @@ def read_curves(folder: Location, manifest: Manifest) -> ShardFacts:
     return facts
 
 
-def read_samples(folder: Location, manifest: Manifest, problems: list[str] | None = None) -> Samples | None:
-    """Return images of some classes and rounds, spread evenly over all; None if no shard can be read.
+def read_samples(
+    folder: Location, manifest: Manifest, problems: list[str] | None = None, by_age: bool = False
+) -> Samples | None:
+    """Return images of some classes, spread evenly over all, and of some rounds; None if no shard can be read.
 
-    What cannot be decoded is added to ``problems``.
+    Args:
+        folder: Of the set.
+        manifest: Of the set.
+        problems: What cannot be decoded is added.
+        by_age: Of early and late shards instead of rounds, where a shard goes on from the one before.
     """
-    shards = spread(manifest.shards, _MAX_SHARDS)
-    index, num_classes = _index_rows(folder, shards)
+    by_age = by_age and len(manifest.shards) > 1
+    index, num_classes = (
+        _index_by_age(folder, manifest) if by_age else _index_rows(folder, spread(manifest.shards, _MAX_SHARDS))
+    )
     if not index:
         return None
     classes = sorted({label for label, _ in index})
     rounds = sorted({round_index for _, round_index in index})
     shown_classes, shown_rounds = spread(classes, MAX_CLASSES), spread(rounds, MAX_ROUNDS)
+    columns = dict(enumerate(_AGES)) if by_age else {number: f"round {number}" for number in rounds}
     per_cell = max(2, MAX_IMAGES_PER_ROW // len(shown_rounds))
     wanted = {
         (label, r): index[label, r][:per_cell] for label in shown_classes for r in shown_rounds if (label, r) in index
@@ -163,7 +174,7 @@ def read_samples(folder: Location, manifest: Manifest, problems: list[str] | Non
         (
             class_name(label),
             [
-                make_strip([sample.png for sample in found[label, r][:per_cell]], f"{class_name(label)}, round {r}")
+                make_strip([sample.png for sample in found[label, r][:per_cell]], f"{class_name(label)}, {columns[r]}")
                 if found.get((label, r))
                 else None
                 for r in shown_rounds
@@ -177,7 +188,7 @@ def read_samples(folder: Location, manifest: Manifest, problems: list[str] | Non
     return Samples(
         image_shape=shape,
         num_classes=num_classes,
-        rounds=shown_rounds,
+        columns=[columns[r] for r in shown_rounds],
         rows=rows,
         examples=[_soft_label(sample) for sample in _examples(last)],
         classes_left_out=max(num_classes, len(classes)) - len(shown_classes),
@@ -259,6 +270,18 @@ def _index_rows(folder: Location, shards: Sequence[ManifestEntry]) -> tuple[dict
             for row, cell in enumerate(zip(labels, rounds, strict=True)):
                 if len(index[cell]) < MAX_IMAGES_PER_ROW:
                     index[cell].append((entry.file, group, row))
+    return dict(index), num_classes
+
+
+def _index_by_age(folder: Location, manifest: Manifest) -> tuple[dict[tuple[int, int], list[_Place]], int]:
+    """Return where the images of each class are in the first quarter of the shards, 0, and in the last one, 1."""
+    index: dict[tuple[int, int], list[_Place]] = defaultdict(list)
+    quarter = max(1, len(manifest.shards) // 4)
+    num_classes = 0
+    for age, shards in enumerate((manifest.shards[:quarter], manifest.shards[-quarter:])):
+        found, num_classes = _index_rows(folder, spread(shards, _MAX_SHARDS // 2))
+        for (label, _), places in found.items():
+            index[label, age] = (index[label, age] + places)[:MAX_IMAGES_PER_ROW]
     return dict(index), num_classes
 
 

@@ -88,7 +88,7 @@ def synthesis_section(artefacts: Artefacts) -> SynthesisSection | None:
     facts, steps = read_curves(found.folder, manifest), Synthesis.steps_of(found.inputs)
     columns = _columns(found.read(QualityReport.find))
     return SynthesisSection(
-        samples=read_samples(found.folder, manifest, facts.problems),
+        samples=read_samples(found.folder, manifest, facts.problems, Synthesis.has_chains(found.inputs)),
         measures=[measure for measure in QUALITY_MEASURES if any(measure.name in values for _, values in columns)],
         quality=columns,
         panels=figures.synthesis_panels(facts.curves, steps),

@@ -128,6 +128,15 @@ class Synthesis(Stage[SynthesisRecord]):
         except (KeyError, ValueError):
             return []
 
+    @staticmethod
+    def has_chains(inputs: JsonObject) -> bool:
+        """Return whether shards go on from each other by a recorded `inputs`."""
+        try:
+            config = SynthesisConfig.model_validate(inputs["synthesis"])
+        except (KeyError, ValueError):
+            return False
+        return any(config.method.predecessor(shard, config) is not None for shard in range(config.num_shards))
+
     def check(self) -> None:
         """See `Stage`."""
         check_synthesis(self.session.teacher, self.config, self.config.method)

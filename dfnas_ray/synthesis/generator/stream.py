@@ -131,9 +131,9 @@ class Stream:
         targets, is_calibrated = self._targets(classes, random)
         canvases, losses = self._adapt(targets, random, on_steps)
         logits = self._keep(canvases)
-        student_loss = self._teach(on_steps)
-        if student_loss is not None:
-            losses["student"] = student_loss
+        if self.student_has_joined:
+            losses["student_differs"] = self._differences(canvases, logits)
+            losses["student"] = self._teach(on_steps)
         return MadeBatch(canvases.cpu(), logits.cpu(), is_calibrated, losses)
 
     def _targets(self, classes: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -209,11 +209,19 @@ class Stream:
         result: Tensor = logits.float()
         return result
 
-    def _teach(self, on_steps: OnSteps) -> float | None:
-        """Let the student learn from images of the whole pool; return its mean loss, None while it waits."""
+    @torch.no_grad()
+    def _differences(self, canvases: Tensor, logits: Tensor) -> float:
+        """Return on which share of images the student and the teacher name different classes, before it learns from them."""
+        assert self.student is not None
+        view = self.teacher.normalize(center_crop(canvases, self.input_size))
+        guesses = self.student.model.eval()(view.contiguous(memory_format=torch.channels_last)).argmax(1)
+        return round(float((guesses != logits.argmax(1)).float().mean()), 6)
+
+    def _teach(self, on_steps: OnSteps) -> float:
+        """Let the student learn from images of the whole pool; return its mean loss."""
         config = self.config.student
-        if config is None or self.student is None or not self.student_has_joined:
-            return None
+        assert config is not None
+        assert self.student is not None
         random = torch_generator(self.seed, "stream", self.number, "student", self.batches)
         total = 0.0
         for _ in range(config.steps):

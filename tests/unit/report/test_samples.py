@@ -29,7 +29,7 @@ def test_spread_keeps_the_ends():
 def test_samples_have_a_row_per_class_and_a_strip_per_round(run, add):
     samples = read(add.synthesis(run))
     assert [name for name, _ in samples.rows] == ["class 0", "class 1", "class 2"]
-    assert samples.rounds == [0, 1]
+    assert samples.columns == ["round 0", "round 1"]
     assert all(strip is not None for _, strips in samples.rows for strip in strips)
     assert samples.image_shape == (1, 9, 9)
     assert samples.classes_left_out == 0
@@ -78,3 +78,13 @@ def test_a_shard_whose_curves_are_none_is_named(run, add, curves):
     facts = read_curves(stage.location, Manifest.read(stage.location))
     assert (facts.shards_averaged, facts.curves) == (0, {})
     assert facts.problems[0].startswith("shard-00000.parquet: ")
+
+
+def test_images_of_early_and_late_shards_stand_side_by_side(run, add):
+    stage = add.synthesis(run, rounds=1, num_shards=8)
+    samples = read_samples(stage.location, Manifest.read(stage.location), by_age=True)
+    assert samples.columns == ["early", "late"]
+    early, late = samples.rows[0][1]
+    assert early.uri != late.uri
+    only = add.synthesis(run, rounds=1, num_shards=1)
+    assert read_samples(only.location, Manifest.read(only.location), by_age=True).columns == ["round 0"]

@@ -78,6 +78,14 @@ def test_the_term_that_looks_at_the_student_waits_for_it():
     assert third.losses["adversarial"] <= 0
 
 
+def test_the_curve_says_on_which_share_of_a_batch_student_and_teacher_differ():
+    stream = make_stream()
+    first, second = run(stream, 2)
+    assert "student_differs" not in first.losses
+    assert 0 <= second.losses["student_differs"] <= 1
+    assert (second.losses["student_differs"] * 20) % 1 == pytest.approx(0, abs=1e-4)
+
+
 def test_the_statistics_of_the_batches_before_are_averaged_by_hand():
     stream = make_stream({"bn_momentum": 0.75})
     (first,) = run(stream, 1)
