@@ -26,6 +26,7 @@ QUICK = {
             (1, {"student": {"warmup_batches": 2, "steps": 2, "batch_size": 8}, "calibrated": 0.5}),
             (2, {"student": None, "bn_momentum": 0}),
             (3, {"student": {"warmup_batches": 0, "steps": 1, "batch_size": 8}}),
+            (1, {"student": {"warmup_batches": 0, "steps": 1, "batch_size": 8}, "pool_limit": 35}),
         ]
     ],
 }  # fmt: skip

@@ -44,7 +44,7 @@ class GeneratorSettings(SynthesizerConfig):
     )
     latent_dim: int = Field(256, gt=0, description="Dimensions of the noise that an image is made from.")
     width: int = Field(
-        48, gt=0, description="Channels of the generator's last layers; of its first ones twice as many."
+        48, gt=0, description="Channels of the generator's map of 32 pixels; twice as many below, half as many at 64."
     )
     adaptation_steps: int = Field(5, gt=0, description="Adam steps in which a copy of the generator makes one batch.")
     lr: float = Field(5e-3, gt=0, description="Adam step size of the generator's weights.")
@@ -65,6 +65,11 @@ class GeneratorSettings(SynthesizerConfig):
         0.0, ge=0, le=1, description="Share of images that ask for the teacher's soft labels of images made before."
     )
     tau: float = Field(1.0, gt=0, description="Temperature of these labels: softmax(logits / tau).")
+    pool_limit: int | None = Field(
+        None,
+        gt=0,
+        description="Images that the student learns from at most, the latest ones; by default all of its stream.",
+    )
     student: StudentSettings | None = StudentSettings()
 
     @property
@@ -95,6 +100,11 @@ class GeneratorSettings(SynthesizerConfig):
 
     def check_settings(self, settings: SetSettings) -> None:
         """See `SynthesizerConfig`."""
+        if self.pool_limit is not None and self.pool_limit < self.batch_size:
+            raise ValueError(
+                f"method.pool_limit ({self.pool_limit}) must not be below method.batch_size ({self.batch_size}): a "
+                "batch has to fit."
+            )
         if self.streams > settings.num_shards:
             raise ValueError(
                 f"method.streams ({self.streams}) must not be above num_shards ({settings.num_shards}): each stream makes "
@@ -116,6 +126,11 @@ class GeneratorSettings(SynthesizerConfig):
     def predecessor(self, shard: int, settings: SetSettings) -> int | None:
         """See `SynthesizerConfig`: the streams take turns."""
         return shard - self.streams if shard >= self.streams else None
+
+    def pool_size(self, stream: int, settings: SetSettings) -> int:
+        """Return how many images a stream keeps in memory."""
+        images = self.num_batches(stream, settings) * self.batch_size
+        return images if self.pool_limit is None else min(images, self.pool_limit)
 
     def num_batches(self, stream: int, settings: SetSettings) -> int:
         """Return how many batches a stream makes, through all its shards."""

@@ -5,11 +5,13 @@ Source: the DCGAN-like decoder of Fang et al. 2022, arXiv:2112.06253. Written fr
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import torch.nn.functional as F
 from torch import Tensor, nn, sigmoid
 
+_FEWEST_CHANNELS = 4
 _SMALLEST = 4
 _LARGEST = 9
 """Where doublings begin: from 4 pixels to 9, as many as give the canvas."""
@@ -18,27 +20,29 @@ _LARGEST = 9
 class ImageGenerator(nn.Module):
     """A linear layer to a small map, then doublings of its size, each with a convolution.
 
-    The last BatchNorm has no parameters: pixels spread around the middle of their range whatever the layers before it do.
+    From 32 pixels on the channels are halved whenever the size doubles: every doubling costs as much as the one before, and
+    images of 224 pixels are within reach. The last BatchNorm has no parameters: pixels spread around the middle of their range
+    whatever the layers before it do.
 
     Args:
         latent_dim: Dimensions of the noise.
         channels: Of an image.
         size: (H', W') of an image; see `start_size`.
-        width: Channels of the last hidden map; of the others twice as many.
+        width: Channels of a map of 32 pixels; of smaller ones twice as many.
     """
 
     def __init__(self, latent_dim: int, channels: int, size: tuple[int, int], width: int):
         super().__init__()
         (height, width_of_start), doublings = start_size(size)
-        self.start = (2 * width, height, width_of_start)
-        self.linear = nn.Linear(latent_dim, 2 * width * height * width_of_start)
-        self.norm = nn.BatchNorm2d(2 * width)
-        widths = [2 * width] * doublings + [width]
+        widths = [channels_of(min(height, width_of_start) * 2**number, width) for number in range(doublings + 1)]
+        self.start = (widths[0], height, width_of_start)
+        self.linear = nn.Linear(latent_dim, widths[0] * height * width_of_start)
+        self.norm = nn.BatchNorm2d(widths[0])
         self.doublings = nn.ModuleList(
             nn.Sequential(nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.LeakyReLU(0.2))
             for before, after in pairwise(widths)
         )
-        self.last = nn.Sequential(nn.Conv2d(width, channels, 3, padding=1), nn.BatchNorm2d(channels, affine=False))
+        self.last = nn.Sequential(nn.Conv2d(widths[-1], channels, 3, padding=1), nn.BatchNorm2d(channels, affine=False))
 
     def forward(self, noise: Tensor) -> Tensor:
         """Map (B, latent_dim) to images (B, C, H', W') in [0, 1], float32."""
@@ -46,6 +50,12 @@ class ImageGenerator(nn.Module):
         for doubling in self.doublings:
             x = doubling(F.interpolate(x, scale_factor=2.0))
         return sigmoid(self.last(x).float())
+
+
+def channels_of(side: int, width: int) -> int:
+    """Return the channels of a hidden map of so many pixels: ``width`` at 32, twice as many below, half as many at 64."""
+    factor = 2.0 ** -max(-1, round(math.log2(side / 32)))
+    return max(_FEWEST_CHANNELS, round(width * factor))
 
 
 def start_size(size: tuple[int, int]) -> tuple[tuple[int, int], int]:

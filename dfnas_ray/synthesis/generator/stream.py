@@ -92,7 +92,7 @@ class Stream:
         self.mean, self.std = mean, std
         self.past: list[Statistics] | None = None
         self.batches = 0
-        images = self.num_batches * config.batch_size
+        images = config.pool_size(number, settings)
         shape = (teacher.image_shape[0], *canvas)
         _check_room(images, shape, teacher.num_classes, device)
         self.canvases = torch.empty((images, *shape), dtype=torch.uint8, device=device)
@@ -112,8 +112,8 @@ class Stream:
 
     @property
     def pool_size(self) -> int:
-        """Images that were made so far."""
-        return self.batches * self.config.batch_size
+        """Images in the pool: those that were made so far, or the latest of them."""
+        return min(self.batches * self.config.batch_size, len(self.canvases))
 
     @property
     def student_has_joined(self) -> bool:
@@ -194,8 +194,7 @@ class Stream:
         """Put finished canvases into the pool, and remember what BatchNorm layers make of them; return their logits."""
         view = self.teacher.normalize(center_crop(canvases, self.input_size))
         logits, bn_inputs = self.observed(view.contiguous(memory_format=torch.channels_last))
-        start, end = self.pool_size, self.pool_size + len(canvases)
-        self.canvases[start:end], self.logits[start:end] = canvases, logits.float()
+        self._put(canvases, logits.float(), self.batches * self.config.batch_size)
         self.batches += 1
         share = self.config.bn_momentum
         if share and "bn_inputs" in self.objective.observes:
@@ -208,6 +207,11 @@ class Stream:
             self.past = [Statistics(mean, var, share) for mean, var in moments]
         result: Tensor = logits.float()
         return result
+
+    def _put(self, canvases: Tensor, logits: Tensor, first: int) -> None:
+        """Put images into the pool, the first of which was made after so many; they replace the oldest."""
+        places = (torch.arange(len(canvases), device=self.device) + first) % len(self.canvases)
+        self.canvases[places], self.logits[places] = canvases.to(self.device), logits.to(self.device)
 
     @torch.no_grad()
     def _differences(self, canvases: Tensor, logits: Tensor) -> float:
@@ -255,7 +259,7 @@ class Stream:
 
         Args:
             state: What it returned.
-            canvases: Those of all shards before, in order.
+            canvases: Those of all shards before, in order; of the earliest, those may be left out that the pool does not hold.
             logits: Likewise.
         """
         found = torch.load(BytesIO(state), map_location=self.device, weights_only=True)
@@ -265,8 +269,8 @@ class Stream:
             self.past = [Statistics(mean, var, self.config.bn_momentum) for mean, var in found["past"]]
         if self.student is not None:
             self.student.load_state_dict(found["student"])
-        self.canvases[: self.pool_size] = torch.cat(canvases).to(self.device)
-        self.logits[: self.pool_size] = torch.cat(logits).to(self.device)
+        first = self.batches * self.config.batch_size - self.pool_size
+        self._put(torch.cat(canvases)[-self.pool_size :], torch.cat(logits)[-self.pool_size :], first)
 
 
 def _check_room(images: int, shape: tuple[int, int, int], num_classes: int, device: torch.device) -> None:
@@ -280,8 +284,7 @@ def _check_room(images: int, shape: tuple[int, int, int], num_classes: int, devi
     if needed > free:
         raise SynthesisError(
             f"The pool of one stream would hold {images:,} images of {'x'.join(map(str, shape))}: {formatting.size(needed)}, and "
-            f"{formatting.size(free)} are free. Raise synthesis.method.streams, or lower synthesis.num_shards or "
-            "synthesis.images_per_shard."
+            f"{formatting.size(free)} are free. Set synthesis.method.pool_limit, or raise synthesis.method.streams."
         )
 
 

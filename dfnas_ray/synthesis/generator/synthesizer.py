@@ -76,12 +76,13 @@ class GeneratorSynthesizer(Synthesizer):
         """Return the stream that a shard belongs to, when it has made all shards before it."""
         if self._stream is not None and self._stream[:2] == (seed, shard):
             return self._stream[2]
-        streams = self.config.streams
-        stream = Stream(self.teacher, self.settings, self.config, self.device, seed, shard % streams)
-        before = self.config.predecessor(shard, self.settings)
+        config, streams = self.config, self.config.streams
+        stream = Stream(self.teacher, self.settings, config, self.device, seed, shard % streams)
+        before = config.predecessor(shard, self.settings)
         if before is not None:
             assert chain is not None, "a shard that has a predecessor is made with it"
-            parts = [chain.images(number) for number in range(shard % streams, shard, streams)]
+            held = -(-config.pool_size(shard % streams, self.settings) // self.settings.images_per_shard)
+            parts = [chain.images(number) for number in range(shard % streams, shard, streams)[-held:]]
             stream.load(
                 chain.state(before),
                 [torch.from_numpy(part.images) for part in parts],

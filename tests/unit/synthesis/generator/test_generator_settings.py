@@ -31,6 +31,11 @@ def test_more_streams_than_shards_are_refused():
     )
 
 
+def test_a_pool_that_holds_no_batch_is_refused():
+    message = refused(method={"kind": "generator", "pool_limit": 100})
+    assert "method.pool_limit (100) must not be below method.batch_size (200)" in message
+
+
 def test_a_canvas_that_doublings_do_not_lead_to_is_refused_with_sizes_that_do():
     config = generator(canvas_margin=3)
     with pytest.raises(SynthesisError, match=r"canvas_margin \(3\): a canvas of 19x19 .*can: 18, 20"):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dfnas_ray.synthesis.generator.network import ImageGenerator, start_size
+from dfnas_ray.synthesis.generator.network import ImageGenerator, channels_of, start_size
 
 
 @pytest.mark.parametrize(
@@ -38,3 +38,20 @@ def test_images_have_the_size_that_is_asked_for_and_valid_pixels(channels, size)
     assert float(images.min()) >= 0
     assert float(images.max()) <= 1
     assert 0.15 < float(images.std()) < 0.3  # the sigmoid of a standard normal: 0.208
+
+
+def test_channels_are_halved_where_the_map_doubles_beyond_32_pixels():
+    assert [channels_of(side, 48) for side in (8, 9, 16, 18, 32, 36, 64, 128, 256)] == [
+        96,
+        96,
+        96,
+        96,
+        48,
+        48,
+        24,
+        12,
+        6,
+    ]
+    small, large = (ImageGenerator(16, 3, (side, side), 48) for side in (32, 64))
+    assert [layer[0].out_channels for layer in small.doublings] == [96, 48]
+    assert [layer[0].out_channels for layer in large.doublings] == [96, 48, 24]

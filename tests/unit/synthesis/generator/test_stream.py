@@ -115,6 +115,14 @@ def test_a_loss_that_is_not_finite_names_batch_and_setting():
 
 def test_a_pool_that_does_not_fit_is_refused_with_its_size_and_the_settings():
     with pytest.raises(
-        SynthesisError, match=r"hold 20,000,000,000 images of 1x18x18: .*TB.*synthesis\.method\.streams"
+        SynthesisError, match=r"hold 20,000,000,000 images of 1x18x18: .*TB.*synthesis\.method\.pool_limit"
     ):
         make_stream(batches=1_000_000_000)
+
+
+def test_a_limited_pool_holds_the_latest_images():
+    stream = make_stream({"pool_limit": 50})
+    made = run(stream, 4)
+    latest = torch.cat([batch.canvases for batch in made])[-50:]
+    assert stream.pool_size == 50
+    assert {image.numpy().tobytes() for image in stream.canvases} == {image.numpy().tobytes() for image in latest}
