@@ -177,7 +177,7 @@ class CheckpointTeacherConfig(TeacherSourceConfig):
     kind: Literal["checkpoint"]
     checkpoint: Path | None = Field(None, description="Weights: .safetensors, or a torch file with a state dict.")
     builder: str = Field(
-        pattern=r"^\w+(\.\w+)*:\w+$",
+        pattern=r"^\w+(\.\w+)*:\w+(\.\w+)*$",
         description="package.module:function that returns the untrained network. This runs your code.",
     )
     arguments: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments of the builder.")

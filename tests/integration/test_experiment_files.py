@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,50 +12,64 @@ import torchvision.models
 
 from dfnas_ray import load_experiment
 from dfnas_ray.algorithms.base import SearchProblem
-from dfnas_ray.seeding import fixed_threads, torch_generator
+from dfnas_ray.seeding import fixed_threads
 from dfnas_ray.storage.shards import SyntheticImages
-from dfnas_ray.synthesis.inversion.inverter import Inverter
-from dfnas_ray.teachers.cifar_resnet import resnet20
+from dfnas_ray.teachers.checkpoint import build_model
 from dfnas_ray.training.batches import SyntheticBatches
 
 FILES = sorted((Path(__file__).parents[2] / "experiments").glob("*.yaml"))
+SMALL = {
+    "inversion": {
+        "batch_size": 2,
+        "rounds": 1,
+        "scales": [{"scale": 2, "steps": 1}, {"scale": 1, "steps": 1}],
+        "warmup_steps": 0,
+    },
+    "generator": {
+        "batch_size": 2,
+        "width": 8,
+        "adaptation_steps": 1,
+        "streams": 1,
+        "student": {"steps": 1, "batch_size": 2, "warmup_batches": 0},
+    },
+}
 SHORT = {"epochs": 1, "warmup_epochs": 0, "batch_size": 2, "calibration_batches": 1, "candidates": 1}
 
 
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    """Untrained weights in the files that the teachers ask for."""
-    folder = tmp_path_factory.mktemp("weights")
-    for name, model in (("cifar", resnet20()), ("torchvision", torchvision.models.resnet50())):
-        torch.save(model.state_dict(), folder / f"{name}.pt")
-    return folder
+def untrained(teacher, folder):
+    """Write untrained weights, as a teacher's settings ask for them."""
+    if teacher.kind == "torchvision":
+        model = getattr(torchvision.models, teacher.name)()
+    else:
+        pytest.importorskip(teacher.builder.partition(":")[0])
+        model = build_model(teacher.builder, teacher.arguments)
+    torch.save(model.state_dict(), folder / "untrained.pt")
+    return folder / "untrained.pt"
 
 
-def reduced(file, weights):
+def reduced(file, folder):
     config = load_experiment(file)
     if config.teacher.kind == "digits":
         teacher = ["teacher.width=4", "teacher.epochs=1"]
     else:
-        teacher = [
-            f"teacher.checkpoint={weights / ('cifar' if config.teacher.kind == 'checkpoint' else 'torchvision')}.pt"
-        ]
+        teacher = [f"teacher.checkpoint={untrained(config.teacher, folder)}"]
     if file.stem.startswith("digits"):
         teacher = ["teacher={kind: digits, width: 4, epochs: 1}", "search.max_macs=null"]
-    scales = "[{scale: 2, steps: 1}, {scale: 1, steps: 1}]"
-    small = [f"synthesis.method.scales={scales}", "synthesis.method.warmup_steps=0", "synthesis.compile=false"]
-    return load_experiment(file, [*teacher, *small])
+    small = {"num_shards": 1, "images_per_shard": 2, "compile": False}
+    small |= {f"method.{name}": value for name, value in SMALL[config.synthesis.method.kind].items()}
+    return load_experiment(
+        file, [*teacher, *(f"synthesis.{name}={json.dumps(value)}" for name, value in small.items())]
+    )
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_an_experiment_takes_two_steps(file, weights, tmp_path):
-    config = reduced(file, weights)
+def test_an_experiment_takes_two_steps(file, tmp_path):
+    config = reduced(file, tmp_path)
     with fixed_threads(1):  # two would wait for each other on a machine that is busy
         teacher = config.teacher.load(tmp_path)
-        inverter = Inverter(teacher, config.synthesis, config.synthesis.method, torch.device("cpu"))
-        targets = torch.eye(teacher.num_classes)[:2]
-        canvases, curve = inverter.invert(targets, torch_generator(0, "test"))
-        assert len(curve) == 2
-        images = canvases.repeat(2, 1, 1, 1).numpy()  # a batch for each half of what DARTS learns from
+        *_, made = config.synthesis.method.synthesizer(teacher, config.synthesis, torch.device("cpu")).make(0, 0)
+        assert all(np.isfinite(list(point.losses.values())).all() for curve in made.curves for point in curve)
+        images = np.tile(made.images, (2, 1, 1, 1))  # a batch for each half of what DARTS learns from
         data = SyntheticImages(
             images=images,
             labels=np.zeros(4, np.int64),
