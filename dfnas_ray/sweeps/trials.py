@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from dfnas_ray.errors import DfnasError, ShardError
@@ -112,14 +113,15 @@ def run_trial(
 
 
 def reference_images(teacher: Teacher, job: ShardJob, device: torch.device) -> SyntheticImages:
-    """Return the images of the last round of a setting's first shard.
+    """Return the images of the last round of a setting's first shard, without those of a warm-up.
 
     Raises:
         SynthesisError: the setting gives no images.
     """
     synthesizer = job.config.method.synthesizer(teacher, job.config, device)
     *_, images = _rounds(synthesizer, job, 0, lambda images: None)
-    return images.select(images.rounds == images.rounds.max())
+    last = images if job.config.method.num_rounds == 1 else images.select(images.rounds == images.rounds.max())
+    return last.select(np.arange(job.config.method.warmup_images, len(last)))
 
 
 def _rounds(

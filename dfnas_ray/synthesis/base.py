@@ -106,6 +106,11 @@ class SynthesizerConfig(MemberConfig):
         return 1
 
     @property
+    def warmup_images(self) -> int:
+        """Images at the beginning of a set that are not yet like the others."""
+        return 0
+
+    @property
     def default_regularizers(self) -> SettingValues:
         """Settings of ``synthesis.regularizers`` that suit this synthesizer better than the published ones."""
         return {}

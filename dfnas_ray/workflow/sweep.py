@@ -183,8 +183,8 @@ class Sweep(Stage[SweptRecord]):
                 session.listener.say(f"Reference setting {number} is left out. {error}")
                 continue
             batch = min(settings.method.batch_size, config.reference.images)
-            images = -(-config.reference.images // batch) * batch
             method = settings.method.model_copy(update={"batch_size": batch})
+            images = method.warmup_images + -(-config.reference.images // batch) * batch
             settings = settings.model_copy(update={"num_shards": 1, "images_per_shard": images, "method": method})
             jobs[number] = shard_job(session.teacher, settings, seed, self.location / f"reference-{number:03d}")
         made: dict[int, SyntheticImages] = {}

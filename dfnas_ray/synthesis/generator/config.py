@@ -15,6 +15,8 @@ from dfnas_ray.teachers.base import Teacher
 from dfnas_ray.teachers.fresh import why_not_fresh
 from dfnas_ray.training.config import OptimizerConfig
 
+_WARMUP_BATCHES = 20
+
 
 class StudentSettings(BaseModel):
     """The network that learns beside a generator, and tells it which images are still worth something."""
@@ -71,6 +73,11 @@ class GeneratorSettings(SynthesizerConfig):
         description="Images that the student learns from at most, the latest ones; by default all of its stream.",
     )
     student: StudentSettings | None = StudentSettings()
+
+    @property
+    def warmup_images(self) -> int:
+        """See `SynthesizerConfig`: those of the batches before the student joins, and of a few after it."""
+        return (_WARMUP_BATCHES if self.student is None else self.student.warmup_batches + 5) * self.batch_size
 
     @property
     def default_regularizers(self) -> SettingValues:

@@ -3,11 +3,16 @@
 from functools import partial
 
 import pytest
+import torch
 from torch import nn
 
 from dfnas_ray.config.experiment import make_experiment
 from dfnas_ray.errors import ConfigError
+from dfnas_ray.storage.location import Location
 from dfnas_ray.sweeps.checks import check_settings
+from dfnas_ray.sweeps.trials import reference_images, shard_job
+from dfnas_ray.synthesis.config import SynthesisConfig
+from dfnas_ray.testing.small import small_teacher
 from dfnas_ray.workflow.sweep import check_ranges
 
 LR = {"synthesis.method.lr": {"uniform": [0.1, 1]}}
@@ -100,3 +105,15 @@ def test_what_has_an_effect_in_some_trials_is_varied(tiny_teacher):
         synthesis={**SMALL, "method": {**METHOD, "rounds": 1}},
     )
     check_ranges(tiny_teacher, config, config.sweep)
+
+
+def test_a_generators_reference_images_are_not_those_of_its_warm_up(tmp_path):
+    student = {"warmup_batches": 1, "steps": 1, "batch_size": 4}
+    method = {"kind": "generator", "batch_size": 10, "width": 4, "adaptation_steps": 1, "student": student}
+    config = SynthesisConfig.model_validate(
+        {"num_shards": 1, "images_per_shard": 80, "compile": False, "precision": "float32", "method": method}
+    )
+    job = shard_job(small_teacher(), config, 0, Location.parse(tmp_path))
+    images = reference_images(small_teacher(), job, torch.device("cpu"))
+    assert config.method.warmup_images == 60
+    assert images.ids.tolist() == list(range(60, 80))
