@@ -31,9 +31,9 @@ SECTIONS = {
         "sweep": "a779539fd26329f288f7aa05dce7b6cc8b59d9678b0a76f5aa422a61957fc93c",
     },
     "cifar10": {
-        "synthesis": "0dc3476922212581be46ad2e4a36f7812d3a5e4e2164b3901b344dc0c92f1f79",
-        "search": "0ba2a896d9f48e9ce32f68e48dbdc5b7f7b7aee9cb30ee9be4887c81e52098c2",
-        "retraining": "977c7a462454d5458c49cccfcd5b0c00ea623c49a251721507dcdfe2da5850cc",
+        "synthesis": "c6a21033d625cc75ea41e2bad80464d53c6dc4050bac4c2cbdf0d0fbe7061850",
+        "search": "6e1e94cdac6027f35629f248caa65c9c2e58720c39a964547cb05c544ca0e63c",
+        "retraining": "7b2fbb8d3fe97d9c0e479eea3ef0b0357c83df39d8d298e26b5290ae0e408ee6",
     },
     "darts-cifar10": {
         "synthesis": "2e4c7fb5018ceffa77162bf4ac90c34ce5cc7f40e4d39de6b6b094cf4001bdef",
