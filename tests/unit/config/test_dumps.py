@@ -33,7 +33,7 @@ SECTIONS = {
     "cifar10": {
         "synthesis": "c6a21033d625cc75ea41e2bad80464d53c6dc4050bac4c2cbdf0d0fbe7061850",
         "search": "6e1e94cdac6027f35629f248caa65c9c2e58720c39a964547cb05c544ca0e63c",
-        "retraining": "7b2fbb8d3fe97d9c0e479eea3ef0b0357c83df39d8d298e26b5290ae0e408ee6",
+        "retraining": "84a6569365aa12b8469c4fe5abb95a9f0cc4962107ae6eb30112e954797945b5",
     },
     "darts-cifar10": {
         "synthesis": "2e4c7fb5018ceffa77162bf4ac90c34ce5cc7f40e4d39de6b6b094cf4001bdef",
