@@ -157,7 +157,7 @@ class Stream:
             [{"params": weights, "lr": config.lr}, {"params": [noise], "lr": config.latent_lr}], betas=BETAS, fused=True
         )
         if self.student is not None:
-            self.student.model.eval()
+            self.student.model.eval().requires_grad_(False)  # its weights need no gradient here
         losses: dict[str, Tensor] = {}
         for step in range(config.adaptation_steps):
             with self._autocast():
@@ -226,6 +226,7 @@ class Stream:
         config = self.config.student
         assert config is not None
         assert self.student is not None
+        self.student.model.requires_grad_(True)
         random = torch_generator(self.seed, "stream", self.number, "student", self.batches)
         total = 0.0
         for _ in range(config.steps):
@@ -236,6 +237,10 @@ class Stream:
                 logits = self.teacher.model(images)
             total += self.student.step(Batch(images, logits))
             on_steps(config.batch_size)
+        if not math.isfinite(total):
+            raise SynthesisError(
+                f"The student's loss is not finite after batch {self.batches - 1}. Lower synthesis.method.student.optimizer.lr."
+            )
         return round(total / config.steps, 6)
 
     def _autocast(self) -> AbstractContextManager[None]:

@@ -126,3 +126,14 @@ def test_a_limited_pool_holds_the_latest_images():
     latest = torch.cat([batch.canvases for batch in made])[-50:]
     assert stream.pool_size == 50
     assert {image.numpy().tobytes() for image in stream.canvases} == {image.numpy().tobytes() for image in latest}
+
+
+def test_a_student_that_diverges_is_named_with_its_setting():
+    stream = make_stream()
+    run(stream, 1)
+    with torch.no_grad():
+        next(stream.student.model.parameters()).fill_(float("nan"))
+    with pytest.raises(
+        SynthesisError, match=r"not finite after batch 1\. Lower synthesis\.method\.student\.optimizer\.lr"
+    ):
+        stream.make_batch(class_of_slots(20, 20, 10, 0), lambda images: None)
