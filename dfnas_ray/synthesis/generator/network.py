@@ -6,12 +6,20 @@ Source: the DCGAN-like decoder of Fang et al. 2022, arXiv:2112.06253. Written fr
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
+import numpy as np
+import torch
 import torch.nn.functional as F
-from torch import Tensor, nn, sigmoid
+from scipy.optimize import root
+from scipy.special import expit
+from scipy.stats import norm
+from torch import Tensor, nn
 
 _FEWEST_CHANNELS = 4
+_NATURAL, _REACHED = 0.97, 0.8  # of the largest standard deviation that pixels of a mean can have
 _SMALLEST = 4
 _LARGEST = 9
 """Where doublings begin: from 4 pixels to 9, as many as give the canvas."""
@@ -21,17 +29,18 @@ class ImageGenerator(nn.Module):
     """A linear layer to a small map, then doublings of its size, each with a convolution.
 
     From 32 pixels on the channels are halved whenever the size doubles: every doubling costs as much as the one before, and
-    images of 224 pixels are within reach. The last BatchNorm has no parameters: pixels spread around the middle of their range
-    whatever the layers before it do.
+    images of 224 pixels are within reach. The last BatchNorm has no parameters: pixels have the mean and the spread that the
+    teacher's input statistics promise, whatever the layers before it do.
 
     Args:
         latent_dim: Dimensions of the noise.
-        channels: Of an image.
         size: (H', W') of an image; see `start_size`.
         width: Channels of a map of 32 pixels; of smaller ones twice as many.
+        mean: Of the teacher's training images, per channel, of pixels in [0, 1].
+        std: Likewise.
     """
 
-    def __init__(self, latent_dim: int, channels: int, size: tuple[int, int], width: int):
+    def __init__(self, latent_dim: int, size: tuple[int, int], width: int, mean: Sequence[float], std: Sequence[float]):
         super().__init__()
         (height, width_of_start), doublings = start_size(size)
         widths = [channels_of(min(height, width_of_start) * 2**number, width) for number in range(doublings + 1)]
@@ -42,14 +51,39 @@ class ImageGenerator(nn.Module):
             nn.Sequential(nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.LeakyReLU(0.2))
             for before, after in pairwise(widths)
         )
-        self.last = nn.Sequential(nn.Conv2d(widths[-1], channels, 3, padding=1), nn.BatchNorm2d(channels, affine=False))
+        self.last = nn.Sequential(
+            nn.Conv2d(widths[-1], len(mean), 3, padding=1), nn.BatchNorm2d(len(mean), affine=False)
+        )
+        shift, scale = zip(*map(logit_moments, mean, std), strict=True)
+        self.register_buffer("shift", torch.tensor(shift).view(1, -1, 1, 1))
+        self.register_buffer("scale", torch.tensor(scale).view(1, -1, 1, 1))
 
     def forward(self, noise: Tensor) -> Tensor:
         """Map (B, latent_dim) to images (B, C, H', W') in [0, 1], float32."""
         x = self.norm(self.linear(noise).view(-1, *self.start))
         for doubling in self.doublings:
             x = doubling(F.interpolate(x, scale_factor=2.0))
-        return sigmoid(self.last(x).float())
+        return torch.sigmoid(self.shift + self.scale * self.last(x).float())
+
+
+def logit_moments(mean: float, std: float) -> tuple[float, float]:
+    """Return mean and standard deviation of a normal variable whose sigmoid has the given ones.
+
+    Many teachers have round numbers in place of their images' statistics. Those that no natural images have are taken for such:
+    then the normal variable is the standard one, and pixels spread around the middle of their range.
+    """
+    largest = math.sqrt(mean * (1 - mean)) if 0 < mean < 1 else 0.0  # that of pixels of 0 and 1 alone
+    if not 0 < std < _NATURAL * largest:
+        return 0.0, 1.0
+    std = min(std, _REACHED * largest)  # beyond, the sigmoid would hardly have a gradient
+    quantiles = norm.ppf((np.arange(2000) + 0.5) / 2000)
+
+    def distance(logits: np.ndarray[Any, Any]) -> list[float]:
+        pixels = expit(logits[0] + logits[1] * quantiles)
+        return [pixels.mean() - mean, pixels.std() - std]
+
+    found = root(distance, [math.log(mean / (1 - mean)), 1.0])
+    return float(found.x[0]), float(abs(found.x[1]))
 
 
 def channels_of(side: int, width: int) -> int:

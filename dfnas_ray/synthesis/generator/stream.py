@@ -81,7 +81,7 @@ class Stream:
         self.input_size = teacher.image_shape[1:]
         canvas = config.canvas_size(settings, *self.input_size)
         seed_everything(derive_seed(seed, "stream", number))
-        generator = ImageGenerator(config.latent_dim, teacher.image_shape[0], canvas, config.width)
+        generator = ImageGenerator(config.latent_dim, canvas, config.width, teacher.mean, teacher.std)
         self.generator = generator.to(device).to(memory_format=torch.channels_last)
         self.num_batches = config.num_batches(number, settings)
         self.student = None if config.student is None else self._new_student()

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dfnas_ray.synthesis.generator.network import ImageGenerator, channels_of, start_size
+from dfnas_ray.synthesis.generator.network import ImageGenerator, channels_of, logit_moments, start_size
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_a_canvas_that_doublings_do_not_lead_to_is_refused_with_sizes_that_do(si
 @pytest.mark.parametrize(("channels", "size"), [(1, (18, 18)), (3, (36, 36)), (3, (8, 8)), (3, (32, 64))])
 def test_images_have_the_size_that_is_asked_for_and_valid_pixels(channels, size):
     torch.manual_seed(0)
-    images = ImageGenerator(16, channels, size, 4)(torch.randn(6, 16)).detach()
+    images = ImageGenerator(16, size, 4, (0.5,) * channels, (0.208,) * channels)(torch.randn(6, 16)).detach()
     assert images.shape == (6, channels, *size)
     assert images.dtype == torch.float32
     assert float(images.min()) >= 0
@@ -52,6 +52,19 @@ def test_channels_are_halved_where_the_map_doubles_beyond_32_pixels():
         12,
         6,
     ]
-    small, large = (ImageGenerator(16, 3, (side, side), 48) for side in (32, 64))
+    small, large = (ImageGenerator(16, (side, side), 48, (0.5,) * 3, (0.2,) * 3) for side in (32, 64))
     assert [layer[0].out_channels for layer in small.doublings] == [96, 48]
     assert [layer[0].out_channels for layer in large.doublings] == [96, 48, 24]
+
+
+@pytest.mark.parametrize(("mean", "std"), [(0.3056, 0.3187), (0.485, 0.229), (0.1307, 0.26), (0.5, 0.1)])
+def test_pixels_have_the_mean_and_the_spread_that_the_teacher_was_trained_with(mean, std):
+    torch.manual_seed(0)
+    images = ImageGenerator(16, (18, 18), 4, (mean,), (std,))(torch.randn(200, 16)).detach()
+    assert float(images.mean()) == pytest.approx(mean, abs=0.03)
+    assert float(images.std()) == pytest.approx(std, abs=0.03)
+
+
+@pytest.mark.parametrize(("mean", "std"), [(0.0, 1.0), (0.5, 0.5), (0.498, 0.502), (127.5, 64.0), (0.3, 0.0)])
+def test_round_numbers_in_place_of_statistics_are_taken_for_such(mean, std):
+    assert logit_moments(mean, std) == (0.0, 1.0)
