@@ -74,6 +74,7 @@ def another_machine(tmp_path, values, server, *arguments: str) -> tuple[int, str
     return done.returncode, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_images_made_on_one_machine_are_searched_and_retrained_on_by_another(
     ray_cluster, at_home, server, tiny_experiment, tiny_values, tiny_run, tmp_path
 ):

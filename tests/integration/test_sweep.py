@@ -92,6 +92,7 @@ def test_a_sweep_from_first_trial_to_best_settings(values, tmp_path, recorder):
 
 @pytest.mark.ray
 @pytest.mark.parametrize("address", ["local"], indirect=True)
+@pytest.mark.slow
 def test_a_sweep_on_ray_finds_what_one_process_finds(values, tmp_path):
     inline = {**values, "cluster": {**values["cluster"], "address": "inline"}}
     ours, theirs = (
