@@ -158,6 +158,7 @@ class SynthesizerConfig(MemberConfig):
             state: That of the last shard of its chain.
             teacher: Whose student it is.
         """
+        # Asked only of those whose ``has_student`` is true, and these define it.
         raise NotImplementedError(f"{type(self).__name__} says that it trains a student, and does not return it")
 
     @abstractmethod

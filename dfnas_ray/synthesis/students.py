@@ -32,11 +32,12 @@ def write_students(job: ShardJob, teacher: Teacher) -> None:
 def lost_students(job: ShardJob, say: Say) -> list[int]:
     """Return the last shards of those chains whose students are lost: neither the file nor the state can be read."""
     ends = job.ends if job.config.method.has_student else []
-    return [
-        shard
-        for number, shard in enumerate(ends)
-        if not job.has_state(shard) and not is_intact(lambda: _read(student_file(job.folder, number)), say)  # noqa: B023
-    ]
+    return [shard for number, shard in enumerate(ends) if not job.has_state(shard) and not _is_intact(job, number, say)]
+
+
+def _is_intact(job: ShardJob, number: int, say: Say) -> bool:
+    file = student_file(job.folder, number)
+    return is_intact(lambda: _read(file), say)
 
 
 def load_student(folder: Location, number: int, teacher: Teacher) -> nn.Module:

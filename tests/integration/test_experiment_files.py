@@ -41,6 +41,7 @@ def untrained(teacher, folder):
     if teacher.kind == "torchvision":
         model = getattr(torchvision.models, teacher.name)()
     else:
+        # Of an extra, as lite0 is; the others need nothing, and the 224-pixel generator has unit tests of its own.
         pytest.importorskip(teacher.builder.partition(":")[0])
         model = build_model(teacher.builder, teacher.arguments)
     torch.save(model.state_dict(), folder / "untrained.pt")
