@@ -20,6 +20,7 @@ from dfnas_ray.storage.location import Location
 from dfnas_ray.teachers.base import Teacher, TeacherSourceConfig, freeze_teacher
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "params")
+_NEITHER = "The checkpoint {} is neither a torch file nor .safetensors. Set teacher.checkpoint to the weights."
 _FIRST_LISTED = 4
 _HEAD_BYTES = 512  # enough to tell a text file from weights
 
@@ -45,9 +46,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if not _begins_as_torch_file(path):
-            raise TeacherError(
-                f"The checkpoint {path} is neither a torch file nor .safetensors. Set teacher.checkpoint to the weights."
-            ) from error
+            raise TeacherError(_NEITHER.format(path)) from error
         asked = re.search(r"GLOBAL (\S+)", str(error))  # torch's own advice is to load it unsafely: it is not passed on
         raise TeacherError(
             f"The checkpoint {path} cannot be loaded safely: it holds more than tensors"
@@ -55,6 +54,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             "(torch.save(model.state_dict(), ...) or safetensors) where you trust it."
         ) from error
     except Exception as error:  # torch and safetensors raise many kinds for a file that is damaged or of another format
+        if path.suffix != ".safetensors" and path.stat().st_size and not _begins_as_torch_file(path):
+            raise TeacherError(_NEITHER.format(path)) from error
         raise TeacherError(f"The checkpoint {path} cannot be read: {first_line(error)}") from error
     while isinstance(state, Mapping) and not _is_state_dict(state):
         inner = next((state[key] for key in _WRAPPERS if isinstance(state.get(key), Mapping)), None)

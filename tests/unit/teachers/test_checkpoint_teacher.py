@@ -377,3 +377,10 @@ def test_an_unknown_key_is_refused_and_the_config_is_frozen():
     with pytest.raises(ValidationError, match="frozen"):
         config().builder = "a:b"
     assert isinstance(config(), CheckpointTeacherConfig)
+
+
+@pytest.mark.parametrize("content", [b"junk\n", b"x", b"12345"])
+def test_a_few_bytes_of_anything_are_no_torch_file(tmp_path, content):
+    (tmp_path / "weights.pt").write_bytes(content)
+    with pytest.raises(TeacherError, match=r"weights\.pt is neither a torch file nor \.safetensors"):
+        read_state_dict(tmp_path / "weights.pt")
