@@ -34,7 +34,7 @@ from dfnas_ray.search_spaces.base import Genotype, SearchSpace
 from dfnas_ray.seeding import derive_seed, seed_everything
 from dfnas_ray.training.batches import Batch
 from dfnas_ray.training.config import OptimizerConfig
-from dfnas_ray.training.student import Student, validate
+from dfnas_ray.training.student import Student, read_losses, validate
 
 
 class AlignmentSettings(BaseAlgorithmConfig):
@@ -143,11 +143,11 @@ class AlignmentScorer:
             **{f"alignment_{number}": value for number, value in enumerate(by_stage.tolist(), start=1)},
             "loss": sum(result.loss for result in validations) / len(validations),
             "agreement": sum(result.agreement for result in validations) / len(validations),
-            "train_alignment": sum(alignment for alignment, _ in steps) / max(1, len(steps)),
-            "train_loss": sum(loss for _, loss in steps) / max(1, len(steps)),
+            "train_alignment": sum(read_losses([alignment for alignment, _ in steps])) / max(1, len(steps)),
+            "train_loss": sum(read_losses([loss for _, loss in steps])) / max(1, len(steps)),
         }
 
-    def _step(self, student: Student, candidate: _Candidate, number: int) -> tuple[float, float]:
+    def _step(self, student: Student, candidate: _Candidate, number: int) -> tuple[Tensor, Tensor]:
         """Take one step and return the mean alignment and the distillation loss before it."""
         batch, grams = self.train[number % len(self.train)]
         alignment = torch.empty(0)
@@ -158,7 +158,7 @@ class AlignmentScorer:
             return self.settings.weight * (1 - alignment).sum()
 
         loss = student.step(batch, candidate, misalignment)
-        return alignment.mean().item(), loss
+        return alignment.mean().detach(), loss
 
 
 class _Candidate:

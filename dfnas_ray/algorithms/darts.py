@@ -7,6 +7,7 @@ Zela et al. 2020, arXiv:1909.09656), alphas drift apart for no reason (beta-deca
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
@@ -24,7 +25,7 @@ from dfnas_ray.seeding import derive_seed, seed_everything, torch_generator
 from dfnas_ray.training.batches import Batch
 from dfnas_ray.training.config import OptimizerConfig
 from dfnas_ray.training.distillation import distillation_loss
-from dfnas_ray.training.student import Student
+from dfnas_ray.training.student import Student, read_losses
 
 _POWER_ITERATIONS = 3  # per epoch, from the last epoch's eigenvector: the Hessian changes slowly
 
@@ -139,13 +140,14 @@ class DartsSearch(SearchAlgorithm):
         for train, valid in zip(self.weight_batches.epoch(self.epochs_done), self._alpha_stream(), strict=False):
             train_loss, valid_loss = self.step(train, valid)
             train_losses.append(train_loss)
-            valid_losses.append(valid_loss)
+            if valid_loss is not None:
+                valid_losses.append(valid_loss)
         self.epochs_done += 1
         self._alphas.append([alpha.detach().cpu().clone() for alpha in self.architecture.alphas])
         genotype = self.space.derive(self.architecture.log_probabilities())
         metrics = {
-            "loss": float(np.mean(train_losses)),
-            "alpha_loss": float(np.mean(valid_losses)),
+            "loss": float(np.mean(read_losses(train_losses))),
+            "alpha_loss": float(np.mean(read_losses(valid_losses))) if valid_losses else math.nan,
             "skips": float(self.space.num_skips(genotype)),
             "entropy": self.architecture.entropy(),
         }
@@ -156,10 +158,13 @@ class DartsSearch(SearchAlgorithm):
             self._check_collapse(int(metrics["skips"]))
         return metrics
 
-    def step(self, train: Batch, valid: Batch) -> tuple[float, float]:
-        """Take one alpha step on ``valid``, then one weight step on ``train``; return both losses."""
+    def step(self, train: Batch, valid: Batch) -> tuple[Tensor, Tensor | None]:
+        """Take one alpha step on ``valid``, then one weight step on ``train``; return both losses, the weights' first.
+
+        While weights warm up there is no alpha step.
+        """
         self.supernet.train()
-        alpha_loss = float("nan") if self.epochs_done < self.config.warmup_epochs else self._alpha_step(train, valid)
+        alpha_loss = None if self.epochs_done < self.config.warmup_epochs else self._alpha_step(train, valid)
         mixtures = [mixture._replace(weights=mixture.weights.detach()) for mixture in self.architecture.mixtures()]
         return self.student.step(train, lambda images: self.supernet(images, mixtures)), alpha_loss
 
@@ -220,13 +225,13 @@ class DartsSearch(SearchAlgorithm):
             alphas = self._alphas[self._chosen_epoch]
         return [row.double().log_softmax(dim=0).numpy() for group in alphas for row in group.unbind()]
 
-    def _alpha_step(self, train: Batch, valid: Batch) -> float:
+    def _alpha_step(self, train: Batch, valid: Batch) -> Tensor:
         alphas = list(self.architecture.parameters())
-        losses: list[float] = []
+        losses: list[Tensor] = []
 
         def valid_loss() -> Tensor:
             loss = self.alpha_loss(valid)
-            losses.append(loss.item())
+            losses.append(loss.detach())
             return loss
 
         if self.config.order == "first":
@@ -252,7 +257,7 @@ class DartsSearch(SearchAlgorithm):
             valid_loss,
             weights,
             list(self.architecture.parameters()),
-            group["lr"],
+            self.student.learning_rate(self.student.steps_done),
             weight_decay=group["weight_decay"],
             velocity=velocity,
             average=self._average,

@@ -24,7 +24,7 @@ from dfnas_ray.seeding import derive_seed, numpy_generator, seed_everything, tor
 from dfnas_ray.training.batches import Batch
 from dfnas_ray.training.config import OptimizerConfig
 from dfnas_ray.training.distillation import distillation_loss
-from dfnas_ray.training.student import Student
+from dfnas_ray.training.student import Student, read_losses
 
 
 class MacsTermConfig(BaseModel):
@@ -150,8 +150,8 @@ class ProxylessSearch(SearchAlgorithm):
         with torch.no_grad():
             expected = float(self.expected_cost())
         return {
-            "loss": float(np.mean(losses)),
-            **({"alpha_loss": float(np.mean(alpha_losses))} if alpha_losses else {}),
+            "loss": float(np.mean(read_losses(losses))),
+            **({"alpha_loss": float(np.mean(read_losses(alpha_losses)))} if alpha_losses else {}),
             "skips": float(self.space.num_skips(genotype)),
             "entropy": self.architecture.entropy(),
             f"expected_{self.config.cost.kind}": expected,
@@ -167,8 +167,8 @@ class ProxylessSearch(SearchAlgorithm):
         terms = [(p * cost).sum() for p, cost in zip(probabilities, self.option_costs, strict=True)]
         return torch.stack(terms).sum() + self.fixed_cost
 
-    def alpha_step(self, batch: Batch) -> float:
-        """Take one step on the alphas and return the loss along the sampled paths."""
+    def alpha_step(self, batch: Batch) -> Tensor:
+        """Take one step on the alphas and return the loss along the sampled paths, a scalar on the device."""
         self.supernet.train()
         return self._gate_step(batch) if self.config.update == "gradient" else self._reinforce_step(batch)
 
@@ -207,7 +207,7 @@ class ProxylessSearch(SearchAlgorithm):
         torch.set_rng_state(state["torch_rng"])
         self.baseline = state["baseline"]
 
-    def _gate_step(self, batch: Batch) -> float:
+    def _gate_step(self, batch: Batch) -> Tensor:
         """Learn through the binary gates of two sampled paths per mixed operation."""
         pairs, gates = self._sample_gates()
         mixtures = [Mixture(pair, gate, constant=(pair[1],)) for pair, gate in zip(pairs, gates, strict=True)]
@@ -225,7 +225,7 @@ class ProxylessSearch(SearchAlgorithm):
             gradient[sampled] = p * (gate_gradient - (p * gate_gradient).sum()) + cost_gradient[sampled]
             gradients.append(gradient)
         self._apply(gradients, pairs)
-        return loss.item()
+        return loss.detach()
 
     def _sample_gates(self) -> tuple[list[tuple[int, int]], list[Tensor]]:
         """Draw two options of each mixed operation by probability, the first of which is active (gate 1)."""
@@ -251,16 +251,16 @@ class ProxylessSearch(SearchAlgorithm):
                 row[first] += shift
                 row[second] += shift
 
-    def _reinforce_step(self, batch: Batch) -> float:
+    def _reinforce_step(self, batch: Batch) -> Tensor:
         """Learn from rewards: the loss of whole paths, without any gradient through the supernet (Sec. 3.3.2)."""
         paths = [self.sample_path() for _ in range(self.config.reinforce_samples)]
         losses, rewards = [], []
         for path in paths:
             with torch.no_grad(), autocast(self.student.device, self.student.dtype):
                 logits = self.supernet(batch.images, path)
-                loss = distillation_loss(logits, batch.teacher_logits, self.temperature).item()
+                losses.append(distillation_loss(logits, batch.teacher_logits, self.temperature))
+        for path, loss in zip(paths, read_losses(losses), strict=True):
             cost = self.fixed_cost + sum(float(row[c]) for row, c in zip(self.option_costs, path, strict=True))
-            losses.append(loss)
             rewards.append(-loss - self.config.cost.weight * float(np.log(max(cost, 1e-12))))
         mean = float(np.mean(rewards))
         baseline = mean if self.baseline is None else self.baseline
@@ -275,7 +275,7 @@ class ProxylessSearch(SearchAlgorithm):
                 gradient -= (reward - baseline) * score / len(paths)
             gradients.append(gradient)
         self._step(gradients)
-        return float(np.mean(losses))
+        return torch.stack(losses).double().mean()
 
     def _step(self, gradients: list[Tensor]) -> None:
         remaining = iter(gradients)

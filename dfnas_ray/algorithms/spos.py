@@ -18,7 +18,7 @@ from dfnas_ray.algorithms.evolution import Evolution, EvolutionarySearch, Evolut
 from dfnas_ray.algorithms.one_shot import Fitness, OneShotScorer
 from dfnas_ray.seeding import derive_seed, numpy_generator, seed_everything
 from dfnas_ray.training.config import OptimizerConfig
-from dfnas_ray.training.student import Student
+from dfnas_ray.training.student import Student, read_losses
 
 
 class SposConfig(BaseAlgorithmConfig):
@@ -73,7 +73,7 @@ class Spos(EvolutionarySearch):
             path = self.space.choices(self.space.sample_within(self.path_rng, limit))
             losses.append(self.student.step(batch, lambda images, path=path: self.supernet(images, path)))  # type: ignore[misc]
         self.epochs_done += 1
-        return {"loss": float(np.mean(losses))}
+        return {"loss": float(np.mean(read_losses(losses)))}
 
     def scorer(self) -> OneShotScorer:
         """Return a scorer with a copy of the supernet as it is now."""

@@ -80,7 +80,7 @@ class TeacherObjective:
         self,
         images: Tensor,
         targets: Tensor,
-        step: int = 0,
+        step: int | Tensor = 0,
         past: list[Statistics] | None = None,
         with_student: bool = False,
     ) -> dict[str, Tensor]:
@@ -89,12 +89,12 @@ class TeacherObjective:
         Args:
             images: (B, C, H, W), normalised.
             targets: (B, num_classes) distributions.
-            step: Optimiser steps that this batch has made.
+            step: Optimiser steps that this batch has made; a scalar of the device, where the call is recorded.
             past: What BatchNorm layers received in the batches before, if they are counted in.
             with_student: Whether the terms that look at the student are computed.
         """
         # A number would be compiled anew at every step.
-        steps = torch.tensor(step, device=self.device) if "step" in self.observes else None
+        steps = torch.as_tensor(step, device=self.device) if "step" in self.observes else None
         inputs = (images.contiguous(memory_format=torch.channels_last), targets, steps, past, with_student)
         if not self._compiled:
             return self._call(*inputs)

@@ -8,7 +8,7 @@ import json
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -115,13 +115,20 @@ class Teacher:
 
     def normalize(self, images: Tensor) -> Tensor:
         """Map uint8 (B, C, H, W) to the float input that the model was trained on."""
-        mean, std = (torch.tensor(v, device=images.device).view(1, -1, 1, 1) for v in (self.mean, self.std))
+        mean, std = (per_channel(values, images.device) for values in (self.mean, self.std))
         return (images.float() / 255 - mean) / std
 
     def denormalize(self, x: Tensor) -> Tensor:
         """Map normalised images to uint8, rounding to the nearest grey level."""
-        mean, std = (torch.tensor(v, device=x.device).view(1, -1, 1, 1) for v in (self.mean, self.std))
+        mean, std = (per_channel(values, x.device) for values in (self.mean, self.std))
         return ((x.float() * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Return a statistic as (1, C, 1, 1), which stays on its device: a copy at every step would make a GPU wait."""
+    return torch.tensor(values, device=device).view(1, -1, 1, 1)
 
 
 class TeacherSourceConfig(MemberConfig):

@@ -18,34 +18,25 @@ from dfnas_ray.training.config import OptimizerConfig
 from dfnas_ray.training.distillation import distillation_loss
 
 
-def make_optimizer(
-    parameters: Iterable[nn.Parameter], config: OptimizerConfig, total_steps: int, restarts: Sequence[int] = ()
-) -> tuple[torch.optim.SGD, torch.optim.lr_scheduler.LambdaLR]:
-    """Return SGD and its schedule: linear warm-up, then a cosine to ``min_lr`` at ``total_steps``.
+def make_schedule(config: OptimizerConfig, total_steps: int, restarts: Sequence[int] = ()) -> Callable[[int], float]:
+    """Return the learning rate as a function of the step: linear warm-up, then a cosine to ``min_lr`` at ``total_steps``.
 
     With ``restarts``, ascending steps below ``total_steps``, the learning rate falls to ``min_lr`` at each of them as well
     and starts anew at its highest (SGDR: Loshchilov & Hutter 2017, arXiv:1608.03983); the warm-up belongs to the first fall.
     """
-    optimizer = torch.optim.SGD(
-        parameters,
-        lr=config.lr,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-        nesterov=config.nesterov and config.momentum > 0,
-    )
     ends = [*restarts, total_steps]
     warmup = round(ends[0] * config.warmup_fraction)
     starts = [warmup, *restarts]
 
-    def factor(step: int) -> float:
+    def learning_rate(step: int) -> float:
         if step < warmup:
-            return (step + 1) / warmup
+            return config.lr * ((step + 1) / warmup)
         cycle = bisect_right(restarts, step)
         start, end = starts[cycle], ends[cycle]
         falling = 0.5 * (1 + math.cos(math.pi * (step - start) / max(1, end - start)))
-        return falling + (1 - falling) * config.min_lr / config.lr
+        return config.lr * (falling + (1 - falling) * config.min_lr / config.lr)
 
-    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    return learning_rate
 
 
 class Student:
@@ -59,7 +50,7 @@ class Student:
         precision: In which the forward pass computes.
         auxiliary_weight: Of the loss of an auxiliary classifier, if the network has one.
         average_gradients: Called with the parameters after backward, where several processes train together without DDP.
-        restarts: Steps at which the learning rate starts anew; see `make_optimizer`.
+        restarts: Steps at which the learning rate starts anew; see `make_schedule`.
     """
 
     def __init__(
@@ -79,21 +70,49 @@ class Student:
         self.dtype = autocast_dtype(precision, self.device)
         self.auxiliary_weight, self.average_gradients = auxiliary_weight, average_gradients
         self.parameters = list(model.parameters())
-        self.optimizer, self.schedule = make_optimizer(self.parameters, config, total_steps, restarts)
+        self.learning_rate = make_schedule(config, total_steps, restarts)
+        self.steps_done = 0
+        self.optimizer = torch.optim.SGD(
+            self.parameters,
+            lr=config.lr,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            nesterov=config.nesterov and config.momentum > 0,
+        )
 
     def step(
         self,
         batch: Batch,
         forward: Callable[[Tensor], Tensor] | None = None,
         extra_loss: Callable[[], Tensor] | None = None,
-    ) -> float:
-        """Take one optimiser step and return the distillation loss.
+    ) -> Tensor:
+        """Take one optimiser step and return the distillation loss, a scalar on the device: to look at it is to wait for it.
 
         Args:
             batch: Images and the teacher's logits.
             forward: Replaces the model's own, for a supernet's path.
             extra_loss: Called after the forward pass; what it returns is learned from as well.
         """
+        self.begin_step()
+        return self.learn(batch, forward, extra_loss)
+
+    def begin_step(self) -> None:
+        """Set the learning rate of the next step, and count it."""
+        rate = self.learning_rate(self.steps_done)
+        for group in self.optimizer.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+        self.steps_done += 1
+
+    def learn(
+        self,
+        batch: Batch,
+        forward: Callable[[Tensor], Tensor] | None = None,
+        extra_loss: Callable[[], Tensor] | None = None,
+    ) -> Tensor:
+        """Do what a step does on the device: all but `begin_step`."""
         self.model.train()
         with autocast(self.device, self.dtype):
             output = (forward or self.model)(batch.images)
@@ -104,8 +123,14 @@ class Student:
             self.average_gradients(self.parameters)
         nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)
         self.optimizer.step()
-        self.schedule.step()
-        return loss.item()
+        return loss.detach()
+
+    def make_recordable(self) -> None:
+        """Let a GPU record `learn` as a graph: the learning rate becomes a tensor. The network has one way through it."""
+        if self.device.type == "cuda":
+            for group in self.optimizer.param_groups:
+                group["lr"] = torch.tensor(group["lr"], device=self.device)
+                group["fused"] = True
 
     def _loss(self, output: Tensor | tuple[Tensor, Tensor], teacher_logits: Tensor) -> Tensor:
         if isinstance(output, Tensor):
@@ -118,14 +143,17 @@ class Student:
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "schedule_step": self.schedule.last_epoch,
+            "schedule_step": self.steps_done,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up the training where ``state_dict`` was called."""
         self.model.load_state_dict(state["model"])
+        how = [{name: group[name] for name in ("lr", "fused")} for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.last_epoch = state["schedule_step"]
+        for group, own in zip(self.optimizer.param_groups, how, strict=True):
+            group.update(own)  # the state may come from another device
+        self.steps_done = state["schedule_step"]
 
 
 def train_epoch(
@@ -145,8 +173,14 @@ def train_epoch(
         forward: Replaces the model's own.
     """
     seed_everything(seed)
-    losses = [student.step(batch, forward) for batch in batches.epoch(epoch)]
+    losses = read_losses([student.step(batch, forward) for batch in batches.epoch(epoch)])
     return sum(losses) / len(losses)
+
+
+def read_losses(losses: Sequence[Tensor]) -> list[float]:
+    """Return scalars of one device as numbers: the host waits for all of them once."""
+    values: list[float] = torch.stack(list(losses)).tolist() if losses else []
+    return values
 
 
 def set_drop_path(network: nn.Module, probability: float) -> None:

@@ -63,12 +63,19 @@ class RealImages:
         self.labels = torch.tensor([label for _, label, _ in items])
         self.teacher = teacher
 
+    def to(self, device: torch.device) -> RealImages:
+        """Move the images to where networks are measured."""
+        self.images, self.labels = self.images.to(device), self.labels.to(device)
+        return self
+
     @torch.no_grad()
     def accuracy(self, network: nn.Module, count: int | None = None) -> float:
         """Return the share of right answers, of so many images drawn once."""
         was_training = network.training
         network.eval()
-        order = torch.randperm(len(self.labels), generator=torch.Generator().manual_seed(0))[:count]
+        order = torch.randperm(len(self.labels), generator=torch.Generator().manual_seed(0))[:count].to(
+            self.labels.device
+        )
         right = sum(
             int((network(self.teacher.normalize(self.images[part])).argmax(1) == self.labels[part]).sum())
             for part in order.split(250)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import copy
 import math
+from collections import defaultdict
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from io import BytesIO
@@ -19,8 +21,9 @@ from torch import Tensor
 
 from dfnas_ray import formatting
 from dfnas_ray.errors import SynthesisError
+from dfnas_ray.ops.graphs import Recorded
 from dfnas_ray.ops.precision import autocast
-from dfnas_ray.ops.regions import center_crop, crop_each
+from dfnas_ray.ops.regions import Places, center_crop, crop_each, draw_places
 from dfnas_ray.seeding import derive_seed, seed_everything, torch_generator
 from dfnas_ray.synthesis.base import OnSteps
 from dfnas_ray.synthesis.generator.config import GeneratorSettings
@@ -79,10 +82,27 @@ class Stream:
         self.teacher, self.settings, self.config, self.device = teacher, settings, config, device
         self.seed, self.number = seed, number
         self.input_size = teacher.image_shape[1:]
-        canvas = config.canvas_size(settings, *self.input_size)
+        self.canvas_size = canvas = config.canvas_size(settings, *self.input_size)
         seed_everything(derive_seed(seed, "stream", number))
         generator = ImageGenerator(config.latent_dim, canvas, config.width, teacher.mean, teacher.std)
         self.generator = generator.to(device).to(memory_format=torch.channels_last)
+        self.adapted = copy.deepcopy(self.generator).train()
+        self.noise = torch.zeros((config.batch_size, config.latent_dim), device=device, requires_grad=True)
+        self.learners = [*self.adapted.parameters(), self.noise]
+        self.optimizer = torch.optim.Adam(
+            [
+                {"params": list(self.adapted.parameters()), "lr": config.lr},
+                {"params": [self.noise], "lr": config.latent_lr},
+            ],
+            betas=BETAS,
+            fused=True,
+            capturable=device.type == "cuda",
+        )
+        # One recording before and one after the student has joined, and likewise the first batch.
+        self._adaptations: defaultdict[tuple[bool, bool], Recorded[dict[str, Tensor]]] = defaultdict(
+            lambda: Recorded(self._adapt_once, device)
+        )
+        self._learning = Recorded(self._learn_once, device)
         self.num_batches = config.num_batches(number, settings)
         self.student = None if config.student is None else self._new_student()
         student_model = None if self.student is None else self.student.model
@@ -102,13 +122,15 @@ class Stream:
         config = self.config.student
         assert config is not None
         learning = max(0, self.num_batches - config.warmup_batches)
-        return Student(
+        student = Student(
             fresh_copy(self.teacher.model).to(self.device),
             config.optimizer,
             config.temperature,
             max(1, learning * config.steps),
             self.settings.precision,
         )
+        student.make_recordable()
+        return student
 
     @property
     def pool_size(self) -> int:
@@ -150,31 +172,22 @@ class Stream:
     def _adapt(self, targets: Tensor, random: torch.Generator, on_steps: OnSteps) -> tuple[Tensor, dict[str, float]]:
         """Let a copy of the generator make one batch in a few steps; the generator follows it part of the way."""
         config = self.config
-        adapted = copy.deepcopy(self.generator).train()
-        noise = torch.randn(len(targets), config.latent_dim, generator=random).to(self.device).requires_grad_()
-        weights = list(adapted.parameters())
-        optimizer = torch.optim.Adam(
-            [{"params": weights, "lr": config.lr}, {"params": [noise], "lr": config.latent_lr}], betas=BETAS, fused=True
-        )
+        self._begin_batch(random)
         if self.student is not None:
             self.student.model.eval().requires_grad_(False)  # its weights need no gradient here
+        adapt = self._adaptations[self.past is None, self.student_has_joined]
+        steps = torch.arange(config.adaptation_steps, device=self.device)
+        places = [self._draw_places(len(targets), random) for _ in steps]
         losses: dict[str, Tensor] = {}
-        for step in range(config.adaptation_steps):
-            with self._autocast():
-                canvases = adapted(noise)
-            images = self._vary(canvases, random)
-            losses = self.objective(images, targets, step, self.past, self.student_has_joined)
-            gradients = torch.autograd.grad(losses["total"], [*weights, noise])
-            for parameter, gradient in zip([*weights, noise], gradients, strict=True):
-                parameter.grad = gradient
-            optimizer.step()
+        for step, *place in zip(steps, *_moved(places, self.device), strict=True):
+            losses = adapt(targets, step, *place)
             on_steps(len(targets))
         with torch.no_grad():
             with self._autocast():
-                canvases = adapted(noise)
-            for kept, new in zip(self.generator.parameters(), weights, strict=True):
+                canvases = self.adapted(self.noise)
+            for kept, new in zip(self.generator.parameters(), self.adapted.parameters(), strict=True):
                 kept.lerp_(new, config.meta_rate)
-            for statistic, latest in zip(self.generator.buffers(), adapted.buffers(), strict=True):
+            for statistic, latest in zip(self.generator.buffers(), self.adapted.buffers(), strict=True):
                 statistic.copy_(latest)
         values = {name: round(value.item(), 6) for name, value in losses.items()}
         if not all(map(math.isfinite, values.values())):
@@ -184,10 +197,28 @@ class Stream:
             )
         return (canvases * 255).round().to(torch.uint8), values
 
-    def _vary(self, canvases: Tensor, random: torch.Generator) -> Tensor:
-        """Return a region of each canvas, normalised."""
-        views = crop_each(canvases, self.input_size, self.settings.flip_probability, random)
-        return (views - self.mean) / self.std
+    @torch.no_grad()
+    def _begin_batch(self, random: torch.Generator) -> None:
+        """Begin anew with the generator's weights, fresh noise and an optimiser that has seen nothing, all in their places."""
+        self.adapted.load_state_dict(self.generator.state_dict())
+        self.noise.copy_(torch.randn(self.noise.shape, generator=random))
+        for state in self.optimizer.state.values():
+            for value in state.values():
+                value.zero_()
+
+    def _adapt_once(self, targets: Tensor, step: Tensor, *place: Tensor) -> dict[str, Tensor]:
+        with self._autocast():
+            canvases = self.adapted(self.noise)
+        images = (crop_each(canvases, Places(*place), self.input_size) - self.mean) / self.std
+        losses = self.objective(images, targets, step, self.past, self.student_has_joined)
+        gradients = torch.autograd.grad(losses["total"], self.learners)
+        for parameter, gradient in zip(self.learners, gradients, strict=True):
+            parameter.grad = gradient
+        self.optimizer.step()
+        return {name: value.detach() for name, value in losses.items()}
+
+    def _draw_places(self, count: int, random: torch.Generator) -> Places:
+        return draw_places(count, self.canvas_size, self.input_size, self.settings.flip_probability, random)
 
     @torch.no_grad()
     def _keep(self, canvases: Tensor) -> Tensor:
@@ -199,12 +230,11 @@ class Stream:
         share = self.config.bn_momentum
         if share and "bn_inputs" in self.objective.observes:
             moments = [_moments(layer.x) for layer in bn_inputs]
-            if self.past is not None:
-                moments = [
-                    (before.mean.lerp(mean, 1 - share), before.var.lerp(var, 1 - share))
-                    for before, (mean, var) in zip(self.past, moments, strict=True)
-                ]
-            self.past = [Statistics(mean, var, share) for mean, var in moments]
+            if self.past is None:
+                self.past = [Statistics(mean, var, share) for mean, var in moments]
+            for before, (mean, var) in zip(self.past, moments, strict=True):
+                before.mean.lerp_(mean, 1 - share)
+                before.var.lerp_(var, 1 - share)
         result: Tensor = logits.float()
         return result
 
@@ -228,20 +258,31 @@ class Stream:
         assert self.student is not None
         self.student.model.requires_grad_(True)
         random = torch_generator(self.seed, "stream", self.number, "student", self.batches)
-        total = 0.0
-        for _ in range(config.steps):
-            chosen = torch.randint(0, self.pool_size, (config.batch_size,), generator=random).to(self.device)
-            views = crop_each(self.canvases[chosen], self.input_size, self.settings.flip_probability, random)
-            images = self.teacher.normalize(views)
-            with torch.no_grad(), self._autocast():
-                logits = self.teacher.model(images)
-            total += self.student.step(Batch(images, logits))
+        draws = [
+            (
+                torch.randint(0, self.pool_size, (config.batch_size,), generator=random),
+                *self._draw_places(config.batch_size, random),
+            )
+            for _ in range(config.steps)
+        ]
+        sum_of_losses = torch.zeros((), dtype=torch.float64, device=self.device)
+        for chosen, *place in zip(*_moved(draws, self.device), strict=True):
+            self.student.begin_step()
+            sum_of_losses += self._learning(chosen, *place)
             on_steps(config.batch_size)
+        total = sum_of_losses.item()
         if not math.isfinite(total):
             raise SynthesisError(
                 f"The student's loss is not finite after batch {self.batches - 1}. Lower synthesis.method.student.optimizer.lr."
             )
         return round(total / config.steps, 6)
+
+    def _learn_once(self, chosen: Tensor, *place: Tensor) -> Tensor:
+        assert self.student is not None
+        images = self.teacher.normalize(crop_each(self.canvases[chosen], Places(*place), self.input_size))
+        with torch.no_grad(), self._autocast():
+            logits = self.teacher.model(images)
+        return self.student.learn(Batch(images, logits))
 
     def _autocast(self) -> AbstractContextManager[None]:
         return autocast(self.device, self.objective.dtype)
@@ -291,6 +332,11 @@ def _check_room(images: int, shape: tuple[int, int, int], num_classes: int, devi
             f"The pool of one stream would hold {images:,} images of {'x'.join(map(str, shape))}: {formatting.size(needed)}, and "
             f"{formatting.size(free)} are free. Set synthesis.method.pool_limit, or raise synthesis.method.streams."
         )
+
+
+def _moved(draws: Sequence[tuple[Tensor, ...]], device: torch.device) -> list[Tensor]:
+    """Return what was drawn for every step, one tensor (steps, ...) for each thing drawn: the device gets them at once."""
+    return [torch.stack(values).to(device) for values in zip(*draws, strict=True)]
 
 
 def _moments(x: Tensor) -> tuple[Tensor, Tensor]:

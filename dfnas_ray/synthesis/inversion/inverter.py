@@ -14,10 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dfnas_ray.errors import SynthesisError
-from dfnas_ray.ops.regions import center_crop, crop, draw_region
+from dfnas_ray.ops.graphs import Recorded
+from dfnas_ray.ops.regions import Lines, center_crop, crop_lines, draw_region, lines
 from dfnas_ray.synthesis.base import LossPoint, OnSteps
 from dfnas_ray.synthesis.checks import check_synthesis
-from dfnas_ray.synthesis.inversion.config import InversionSettings
+from dfnas_ray.synthesis.inversion.config import InversionSettings, ScaleConfig
 from dfnas_ray.synthesis.objective import TeacherObjective
 from dfnas_ray.synthesis.settings import SetSettings
 from dfnas_ray.teachers.base import Teacher
@@ -54,6 +55,8 @@ class Inverter:
         self.labeller = copy.deepcopy(teacher.model).to(device)  # full precision; the user's model stays where it is
         mean, std = (torch.tensor(v, device=device).view(1, -1, 1, 1) for v in (teacher.mean, teacher.std))
         self.lowest, self.highest = (0 - mean) / std, (1 - mean) / std
+        self._canvases: dict[int, Tensor] = {}  # by their number
+        self._descents: dict[tuple[int, int], _Descent] = {}  # by that number and the scale
 
     def invert(
         self, targets: Tensor, generator: torch.Generator, on_steps: OnSteps = lambda images: None
@@ -71,37 +74,51 @@ class Inverter:
         Raises:
             SynthesisError: the loss is no longer finite.
         """
-        shape = (len(targets), self.teacher.image_shape[0], *self.canvas_size)
-        canvas = torch.randn(shape, generator=generator).to(self.device).requires_grad_()
+        canvas = self._canvas(len(targets))
+        with torch.no_grad():
+            canvas.copy_(torch.randn(canvas.shape, generator=generator))
         targets = targets.to(self.device)
         curve: list[LossPoint] = []
         finished_steps = 0
         for scale in self.config.scales:
-            optimizer = torch.optim.Adam([canvas], lr=self.config.lr, betas=BETAS, fused=True)
+            descent = self._descent(canvas, scale.scale)
+            descent.begin()
             record_every = max(1, scale.steps // CURVE_POINTS)
-            for step in range(scale.steps):
-                optimizer.param_groups[0]["lr"] = learning_rate(
-                    step, scale.steps, self.config.warmup_steps, self.config.lr
-                )
-                losses = self._losses(canvas, targets, scale.scale, generator, finished_steps + step)
-                (canvas.grad,) = torch.autograd.grad(losses["total"], canvas)
-                optimizer.step()
-                with torch.no_grad():
-                    canvas.clamp_(self.lowest, self.highest)
+            regions = self._draw_regions(scale, generator)
+            numbers = torch.arange(finished_steps, finished_steps + scale.steps, device=self.device)
+            for step, (number, rows, columns) in enumerate(zip(numbers, *regions, strict=True)):
+                descent.set_lr(learning_rate(step, scale.steps, self.config.warmup_steps, self.config.lr))
+                losses = descent.step(targets, number, rows, columns)
                 if step % record_every == 0 or step == scale.steps - 1:
                     curve.append(_checked_point(finished_steps + step, losses))
                 on_steps(len(targets))
             finished_steps += scale.steps
         return self.teacher.denormalize(canvas.detach()).cpu(), curve
 
-    def _losses(
-        self, canvas: Tensor, targets: Tensor, scale: int, generator: torch.Generator, step: int
-    ) -> dict[str, Tensor]:
-        scaled = canvas if scale == 1 else F.avg_pool2d(canvas, scale)
-        height, width = self.input_size
-        size = (height // scale, width // scale)
-        region = draw_region((scaled.shape[-2], scaled.shape[-1]), size, self.settings.flip_probability, generator)
-        return self.objective(crop(scaled, region, size), targets, step)
+    def _canvas(self, count: int) -> Tensor:
+        """Return the place of a batch of so many canvases: recorded steps need it to be always the same."""
+        if count not in self._canvases:
+            shape = (count, self.teacher.image_shape[0], *self.canvas_size)
+            self._canvases[count] = torch.zeros(shape, device=self.device, requires_grad=True)
+        return self._canvases[count]
+
+    def _descent(self, canvas: Tensor, scale: int) -> _Descent:
+        key = (len(canvas), scale)
+        if key not in self._descents:
+            self._descents[key] = _Descent(self.objective, canvas, scale, (self.lowest, self.highest), self.config.lr)
+        return self._descents[key]
+
+    def _draw_regions(self, scale: ScaleConfig, generator: torch.Generator) -> Lines:
+        """Draw the regions of all steps of a scale."""
+        height, width, outer_height, outer_width = (
+            length // scale.scale for length in (*self.input_size, *self.canvas_size)
+        )
+        regions = [
+            draw_region((outer_height, outer_width), (height, width), self.settings.flip_probability, generator)
+            for _ in range(scale.steps)
+        ]
+        drawn = lines(regions, (height, width))
+        return Lines(drawn.rows.to(self.device), drawn.columns.to(self.device))
 
     @torch.no_grad()
     def label(self, images: Tensor) -> Tensor:
@@ -111,8 +128,53 @@ class Inverter:
         return logits.float().cpu()
 
 
+class _Descent:
+    """Steps down the loss of one canvas at one scale.
+
+    Args:
+        objective: What falls.
+        canvas: (B, C, H', W'), changed in its place.
+        scale: By which it is averaged before the teacher sees it.
+        limits: Lowest and highest value of each channel.
+        lr: Of Adam, at its highest.
+    """
+
+    def __init__(
+        self, objective: TeacherObjective, canvas: Tensor, scale: int, limits: tuple[Tensor, Tensor], lr: float
+    ):
+        self.objective, self.canvas, self.scale, self.limits = objective, canvas, scale, limits
+        on_gpu = canvas.device.type == "cuda"
+        rate = torch.tensor(lr, device=canvas.device) if on_gpu else lr
+        self.optimizer = torch.optim.Adam([canvas], lr=rate, betas=BETAS, fused=True, capturable=on_gpu)
+        self.step: Recorded[dict[str, Tensor]] = Recorded(self._step, canvas.device)
+
+    def begin(self) -> None:
+        """Let the optimiser begin anew."""
+        for state in self.optimizer.state.values():
+            for value in state.values():
+                value.zero_()
+
+    def set_lr(self, rate: float) -> None:
+        """Set the learning rate of the next step."""
+        group = self.optimizer.param_groups[0]
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+
+    def _step(self, targets: Tensor, number: Tensor, rows: Tensor, columns: Tensor) -> dict[str, Tensor]:
+        scaled = self.canvas if self.scale == 1 else F.avg_pool2d(self.canvas, self.scale)
+        losses = self.objective(crop_lines(scaled, Lines(rows, columns)), targets, number)
+        (self.canvas.grad,) = torch.autograd.grad(losses["total"], self.canvas)
+        self.optimizer.step()
+        with torch.no_grad():
+            self.canvas.clamp_(*self.limits)
+        return {name: value.detach() for name, value in losses.items()}
+
+
 def _checked_point(step: int, losses: dict[str, Tensor]) -> LossPoint:
-    values = {name: round(value.item(), 6) for name, value in losses.items()}
+    numbers: list[float] = torch.stack(list(losses.values())).tolist()
+    values = {name: round(value, 6) for name, value in zip(losses, numbers, strict=True)}
     if not all(map(math.isfinite, values.values())):
         raise SynthesisError(
             f"The synthesis loss is not finite at step {step}: {values}. Lower synthesis.method.lr, or the weight of the term "

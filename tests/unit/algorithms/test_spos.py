@@ -17,7 +17,9 @@ def make_spos(problem):
 
 def test_training_takes_every_choice_within_three_sigma_of_uniform(chain, make_problem, monkeypatch):
     spos, paths = make_spos(make_problem(chain)), []
-    monkeypatch.setattr(spos.student, "step", lambda batch, forward: paths.append(forward(batch.images)) or 0.0)
+    monkeypatch.setattr(
+        spos.student, "step", lambda batch, forward: paths.append(forward(batch.images)) or torch.zeros(())
+    )
     monkeypatch.setattr(spos, "supernet", lambda images, path: path)
     while len(paths) < 3000:
         spos.train_epoch()

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 import torch
 
-from dfnas_ray.ops.regions import Region, center_crop, crop, crop_each, draw_region
+from dfnas_ray.ops.regions import Region, center_crop, crop, crop_each, draw_places, draw_region
 
 
 def draw(count, canvas=(6, 7), size=(4, 4), flip_probability=0.5, seed=0):
@@ -66,9 +66,15 @@ def test_the_centre_crop_of_an_odd_border_is_one_pixel_nearer_to_the_top_left():
     assert center_crop(torch.arange(9.0).view(1, 1, 3, 3), (2, 2))[0, 0].tolist() == [[0, 1], [3, 4]]
 
 
+def places_crop(canvases, size, flip_probability):
+    canvas = tuple(canvases.shape[-2:])
+    places = draw_places(len(canvases), canvas, size, flip_probability, torch.Generator().manual_seed(0))
+    return crop_each(canvases, places, size)
+
+
 def test_each_canvas_gets_a_region_of_its_own():
     canvases = torch.arange(2 * 8 * 8, dtype=torch.float32).view(2, 1, 8, 8).expand(2, 3, 8, 8).repeat(50, 1, 1, 1)
-    views = crop_each(canvases, (5, 6), 0.0, torch.Generator().manual_seed(0))
+    views = places_crop(canvases, (5, 6), 0.0)
     assert views.shape == (100, 3, 5, 6)
     corners = {(int(view[0, 0, 0]) % 64 // 8, int(view[0, 0, 0]) % 8) for view in views}
     assert corners == {(top, left) for top in range(4) for left in range(3)}
@@ -79,13 +85,13 @@ def test_each_canvas_gets_a_region_of_its_own():
 
 def test_every_region_is_mirrored_if_that_is_certain():
     canvases = torch.rand(4, 1, 6, 6, generator=torch.Generator().manual_seed(0))
-    mirrored, plain = (crop_each(canvases, (6, 6), p, torch.Generator().manual_seed(0)) for p in (1.0, 0.0))
+    mirrored, plain = (places_crop(canvases, (6, 6), p) for p in (1.0, 0.0))
     assert torch.equal(mirrored, canvases.flip(-1))
     assert torch.equal(plain, canvases)
 
 
 def test_gradients_reach_the_regions_alone():
     canvases = torch.zeros(1, 1, 6, 6, requires_grad=True)
-    crop_each(canvases, (4, 4), 0.5, torch.Generator().manual_seed(0)).sum().backward()
+    places_crop(canvases, (4, 4), 0.5).sum().backward()
     assert canvases.grad.sum() == 16
     assert set(canvases.grad.unique().tolist()) == {0.0, 1.0}

@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 from dfnas_ray.training.config import OptimizerConfig
-from dfnas_ray.training.student import make_optimizer
+from dfnas_ray.training.student import make_schedule
 
 
 def rates(total, restarts=(), **settings):
-    parameter = torch.nn.Parameter(torch.zeros(1))
     config = OptimizerConfig(**{"lr": 1.0, "min_lr": 0.0, "warmup_fraction": 0, **settings})
-    optimizer, schedule = make_optimizer([parameter], config, total, restarts)
-    found = []
-    for _ in range(total + 1):
-        found.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        schedule.step()
-    return found
+    learning_rate = make_schedule(config, total, restarts)
+    return [learning_rate(step) for step in range(total + 1)]
 
 
 def test_a_cosine_falls_from_highest_to_lowest():

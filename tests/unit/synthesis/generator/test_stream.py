@@ -1,5 +1,7 @@
 """One generator at work: what it learns from, what the student does, and how it goes on."""
 
+import copy
+
 import pytest
 import torch
 
@@ -91,7 +93,7 @@ def test_the_statistics_of_the_batches_before_are_averaged_by_hand():
     (first,) = run(stream, 1)
     layer = stream.observed(stream.teacher.normalize(first.canvases[..., 1:17, 1:17]))[1][0].x
     torch.testing.assert_close(stream.past[0].mean, layer.mean((0, 2, 3)))
-    before = stream.past[0]
+    before = copy.deepcopy(stream.past[0])
     second = stream.make_batch(class_of_slots(20, 20, 10, 0), lambda images: None)
     layer = stream.observed(stream.teacher.normalize(second.canvases[..., 1:17, 1:17]))[1][0].x
     torch.testing.assert_close(stream.past[0].mean, 0.75 * before.mean + 0.25 * layer.mean((0, 2, 3)))
