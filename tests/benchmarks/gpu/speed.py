@@ -126,9 +126,7 @@ def inversion_steps(bench: Bench, teacher: Teacher) -> Iterator[tuple[str, dict[
 
 def large_inversion_steps(bench: Bench) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield image-steps per second on a ResNet-50 at 224 pixels, and the share of arithmetic in bfloat16."""
-    torch.manual_seed(0)
-    side = bench.pick(224, 64)
-    teacher = freeze_teacher("resnet50", resnet50(), (3, side, side), MEAN, STD)
+    teacher = large_teacher(bench)
     for size, compiled in ((bench.pick(64, 1), False), (bench.pick(128, 2), False), (bench.pick(128, 2), True)):
         if compiled and (bench.left < SECONDS_OF_A_COMPILATION or bench.small):
             continue
@@ -136,6 +134,13 @@ def large_inversion_steps(bench: Bench) -> Iterator[tuple[str, dict[str, Any]]]:
         # forward, and the gradient of the inputs: 2 x 2 x MACs
         figures["tflops"] = round(4 * teacher.cost.macs * figures["image_steps_per_s"] / 1e12, 1)
         yield f"inversion of ResNet-50, {'compiled and ' if compiled else ''}recorded, batch {size}", figures
+
+
+def large_teacher(bench: Bench) -> Teacher:
+    """Return a ResNet-50 of random weights."""
+    torch.manual_seed(0)
+    side = bench.pick(224, 64)
+    return freeze_teacher("resnet50", resnet50(), (3, side, side), MEAN, STD)
 
 
 def inversion_config(bench: Bench, size: int, compiled: bool, bn_weight: float, steps: int = 1) -> SynthesisConfig:
