@@ -115,7 +115,7 @@ class Student:
         """Do what a step does on the device: all but `begin_step`."""
         self.model.train()
         with autocast(self.device, self.dtype):
-            output = (forward or self.model)(batch.images)
+            output = (self.model if forward is None else forward)(batch.images)
         loss = self._loss(output, batch.teacher_logits)
         self.optimizer.zero_grad()
         (loss if extra_loss is None else loss + extra_loss()).backward()
