@@ -106,3 +106,24 @@ def test_the_gradient_with_batches_before_is_that_of_the_formula():
     torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-5)
     ours_grad, plain_grad = (torch.autograd.grad(value, x)[0] for value in (ours, plain))
     torch.testing.assert_close(ours_grad, plain_grad, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format, None], ids=str)
+def test_a_gpu_gives_the_same_value_and_the_same_gradient(layout, dtype):
+    generator = torch.Generator().manual_seed(0)
+    shape = (64, 24) if layout is None else (16, 24, 9, 7)
+    x = (2 * torch.randn(shape, generator=generator) + 1).to(dtype)
+    mean, var = torch.randn(24, generator=generator), torch.rand(24, generator=generator)
+    results = []
+    for device in ("cpu", "cuda"):
+        there = x.to(device) if layout is None else x.to(device).contiguous(memory_format=layout)
+        there.requires_grad_()
+        loss = bn_statistics_loss([BatchNormInput(there, mean.to(device), var.to(device))])
+        (gradient,) = torch.autograd.grad(3 * loss, there)
+        assert gradient.dtype == dtype
+        results.append((loss.cpu(), gradient.cpu()))
+    torch.testing.assert_close(*(loss for loss, _ in results), rtol=1e-4, atol=1e-5)
+    tolerance = {"rtol": 1e-2, "atol": 1e-5} if dtype == torch.bfloat16 else {"rtol": 1e-3, "atol": 1e-6}
+    torch.testing.assert_close(*(gradient for _, gradient in results), **tolerance)
