@@ -14,10 +14,11 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dfnas_ray.config.experiment import evaluation_dataset, load_experiment
 from dfnas_ray.datasets.base import ImageDataset, open_dataset, read_image, to_uint8
@@ -54,19 +55,23 @@ class Clock:
         return result
 
 
+@dataclass
 class RealImages:
-    """Labelled images, to measure with."""
+    """Labelled images, uint8 (N, C, H, W), to measure with."""
 
-    def __init__(self, dataset: ImageDataset, teacher: Teacher):
+    images: Tensor
+    labels: Tensor
+    teacher: Teacher
+
+    @classmethod
+    def read(cls, dataset: ImageDataset, teacher: Teacher) -> RealImages:
         items = [read_image(dataset, index, "evaluation.dataset") for index in range(len(dataset))]
-        self.images = torch.stack([to_uint8(image, teacher.image_shape, where) for image, _, where in items])
-        self.labels = torch.tensor([label for _, label, _ in items])
-        self.teacher = teacher
+        images = torch.stack([to_uint8(image, teacher.image_shape, where) for image, _, where in items])
+        return cls(images, torch.tensor([label for _, label, _ in items]), teacher)
 
     def to(self, device: torch.device) -> RealImages:
-        """Move the images to where networks are measured."""
-        self.images, self.labels = self.images.to(device), self.labels.to(device)
-        return self
+        """Return the same where networks are measured."""
+        return RealImages(self.images.to(device), self.labels.to(device), self.teacher)
 
     @torch.no_grad()
     def accuracy(self, network: nn.Module, count: int | None = None) -> float:
@@ -150,7 +155,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     experiment = load_experiment(arguments.experiment, arguments.overrides)
     teacher = load_teacher(experiment.teacher, Location.parse("runs/teacher", "cache").make_dir())
-    real = RealImages(open_dataset(evaluation_dataset(experiment)), teacher)
+    real = RealImages.read(open_dataset(evaluation_dataset(experiment)), teacher)
     config = experiment.synthesis
     clock = Clock()
     grow = by_generator if isinstance(config.method, GeneratorSettings) else by_inversion

@@ -59,15 +59,20 @@ class Bench:
         return small if self.small else size
 
     def teacher(self) -> Teacher:
-        """Return the published ResNet-20."""
+        """Return the published ResNet-20; in the small, one of random weights."""
         model = resnet20()
+        if self.small:
+            return freeze_teacher("resnet20", model, (3, 32, 32), MEAN, STD)
         load_weights(model, read_state_dict(self.data / CHECKPOINT), CHECKPOINT)
         return freeze_teacher("resnet20", model, (3, 32, 32), MEAN, STD)
 
     def real_images(self, teacher: Teacher) -> RealImages:
-        """Return CIFAR-10's test images, to measure with."""
+        """Return CIFAR-10's test images, to measure with; in the small, noise."""
+        if self.small:
+            images = torch.randint(0, 256, (64, 3, 32, 32), dtype=torch.uint8)
+            return RealImages(images, torch.randint(0, 10, (64,)), teacher).to(self.device)
         dataset = open_dataset(ParquetConfig(kind="parquet", path=str(self.data / TEST_IMAGES)))
-        return RealImages(dataset, teacher).to(self.device)
+        return RealImages.read(dataset, teacher).to(self.device)
 
     def synchronize(self) -> None:
         """Wait for the GPU."""

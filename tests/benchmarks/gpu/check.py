@@ -15,7 +15,7 @@ def run(bench: Bench) -> dict[str, Any]:
     """Return accuracy, matmul rate and copy rate."""
     teacher = bench.teacher().to(bench.device)
     real = bench.real_images(teacher)
-    accuracy = real.accuracy(teacher.model, 200 if bench.small else None)
+    accuracy = real.accuracy(teacher.model)
     if not bench.small and abs(accuracy - EXPECTED) > 0.002:
         raise RuntimeError(f"The teacher has {accuracy:.2%} instead of {EXPECTED:.2%}: no figure would mean anything.")
     size = bench.pick(8192, 256)

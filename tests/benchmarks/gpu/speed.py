@@ -139,7 +139,7 @@ def large_inversion_steps(bench: Bench) -> Iterator[tuple[str, dict[str, Any]]]:
 def large_teacher(bench: Bench) -> Teacher:
     """Return a ResNet-50 of random weights."""
     torch.manual_seed(0)
-    side = bench.pick(224, 64)
+    side = bench.pick(224, 32)
     return freeze_teacher("resnet50", resnet50(), (3, side, side), MEAN, STD)
 
 
