@@ -16,7 +16,7 @@ _EAGER_CALLS = 3
 """Before recording: libraries choose their algorithms, and optimisers make their state."""
 
 
-class Recorded(Generic[T]):
+class GraphedCall(Generic[T]):
     """A function of tensors; on a GPU it is recorded after a few calls, and replayed from then on.
 
     A step of a ResNet-20 at batch 128 is some 300 kernels of microseconds: launched one by one, they leave the GPU idle for most

@@ -10,7 +10,9 @@ from typing import NamedTuple
 from dfnas_ray.report import figures
 from dfnas_ray.report.artefacts import Artefacts
 from dfnas_ray.report.samples import Samples, read_curves, read_samples
+from dfnas_ray.storage.location import JsonObject
 from dfnas_ray.storage.manifest import Manifest
+from dfnas_ray.synthesis.config import SynthesisConfig
 from dfnas_ray.synthesis.quality import Quality, QualityReport
 from dfnas_ray.workflow.synthesis import Synthesis
 
@@ -85,10 +87,11 @@ def synthesis_section(artefacts: Artefacts) -> SynthesisSection | None:
     manifest = found.read(Manifest.find)
     if found.folder is None or manifest is None:
         return None
-    facts, steps = read_curves(found.folder, manifest), Synthesis.steps_of(found.inputs)
+    facts, config = read_curves(found.folder, manifest), _settings(found.inputs)
+    steps = [] if config is None else list(config.method.scale_steps)
     columns = _columns(found.read(QualityReport.find))
     return SynthesisSection(
-        samples=read_samples(found.folder, manifest, facts.problems, Synthesis.has_chains(found.inputs)),
+        samples=read_samples(found.folder, manifest, facts.problems, config is not None and config.has_chains),
         measures=[measure for measure in QUALITY_MEASURES if any(measure.name in values for _, values in columns)],
         quality=columns,
         panels=figures.synthesis_panels(facts.curves, steps),
@@ -97,6 +100,14 @@ def synthesis_section(artefacts: Artefacts) -> SynthesisSection | None:
         num_shards=len(manifest.shards),
         problems=facts.problems,
     )
+
+
+def _settings(inputs: JsonObject) -> SynthesisConfig | None:
+    """Return the settings that a stage recorded; None if they are of another version."""
+    try:
+        return SynthesisConfig.model_validate(inputs["synthesis"])
+    except (KeyError, ValueError):
+        return None
 
 
 def _columns(quality: QualityReport | None) -> list[tuple[str, Quality]]:

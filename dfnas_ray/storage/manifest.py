@@ -7,6 +7,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from dfnas_ray.errors import AlteredError
 from dfnas_ray.storage.location import Location
 
 _FILE = "manifest.json"
@@ -49,6 +50,14 @@ class Manifest(BaseModel):
     def find(cls, folder: Location) -> Self | None:
         """Read the manifest of a set's folder, if there is one."""
         return cls.read(folder) if (folder / _FILE).exists() else None
+
+    @classmethod
+    def find_unaltered(cls, folder: Location) -> Self | None:
+        """Read the manifest of a set's folder, unless it is not there or was altered."""
+        try:
+            return cls.find(folder)
+        except AlteredError:
+            return None
 
     def write(self, folder: Location) -> None:
         """Write it into the set's folder."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from io import BytesIO
 from typing import Any
@@ -222,6 +222,38 @@ def decode_shard(data: bytes, key: str, where: str) -> tuple[ShardInfo, Syntheti
         )
     except _UNREADABLE as error:
         raise _unreadable(where, error) from error
+
+
+def intact_shards(folder: Location, key: str, num_shards: int, say: Callable[[str], None]) -> dict[int, ManifestEntry]:
+    """Return the entries of a set's shards that are there and intact, by their number.
+
+    Args:
+        folder: Of the set; it may have no manifest yet.
+        key: Of the synthesis stage.
+        num_shards: Of the whole set.
+        say: Told of each shard that is not as it was made.
+    """
+    manifest = Manifest.find_unaltered(folder)
+    expected = Manifest.by_shard(manifest.shards) if manifest is not None else {}
+    intact = {}
+    for shard in range(num_shards):
+        file = folder / shard_name(shard)
+        if not file.exists():
+            continue
+        data = file.read_bytes()
+        try:
+            if shard in expected:
+                verify_entry(data, expected[shard], str(file))  # before anything of it is decoded
+            info, images = decode_shard(data, key, str(file))
+        except ShardError as error:
+            say(str(error))
+            continue
+        entry = manifest_entry(shard, data, len(images))
+        if info.shard != shard or expected.get(shard, entry) != entry:
+            say(f"Shard {file} is not the one that was made. It is replaced.")
+            continue
+        intact[shard] = entry
+    return intact
 
 
 def load_shards(folder: Location, manifest: Manifest) -> SyntheticImages:

@@ -23,6 +23,11 @@ class SynthesisConfig(SetSettings):
         InversionConfig(), description="How images are made: the synthesizer and its settings."
     )
 
+    @property
+    def has_chains(self) -> bool:
+        """Whether shards go on from each other."""
+        return any(self.method.predecessor(shard, self) is not None for shard in range(self.num_shards))
+
     @model_validator(mode="before")
     @classmethod
     def _show_where_settings_are(cls, values: Any) -> Any:

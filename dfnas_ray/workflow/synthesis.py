@@ -5,50 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
-from pydantic import BaseModel, ConfigDict
-
 from dfnas_ray import formatting
-from dfnas_ray.errors import AlteredError, ShardError, SynthesisError
+from dfnas_ray.errors import SynthesisError
 from dfnas_ray.execution.base import Crew, Executor, Work
 from dfnas_ray.storage.location import Count, JsonObject, Location, Seconds
 from dfnas_ray.storage.manifest import Manifest, ManifestEntry
-from dfnas_ray.storage.shards import SyntheticImages, decode_shard, manifest_entry, shard_name, verify_entry
+from dfnas_ray.storage.shards import SyntheticImages, intact_shards
 from dfnas_ray.storage.shared import Shared
 from dfnas_ray.synthesis.checks import check_synthesis
-from dfnas_ray.synthesis.config import SynthesisConfig
 from dfnas_ray.synthesis.job import ShardJob
 from dfnas_ray.synthesis.quality import Quality, QualityReport
 from dfnas_ray.synthesis.students import lost_students, write_students
 from dfnas_ray.synthesis.work import MakeShards, MeasureQuality
-from dfnas_ray.teachers.base import ImageShape, Teacher
+from dfnas_ray.teachers.facts import TeacherFacts
 from dfnas_ray.workflow.session import Session
 from dfnas_ray.workflow.stage import Record, Stage
 
 Entries: TypeAlias = dict[int, ManifestEntry]
 """Lines of the manifest, by the number of the shard."""
-
-
-class TeacherFacts(BaseModel):
-    """What a report says of the teacher."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    params: Count
-    macs: Count
-    image_shape: ImageShape
-    num_classes: Count
-
-    @classmethod
-    def of(cls, teacher: Teacher) -> TeacherFacts:
-        """Return those of a teacher."""
-        return cls(
-            name=teacher.name,
-            params=teacher.cost.params,
-            macs=teacher.cost.macs,
-            image_shape=teacher.image_shape,
-            num_classes=teacher.num_classes,
-        )
 
 
 class SynthesisRecord(Record):
@@ -120,23 +94,6 @@ class Synthesis(Stage[SynthesisRecord]):
             "synthesis": self.config.model_dump(mode="json"),
         }
 
-    @staticmethod
-    def steps_of(inputs: JsonObject) -> list[int]:
-        """Return the steps of each scale by a recorded `inputs`; none if they are of another version."""
-        try:
-            return list(SynthesisConfig.model_validate(inputs["synthesis"]).method.scale_steps)
-        except (KeyError, ValueError):
-            return []
-
-    @staticmethod
-    def has_chains(inputs: JsonObject) -> bool:
-        """Return whether shards go on from each other by a recorded `inputs`."""
-        try:
-            config = SynthesisConfig.model_validate(inputs["synthesis"])
-        except (KeyError, ValueError):
-            return False
-        return any(config.method.predecessor(shard, config) is not None for shard in range(config.num_shards))
-
     def check(self) -> None:
         """See `Stage`."""
         check_synthesis(self.session.teacher, self.config, self.config.method)
@@ -149,7 +106,9 @@ class Synthesis(Stage[SynthesisRecord]):
         missing = self.missing()
         if missing:
             self.session.listener.say(f"Shards {missing} are missing or damaged and are made again.")
-        elif self._manifest() != Manifest(key=self.key, shards=tuple(self.intact[n] for n in sorted(self.intact))):
+        elif Manifest.find_unaltered(self.location) != Manifest(
+            key=self.key, shards=tuple(self.intact[n] for n in sorted(self.intact))
+        ):
             self.session.listener.say(f"{self.location}/manifest.json is written again from the shards.")
         else:
             return record
@@ -165,7 +124,7 @@ class Synthesis(Stage[SynthesisRecord]):
     def intact(self) -> Entries:
         """The manifest entries of the shards that are committed and intact; says which are not."""
         if self._intact is None:
-            self._intact = self._find_intact()
+            self._intact = intact_shards(self.location, self.key, self.config.num_shards, self.session.listener.say)
         return self._intact
 
     @property
@@ -263,34 +222,3 @@ class Synthesis(Stage[SynthesisRecord]):
             quality=quality.overall,
             teacher=TeacherFacts.of(session.teacher),
         )
-
-    def _manifest(self) -> Manifest | None:
-        """Return the manifest; None if it is not there, or was altered."""
-        try:
-            return Manifest.find(self.location)
-        except AlteredError:
-            return None
-
-    def _find_intact(self) -> Entries:
-        listener = self.session.listener
-        manifest = self._manifest()
-        expected = Manifest.by_shard(manifest.shards) if manifest is not None else {}
-        intact = {}
-        for shard in range(self.config.num_shards):
-            file = self.location / shard_name(shard)
-            if not file.exists():
-                continue
-            data = file.read_bytes()
-            try:
-                if shard in expected:
-                    verify_entry(data, expected[shard], str(file))  # before anything of it is decoded
-                info, images = decode_shard(data, self.key, str(file))
-            except ShardError as error:
-                listener.say(str(error))
-                continue
-            entry = manifest_entry(shard, data, len(images))
-            if info.shard != shard or expected.get(shard, entry) != entry:
-                listener.say(f"Shard {file} is not the one that was made. It is replaced.")
-                continue
-            intact[shard] = entry
-        return intact

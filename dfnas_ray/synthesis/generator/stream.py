@@ -21,7 +21,7 @@ from torch import Tensor
 
 from dfnas_ray import formatting
 from dfnas_ray.errors import SynthesisError
-from dfnas_ray.ops.graphs import Recorded
+from dfnas_ray.ops.graphs import GraphedCall
 from dfnas_ray.ops.precision import autocast
 from dfnas_ray.ops.regions import Places, center_crop, crop_each, draw_places
 from dfnas_ray.seeding import derive_seed, seed_everything, torch_generator
@@ -99,10 +99,10 @@ class Stream:
             capturable=device.type == "cuda",
         )
         # One recording before and one after the student has joined, and likewise the first batch.
-        self._adaptations: defaultdict[tuple[bool, bool], Recorded[dict[str, Tensor]]] = defaultdict(
-            lambda: Recorded(self._adapt_once, device)
+        self._adaptations: defaultdict[tuple[bool, bool], GraphedCall[dict[str, Tensor]]] = defaultdict(
+            lambda: GraphedCall(self._adapt_once, device)
         )
-        self._learning = Recorded(self._learn_once, device)
+        self._learning = GraphedCall(self._learn_once, device)
         self.num_batches = config.num_batches(number, settings)
         self.student = None if config.student is None else self._new_student()
         student_model = None if self.student is None else self.student.model

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dfnas_ray.errors import SynthesisError
-from dfnas_ray.ops.graphs import Recorded
+from dfnas_ray.ops.graphs import GraphedCall
 from dfnas_ray.ops.regions import Lines, center_crop, crop_lines, draw_region, lines
 from dfnas_ray.synthesis.base import LossPoint, OnSteps
 from dfnas_ray.synthesis.checks import check_synthesis
@@ -146,7 +146,7 @@ class _Descent:
         on_gpu = canvas.device.type == "cuda"
         rate = torch.tensor(lr, device=canvas.device) if on_gpu else lr
         self.optimizer = torch.optim.Adam([canvas], lr=rate, betas=BETAS, fused=True, capturable=on_gpu)
-        self.step: Recorded[dict[str, Tensor]] = Recorded(self._step, canvas.device)
+        self.step: GraphedCall[dict[str, Tensor]] = GraphedCall(self._step, canvas.device)
 
     def begin(self) -> None:
         """Let the optimiser begin anew."""

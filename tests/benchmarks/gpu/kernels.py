@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity
 
-from dfnas_ray.ops.graphs import Recorded
+from dfnas_ray.ops.graphs import GraphedCall
 from dfnas_ray.ops.regions import Places, crop_each
 from dfnas_ray.synthesis.generator.stream import Stream
 from dfnas_ray.training.batches import Batch
@@ -80,7 +80,7 @@ def compiled_student(bench: Bench, stream: Stream) -> dict[str, float]:
         return student.learn(Batch(images, logits), learner)
 
     student.model.requires_grad_(True)
-    plain, compiled = Recorded(stream._learn_once, bench.device), Recorded(learn, bench.device)
+    plain, compiled = GraphedCall(stream._learn_once, bench.device), GraphedCall(learn, bench.device)
     began = bench.left
     for _ in range(5):
         compiled(*inputs)

@@ -8,10 +8,11 @@ from rich.console import Console
 from dfnas_ray.cli import summary
 from dfnas_ray.cli.summary import show_outcomes
 from dfnas_ray.storage.location import Location
+from dfnas_ray.teachers.facts import TeacherFacts
 from dfnas_ray.workflow.evaluation import Evaluation, EvaluationRecord, MeasuredNetwork
 from dfnas_ray.workflow.retraining import Baseline, Retraining, RetrainingRecord
 from dfnas_ray.workflow.stage import Outcome
-from dfnas_ray.workflow.synthesis import Synthesis, SynthesisRecord, TeacherFacts
+from dfnas_ray.workflow.synthesis import Synthesis, SynthesisRecord
 
 TEACHER = TeacherFacts(name="digits", params=1, macs=1, image_shape=(1, 8, 8), num_classes=3)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dfnas_ray.ops import graphs
-from dfnas_ray.ops.graphs import Recorded
+from dfnas_ray.ops.graphs import GraphedCall
 from dfnas_ray.testing.small import small_teacher
 from dfnas_ray.training.batches import Batch
 from dfnas_ray.training.config import OptimizerConfig
@@ -19,7 +19,7 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GP
 
 def test_without_a_gpu_the_function_is_called():
     calls = []
-    double = Recorded(lambda x: calls.append(x) or 2 * x, torch.device("cpu"))
+    double = GraphedCall(lambda x: calls.append(x) or 2 * x, torch.device("cpu"))
     assert [double(torch.tensor(float(n))).item() for n in range(6)] == [0, 2, 4, 6, 8, 10]
     assert len(calls) == 6
 
@@ -29,7 +29,7 @@ def train(steps):
     torch.manual_seed(0)
     student = Student(small_teacher().model.train().requires_grad_(True).to(device), OptimizerConfig(), 4.0, steps)
     student.make_recordable()
-    learn = Recorded(lambda images, logits: student.learn(Batch(images, logits)), device)
+    learn = GraphedCall(lambda images, logits: student.learn(Batch(images, logits)), device)
     generator = torch.Generator().manual_seed(1)
     losses = []
     for _ in range(steps):
@@ -51,7 +51,7 @@ def test_a_recorded_training_is_that_of_single_kernels():
 
 @needs_gpu
 def test_what_cannot_be_recorded_goes_on_with_one_warning(caplog):
-    total = Recorded(lambda x: x * x.sum().item(), torch.device("cuda"))
+    total = GraphedCall(lambda x: x * x.sum().item(), torch.device("cuda"))
     for _ in range(6):
         assert total(torch.ones(2, device="cuda")).tolist() == [2, 2]
     assert len([record for record in caplog.records if "CUDA graph" in record.message]) == 1

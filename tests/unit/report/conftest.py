@@ -17,12 +17,13 @@ from dfnas_ray.storage.run_dir import RunDir
 from dfnas_ray.storage.shards import ShardInfo, encode_shard, manifest_entry, shard_name
 from dfnas_ray.synthesis.config import SynthesisConfig
 from dfnas_ray.synthesis.quality import QualityReport
+from dfnas_ray.teachers.facts import TeacherFacts
 from dfnas_ray.training.export import NetworkDescription
 from dfnas_ray.workflow.benchmark import BenchmarkRecord
 from dfnas_ray.workflow.evaluation import EvaluationRecord, MeasuredNetwork
 from dfnas_ray.workflow.retraining import History, RetrainingRecord
 from dfnas_ray.workflow.search import SearchRecord
-from dfnas_ray.workflow.synthesis import SynthesisRecord, TeacherFacts
+from dfnas_ray.workflow.synthesis import SynthesisRecord
 
 SPACE = {
     "kind": "nasbench_macro",

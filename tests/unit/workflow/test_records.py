@@ -6,12 +6,13 @@ from dfnas_ray.config.experiment import make_experiment
 from dfnas_ray.progress import Silent
 from dfnas_ray.storage.location import Location
 from dfnas_ray.sweeps.result import TriedTrials
+from dfnas_ray.teachers.facts import TeacherFacts
 from dfnas_ray.workflow.retraining import History, RetrainingRecord
 from dfnas_ray.workflow.run import REPORTED
 from dfnas_ray.workflow.session import Session
 from dfnas_ray.workflow.stage import Record
 from dfnas_ray.workflow.sweep import BestSettings, Sweep, SweptRecord
-from dfnas_ray.workflow.synthesis import SynthesisRecord, TeacherFacts
+from dfnas_ray.workflow.synthesis import SynthesisRecord
 
 TEACHER = TeacherFacts(name="digits", params=1, macs=1, image_shape=(1, 8, 8), num_classes=3)
 
