@@ -11,8 +11,21 @@ def printable(name: object) -> str:
     return text if text.isprintable() else ascii(text)
 
 
+def shortened(text: str, limit: int = 300) -> str:
+    """Return a text from outside as any terminal can show it, its middle left out where it is longer than ``limit``."""
+    if len(text) > limit:
+        left_out = f" ... ({len(text):,} characters) ... "
+        kept = max(2, limit - len(left_out))
+        text = f"{text[: kept - kept // 4]}{left_out}{text[-(kept // 4) :]}"
+    return "".join(one if one.isprintable() or one == "\n" else ascii(one)[1:-1] for one in text)
+
+
 class DfnasError(Exception):
     """Base of all errors that the user, not the programmer, can mend."""
+
+    def __str__(self) -> str:
+        """Return the message, at most 1,000 characters of it: what is wrong, and what to do."""
+        return shortened(super().__str__(), 1000)
 
 
 class ConfigError(DfnasError):

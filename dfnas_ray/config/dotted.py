@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 
 from dfnas_ray.config.registry import SettingValues, expand
-from dfnas_ray.errors import ConfigError
+from dfnas_ray.errors import ConfigError, shortened
 
 
 def set_dotted(values: Mapping[str, Any], path: str, value: Any, where: str) -> SettingValues:
@@ -51,15 +51,19 @@ def list_settings(model: BaseModel, prefix: str = "") -> Iterator[Setting]:
                 yield Setting(f"{prefix}{name}", each, model, name)
 
 
+def _is_index(key: str) -> bool:
+    return key.isascii() and key.isdigit() and len(key) < 10
+
+
 def _set(container: Any, keys: list[str], value: Any, where: str) -> Any:
     key, rest = keys[0], keys[1:]
     if isinstance(container, list):
-        if not key.isdigit() or int(key) >= len(container):
-            raise ConfigError(f"{where}: {key!r} is not an index of a list of {len(container)}.")
+        if not _is_index(key) or int(key) >= len(container):
+            raise ConfigError(f"{where}: {shortened(repr(key), 60)} is not an index of a list of {len(container)}.")
         copy: Any = list(container)
         copy[int(key)] = _set(copy[int(key)], rest, value, where) if rest else value
         return copy
-    if key.isdigit():
+    if _is_index(key):
         raise ConfigError(f"{where}: the file has no list of which {key} could be an index. Give the whole list.")
     if isinstance(container, str):  # a member by its kind, or in its family's short form
         container = expand(container)

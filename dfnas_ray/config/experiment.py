@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dfnas_ray.algorithms.config import SearchConfig
@@ -14,8 +13,9 @@ from dfnas_ray.config.cluster import ClusterConfig
 from dfnas_ray.config.dotted import list_settings, set_dotted
 from dfnas_ray.config.explain import explain
 from dfnas_ray.config.registry import SettingValues
+from dfnas_ray.config.yaml_text import YamlTextError, read_yaml, write_yaml
 from dfnas_ray.datasets import DatasetConfig
-from dfnas_ray.errors import ConfigError
+from dfnas_ray.errors import ConfigError, first_line, printable, shortened
 from dfnas_ray.ranking.config import BenchmarkConfig
 from dfnas_ray.search_spaces import SpaceConfig
 from dfnas_ray.storage.uri import refuse_secrets
@@ -96,20 +96,27 @@ def load_experiment(path: str | Path, overrides: Iterable[str] = ()) -> Experime
             remedy).
         StorageError: a setting is a URI that may hold a credential.
     """
-    file = Path(path).expanduser()
+    file, text = _read_text(path)
     try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"The experiment file {file} cannot be read: {error}") from error
-    try:
-        values = yaml.load(text, _UniqueKeyLoader)  # a SafeLoader
-    except yaml.YAMLError as error:
-        raise ConfigError(f"The experiment file {file} is not valid YAML: {' '.join(str(error).split())}") from error
+        values = read_yaml(text)
+    except YamlTextError as error:
+        raise ConfigError(f"The experiment file {file} is not valid YAML: {error}.") from error
     if not isinstance(values, dict):
         raise ConfigError(
             f"The experiment file {file} must be a mapping with at least a teacher, such as `teacher: digits`."
         )
     return make_experiment(values, overrides)
+
+
+def _read_text(path: str | Path) -> tuple[Path, str]:
+    try:
+        file = Path(path).expanduser()
+        if file.exists() and not file.is_file():  # a pipe would be waited for
+            raise ConfigError(f"The experiment file {printable(file)} is no file but a folder, a pipe or a device.")
+        return file, file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError, RuntimeError) as error:
+        reason = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else first_line(error)
+        raise ConfigError(f"The experiment file {printable(path)} cannot be read: {reason}.") from error
 
 
 def make_experiment(values: Mapping[str, Any], overrides: Iterable[str] = ()) -> ExperimentConfig:
@@ -194,27 +201,19 @@ def make_space_config(values: Mapping[str, Any], overrides: Iterable[str] = ()) 
 
 def dump_experiment(config: ExperimentConfig) -> str:
     """Return the resolved experiment as YAML, which `load_experiment` reads back to an equal one."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, width=120)
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """Refuses a key that is given twice, where plain YAML would drop the first."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Check, then construct."""
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is given twice", node.start_mark)
-        return super().construct_mapping(node, deep)
+    return write_yaml(config.model_dump(mode="json"))
 
 
 def _override(values: SettingValues, override: str) -> SettingValues:
     path, equals, text = override.partition("=")
     if not equals or not path:
-        raise ConfigError(f"--set {override!r} must have the form dotted.key=value, such as synthesis.num_shards=3.")
+        raise ConfigError(
+            f"--set {shortened(repr(override), 100)} must have the form dotted.key=value, such as synthesis.num_shards=3."
+        )
     try:
-        value = yaml.load(text, _UniqueKeyLoader)  # a SafeLoader
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {path}: {text!r} is not a YAML value: {' '.join(str(error).split())}") from error
+        value = read_yaml(text)
+    except YamlTextError as error:
+        raise ConfigError(
+            f"--set {shortened(path, 100)}: {shortened(repr(text), 100)} is not a YAML value: {error}."
+        ) from error
     return set_dotted(values, path, value, f"--set {path}")

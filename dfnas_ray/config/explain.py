@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Mapping
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -10,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from dfnas_ray.config.registry import KIND_MISSING, MEMBER_UNKNOWN, NAME_UNKNOWN, Family, family_of
+from dfnas_ray.errors import shortened
 
 _NO_MAPPING = ("model_type", "model_attributes_type", "dict_type")
 _NO_LIST = ("tuple_type", "list_type")
@@ -23,7 +25,11 @@ def explain(error: ValidationError, values: Any, root: type[BaseModel]) -> str:
         values: What was validated.
         root: Against what.
     """
-    return "\n".join(_sentence(problem, values, root) for problem in error.errors() if not _is_echo(problem))
+    problems = [problem for problem in error.errors() if not _is_echo(problem)]
+    told = [shortened(_sentence(problem, values, root), 600) for problem in problems[:_MAX_PROBLEMS]]
+    if len(problems) > _MAX_PROBLEMS:
+        told.append(f"{len(problems) - _MAX_PROBLEMS:,} more settings are wrong.")
+    return "\n".join(told)
 
 
 def _is_echo(problem: Any) -> bool:
@@ -52,7 +58,7 @@ def _sentence(problem: Any, values: Any, root: type[BaseModel]) -> str:
         fields = f" of settings: {', '.join(annotation.model_fields)}" if _has_fields(annotation) else ""
         return f"{path} ({_short(value)}) must be a mapping{fields}."
     if kind in _NO_LIST:
-        return f"{path} ({_short(value)}) must be a list, such as [{value}]."
+        return f"{path} ({_short(value)}) must be a list, such as [{_short(value)}]."
     if kind in ("too_short", "too_long"):
         limits = problem["ctx"]
         bound = (
@@ -90,8 +96,15 @@ def _no_setting(path: str, name: str, known: list[str]) -> str:
     return f"{path} is not a setting. {hint}"
 
 
+_shortening = reprlib.Repr()
+_shortening.maxlevel, _shortening.maxdict, _shortening.maxlist, _shortening.maxtuple = 3, 4, 6, 6
+_shortening.maxstring = _shortening.maxother = 60
+_MAX_PROBLEMS = 5
+"""That are told at once."""
+
+
 def _short(value: Any) -> str:
-    text = repr(value)
+    text = _shortening.repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar, cast
 
-import yaml
-
+from dfnas_ray.config.yaml_text import YamlTextError, read_yaml
 from dfnas_ray.errors import StorageError
 from dfnas_ray.storage.location import JsonObject, Location
 from dfnas_ray.storage.run_dir import RecordedInputs, RunDir
@@ -128,8 +127,8 @@ def _read_config(run_dir: RunDir) -> tuple[JsonObject, str]:
         return {}, ""
     text = file.read_bytes().decode(errors="replace")
     try:
-        config = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError):  # an impossible date, or brackets by the thousand
+        config = read_yaml(text)
+    except YamlTextError:
         config = None
     return (config if isinstance(config, dict) else {}), text
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import codecs
+import copy
 import json
-import pickle
+import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,73 +13,32 @@ from typing import Any, Literal
 import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from dfnas_ray.config.code import import_code
 from dfnas_ray.errors import TeacherError, first_line
 from dfnas_ray.storage.location import Location
 from dfnas_ray.teachers.base import Teacher, TeacherSourceConfig, freeze_teacher
+from dfnas_ray.teachers.weight_files import StateDict, read_state_dict
 
-_WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "params")
-_NEITHER = "The checkpoint {} is neither a torch file nor .safetensors. Set teacher.checkpoint to the weights."
+logger = logging.getLogger(__name__)
+
 _FIRST_LISTED = 4
-_HEAD_BYTES = 512  # enough to tell a text file from weights
-
-
-def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Read weights from a ``.safetensors`` file or a torch checkpoint, without running any code from it.
-
-    A checkpoint that wraps its weights ({"state_dict": ...}) is unwrapped, and the ``module.`` that data-parallel
-    training puts before each name is removed.
-
-    Raises:
-        TeacherError: the file is missing, is not a checkpoint, or would have to run code to load.
-    """
-    if not path.is_file():
-        raise TeacherError(f"The checkpoint {path} does not exist. Set teacher.checkpoint to the file.")
-    _refuse_text(path)
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state: Any = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if not _begins_as_torch_file(path):
-            raise TeacherError(_NEITHER.format(path)) from error
-        asked = re.search(r"GLOBAL (\S+)", str(error))  # torch's own advice is to load it unsafely: it is not passed on
-        raise TeacherError(
-            f"The checkpoint {path} cannot be loaded safely: it holds more than tensors"
-            f"{f' ({asked[1]})' if asked else ''}, and loading it would run code from the file. Save its state_dict() alone "
-            "(torch.save(model.state_dict(), ...) or safetensors) where you trust it."
-        ) from error
-    except Exception as error:  # torch and safetensors raise many kinds for a file that is damaged or of another format
-        if path.suffix != ".safetensors" and path.stat().st_size and not _begins_as_torch_file(path):
-            raise TeacherError(_NEITHER.format(path)) from error
-        raise TeacherError(f"The checkpoint {path} cannot be read: {first_line(error)}") from error
-    while isinstance(state, Mapping) and not _is_state_dict(state):
-        inner = next((state[key] for key in _WRAPPERS if isinstance(state.get(key), Mapping)), None)
-        if inner is None:
-            raise TeacherError(
-                f"The checkpoint {path} holds no weights under {', '.join(_WRAPPERS)}; its keys are {list(state)[:10]}."
-            )
-        state = inner
-    if not isinstance(state, Mapping):
-        raise TeacherError(f"The checkpoint {path} holds a {type(state).__name__}, not a state dict.")
-    prefix = "module."
-    if all(name.startswith(prefix) for name in state):
-        return {name.removeprefix(prefix): tensor for name, tensor in state.items()}
-    return dict(state)
+_OPTIONAL = "num_batches_tracked"
+"""Older files lack it, and nothing that a teacher computes depends on it."""
 
 
 def load_weights(
     model: nn.Module,
-    state: Mapping[str, Tensor],
+    state: Mapping[str, Any],
     source: str,
     network: str = "the network",
     remedy: str = "Give the weights of this very network.",
 ) -> None:
-    """Load ``state`` into ``model``; every name and shape must fit.
+    """Load ``state`` into ``model``: whatever its own ``load_state_dict`` takes is taken.
+
+    What a wrapper has put before all names (``module.``, ``_orig_mod.``, Lightning's ``model.``) is removed where the rest then
+    fits; what is left over outside of it is named.
 
     Args:
         model: Takes the weights.
@@ -90,23 +49,82 @@ def load_weights(
 
     Raises:
         TeacherError: lists the first names that are missing, unexpected or of another shape, and the last: often the
-            classifier's.
+            classifier's. Or weights are of a kind that a network does not compute with.
     """
+    chosen = _without_wrapper(model, state, source)
+    _check_kinds(chosen, source)
     own = model.state_dict()
-    missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
-    unexpected = [name for name in state if name not in own]
     misshapen = [
-        f"{name} {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
-        for name in own
-        if name in state and state[name].shape != own[name].shape
+        f"{name} {tuple(chosen[name].shape)} instead of {tuple(value.shape)}"
+        for name, value in own.items()
+        if not is_lazy(value) and isinstance(value, Tensor) and name in chosen and chosen[name].shape != value.shape
     ]
+    missing, unexpected = _misfits(model, chosen)
     problems = {"missing": missing, "unexpected": unexpected, "of another shape": misshapen}
     if any(problems.values()):
         listed = "; ".join(
             f"{len(names)} {kind}: {', '.join(_first_and_last(names))}" for kind, names in problems.items() if names
         )
         raise TeacherError(f"The checkpoint {source} does not fit {network}: {listed}. {remedy}")
-    model.load_state_dict(dict(state), strict=False)  # only num_batches_tracked may be absent: older files lack it
+    try:
+        model.load_state_dict(chosen, strict=False)
+    except Exception as error:  # a module may load itself in a way of its own
+        raise TeacherError(f"The checkpoint {source} does not fit {network}: {first_line(error)}. {remedy}") from error
+
+
+def _misfits(model: nn.Module, state: StateDict) -> tuple[list[str], list[str]]:
+    """Return the names that a network misses, and those that it does not know, by its own rules.
+
+    A copy without memory of its own is asked: a network that is refused something has taken up the rest by then.
+    """
+    try:
+        trial = copy.deepcopy(model).to("meta")
+        meta = {name: value.to("meta") if isinstance(value, Tensor) else value for name, value in state.items()}
+        result = trial.load_state_dict(meta, strict=False, assign=True)
+        missing, unexpected = list(result.missing_keys), list(result.unexpected_keys)
+    except Exception:  # a network that cannot be copied, or whose shapes differ: its names tell
+        own = model.state_dict()
+        missing, unexpected = [n for n in own if n not in state], [n for n in state if n not in own]
+    return [name for name in missing if not name.endswith(_OPTIONAL)], unexpected
+
+
+def _without_wrapper(model: nn.Module, state: Mapping[str, Any], source: str) -> StateDict:
+    """Return the weights under the names that the network knows, without what wrappers have put before them."""
+    own = [name for name in model.state_dict() if not name.endswith((_OPTIONAL, "_extra_state"))]
+    if not own or all(name in state for name in own):
+        return dict(state)
+    ends = (name.removesuffix(own[0]) for name in state if name.endswith(f".{own[0]}"))
+    prefixes = [prefix for prefix in dict.fromkeys(ends) if all(prefix + name in state for name in own)]
+    if not prefixes:
+        first = own[0].partition(".")[0] + "."  # the network that was built may be wrapped itself
+        if all(name.startswith(first) and name.removeprefix(first) in state for name in own):
+            return {first + name: value for name, value in state.items()}
+        return dict(state)
+    plain = [prefix for prefix in prefixes if not re.search(r"ema|averag|swa|shadow", prefix, re.IGNORECASE)]
+    prefix = (plain or prefixes)[0]
+    left_out = [name for name in state if not name.startswith(prefix)]
+    if left_out:
+        hint = " (teacher.weights)" if len(prefixes) > 1 else ""
+        logger.warning(
+            "Of %s, the weights whose names begin with %s are taken; %d others are left out%s, such as %s.",
+            source, prefix, len(left_out), hint, left_out[0],
+        )  # fmt: skip
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+
+def _check_kinds(state: StateDict, source: str) -> None:
+    for name, value in state.items():
+        if not isinstance(value, Tensor):
+            continue
+        if value.is_quantized or value.layout != torch.strided or value.is_nested:
+            kind = "quantized" if value.is_quantized else "nested" if value.is_nested else f"of layout {value.layout}"
+            raise TeacherError(
+                f"The checkpoint {source} has weights that are {kind}: {name}. Save them as plain tensors."
+            )
+        if value.is_complex():
+            raise TeacherError(
+                f"The checkpoint {source} has complex weights: {name}. Networks with complex weights are not supported."
+            )
 
 
 def build_model(builder: str, arguments: Mapping[str, Any]) -> nn.Module:
@@ -141,42 +159,16 @@ def _first_and_last(names: list[str]) -> list[str]:
     return [*names[:_FIRST_LISTED], "...", names[-1]]
 
 
-def _refuse_text(path: Path) -> None:
-    """Tell a web page or a pointer, saved under the checkpoint's name, from a checkpoint that would run code."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(_HEAD_BYTES)
-    except OSError as error:
-        raise TeacherError(f"The checkpoint {path} cannot be read: {first_line(error)}") from error
-    if head.startswith(b"version https://git-lfs"):
-        raise TeacherError(
-            f"The checkpoint {path} is a Git LFS pointer, not a checkpoint: the weights themselves were not fetched. "
-            "Run `git lfs pull` in its repository, or download the file again."
-        )
-    # A safetensors file may begin with "<" as well: there it is a byte of a length, and zeros follow.
-    if head.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"<") and b"\0" not in head:
-        raise TeacherError(
-            f"The checkpoint {path} is a web page (HTML), not a checkpoint. Download it again, from the address of the "
-            "file itself, or set teacher.checkpoint to another file."
-        )
-
-
-def _begins_as_torch_file(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(4).startswith(
-            (b"PK\x03\x04", b"\x80")
-        )  # a zip archive, or the bare pickle of before torch 1.6
-
-
-def _is_state_dict(state: Mapping[Any, Any]) -> bool:
-    return bool(state) and all(isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items())
-
-
 class CheckpointTeacherConfig(TeacherSourceConfig):
     """A checkpoint file and the function that builds the network it belongs to."""
 
     kind: Literal["checkpoint"]
     checkpoint: Path | None = Field(None, description="Weights: .safetensors, or a torch file with a state dict.")
+    weights: str | None = Field(
+        None,
+        description="Which weights of a file that holds several: the keys that lead to them, such as ema.state_dict, or what "
+        "their names begin with.",
+    )
     builder: str = Field(
         pattern=r"^\w+(\.\w+)*:\w+(\.\w+)*$",
         description="package.module:function that returns the untrained network. This runs your code.",
@@ -206,7 +198,7 @@ class CheckpointTeacherConfig(TeacherSourceConfig):
     def load(self, cache: Location | Path) -> Teacher:
         """Build the network and load the weights into it; ``cache`` is not needed."""
         path = self.file()
-        state = read_state_dict(path)
+        state = read_state_dict(path, self.weights)
         model = build_model(self.builder, self.arguments)
         load_weights(
             model,

@@ -13,7 +13,8 @@ from torch import nn
 from dfnas_ray.errors import TeacherError
 from dfnas_ray.storage.location import Location
 from dfnas_ray.teachers.base import Teacher, TeacherSourceConfig, freeze_teacher
-from dfnas_ray.teachers.checkpoint import load_weights, read_state_dict
+from dfnas_ray.teachers.checkpoint import load_weights
+from dfnas_ray.teachers.weight_files import read_state_dict
 
 if TYPE_CHECKING:
     from torchvision.models import WeightsEnum

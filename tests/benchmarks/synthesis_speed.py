@@ -39,8 +39,9 @@ from dfnas_ray.synthesis.inversion.inverter import Inverter, learning_rate
 from dfnas_ray.synthesis.inversion.synthesizer import InversionConfig
 from dfnas_ray.synthesis.regularizers import RegularizersConfig
 from dfnas_ray.teachers.base import Teacher, freeze_teacher
-from dfnas_ray.teachers.checkpoint import load_weights, read_state_dict
+from dfnas_ray.teachers.checkpoint import load_weights
 from dfnas_ray.teachers.cifar_resnet import resnet20
+from dfnas_ray.teachers.weight_files import read_state_dict
 
 MIN_RATIO = 3.0
 MAX_LOSS_DIFFERENCE = 0.02

@@ -22,8 +22,9 @@ from dfnas_ray.datasets.parquet import ParquetConfig
 from dfnas_ray.ops import graphs
 from dfnas_ray.ops.latency import device_name
 from dfnas_ray.teachers.base import Teacher, freeze_teacher
-from dfnas_ray.teachers.checkpoint import load_weights, read_state_dict
+from dfnas_ray.teachers.checkpoint import load_weights
 from dfnas_ray.teachers.cifar_resnet import resnet20
+from dfnas_ray.teachers.weight_files import read_state_dict
 from tests.benchmarks.student_quality import RealImages
 
 CHECKPOINT, TEST_IMAGES = "resnet20-12fca82f.th", "cifar10_test.parquet"

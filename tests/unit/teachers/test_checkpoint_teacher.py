@@ -1,19 +1,26 @@
 """Teachers from a checkpoint file and a builder."""
 
+import gzip
+import os
 import pickle
 import sys
+import tarfile
+import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
 from safetensors.torch import save_file
 from torch import nn
+from torchvision.ops import FrozenBatchNorm2d
 
 from dfnas_ray.errors import TeacherError
 from dfnas_ray.teachers import CheckpointTeacherConfig, TeacherConfig
-from dfnas_ray.teachers.checkpoint import build_model, load_weights, read_state_dict
+from dfnas_ray.teachers.checkpoint import build_model, load_weights
 from dfnas_ray.teachers.cifar_resnet import resnet20
+from dfnas_ray.teachers.weight_files import read_state_dict
 
 RESNET20 = "dfnas_ray.teachers.cifar_resnet:resnet20"
 
@@ -53,17 +60,46 @@ def test_a_twice_wrapped_state_dict_is_unwrapped(tmp_path, state):
     assert_same(read_state_dict(tmp_path / "x.pt"), state)
 
 
-def test_the_prefix_of_data_parallel_training_is_removed_once(tmp_path, state):
-    torch.save({f"module.{name}": tensor for name, tensor in state.items()}, tmp_path / "x.pt")
+def save_many(state, path):
+    torch.save({"teacher": state, "ema": {"shadow": state}, "epoch": 3}, path)
+
+
+def test_of_several_sets_of_weights_one_is_to_be_chosen(tmp_path, state):
+    save_many(state, tmp_path / "x.pt")
+    with pytest.raises(
+        TeacherError, match=r"several sets of weights: teacher, ema\.shadow\. Choose .*teacher\.weights"
+    ):
+        read_state_dict(tmp_path / "x.pt")
+    assert_same(read_state_dict(tmp_path / "x.pt", "ema.shadow"), state)
+    with pytest.raises(
+        TeacherError, match=r"teacher\.weights \(swa\) is neither a key .* Keys with weights: teacher, ema"
+    ):
+        read_state_dict(tmp_path / "x.pt", "swa")
+
+
+def test_the_usual_weights_come_before_averaged_ones_and_these_are_named(tmp_path, state, caplog):
+    torch.save({"model_ema": {n: v + 1 for n, v in state.items()}, "state_dict": state}, tmp_path / "x.pt")
     assert_same(read_state_dict(tmp_path / "x.pt"), state)
-    torch.save({"module.module.weight": state["weight"]}, tmp_path / "y.pt")
-    assert list(read_state_dict(tmp_path / "y.pt")) == ["module.weight"]
+    assert "weights under state_dict are taken; others are under model_ema (teacher.weights)" in caplog.text
+    assert torch.equal(read_state_dict(tmp_path / "x.pt", "model_ema")["bias"], state["bias"] + 1)
 
 
-def test_a_prefix_that_not_all_names_share_stays(tmp_path, state):
-    mixed = {"module.weight": state["weight"], "bias": state["bias"]}
-    torch.save(mixed, tmp_path / "x.pt")
-    assert_same(read_state_dict(tmp_path / "x.pt"), mixed)
+def test_weights_are_chosen_by_what_their_names_begin_with(tmp_path, state):
+    both = {f"{prefix}.{n}": v + add for prefix, add in (("model", 0), ("ema.module", 1)) for n, v in state.items()}
+    torch.save({"state_dict": both}, tmp_path / "x.pt")
+    assert torch.equal(read_state_dict(tmp_path / "x.pt", "ema.module")["bias"], state["bias"] + 1)
+
+
+@pytest.mark.timeout(20)
+def test_a_checkpoint_that_contains_itself_is_read_once(tmp_path, state):
+    loop = {"epoch": 1}
+    loop |= {f"again{number}": loop for number in range(50)}
+    torch.save(loop, tmp_path / "x.pt")
+    with pytest.raises(TeacherError, match="holds no weights"):
+        read_state_dict(tmp_path / "x.pt")
+    loop["state_dict"] = state
+    torch.save(loop, tmp_path / "x.pt")
+    assert_same(read_state_dict(tmp_path / "x.pt"), state)
 
 
 def test_a_missing_file_names_the_setting(tmp_path):
@@ -71,9 +107,64 @@ def test_a_missing_file_names_the_setting(tmp_path):
         read_state_dict(tmp_path / "none.pt")
 
 
-def test_a_folder_in_place_of_the_file_is_refused(tmp_path):
-    with pytest.raises(TeacherError, match="does not exist"):
+def test_a_folder_in_place_of_the_file_says_what_it_holds(tmp_path):
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(TeacherError, match=r"is a folder\. It holds model\.safetensors"):
         read_state_dict(tmp_path)
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_in_place_of_the_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "x.pt")
+    with pytest.raises(TeacherError, match="is a pipe or a device"):
+        read_state_dict(tmp_path / "x.pt")
+
+
+@pytest.mark.parametrize("address", ["https://host/x.pt", "s3://bucket/x.pt"])
+def test_an_address_is_told_as_what_it_is(address):
+    with pytest.raises(TeacherError, match=r"is an address\. Nothing is downloaded"):
+        read_state_dict(Path(address))
+
+
+def archive(path, add):
+    add(path)
+    return path.read_bytes()
+
+
+def tar(path):
+    with tarfile.open(path, "w") as file:
+        file.add(__file__, "x.pt")
+
+
+def zip_around(path):
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("folder/x.pt", b"1")
+
+
+@pytest.mark.parametrize("name", ["x.pt", "x.safetensors", "x"])
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (tar, "is a tar archive: unpack it"),
+        (zip_around, r"is a zip archive around folder/x\.pt: unpack it"),
+        (lambda path: path.write_bytes(gzip.compress(b"x")), "is a gzip archive"),
+        (lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(600)), "is an HDF5 file, as Keras writes"),
+        (lambda path: np.save(path.open("wb"), np.zeros(3)), "is a NumPy array"),
+        (lambda path: torch.jit.save(torch.jit.script(nn.Linear(1, 1)), path), "is a TorchScript archive: a program"),
+    ],
+)
+def test_what_is_no_checkpoint_says_what_it_is_whatever_its_name(tmp_path, make, said, name):
+    make(tmp_path / name)
+    with pytest.raises(TeacherError, match=said):
+        read_state_dict(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["x.safetensors", "x.pt", "x"])
+def test_the_format_is_in_the_bytes(tmp_path, state, name):
+    save_file(state, tmp_path / name)
+    assert_same(read_state_dict(tmp_path / name), state)
+    torch.save(state, tmp_path / name)
+    assert_same(read_state_dict(tmp_path / name), state)
 
 
 @pytest.mark.parametrize("name", ["x.pt", "x.safetensors"])
@@ -168,6 +259,80 @@ def test_names_that_are_not_strings_are_refused(tmp_path):
 
 
 # load_weights
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "module._orig_mod.", "net.backbone."])
+def test_what_a_wrapper_put_before_all_names_is_removed(state, prefix):
+    model = nn.Linear(3, 2)
+    load_weights(model, {f"{prefix}{name}": value for name, value in state.items()}, "x.pt")
+    assert_same(model.state_dict(), state)
+
+
+def test_what_lies_beside_the_wrapped_weights_is_named(state, caplog):
+    model = nn.Linear(3, 2)
+    averaged = torch.optim.swa_utils.AveragedModel(nn.Linear(3, 2))
+    averaged.module.load_state_dict(state)
+    load_weights(model, averaged.state_dict(), "x.pt")
+    assert_same(model.state_dict(), state)
+    assert "begin with module. are taken; 1 others are left out, such as n_averaged" in caplog.text
+
+
+def test_of_plain_and_averaged_weights_the_plain_ones_are_taken(state, caplog):
+    model = nn.Linear(3, 2)
+    both = {f"{prefix}.{n}": v + add for prefix, add in (("ema_model", 1), ("model", 0)) for n, v in state.items()}
+    load_weights(model, both, "x.pt")
+    assert_same(model.state_dict(), state)
+    assert "begin with model. are taken; 2 others are left out (teacher.weights)" in caplog.text
+
+
+def test_weights_without_the_wrapper_of_the_network_that_was_built(state):
+    model = nn.Sequential(nn.Linear(3, 2))
+    load_weights(model, state, "x.pt")
+    assert_same(model[0].state_dict(), state)
+
+
+def test_a_prefix_that_not_all_names_share_stays(state):
+    with pytest.raises(TeacherError, match=r"1 missing: weight; 1 unexpected: module\.weight"):
+        load_weights(nn.Linear(3, 2), {"module.weight": state["weight"], "bias": state["bias"]}, "x.pt")
+
+
+class Counting(nn.Linear):
+    """Keeps something beside its tensors."""
+
+    def get_extra_state(self):
+        return {"seen": 7}
+
+    def set_extra_state(self, extra):
+        self.seen = extra["seen"]
+
+
+def test_what_the_network_itself_takes_is_taken(tmp_path):
+    frozen, batch_norm = FrozenBatchNorm2d(2), nn.BatchNorm2d(2)
+    load_weights(frozen, batch_norm.state_dict(), "x.pt")
+    torch.save(Counting(3, 2).state_dict(), tmp_path / "x.pt")
+    counting = Counting(3, 2)
+    load_weights(counting, read_state_dict(tmp_path / "x.pt"), "x.pt")
+    assert counting.seen == 7
+    lazy = nn.Sequential(nn.LazyLinear(2))
+    load_weights(lazy, nn.Sequential(nn.Linear(5, 2)).state_dict(), "x.pt")
+    assert lazy(torch.zeros(1, 5)).shape == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: torch.zeros(2, 3, dtype=torch.complex64), "has complex weights: weight"),
+        (lambda: torch.zeros(2, 3).to_sparse(), "has weights that are of layout torch.sparse_coo: weight"),
+        (
+            lambda: torch.quantize_per_tensor(torch.zeros(2, 3), 0.1, 0, torch.qint8),
+            "has weights that are quantized: weight",
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
+def test_weights_that_no_network_computes_with_are_named(state, make, said):
+    with pytest.raises(TeacherError, match=said):
+        load_weights(nn.Linear(3, 2), {**state, "weight": make()}, "x.pt")
 
 
 def test_fitting_weights_are_loaded(state):

@@ -1,0 +1,200 @@
+"""YAML from strangers: plain values of bounded size, or one error.
+
+What is read is what JSON knows: mappings with text as keys, lists, text, numbers, booleans and null. Dates are text. Numbers are
+those of YAML 1.2 (``1e-3`` is one, ``010`` is ten and ``12:30`` is text, where YAML 1.1 says text, eight and 750).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Hashable
+from typing import Any, NoReturn
+
+import yaml
+from yaml.constructor import ConstructorError
+from yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, NodeEvent, ScalarEvent
+
+from dfnas_ray.errors import shortened
+
+MAX_LENGTH = 300_000
+"""Characters of a text; a large experiment has 5,000."""
+MAX_DEPTH = 50
+"""Mappings and lists in each other."""
+MAX_VALUES = 50_000
+"""Values in all, those that aliases repeat counted as often as they stand there."""
+_MAX_DIGITS = 100
+
+_PREFIX = "tag:yaml.org,2002:"
+_INT = re.compile(r"[-+]?[0-9][0-9_]*|0x[0-9a-fA-F_]+|0o[0-7_]+")
+_FLOAT = re.compile(
+    r"[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
+)
+
+
+class YamlTextError(ValueError):
+    """A text is no YAML, or not one of bounded size with plain values; says where."""
+
+
+def read_yaml(text: str) -> Any:
+    """Return the value that a text describes.
+
+    Raises:
+        YamlTextError: it describes none; says what, and where.
+    """
+    if len(text) > MAX_LENGTH:
+        raise YamlTextError(f"it has {len(text):,} characters, and {MAX_LENGTH:,} are the limit")
+    try:
+        _check_size(text)
+        return yaml.load(text, _PlainLoader)  # a SafeLoader
+    except yaml.MarkedYAMLError as error:
+        raise YamlTextError(_described(error)) from error
+    except yaml.YAMLError as error:
+        raise YamlTextError(shortened(" ".join(str(error).split()))) from error
+
+
+def write_yaml(value: Any) -> str:
+    """Return plain values as a text that `read_yaml` reads back to equal ones."""
+    return yaml.dump(value, Dumper=_PlainDumper, sort_keys=False, width=120)
+
+
+def _described(error: yaml.MarkedYAMLError) -> str:
+    mark = error.problem_mark or error.context_mark
+    where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark is not None else ""
+    said = [part for part in (error.context, error.problem) if part]
+    return shortened(", ".join(" ".join(part.split()) for part in said)) + where
+
+
+def _check_size(text: str) -> None:
+    """Count depth and values from the events, which need no recursion; an alias counts as all that its anchor holds."""
+    held: dict[str, int] = {}  # values of each anchor
+    open_nodes: list[tuple[str | None, int]] = []  # anchor, and values before it
+    values = 0
+    for event in yaml.parse(text, yaml.SafeLoader):
+        if isinstance(event, CollectionEndEvent):
+            anchor, before = open_nodes.pop()
+            if anchor is not None:
+                held[anchor] = values - before
+        elif isinstance(event, NodeEvent):
+            if isinstance(event, AliasEvent) and any(anchor == event.anchor for anchor, _ in open_nodes):
+                _refuse(f"*{event.anchor} refers to what it is a part of", event)
+            values += held.get(event.anchor or "", 1) if isinstance(event, AliasEvent) else 1
+            if isinstance(event, CollectionStartEvent):
+                open_nodes.append((event.anchor, values - 1))
+            elif isinstance(event, ScalarEvent) and event.anchor is not None:
+                held[event.anchor] = 1
+            if values > MAX_VALUES:
+                _refuse(f"more than {MAX_VALUES:,} values", event)
+            if len(open_nodes) > MAX_DEPTH:
+                _refuse(f"more than {MAX_DEPTH} mappings and lists in each other", event)
+
+
+def _refuse(problem: str, place: Any) -> NoReturn:
+    raise ConstructorError(None, None, problem, place.start_mark)
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """Makes plain values alone, and refuses a key that is given twice, where plain YAML would drop the first."""
+
+    yaml_implicit_resolvers = {}  # noqa: RUF012 - typed by the base class
+    yaml_constructors = {}  # noqa: RUF012 - typed by the base class
+
+    def construct_mapping(self, node: yaml.Node, deep: bool = False) -> dict[Hashable, Any]:
+        """Return a mapping; ``<<`` takes over the keys of others that it does not have itself."""
+        if not isinstance(node, yaml.MappingNode):
+            _refuse("this is no mapping", node)
+        seen = set()
+        for key, _ in node.value:
+            if key.tag == f"{_PREFIX}merge":
+                continue
+            name = self.construct_object(key, deep=True)
+            if not isinstance(name, str):
+                _refuse(f"the key {shortened(repr(name), 60)} must be text: put it in quotes", key)
+            if name in seen:
+                _refuse(f"the key {shortened(repr(name), 60)} is given twice", key)
+            seen.add(name)
+        return super().construct_mapping(node, deep)
+
+    def construct_list(self, node: yaml.Node) -> Any:
+        """Return a list."""
+        if not isinstance(node, yaml.SequenceNode):
+            _refuse("this is no list", node)
+        made: list[Any] = []
+        yield made
+        made.extend(self.construct_sequence(node))
+
+    def construct_map(self, node: yaml.Node) -> Any:
+        """Return a mapping, which may be finished later."""
+        made: dict[Hashable, Any] = {}
+        yield made
+        made.update(self.construct_mapping(node))
+
+    def construct_int(self, node: yaml.Node) -> int:
+        """Return a whole number."""
+        text = str(self.construct_scalar(node)).replace("_", "")  # type: ignore[arg-type]
+        if len(text) > _MAX_DIGITS:
+            _refuse(f"a number of more than {_MAX_DIGITS} digits", node)
+        base = {"0x": 16, "0o": 8}.get(text[:2], 10)
+        return self._converted(lambda: int(text, base), text, "whole number", node)
+
+    def construct_float(self, node: yaml.Node) -> float:
+        """Return a number."""
+        text = str(self.construct_scalar(node)).replace("_", "").lower()  # type: ignore[arg-type]
+        plain = re.sub(r"^([-+]?)\.(inf|nan)$", r"\1\2", text)
+        return self._converted(lambda: float(plain), text, "number", node)
+
+    def construct_bool(self, node: yaml.Node) -> bool:
+        """Return yes or no."""
+        text = str(self.construct_scalar(node))  # type: ignore[arg-type]
+        return self._converted(lambda: self.bool_values[text.lower()], text, "boolean: true or false", node)
+
+    def construct_text(self, node: yaml.Node) -> str:
+        """Return text."""
+        return str(self.construct_scalar(node))  # type: ignore[arg-type]
+
+    def construct_null(self, node: yaml.Node) -> None:
+        """Return nothing."""
+        self.construct_scalar(node)  # type: ignore[arg-type]
+
+    def construct_other(self, node: yaml.Node) -> NoReturn:
+        """Refuse what is no plain value."""
+        _refuse(f"the tag {shortened(node.tag.removeprefix(_PREFIX), 60)} is not taken: plain values only", node)
+
+    def _converted(self, convert: Callable[[], Any], text: str, what: str, node: yaml.Node) -> Any:
+        try:
+            return convert()
+        except (ValueError, KeyError):
+            _refuse(f"{shortened(repr(text), 60)} is no {what}", node)
+
+
+class _PlainDumper(yaml.SafeDumper):
+    """Puts text in quotes that `_PlainLoader` would take for something else."""
+
+    yaml_implicit_resolvers = {}  # noqa: RUF012 - typed by the base class
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """Write a value as often as it stands there."""
+        return True
+
+
+for _kind in (_PlainLoader, _PlainDumper):
+    for _tag, _pattern, _first in (
+        ("bool", re.compile(r"(?:yes|no|true|false|on|off)", re.IGNORECASE), "yYnNtTfFoO"),
+        ("int", _INT, "-+0123456789"),
+        ("float", _FLOAT, "-+0123456789."),
+        ("merge", re.compile("<<"), "<"),
+        ("null", re.compile(r"~|null|Null|NULL|"), ["~", "n", "N", ""]),
+    ):
+        _kind.add_implicit_resolver(
+            f"{_PREFIX}{_tag}", re.compile(f"(?:{_pattern.pattern})$", _pattern.flags), list(_first)
+        )
+for _tag, _construct in (
+    ("null", _PlainLoader.construct_null),
+    ("bool", _PlainLoader.construct_bool),
+    ("int", _PlainLoader.construct_int),
+    ("float", _PlainLoader.construct_float),
+    ("str", _PlainLoader.construct_text),
+    ("seq", _PlainLoader.construct_list),
+    ("map", _PlainLoader.construct_map),
+):
+    _PlainLoader.add_constructor(f"{_PREFIX}{_tag}", _construct)
+_PlainLoader.add_constructor(None, _PlainLoader.construct_other)

@@ -1,0 +1,225 @@
+"""Weights in files from strangers: what is in the bytes decides, no code runs, and what is no checkpoint is called what it is."""
+
+from __future__ import annotations
+
+import codecs
+import logging
+import pickle
+import re
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from dfnas_ray.errors import TeacherError, first_line, printable, shortened
+
+logger = logging.getLogger(__name__)
+
+StateDict: TypeAlias = dict[str, Any]
+"""Tensors by name; under names that end in ``_extra_state``, whatever a module keeps besides."""
+
+_USUAL = ("state_dict", "model_state_dict", "model", "net", "network", "params", "weights")
+"""Where weights lie in checkpoints that hold more: these come before others, such as averaged ones."""
+_MAX_WRAPPERS = 6
+_HEAD_BYTES = 512
+_MAX_HEADER = 100_000_000  # the limit of safetensors itself
+_WEIGHT_SUFFIXES = (".pt", ".pth", ".th", ".bin", ".ckpt", ".safetensors")
+_MAGIC = {
+    b"\x89HDF\r\n\x1a\n": "an HDF5 file, as Keras writes",
+    b"\x1f\x8b": "a gzip archive: unpack it",
+    b"BZh": "a bzip2 archive: unpack it",
+    b"\xfd7zXZ\x00": "an xz archive: unpack it",
+    b"7z\xbc\xaf'\x1c": "a 7-Zip archive: unpack it",
+    b"Rar!": "a RAR archive: unpack it",
+    b"GGUF": "a GGUF file",
+    b"\x93NUMPY": "a NumPy array",
+    b"PAR1": "a Parquet file",
+    b"%PDF": "a PDF document",
+}
+
+
+def read_state_dict(path: Path, part: str | None = None) -> StateDict:
+    """Read weights from a file of safetensors or of torch, without running any code from it.
+
+    A checkpoint that holds more than weights is looked through. Where there are several sets of weights, those under a usual name
+    are taken, and the others are named.
+
+    Args:
+        path: The file; its name decides nothing.
+        part: Which weights: the keys that lead to them, such as ``ema.state_dict``, or the prefix of their names.
+
+    Raises:
+        TeacherError: the file is missing, is not a checkpoint, holds no such weights, or would have to run code to load.
+    """
+    _check_is_file(path)
+    content = _load(path)
+    sets = dict(_state_dicts(content))
+    if part is not None:
+        return _part(sets, part, path)
+    if not sets:
+        raise TeacherError(f"The checkpoint {path} {_what_it_holds(content)}.")
+    usual = [keys for keys in sets if all(key in _USUAL for key in keys.split(".") if key)]
+    if len(sets) > 1 and not usual:
+        raise TeacherError(
+            f"The checkpoint {path} holds several sets of weights: {_listed(sets)}. Choose one with teacher.weights."
+        )
+    chosen = min(usual or sets, key=lambda keys: [_USUAL.index(key) for key in keys.split(".") if key in _USUAL])
+    others = [keys for keys in sets if keys != chosen]
+    if others:
+        said = "Of %s, the weights under %s are taken; others are under %s (teacher.weights)."
+        logger.warning(said, path, chosen, _listed(others))
+    return sets[chosen]
+
+
+def _part(sets: Mapping[str, StateDict], part: str, path: Path) -> StateDict:
+    if part in sets:
+        return sets[part]
+    for keys, state in sets.items():
+        prefix = f"{part.removeprefix(f'{keys}.')}."
+        found = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+        if found:
+            return found
+    firsts = {name.partition(".")[0] for state in sets.values() for name in state}
+    raise TeacherError(
+        f"teacher.weights ({shortened(part, 60)}) is neither a key of the checkpoint {path} nor the beginning of its weights' "
+        f"names. Keys with weights: {_listed(sets) or 'none'}; names begin with {_listed(sorted(firsts)) or 'nothing'}."
+    )
+
+
+def _listed(names: Any) -> str:
+    listed = [shortened(name, 60) or "the file itself" for name in names]
+    return ", ".join([*listed[:6], f"{len(listed) - 6:,} more"] if len(listed) > 6 else listed)
+
+
+# What the file is
+
+
+def _check_is_file(path: Path) -> None:
+    text = str(path)
+    if re.match(r"[a-z0-9+]{2,}:/", text):
+        raise TeacherError(
+            f"teacher.checkpoint {text} is an address. Nothing is downloaded: fetch the file, and set teacher.checkpoint to "
+            "its path."
+        )
+    try:
+        exists, is_file, is_dir = path.exists(), path.is_file(), path.is_dir()
+    except OSError as error:
+        raise TeacherError(f"The checkpoint {printable(path)} cannot be read: {first_line(error)}.") from error
+    if is_dir:
+        inside = sorted(each.name for each in path.iterdir() if each.suffix in _WEIGHT_SUFFIXES)
+        hint = f" It holds {_listed(inside)}." if inside else ""
+        raise TeacherError(f"The checkpoint {path} is a folder.{hint} Set teacher.checkpoint to a file.")
+    if exists and not is_file:
+        raise TeacherError(f"The checkpoint {path} is a pipe or a device. Set teacher.checkpoint to a file.")
+    if not exists:
+        raise TeacherError(f"The checkpoint {printable(path)} does not exist. Set teacher.checkpoint to the file.")
+
+
+def _load(path: Path) -> Any:
+    """Return the content of a file of safetensors or of torch."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD_BYTES)
+        if _is_safetensors(head):
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        if head.startswith(b"PK\x03\x04"):
+            _check_zip(path)
+        elif other := _what_else(head):
+            raise TeacherError(f"The checkpoint {path} is {other}.")
+        with path.open("rb") as file:  # torch goes by the name of a path
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except TeacherError:
+        raise
+    except pickle.UnpicklingError as error:
+        if not head.startswith((b"PK\x03\x04", b"\x80")):
+            raise _neither(path) from error
+        asked = re.search(r"GLOBAL (\S+)", str(error))  # torch's own advice is to load it unsafely: it is not passed on
+        raise TeacherError(
+            f"The checkpoint {path} cannot be loaded safely: it holds more than tensors"
+            f"{f' ({shortened(asked[1], 60)})' if asked else ''}, and loading it would run code from the file. Save its "
+            "state_dict() alone (torch.save(model.state_dict(), ...) or safetensors) where you trust it."
+        ) from error
+    except Exception as error:  # torch and safetensors raise many kinds for a file that is damaged or of another format
+        if head and not head.startswith((b"PK\x03\x04", b"\x80")) and not _is_safetensors(head):
+            raise _neither(path) from error
+        reason = shortened(first_line(error)).rstrip(".") if head else "it is empty"
+        raise TeacherError(f"The checkpoint {path} cannot be read: {reason}.") from error
+
+
+def _neither(path: Path) -> TeacherError:
+    return TeacherError(
+        f"The checkpoint {path} is neither a torch file nor .safetensors. Set teacher.checkpoint to the weights."
+    )
+
+
+def _is_safetensors(head: bytes) -> bool:
+    """Whether a file begins with the length of a JSON header, and the header; it may be cut off."""
+    return head[8:9] == b"{" and int.from_bytes(head[:8], "little") < _MAX_HEADER
+
+
+def _what_else(head: bytes) -> str | None:
+    """Return what a file is, with what to do, if its first bytes say that it is no checkpoint."""
+    if head.startswith(b"version https://git-lfs"):
+        return (
+            "a Git LFS pointer, not a checkpoint: the weights themselves were not fetched. Run `git lfs pull` in its repository, "
+            "or download the file again"
+        )
+    if head.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"<"):
+        return (
+            "a web page (HTML), not a checkpoint. Download it again, from the address of the file itself, or set "
+            "teacher.checkpoint to another file"
+        )
+    if head[257:262] == b"ustar":
+        return "a tar archive: unpack it"
+    return next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
+
+
+def _check_zip(path: Path) -> None:
+    """Tell an archive of something else, or of a program, from torch's own."""
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    if any(name.endswith("constants.pkl") for name in names):
+        raise TeacherError(
+            f"The checkpoint {path} is a TorchScript archive: a program, which is not run. Save the weights alone where you "
+            "trust it: torch.save(torch.jit.load(FILE).state_dict(), ...)."
+        )
+    if not any(name.endswith("data.pkl") for name in names):
+        inside = [name for name in names if name.endswith(_WEIGHT_SUFFIXES)] or names
+        raise TeacherError(f"The checkpoint {path} is a zip archive around {_listed(inside)}: unpack it.")
+
+
+# What it holds
+
+
+def _state_dicts(
+    content: Any, keys: tuple[str, ...] = (), seen: frozenset[int] = frozenset()
+) -> Iterator[tuple[str, StateDict]]:
+    """Yield every state dict with the keys that lead to it, joined by dots; inside of one there is none."""
+    if not isinstance(content, Mapping) or len(keys) > _MAX_WRAPPERS or id(content) in seen:
+        return
+    if _is_state_dict(content):
+        yield ".".join(keys), dict(content)
+        return
+    for key, inner in content.items():
+        if isinstance(key, str):
+            yield from _state_dicts(inner, (*keys, key), seen | {id(content)})
+
+
+def _is_state_dict(values: Mapping[Any, Any]) -> bool:
+    tensors = [name for name, value in values.items() if isinstance(value, Tensor)]
+    return bool(tensors) and all(
+        isinstance(name, str) and (isinstance(value, Tensor) or name.endswith("_extra_state"))
+        for name, value in values.items()
+    )
+
+
+def _what_it_holds(content: Any) -> str:
+    if isinstance(content, Mapping):
+        keys = shortened(repr(list(content)[:10]), 200)
+        return f"holds no weights under {', '.join(_USUAL)} or another key; its keys are {keys}"
+    return f"holds a {type(content).__name__}, not a state dict"
