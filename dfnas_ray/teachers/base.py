@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import logging
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +22,9 @@ from dfnas_ray.config.registry import describe, is_built_in
 from dfnas_ray.errors import DfnasError, TeacherError, first_line
 from dfnas_ray.ops.cost import Cost, measure_cost
 from dfnas_ray.storage.location import Location
+from dfnas_ray.teachers.trial import check_numbers, check_statistics, try_network
+
+logger = logging.getLogger(__name__)
 
 ImageShape = tuple[int, int, int]
 
@@ -187,7 +191,7 @@ def freeze_teacher(
     num_classes: int | None = None,
     origin: str = "",
 ) -> Teacher:
-    """Freeze ``model``, try it on one image, and return it as a `Teacher`.
+    """Freeze ``model``, try it on a few images, and return it as a `Teacher`.
 
     Args:
         name: What the user calls it.
@@ -201,32 +205,31 @@ def freeze_teacher(
     Raises:
         TeacherError: the model does not take such an image, does not return logits, or returns another number.
     """
-    channels = image_shape[0]
-    if len(mean) != channels or len(std) != channels:
-        raise TeacherError(
-            f"teacher.mean {tuple(mean)} and teacher.std {tuple(std)} must have one number for each of the {channels} "
-            f"channels of teacher.image_shape {image_shape}."
-        )
-    if min(std) <= 0:
-        raise TeacherError(f"teacher.std {tuple(std)} must be positive: pixels are divided by it.")
-    model = model.eval().requires_grad_(False)
-    try:
-        with torch.no_grad():
-            logits = model(torch.zeros(2, *image_shape))
-    except Exception as error:  # a model may refuse in any way; some assert
-        raise TeacherError(
-            f"Teacher {name} does not take images of teacher.image_shape {image_shape} (C, H, W): {first_line(error)}"
-        ) from error
+    check_statistics(mean, std, image_shape)
+    model = _in_evaluation_mode(name, model)
+    check_numbers(name, model)
+    model, logits = try_network(name, model, image_shape, mean, std)
     _check_movable(name, model, image_shape)
-    if not isinstance(logits, Tensor) or logits.ndim != 2:
-        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise TeacherError(f"Teacher {name} must return logits (B, num_classes) in evaluation mode; it returned {got}.")
     found = logits.shape[1]
     if num_classes is not None and num_classes != found:
         raise TeacherError(
             f"teacher.num_classes is {num_classes}, but teacher {name} has {found} outputs. Remove the setting or set {found}."
         )
     return Teacher(name, model, found, image_shape, tuple(map(float, mean)), tuple(map(float, std)), origin)
+
+
+def _in_evaluation_mode(name: str, model: nn.Module) -> nn.Module:
+    """Return the model in float32, frozen, every module of it in evaluation mode, whatever its ``train()`` does."""
+    model = model.eval().requires_grad_(False)
+    for module in model.modules():
+        module.training = False
+    others = {t.dtype for t in (*model.parameters(), *model.buffers()) if t.is_floating_point()} - {torch.float32}
+    if others:
+        logger.warning(
+            "Teacher %s has weights in %s: it computes in float32.", name, ", ".join(sorted(map(str, others)))
+        )
+        model = model.float()
+    return model
 
 
 def _check_movable(name: str, model: nn.Module, image_shape: ImageShape) -> None:

@@ -79,8 +79,8 @@ class Returns(nn.Module):
 @pytest.mark.parametrize(
     ("function", "named"),
     [
-        (lambda x: x, r"\(2, 3, 2, 2\)"),
-        (lambda x: x.sum((1, 2, 3)), r"\(2,\)"),
+        (lambda x: x, r"\(3, 3, 2, 2\)"),
+        (lambda x: x.sum((1, 2, 3)), r"\(3,\)"),
         (lambda x: (x.flatten(1), None), "tuple"),
         (lambda x: {"logits": x.flatten(1)}, "dict"),
     ],
