@@ -133,16 +133,22 @@ def _check_logits(name: str, logits: object, images: Tensor, model: nn.Module) -
         raise TeacherError(
             f"Teacher {name} answers noise with NaN or infinite logits. Check teacher.mean and teacher.std."
         )
-    answers = logits
-    if bool(((answers >= 0) & (answers <= 1)).all()):
-        answers = torch.cat([answers, model(20 * images)])  # logits would grow
-    if bool(((answers >= 0) & (answers <= 1)).all()):
-        sums = bool(((answers.sum(1) - 1).abs() < _SAME).all())
+    if not _between_0_and_1(logits):
+        return
+    answers = torch.cat([logits, model(20 * images)])  # logits would grow
+    if not _between_0_and_1(answers):
+        return
+    sums = bool(((answers.sum(1) - 1).abs() < _SAME).all())
+    if sums or bool((answers != answers[0, 0]).any()):  # a last layer of zeros answers 0 to everything
         kind = "probabilities (a softmax)" if sums else "numbers between 0 and 1 (a sigmoid)"
         raise TeacherError(
             f"Teacher {name} returns {kind} where logits are needed: labels would be wrong. Leave the last activation out of "
             "the network that teacher.builder returns."
         )
+
+
+def _between_0_and_1(answers: Tensor) -> bool:
+    return bool(((answers >= 0) & (answers <= 1)).all())
 
 
 def _check_steady(name: str, model: nn.Module, images: Tensor, logits: Tensor) -> None:
