@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -12,6 +14,8 @@ from dfnas_ray.synthesis.observed import FeatureTap, ObservedTeacher
 from dfnas_ray.synthesis.regularizers import OBSERVABLE, Observation, RegularizerConfig
 from dfnas_ray.synthesis.settings import SetSettings
 from dfnas_ray.teachers.base import Teacher
+
+_FEWEST_STEPS = 20
 
 
 def check_synthesis(teacher: Teacher, settings: SetSettings, method: SynthesizerConfig) -> None:
@@ -38,7 +42,55 @@ def check_synthesis(teacher: Teacher, settings: SetSettings, method: Synthesizer
     except ValueError as error:
         raise SynthesisError(str(error)) from error
     method.check_teacher(teacher, settings)
+    check_gradient(teacher)
     check_terms(teacher, settings)
+
+
+def check_gradient(teacher: Teacher) -> None:
+    """Make sure that images can be made better: that a gradient comes through the network to its input.
+
+    Raises:
+        SynthesisError: none does, or none that is a number.
+    """
+    device = next(teacher.model.parameters(), torch.empty(0)).device
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(2, *teacher.image_shape, generator=generator).to(device).requires_grad_()
+    with torch.random.fork_rng(devices=[]):
+        logits = teacher.model(images)
+        weights = torch.randn(logits.shape, generator=generator).to(device)
+        gradient = None
+        if logits.requires_grad:
+            (gradient,) = torch.autograd.grad((logits * weights).sum(), images, allow_unused=True)
+    if gradient is None or not bool(torch.isfinite(gradient).all()) or not bool((gradient != 0).any()):
+        found = "none that is a number" if gradient is not None and bool((gradient != 0).any()) else "none"
+        raise SynthesisError(
+            f"Teacher {teacher.name} cannot be inverted: of the gradient that images need, {found} reaches its input. Look for "
+            "torch.no_grad(), inference_mode(), detach(), rounding or a conversion to NumPy in its forward."
+        )
+
+
+def check_first_batch(teacher: Teacher, classes: Tensor, logits: Tensor, steps: int, fell: bool) -> None:
+    """Look at the first finished images, before shards are filled with more of them.
+
+    Args:
+        teacher: Who saw them.
+        classes: (B,) that were asked for.
+        logits: (B, num_classes) of the teacher.
+        steps: That each image made; of a few, nothing can be expected.
+        fell: Whether the cross entropy did.
+
+    Raises:
+        SynthesisError: the teacher sees the classes asked for no more often than by chance, and the loss did not fall.
+    """
+    count, chance = len(classes), 1 / teacher.num_classes
+    hits = int((logits.argmax(1) == classes).sum())
+    if steps < _FEWEST_STEPS or fell or hits > count * chance + 3 * math.sqrt(count * chance * (1 - chance)):
+        return
+    raise SynthesisError(
+        f"The first {count} images came to nothing: teacher {teacher.name} sees the class asked for in {hits} of them, no more "
+        f"than by chance, and after {steps} steps the cross entropy is no lower. Is synthesis.method.lr right? Are "
+        "teacher.mean, teacher.std and teacher.image_shape those of its training? Does its forward keep the gradient?"
+    )
 
 
 def check_terms(teacher: Teacher, settings: SetSettings) -> None:

@@ -14,6 +14,7 @@ from dfnas_ray.ops.precision import autocast, autocast_dtype
 from dfnas_ray.synthesis.observed import FeatureTap, ObservedTeacher
 from dfnas_ray.synthesis.regularizers import Observation, Statistics
 from dfnas_ray.synthesis.settings import SetSettings
+from dfnas_ray.synthesis.units import ImageUnits
 from dfnas_ray.teachers.base import Teacher
 
 logger = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ class TeacherObjective:
     """
 
     def __init__(self, teacher: Teacher, settings: SetSettings, device: torch.device, student: nn.Module | None = None):
-        self.device, self.student = device, student
+        self.device, self.student, self.units = device, student, ImageUnits(teacher, device)
         self.regularizers = settings.regularizers.active()
         self.dtype = autocast_dtype(settings.precision, device)
         self.observes = settings.regularizers.observes
@@ -63,7 +64,7 @@ class TeacherObjective:
             bn_inputs = [layer._replace(past=before) for layer, before in zip(bn_inputs, past, strict=True)]
         logits = logits.float()
         losses = {"cross_entropy": F.cross_entropy(logits, targets)}
-        observation = Observation(images, bn_inputs, logits, targets)
+        observation = Observation(self.units.from_teacher(images), bn_inputs, logits, targets)
         if self.features is not None:
             observation = observation._replace(features=self.features.take().float())
         if step is not None:

@@ -26,6 +26,7 @@ from dfnas_ray.ops.precision import autocast
 from dfnas_ray.ops.regions import Places, center_crop, crop_each, draw_places
 from dfnas_ray.seeding import derive_seed, seed_everything, torch_generator
 from dfnas_ray.synthesis.base import OnSteps
+from dfnas_ray.synthesis.checks import check_first_batch
 from dfnas_ray.synthesis.generator.config import GeneratorSettings
 from dfnas_ray.synthesis.generator.network import ImageGenerator
 from dfnas_ray.synthesis.labels import calibrated_targets, one_hot_targets
@@ -39,6 +40,7 @@ from dfnas_ray.training.batches import Batch
 from dfnas_ray.training.student import Student
 
 BETAS = (0.5, 0.999)
+_WATCHED = 10  # batches after which a generator makes something
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,9 @@ class Stream:
         targets, is_calibrated = self._targets(classes, random)
         canvases, losses = self._adapt(targets, random, on_steps)
         logits = self._keep(canvases)
+        if self.batches == _WATCHED:
+            steps = _WATCHED * self.config.adaptation_steps
+            check_first_batch(self.teacher, classes, logits.cpu(), steps, fell=bool(is_calibrated.any()))
         if self.student_has_joined:
             losses["student_differs"] = self._differences(canvases, logits)
             losses["student"] = self._teach(on_steps)

@@ -21,6 +21,7 @@ from dfnas_ray.synthesis.checks import check_synthesis
 from dfnas_ray.synthesis.inversion.config import InversionSettings, ScaleConfig
 from dfnas_ray.synthesis.objective import TeacherObjective
 from dfnas_ray.synthesis.settings import SetSettings
+from dfnas_ray.synthesis.units import ImageUnits
 from dfnas_ray.teachers.base import Teacher
 
 CURVE_POINTS = 40  # per batch and scale
@@ -53,8 +54,7 @@ class Inverter:
         self.canvas_size = config.canvas_size(settings, *self.input_size)
         self.objective = TeacherObjective(teacher, settings, device)
         self.labeller = copy.deepcopy(teacher.model).to(device)  # full precision; the user's model stays where it is
-        mean, std = (torch.tensor(v, device=device).view(1, -1, 1, 1) for v in (teacher.mean, teacher.std))
-        self.lowest, self.highest = (0 - mean) / std, (1 - mean) / std
+        self.units = ImageUnits(teacher, device)
         self._canvases: dict[int, Tensor] = {}  # by their number
         self._descents: dict[tuple[int, int], _Descent] = {}  # by that number and the scale
 
@@ -93,7 +93,7 @@ class Inverter:
                     curve.append(_checked_point(finished_steps + step, losses))
                 on_steps(len(targets))
             finished_steps += scale.steps
-        return self.teacher.denormalize(canvas.detach()).cpu(), curve
+        return self.teacher.denormalize(self.units.to_teacher(canvas.detach())).cpu(), curve
 
     def _canvas(self, count: int) -> Tensor:
         """Return the place of a batch of so many canvases: recorded steps need it to be always the same."""
@@ -105,7 +105,7 @@ class Inverter:
     def _descent(self, canvas: Tensor, scale: int) -> _Descent:
         key = (len(canvas), scale)
         if key not in self._descents:
-            self._descents[key] = _Descent(self.objective, canvas, scale, (self.lowest, self.highest), self.config.lr)
+            self._descents[key] = _Descent(self.objective, canvas, scale, self.units, self.config.lr)
         return self._descents[key]
 
     def _draw_regions(self, scale: ScaleConfig, generator: torch.Generator) -> Lines:
@@ -135,14 +135,12 @@ class _Descent:
         objective: What falls.
         canvas: (B, C, H', W'), changed in its place.
         scale: By which it is averaged before the teacher sees it.
-        limits: Lowest and highest value of each channel.
+        units: Of the canvas.
         lr: Of Adam, at its highest.
     """
 
-    def __init__(
-        self, objective: TeacherObjective, canvas: Tensor, scale: int, limits: tuple[Tensor, Tensor], lr: float
-    ):
-        self.objective, self.canvas, self.scale, self.limits = objective, canvas, scale, limits
+    def __init__(self, objective: TeacherObjective, canvas: Tensor, scale: int, units: ImageUnits, lr: float):
+        self.objective, self.canvas, self.scale, self.units = objective, canvas, scale, units
         on_gpu = canvas.device.type == "cuda"
         rate = torch.tensor(lr, device=canvas.device) if on_gpu else lr
         self.optimizer = torch.optim.Adam([canvas], lr=rate, betas=BETAS, fused=True, capturable=on_gpu)
@@ -164,11 +162,12 @@ class _Descent:
 
     def _step(self, targets: Tensor, number: Tensor, rows: Tensor, columns: Tensor) -> dict[str, Tensor]:
         scaled = self.canvas if self.scale == 1 else F.avg_pool2d(self.canvas, self.scale)
-        losses = self.objective(crop_lines(scaled, Lines(rows, columns)), targets, number)
+        images = self.units.to_teacher(crop_lines(scaled, Lines(rows, columns)))
+        losses = self.objective(images, targets, number)
         (self.canvas.grad,) = torch.autograd.grad(losses["total"], self.canvas)
         self.optimizer.step()
         with torch.no_grad():
-            self.canvas.clamp_(*self.limits)
+            self.canvas.clamp_(self.units.lowest, self.units.highest)
         return {name: value.detach() for name, value in losses.items()}
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from dfnas_ray.errors import SynthesisError
 from dfnas_ray.seeding import derive_seed, seed_everything, torch_generator
 from dfnas_ray.synthesis.base import Chain, LossPoint, OnSteps, ShardImages, Synthesizer
+from dfnas_ray.synthesis.checks import check_first_batch
 from dfnas_ray.synthesis.inversion.config import InversionSettings
 from dfnas_ray.synthesis.inversion.inverter import Inverter
 from dfnas_ray.synthesis.labels import calibrated_targets, class_of_slots, one_hot_targets
@@ -60,6 +61,11 @@ class Inversion(Synthesizer):
                     batch_images, batch_curve = inverter.invert(batch, generator, on_steps)
                 except SynthesisError as error:
                     raise SynthesisError(f"Shard {shard}, round {round_index}: {error}") from error
+                if round_index == number == 0:
+                    fell = batch_curve[-1].losses["cross_entropy"] < 0.995 * batch_curve[0].losses["cross_entropy"]
+                    steps = sum(config.scale_steps)
+                    asked = classes[: len(batch_images)]
+                    check_first_batch(inverter.teacher, asked, inverter.label(batch_images), steps, fell)
                 images.append(batch_images)
                 curve.append(batch_curve)
             made = torch.cat(images)

@@ -42,7 +42,7 @@ class Observation(NamedTuple):
     computed while there is none.
     """
 
-    images: Tensor  # (B, C, H, W), normalised, with gradient
+    images: Tensor  # (B, C, H, W), in standard scores of pixels, with gradient
     bn_inputs: Sequence[BatchNormInput] = ()  # in forward order
     logits: Tensor = _NOT_OBSERVED  # (B, num_classes), float32
     targets: Tensor = _NOT_OBSERVED  # (B, num_classes), distributions

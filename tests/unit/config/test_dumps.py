@@ -32,7 +32,7 @@ SECTIONS = {
     },
     "cifar10": {
         "synthesis": "c6a21033d625cc75ea41e2bad80464d53c6dc4050bac4c2cbdf0d0fbe7061850",
-        "search": "6e1e94cdac6027f35629f248caa65c9c2e58720c39a964547cb05c544ca0e63c",
+        "search": "84e359d2c8fba22f4529b944a151fb5e18de8c7048e9c2d698906047fe929f93",
         "retraining": "84a6569365aa12b8469c4fe5abb95a9f0cc4962107ae6eb30112e954797945b5",
     },
     "darts-cifar10": {
