@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from dfnas_ray.config.member import MemberConfig
 from dfnas_ray.config.registry import describe, is_built_in
+from dfnas_ray.datasets.numbering import Numbering
 from dfnas_ray.errors import DatasetError, DfnasError, first_line
 from dfnas_ray.storage.pictures import PictureError, check_pixels
 
@@ -26,7 +27,10 @@ CROP_FRACTION = 0.875  # 224 of 256: the usual evaluation crop
 
 
 class ImageDataset(Protocol):
-    """Real images with labels. ``dataset[i]`` is ``(PIL image, class index)``."""
+    """Real images with labels. ``dataset[i]`` is ``(PIL image, class index)``.
+
+    One that knows what its labels mean says so in ``numbering``, a `dfnas_ray.datasets.numbering.Numbering`.
+    """
 
     description: str
 
@@ -90,6 +94,22 @@ def open_dataset(config: DatasetSourceConfig, setting: str = EVALUATION) -> Imag
             f"{', '.join(_MEMBERS_OF_A_DATASET)}; {type(dataset).__name__} lacks {', '.join(missing)}."
         )
     return cast(ImageDataset, dataset)
+
+
+def numbering_of(dataset: ImageDataset) -> Numbering | None:
+    """Return what a dataset's labels mean, if it knows."""
+    numbering = getattr(dataset, "numbering", None)
+    return numbering if isinstance(numbering, Numbering) else None
+
+
+def check_classes(dataset: ImageDataset, num_classes: int, setting: str = EVALUATION) -> None:
+    """Compare the classes of a dataset with a teacher's, before an image is read.
+
+    Raises:
+        DatasetError: their numbers differ.
+    """
+    if (numbering := numbering_of(dataset)) is not None:
+        numbering.check(num_classes, setting, dataset.description)
 
 
 def to_uint8(image: Image.Image, image_shape: tuple[int, int, int], where: str) -> Tensor:
@@ -184,5 +204,6 @@ def iterate_batches(
         raise DatasetError(
             f"evaluation.dataset: {dataset.description} holds no images. Give one with at least one labelled image."
         )
+    check_classes(dataset, num_classes)
     decoded = _Decoded(dataset, image_shape, num_classes)
     yield from DataLoader(decoded, batch_size=batch_size, shuffle=False)

@@ -13,6 +13,7 @@ from PIL import Image
 from pydantic import Field
 
 from dfnas_ray.datasets.base import EVALUATION, DatasetSourceConfig, ImageDataset
+from dfnas_ray.datasets.numbering import number_folders
 from dfnas_ray.errors import DatasetError, printable
 from dfnas_ray.storage.pictures import PictureError, decode_picture
 from dfnas_ray.storage.run_dir import fingerprint
@@ -22,7 +23,7 @@ _EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff",
 
 
 class _Folder:
-    def __init__(self, path: Path, setting: str):
+    def __init__(self, path: Path, setting: str, given: tuple[str, ...] | None):
         self.path, self.description = path, f"image folder {printable(path)}"
         self.samples: list[tuple[str, int]] = []
         self.sizes: list[int] = []
@@ -40,7 +41,8 @@ class _Folder:
             )
         if not classes:
             raise DatasetError(f"{setting}.path ({printable(path)}) cannot be used: it has no sub-folder. {_LAYOUT}")
-        for label, files in enumerate(found):
+        labels, self.numbering = number_folders(classes, given, f"{setting}.path ({printable(path)})")
+        for label, files in zip(labels, found, strict=True):
             self.samples += [(os.path.join(*place), label) for *place, _ in files]  # noqa: PTH118 - a million of them
             self.sizes += [size for *_, size in files]
 
@@ -48,7 +50,8 @@ class _Folder:
     def fingerprint(self) -> str:
         """See `ImageDataset`."""
         names = (str(Path(file).relative_to(self.path)) for file, _ in self.samples)
-        return fingerprint(list(zip(names, self.sizes, strict=True)))
+        files = list(zip(names, self.sizes, strict=True))
+        return fingerprint([self.numbering.names, files] if self.numbering.by == "number" else files)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -86,10 +89,13 @@ def _raise(error: OSError) -> None:
 
 
 class ImageFolderConfig(DatasetSourceConfig):
-    """Images in PATH/CLASS/*.png|jpg|...; classes are numbered in alphabetical order, as torchvision does."""
+    """Images in PATH/CLASS/*.png|jpg|...; folders called 0, 1, 2 are these classes, others are numbered by the alphabet."""
 
     kind: Literal["image_folder"]
     path: Path = Field(description="The folder that holds one sub-folder per class.")
+    classes: tuple[str, ...] | None = Field(
+        None, description="Names of the sub-folders in the order of the teacher's outputs; a class may have no folder."
+    )
 
     def open(self, setting: str = EVALUATION) -> ImageDataset:
         """List the files; images are decoded when they are asked for."""
@@ -97,4 +103,4 @@ class ImageFolderConfig(DatasetSourceConfig):
         if not path.is_dir():
             problem = "is a file, not a folder" if path.exists() else "does not exist"
             raise DatasetError(f"{setting}.path ({printable(path)}) {problem}. {_LAYOUT}")
-        return _Folder(path, setting)
+        return _Folder(path, setting, self.classes)

@@ -10,6 +10,7 @@ from PIL import Image
 from pydantic import Field
 
 from dfnas_ray.datasets.base import EVALUATION, DatasetSourceConfig, ImageDataset
+from dfnas_ray.datasets.numbering import Numbering
 from dfnas_ray.errors import DatasetError
 from dfnas_ray.storage.pictures import chosen_formats_only
 
@@ -17,6 +18,8 @@ from dfnas_ray.storage.pictures import chosen_formats_only
 class _Torchvision:
     def __init__(self, dataset: Any, description: str):
         self.dataset, self.description = dataset, description
+        names = getattr(dataset, "classes", None)
+        self.numbering = Numbering(tuple(map(str, names))) if isinstance(names, list | tuple) and names else None
 
     @property
     def fingerprint(self) -> str:

@@ -72,7 +72,7 @@ def check_numbers(name: str, model: nn.Module) -> None:
         raise TeacherError(f"Teacher {name} has negative variances: {_listed(negative)}. Its file is damaged.")
 
 
-class Tried(NamedTuple):
+class TriedNetwork(NamedTuple):
     """What came of a trial.
 
     Attributes:
@@ -86,7 +86,7 @@ class Tried(NamedTuple):
 
 def try_network(
     name: str, model: nn.Module, image_shape: tuple[int, int, int], mean: Sequence[float], std: Sequence[float]
-) -> Tried:
+) -> TriedNetwork:
     """Let a network answer noise in all the ways in which it will be asked.
 
     Args:
@@ -117,7 +117,7 @@ def try_network(
             logger.warning("Teacher %s changes its input in place: it is given copies.", name)
             guarded = GuardedNetwork(model)
         _check_steady(name, guarded, images, logits)
-        return Tried(_without_what_fails(name, guarded, images), logits)
+        return TriedNetwork(_without_what_fails(name, guarded, images), logits)
 
 
 def _check_logits(name: str, logits: object, images: Tensor, model: nn.Module) -> None:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable, Mapping
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from dfnas_ray.datasets.base import ImageDataset, iterate_batches
+from dfnas_ray.datasets.base import ImageDataset, iterate_batches, numbering_of
+from dfnas_ray.datasets.numbering import better_numbering
 from dfnas_ray.teachers.base import Teacher
+
+logger = logging.getLogger(__name__)
 
 
 @torch.no_grad()
@@ -33,13 +38,18 @@ def evaluate_networks(
         DatasetError: an image, a label or the number of channels does not fit.
     """
     placed = {name: copy.deepcopy(network).to(device).eval() for name, network in networks.items()}  # theirs stay
-    correct = dict.fromkeys(networks, 0)
+    confusion = {name: np.zeros((teacher.num_classes,) * 2, dtype=np.int64) for name in networks}
     count = 0
     for images, labels in iterate_batches(dataset, teacher.image_shape, teacher.num_classes):
         x = teacher.normalize(images.to(device))
-        target: Tensor = labels.to(device)
         for name, network in placed.items():
-            correct[name] += int((network(x).argmax(1) == target).sum())
+            guesses = network(x.clone()).argmax(1).cpu()  # a network may change its input
+            np.add.at(confusion[name], (labels.numpy(), guesses.numpy()), 1)
         count += len(labels)
         on_images(count)
-    return {name: hits / count for name, hits in correct.items()}
+    accuracy = {name: int(np.trace(counts)) / count for name, counts in confusion.items()}
+    best = max(accuracy, key=accuracy.__getitem__)
+    numbering = numbering_of(dataset)
+    if said := better_numbering(confusion[best], numbering.names if numbering else None):
+        logger.warning("%s: %s", best, said)
+    return accuracy

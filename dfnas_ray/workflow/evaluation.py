@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from dfnas_ray import formatting
 from dfnas_ray.config.experiment import evaluation_dataset
 from dfnas_ray.datasets import ImageDataset
-from dfnas_ray.datasets.base import open_dataset
+from dfnas_ray.datasets.base import check_classes, open_dataset
 from dfnas_ray.ops.cost import Cost
 from dfnas_ray.storage.location import Count, JsonObject, Location, section
 from dfnas_ray.synthesis.students import load_student
@@ -123,6 +123,10 @@ class Evaluation(Stage[EvaluationRecord]):
             "teacher": self.session.teacher.fingerprint,
             "networks": {name: folder.name for name, folder in self.networks.items()} | beside,
         }
+
+    def check(self) -> None:
+        """Compare the dataset's classes with the teacher's."""
+        check_classes(self.dataset, self.session.teacher.num_classes)
 
     def work(self) -> EvaluationRecord:
         """See `Stage`."""

@@ -1,0 +1,116 @@
+"""Which class a label is: a dataset and a teacher must number the same classes in the same order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from dfnas_ray.errors import DatasetError, printable, shortened
+
+_SPLITS = ("train", "training", "test", "testing", "val", "valid", "validation", "dev")
+_MAX_CLASSES = 2000  # for a search through all numberings, whose time grows with their cube
+_FEWEST_IMAGES = 5  # of a class, for a numbering to mean something
+_CLEARLY_BETTER, _GOOD = 0.3, 0.5
+
+
+@dataclass(frozen=True)
+class Numbering:
+    """The classes of a dataset, in the order of their labels.
+
+    Attributes:
+        names: What they are called.
+        by: ``order``: the numbers are places in a list, so the list must be the teacher's; ``number``: a name is its number, so a
+            class without images shifts no other.
+    """
+
+    names: tuple[str, ...]
+    by: Literal["order", "number"] = "order"
+
+    def check(self, num_classes: int, setting: str, description: str) -> None:
+        """Compare with a teacher's classes.
+
+        Raises:
+            DatasetError: there are too many, or too few for their numbers to be the teacher's.
+        """
+        count = len(self.names)
+        if count == num_classes or (self.by == "number" and count < num_classes):
+            return
+        raise DatasetError(
+            f"{setting}: {description} has {count:,} classes ({listed(self.names)}), and the teacher {num_classes:,}. Labels are "
+            f"places in this list, so it must be the teacher's: name all its classes, in its order, in {setting}.classes."
+        )
+
+
+def number_folders(names: Sequence[str], classes: Sequence[str] | None, where: str) -> tuple[list[int], Numbering]:
+    """Return the label of each folder, and what the labels mean.
+
+    Folders that are called by numbers from 0 on have these numbers. Others are numbered by ``classes``, or in alphabetical order
+    (1 to K in the order of the numbers).
+
+    Args:
+        names: Of the folders.
+        classes: Names in the teacher's order, if the user gave them.
+        where: What errors call the folder.
+
+    Raises:
+        DatasetError: a folder is none of the given classes, or folders look like splits.
+    """
+    if classes is not None:
+        strangers = [name for name in names if name not in classes]
+        if strangers:
+            raise DatasetError(
+                f"{where}: the folders {listed(strangers)} are none of the {len(classes):,} classes that are given."
+            )
+        return [list(classes).index(name) for name in names], Numbering(tuple(classes))
+    if len(names) > 1 and all(name.lower() in _SPLITS for name in names):
+        raise DatasetError(
+            f"{where} has the sub-folders {listed(names)}, which are splits and not classes. Give one of them."
+        )
+    numbers = (
+        [int(name) for name in names]
+        if all(name.isascii() and name.isdigit() and len(name) < 7 for name in names)
+        else []
+    )
+    if len(set(numbers)) == len(names) > 0:
+        if 0 in numbers:
+            return numbers, Numbering(tuple(str(number) for number in range(max(numbers) + 1)), "number")
+        order = sorted(numbers)
+        return [order.index(number) for number in numbers], Numbering(tuple(map(str, order)))
+    order_of_names = sorted(names)
+    return [order_of_names.index(name) for name in names], Numbering(tuple(order_of_names))
+
+
+def better_numbering(confusion: np.ndarray, names: Sequence[str] | None) -> str | None:
+    """Return a sentence if a network would be right far more often with the labels numbered otherwise.
+
+    Args:
+        confusion: (K, K) images by label and by the class that the network names.
+        names: Of the labels.
+    """
+    images, num_classes = int(confusion.sum()), len(confusion)
+    if num_classes > _MAX_CLASSES or images < _FEWEST_IMAGES * num_classes:
+        return None
+    labels, classes = linear_sum_assignment(-confusion)
+    before, after = np.trace(confusion) / images, confusion[labels, classes].sum() / images
+    if after < max(_GOOD, before + _CLEARLY_BETTER):
+        return None
+    moved = [
+        f"label {label}{f' ({shortened(names[label], 30)})' if names else ''} as class {found}"
+        for label, found in zip(labels, classes, strict=True)
+        if label != found
+    ]
+    more = f" and {len(moved) - 4} more" if len(moved) > 4 else ""
+    return (
+        f"It is right on {before:.0%} of the images, and would be on {after:.0%} if the labels were numbered otherwise: "
+        f"{', '.join(moved[:4])}{more}. The dataset and the teacher seem to number their classes differently."
+    )
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return the first few of many names."""
+    shown = ", ".join(shortened(printable(name), 40) for name in names[:5])
+    return f"{shown}, ... {shortened(printable(names[-1]), 40)}" if len(names) > 5 else shown
