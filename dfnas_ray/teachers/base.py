@@ -22,6 +22,7 @@ from dfnas_ray.config.registry import describe, is_built_in
 from dfnas_ray.errors import DfnasError, TeacherError, first_line
 from dfnas_ray.ops.cost import Cost, measure_cost
 from dfnas_ray.storage.location import Location
+from dfnas_ray.teachers.source import code_digest
 from dfnas_ray.teachers.trial import check_numbers, check_statistics, try_network
 
 logger = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ class Teacher:
         mean: Per channel, of pixels in [0, 1], as in the teacher's own training.
         std: Likewise.
         origin: What decides how the model computes and may be seen neither in its layers nor in its weights: who built it,
-            with which arguments.
+            with which arguments, and the user's code.
     """
 
     name: str
@@ -190,6 +191,7 @@ def freeze_teacher(
     std: Sequence[float],
     num_classes: int | None = None,
     origin: str = "",
+    builder: str | None = None,
 ) -> Teacher:
     """Freeze ``model``, try it on a few images, and return it as a `Teacher`.
 
@@ -200,7 +202,8 @@ def freeze_teacher(
         mean: Of pixels in [0, 1]; one number per channel.
         std: Likewise.
         num_classes: How many the user expects; found by trying when it is None.
-        origin: See `Teacher`.
+        origin: See `Teacher`; the code of the user's own modules is added to it.
+        builder: The module that built the model, if it is another than those of its classes.
 
     Raises:
         TeacherError: the model does not take such an image, does not return logits, or returns another number.
@@ -215,6 +218,8 @@ def freeze_teacher(
         raise TeacherError(
             f"teacher.num_classes is {num_classes}, but teacher {name} has {found} outputs. Remove the setting or set {found}."
         )
+    code = code_digest(model, builder)
+    origin = " ".join(part for part in (origin, code) if part)
     return Teacher(name, model, found, image_shape, tuple(map(float, mean)), tuple(map(float, std)), origin)
 
 

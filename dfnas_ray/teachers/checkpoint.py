@@ -208,4 +208,7 @@ class CheckpointTeacherConfig(TeacherSourceConfig):
             remedy=f"Check teacher.builder, teacher.arguments ({self.arguments}) and teacher.checkpoint.",
         )
         origin = json.dumps([self.builder, self.arguments], sort_keys=True, default=str)
-        return freeze_teacher(path.name, model, self.image_shape, self.mean, self.std, self.num_classes, origin)
+        return freeze_teacher(
+            path.name, model, self.image_shape, self.mean, self.std, self.num_classes, origin,
+            builder=self.builder.partition(":")[0],
+        )  # fmt: skip

@@ -1,0 +1,102 @@
+"""The user's own code behind a network: what it computes may change while its layers and weights stay the same."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import sys
+import sysconfig
+from collections.abc import Iterable
+from pathlib import Path
+from types import CodeType, FunctionType, ModuleType
+from typing import Any
+
+from torch import nn
+
+import dfnas_ray
+
+_LIBRARIES = tuple(
+    str(Path(place).resolve())
+    for place in (
+        *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
+        Path(dfnas_ray.__file__).parent,
+    )
+)
+_MAX_MODULES = 500
+
+
+def code_digest(model: nn.Module, builder: str | None = None) -> str:
+    """Return a digest of the user's modules that a network's classes come from, and of those that they use; or nothing.
+
+    Comments, docstrings and layout do not count. Installed libraries do not either: an upgrade of theirs is theirs to announce.
+
+    Args:
+        model: The network.
+        builder: The module that built it.
+    """
+    classes = {type(module) for module in model.modules()}
+    names = {one.__module__ for one in classes} | ({builder} if builder else set())
+    digest = hashlib.sha256()
+    modules = _own_modules(names)
+    for name in sorted(modules):
+        digest.update(f"{name} {_normalized(modules[name])}".encode())
+    loose = sorted((one for one in classes if _is_loose(one.__module__)), key=lambda one: one.__qualname__)
+    for one in loose:  # of a notebook, say
+        digest.update(f"{one.__qualname__} {_compiled(one)}".encode())
+    return digest.hexdigest() if modules or loose else ""
+
+
+def _own_modules(names: Iterable[str]) -> dict[str, Path]:
+    """Return the files of the user's modules by name, of those that are reached from some."""
+    found: dict[str, Path] = {}
+    waiting = list(names)
+    while waiting and len(found) < _MAX_MODULES:
+        name = waiting.pop()
+        module = sys.modules.get(name)
+        file = _own_file(module)
+        if module is None or file is None or name in found:
+            continue
+        found[name] = file
+        for value in vars(module).values():
+            other = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
+            if isinstance(other, str):
+                waiting.append(other)
+    return found
+
+
+def _own_file(module: ModuleType | None) -> Path | None:
+    file = getattr(module, "__file__", None)
+    if module is None or module.__name__ == "__main__" or not isinstance(file, str) or not file.endswith(".py"):
+        return None
+    path = Path(file).resolve()
+    return None if str(path).startswith(_LIBRARIES) or not path.is_file() else path
+
+
+def _is_loose(name: str) -> bool:
+    module = sys.modules.get(name)
+    return name == "__main__" or module is None or not hasattr(module, "__file__")
+
+
+def _normalized(file: Path) -> str:
+    """Return what a file says, without comments, docstrings and layout."""
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (OSError, ValueError, SyntaxError):
+        return "unreadable"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(
+            node, False
+        ):
+            node.body = node.body[1:]
+    return ast.dump(tree)
+
+
+def _compiled(one: type) -> str:
+    return " ".join(
+        f"{name} {_of_code(value.__code__)}" for name, value in vars(one).items() if isinstance(value, FunctionType)
+    )
+
+
+def _of_code(code: CodeType) -> str:
+    inner: list[Any] = [_of_code(each) if isinstance(each, CodeType) else each for each in code.co_consts[1:]]
+    return f"{code.co_code.hex()} {inner!r} {code.co_names!r}"
