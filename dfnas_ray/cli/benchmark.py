@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dfnas_ray.cli.console import Terminal, out
-from dfnas_ray.cli.options import Address, ExperimentFile, Overrides, RunDirectory, Verbose, read
+from dfnas_ray.cli.options import Address, ExperimentFile, Overrides, RunDirectory, Verbose, read, text_override
 from dfnas_ray.formatting import plural
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def benchmark(
     from dfnas_ray.workflow.benchmark import plan
 
     changes = list(overrides or [])
-    changes += [f"benchmark.table={table}"] if table is not None else []
+    changes += [text_override("benchmark.table", table)] if table is not None else []
     changes += [f"benchmark.architectures={architectures}"] if architectures is not None else []
     config = read(file, changes, run_dir, address)
     plan(config)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from dfnas_ray.config.experiment import ExperimentConfig, load_experiment
+from dfnas_ray.config.yaml_text import YamlTextError, read_yaml
 
 ExperimentFile = Annotated[Path, typer.Argument(help="The experiment's YAML file.", show_default=False)]
 Overrides = Annotated[
@@ -38,7 +40,16 @@ def read_overrides(overrides: list[str] | None, run_dir: str | None = None, addr
     """Return all that the command line changes, as ``dotted.key=value``."""
     more = list(overrides or [])
     if run_dir is not None:
-        more.append(f"run_dir={run_dir}")
+        more.append(text_override("run_dir", run_dir))
     if address is not None:
-        more.append(f"cluster.address={address}")
+        more.append(text_override("cluster.address", address))
     return more
+
+
+def text_override(path: str, text: str) -> str:
+    """Return the override that gives a setting this very text, whatever YAML would make of it."""
+    try:
+        is_plain = read_yaml(text) == text
+    except YamlTextError:
+        is_plain = False
+    return f"{path}={text if is_plain else json.dumps(text, ensure_ascii=False)}"

@@ -40,7 +40,7 @@ class ExperimentConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field("experiment", pattern=r"^[\w.-]+$", description="Names the run directory and the report.")
+    name: str = Field("experiment", pattern=r"^\w[\w.-]*$", description="Names the run directory and the report.")
     run_dir: str | None = Field(None, description="Folder or URI of everything that is made; by default runs/NAME.")
     seed: int = Field(0, ge=0, description="Root of all random numbers but the built-in teacher's.")
     teacher: TeacherConfig

@@ -15,13 +15,8 @@ from torch import nn
 
 import dfnas_ray
 
-_LIBRARIES = tuple(
-    str(Path(place).resolve())
-    for place in (
-        *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
-        Path(dfnas_ray.__file__).parent,
-    )
-)
+_PLACES = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+_LIBRARIES = tuple(str(Path(place).resolve()) for place in (*_PLACES, str(Path(dfnas_ray.__file__).parent)))
 _MAX_MODULES = 500
 
 
