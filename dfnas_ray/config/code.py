@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, packages_distributions, version
 from importlib.util import find_spec
@@ -22,10 +24,31 @@ def import_code(path: str) -> Any:
     """
     module, _, name = path.partition(":")
     _allow_working_directory()
-    found: Any = importlib.import_module(module)
+    with as_a_guest(f"importing {module}"):
+        found: Any = importlib.import_module(module)
     for part in name.split("."):
         found = getattr(found, part)
     return found
+
+
+@contextmanager
+def as_a_guest(doing: str) -> Iterator[None]:
+    """Keep code of the user's from ending this program, and from taking its arguments for its own.
+
+    Raises:
+        RuntimeError: it called ``sys.exit()``.
+    """
+    arguments = sys.argv
+    sys.argv = arguments[:1]
+    try:
+        yield
+    except SystemExit as error:
+        raise RuntimeError(
+            f"{doing} ended the program (sys.exit, perhaps of argparse: {error}); put what runs it as a script below "
+            "if __name__ == '__main__'"
+        ) from error
+    finally:
+        sys.argv = arguments
 
 
 def is_module(name: str) -> bool:

@@ -15,7 +15,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from dfnas_ray.config.code import import_code
+from dfnas_ray.config.code import as_a_guest, import_code
 from dfnas_ray.errors import TeacherError, first_line
 from dfnas_ray.storage.location import Location
 from dfnas_ray.teachers.base import Teacher, TeacherSourceConfig, freeze_teacher
@@ -142,7 +142,8 @@ def build_model(builder: str, arguments: Mapping[str, Any]) -> nn.Module:
             "the working directory."
         ) from error
     try:
-        model = function(**arguments)
+        with as_a_guest(f"calling {builder}"):
+            model = function(**arguments)
     except Exception as error:  # the user's code may raise anything; the message must still name the setting
         raise TeacherError(
             f"teacher.builder {builder} failed with teacher.arguments {dict(arguments)}: {type(error).__name__}: "

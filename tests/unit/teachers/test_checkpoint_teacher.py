@@ -443,6 +443,33 @@ def test_a_module_that_fails_while_it_is_imported_names_the_builder(working_dire
         build_model("my_networks_b:build", {})
 
 
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("my_exit", "import sys\nsys.exit(3)\n"),
+        ("my_parser", "import argparse\np = argparse.ArgumentParser()\np.add_argument('data')\np.parse_args()\n"),
+    ],
+)
+def test_a_module_that_is_a_script_is_named_as_the_cause(working_directory, monkeypatch, name, source):
+    monkeypatch.setattr(sys, "argv", ["dfnas", "run", "x.yaml"])
+    (working_directory / f"{name}.py").write_text(source)
+    with pytest.raises(TeacherError, match=rf"teacher\.builder {name}:build cannot be imported: .* ended the program"):
+        build_model(f"{name}:build", {})
+    assert sys.argv == ["dfnas", "run", "x.yaml"]
+
+
+def test_a_module_does_not_take_the_commands_arguments_for_its_own(working_directory, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["dfnas", "run", "x.yaml"])
+    source = "import sys\nfrom torch import nn\nWIDTH = int(sys.argv[1]) if len(sys.argv) > 1 else 4\n"
+    (working_directory / "my_script.py").write_text(f"{source}def build():\n    return nn.Linear(WIDTH, 2)\n")
+    assert build_model("my_script:build", {}).in_features == 4
+
+
+def test_a_builder_that_ends_the_program_is_named():
+    with pytest.raises(TeacherError, match=r"teacher\.builder sys:exit failed .* ended the program"):
+        build_model("sys:exit", {})
+
+
 def test_a_relative_module_names_the_builder():
     with pytest.raises(TeacherError, match=r"teacher\.builder \.models:build cannot be imported"):
         build_model(".models:build", {})
