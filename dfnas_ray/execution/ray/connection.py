@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import logging
 import os
-import secrets
-import shutil
 import socket
-import tempfile
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-import ray
 import torch
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    retry_if_exception_type,
+    stop_after_attempt,
+    wait_fixed,
+)
 
+import ray
 from dfnas_ray.config.cluster import ClusterConfig
 from dfnas_ray.errors import ClusterError
+from dfnas_ray.execution.machine import allow_open_files, start_advice
+from dfnas_ray.execution.token import token_settings
 
 logger = logging.getLogger(__name__)
 
 _CONNECT_SECONDS = 5.0
 _JOIN_ATTEMPTS = 5
+_START_ATTEMPTS, _START_PAUSE = 3, 5.0
 _QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",  # Tune's banner, printed even with verbose=0
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # halves the cost of a trial
@@ -69,12 +73,11 @@ class Connection:
                 logging.getLogger(name).setLevel(logging.CRITICAL)
         try:
             if address == "local":
+                allow_open_files()
                 os.environ.update(token_settings(os.environ))
-                ray.init(
-                    address="local",
+                _start(
                     num_cpus=self.config.num_cpus,
                     num_gpus=self.config.num_gpus,
-                    include_dashboard=False,
                     log_to_driver=self.verbose,
                     logging_level=level,
                 )
@@ -88,6 +91,10 @@ class Connection:
                 "(/tmp/ray/session_latest/logs), or run the command on the cluster, with `dfnas submit`."
             ) from error
         except (OSError, RuntimeError, ValueError) as error:
+            if address == "local":
+                raise ClusterError(
+                    f"Ray cannot be started on this machine: {_reason(error)}. {start_advice(error)}"
+                ) from error
             raise ClusterError(
                 f"Ray at cluster.address {address} cannot be reached: {_reason(error)}. "
                 "Start a cluster there (`ray start --head`), or use --address local."
@@ -95,44 +102,34 @@ class Connection:
         self._started = True
 
 
-def token_settings(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return what to add to the environment, so that a local cluster has an authentication token.
-
-    Ray keeps a token below the home directory, and fails where that cannot be written, as in many containers. The
-    token then goes to a temporary directory that is this user's alone; it is removed when the process ends.
-    """
-    mode = environ.get("RAY_AUTH_MODE", "token").lower()
-    if mode != "token" or environ.get("RAY_AUTH_TOKEN") or environ.get("RAY_AUTH_TOKEN_PATH"):
-        return {}  # chosen by the user
-    home = environ.get("HOME")  # Ray looks nowhere else
-    if home and _can_hold_token(Path(home)):
-        return {}
-    try:
-        folder = Path(tempfile.mkdtemp(prefix="dfnas-ray-"))  # mode 0700
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        path = folder / "auth_token"
-        path.write_text(secrets.token_hex(32))  # Ray itself writes only below the home directory
-    except OSError:
-        return {"RAY_AUTH_MODE": "disabled"}
-    return {"RAY_AUTH_TOKEN_PATH": str(path)}
-
-
-def _can_hold_token(home: Path) -> bool:
-    token = home / ".ray" / "auth_token"
-    try:
-        if token.exists() and token.stat().st_size:
-            return os.access(token, os.R_OK)
-        token.parent.mkdir(parents=True, exist_ok=True)
-        return os.access(token if token.exists() else token.parent, os.W_OK)
-    except OSError:
-        return False
-
-
 def worker_device(threads: int) -> torch.device:
     """Prepare the calling worker process: its number of threads, and the device that Ray gave it."""
     torch.set_num_threads(threads)
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # on a machine without a GPU it says so
     return torch.device("cuda" if ray.get_gpu_ids() else "cpu")
+
+
+def _start(**options: Any) -> None:
+    """Start a cluster of this process, again if the machine is too busy for its parts to find each other in time."""
+
+    def again(state: RetryCallState) -> None:
+        assert state.outcome is not None
+        reason = _reason(state.outcome.exception())
+        logger.warning("Ray did not start (%s): attempt %d of %d.", reason, state.attempt_number + 1, _START_ATTEMPTS)
+        ray.shutdown()
+
+    def give_up(state: RetryCallState) -> None:
+        assert state.outcome is not None
+        error = state.outcome.exception()
+        raise RuntimeError(_reason(error)) from error
+
+    Retrying(
+        retry=retry_if_exception(lambda error: "timed out" in str(error)),
+        stop=stop_after_attempt(_START_ATTEMPTS),
+        before_sleep=again,
+        wait=wait_fixed(_START_PAUSE),
+        retry_error_callback=give_up,
+    )(ray.init, address="local", include_dashboard=False, **options)
 
 
 def _join(address: str, **options: Any) -> None:

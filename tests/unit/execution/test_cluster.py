@@ -1,7 +1,11 @@
 """What a cluster must have before work is given to it. No cluster is started."""
 
 import atexit
+import errno
+import os
+import re
 import stat
+import subprocess
 import tempfile
 from pathlib import Path
 
@@ -9,8 +13,10 @@ import pytest
 
 from dfnas_ray.config.cluster import ClusterConfig, WorkerResources
 from dfnas_ray.errors import ClusterError
+from dfnas_ray.execution.machine import allow_open_files
 from dfnas_ray.execution.ray.cluster import ClusterSize
-from dfnas_ray.execution.ray.connection import Connection, token_settings
+from dfnas_ray.execution.ray.connection import Connection
+from dfnas_ray.execution.token import token_settings
 
 
 def has(monkeypatch, *nodes: dict[str, float], alive: bool = True) -> None:
@@ -247,14 +253,46 @@ def temporary(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_a_home_that_can_be_written_keeps_the_token_where_ray_puts_it(temporary):
+def mode_of(path):
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_a_home_that_can_be_written_keeps_a_private_token_where_ray_looks_for_it(temporary):
     assert token_settings({"HOME": str(temporary / "home")}) == {}
+    token = temporary / "home" / ".ray" / "auth_token"
+    assert (mode_of(token), mode_of(token.parent)) == (0o600, 0o700)
+    assert len(token.read_text()) == 64
+    before = token.read_text()
+    assert token_settings({"HOME": str(temporary / "home")}) == {}
+    assert token.read_text() == before
 
 
-def test_a_token_that_is_there_already_is_used(temporary):
+def test_a_token_that_all_can_read_is_made_private_and_used(temporary):
     (temporary / ".ray").mkdir()
-    (temporary / ".ray" / "auth_token").write_text("a" * 64)
+    token = temporary / ".ray" / "auth_token"
+    token.write_text("a" * 64)
+    token.chmod(0o644)
     assert token_settings({"HOME": str(temporary)}) == {}
+    assert (mode_of(token), token.read_text()) == (0o600, "a" * 64)
+
+
+@pytest.mark.parametrize("content", [b"", b" \n", b"\xff\xfe"])
+def test_a_file_without_a_token_is_not_taken_for_one(temporary, content):
+    (temporary / ".ray").mkdir()
+    (temporary / ".ray" / "auth_token").write_bytes(content)
+    assert list(token_settings({"HOME": str(temporary)})) == ["RAY_AUTH_TOKEN_PATH"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs to be root, to become another user")
+def test_another_user_of_the_machine_cannot_read_it(temporary):
+    for folder in (temporary, *temporary.parents[:-1]):
+        folder.chmod(folder.stat().st_mode | 0o055)  # a home that others can enter
+    token_settings({"HOME": str(temporary / "home")})
+    (temporary / "home").chmod(0o755)
+    done = subprocess.run(
+        ["cat", temporary / "home" / ".ray" / "auth_token"], user=65534, group=65534, capture_output=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (1, b"")
 
 
 @pytest.mark.parametrize("mode", [{}, {"RAY_AUTH_MODE": "token"}])
@@ -264,7 +302,7 @@ def test_without_a_home_the_token_is_in_a_private_temporary_directory(temporary,
         assert list(settings) == ["RAY_AUTH_TOKEN_PATH"]
         token = Path(settings["RAY_AUTH_TOKEN_PATH"])
         assert token.parent.parent == temporary
-        assert stat.S_IMODE(token.parent.stat().st_mode) == 0o700
+        assert (mode_of(token.parent), mode_of(token)) == (0o700, 0o600)
         assert len(token.read_text()) == 64
 
 
@@ -278,9 +316,63 @@ def test_what_the_user_chose_stays(temporary, not_a_home, chosen):
     assert token_settings({"HOME": not_a_home, chosen: "disabled"}) == {}
 
 
-def test_where_no_file_can_be_written_the_cluster_has_no_token(monkeypatch, not_a_home):
+def test_where_no_private_file_can_be_written_no_cluster_is_started(monkeypatch, not_a_home):
     monkeypatch.setattr(tempfile, "tempdir", not_a_home)
-    assert token_settings({"HOME": not_a_home}) == {"RAY_AUTH_MODE": "disabled"}
+    with pytest.raises(ClusterError, match=r"kept neither below HOME .* Set TMPDIR or HOME .* RAY_AUTH_TOKEN"):
+        token_settings({"HOME": not_a_home})
+
+
+# starting
+
+
+def failing_start(monkeypatch, *errors):
+    left = list(errors)
+
+    def init(**options):
+        if left:
+            raise left.pop(0)
+
+    monkeypatch.setattr("ray.init", init)
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("ray.shutdown", lambda: None)
+    monkeypatch.setattr("dfnas_ray.execution.ray.connection._START_PAUSE", 0)
+    Connection(ClusterConfig()).ensure()
+    return left
+
+
+BUSY = Exception("The current node timed out during startup. This could happen because ...")
+
+
+def test_a_start_on_a_busy_machine_is_tried_again(monkeypatch, caplog):
+    assert failing_start(monkeypatch, BUSY, BUSY) == []
+    assert "Ray did not start (The current node timed out" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (BUSY, r"timed out during startup.*\. The machine is too busy: wait .* or use --address inline"),
+        (OSError("AF_UNIX path length cannot exceed 107 bytes: '/tmp/x'"), "set TMPDIR to a short path"),
+        (OSError(errno.EMFILE, "Too many open files"), r"Raise the number of open files \(ulimit -n 4096\)"),
+        (RuntimeError("something"), "something. Look into /tmp/ray/session_latest/logs, or use --address inline"),
+    ],
+)
+def test_a_machine_where_no_cluster_starts_is_told_with_what_to_do(monkeypatch, error, said):
+    with pytest.raises(ClusterError, match="Ray cannot be started on this machine: ") as raised:
+        failing_start(monkeypatch, *[error] * 9)
+    assert re.search(said, str(raised.value))
+    assert "use --address local" not in str(raised.value)
+
+
+def test_the_limit_of_open_files_is_raised_or_named(monkeypatch):
+    asked = []
+    monkeypatch.setattr("resource.setrlimit", lambda which, limits: asked.append(limits))
+    monkeypatch.setattr("resource.getrlimit", lambda which: (64, 64))
+    with pytest.raises(ClusterError, match=r"may open 64 files at once, and Ray needs 512\. Raise the limit"):
+        allow_open_files()
+    monkeypatch.setattr("resource.getrlimit", lambda which: (1024, 4096))
+    allow_open_files()
+    assert asked == [(4096, 4096)]
 
 
 # autoscaling

@@ -1,0 +1,44 @@
+"""What this machine allows a cluster that is started on it, and what to do where it does not start."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import resource
+import tempfile
+
+from dfnas_ray.errors import ClusterError
+
+_WANTED_FILES, _FEWEST_FILES = 65_536, 512
+
+
+def allow_open_files() -> None:
+    """Raise the number of files that may be open, as far as one may: with a shell's limit, a cluster dies without a word.
+
+    Raises:
+        ClusterError: it stays too low.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unlimited = resource.RLIM_INFINITY
+    wanted = _WANTED_FILES if hard == unlimited else min(hard, _WANTED_FILES)
+    if soft != unlimited and soft < wanted:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != unlimited and soft < _FEWEST_FILES:
+        raise ClusterError(
+            f"Ray cannot be started on this machine: a process may open {soft} files at once, and Ray needs {_FEWEST_FILES}. "
+            "Raise the limit (ulimit -Hn 4096), or use --address inline: the same work in one process."
+        )
+
+
+def start_advice(error: BaseException) -> str:
+    """Return what to do about a cluster that does not start here."""
+    text = str(error)
+    if "AF_UNIX" in text or "107 bytes" in text:
+        return f"Its sockets' paths are too long: set TMPDIR to a short path, such as /tmp (it is {tempfile.gettempdir()})."
+    if "Too many open files" in text or getattr(error, "errno", None) == errno.EMFILE:
+        return "Raise the number of open files (ulimit -n 4096), or use --address inline."
+    if "timed out" in text:
+        return "The machine is too busy: wait until other programs have ended, or use --address inline."
+    return "Look into /tmp/ray/session_latest/logs, or use --address inline: the same work in one process."
