@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from dfnas_ray.errors import ConfigError, DatasetError, GenotypeError, StorageError
+from dfnas_ray.errors import ConfigError, DatasetError, GenotypeError, StorageError, shortened
 from dfnas_ray.ranking.config import BenchmarkConfig
 from dfnas_ray.search_spaces.base import Genotype, SearchSpace
 from dfnas_ray.seeding import numpy_generator
@@ -141,17 +141,34 @@ def _load(config: BenchmarkConfig) -> pa.Table:
         raise DatasetError(f"{where} cannot be read: {error}") from error
     try:
         if data.startswith(_PARQUET_MAGIC):
-            return pq.read_table(pa.BufferReader(data))
+            return _with_plain_columns(pq.read_table(pa.BufferReader(data)), where)
         # Text that looks like a number, as genotypes may, must stay text.
         convert = pa.csv.ConvertOptions(
             column_types={config.architecture_column: pa.string()}, strings_can_be_null=True
         )
-        return pa.csv.read_csv(pa.BufferReader(data), convert_options=convert)
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        return _with_plain_columns(pa.csv.read_csv(pa.BufferReader(data), convert_options=convert), where)
+    except UnicodeDecodeError as error:
         raise DatasetError(
-            f"{where} cannot be read: {' '.join(str(error).split())}. It must be a CSV file with a line of column names, or "
-            "a Parquet file."
+            f"{where} cannot be read: it is not UTF-8. Save it as CSV in UTF-8, or as Parquet."
         ) from error
+    except (pa.ArrowException, OSError) as error:
+        raise DatasetError(
+            f"{where} cannot be read: {shortened(' '.join(str(error).split()))}. It must be a CSV file with a line of column "
+            "names, or a Parquet file."
+        ) from error
+
+
+def _with_plain_columns(table: pa.Table, where: str) -> pa.Table:
+    """Return the table, if its columns have names, each another one.
+
+    Raises:
+        DatasetError: a name is there twice.
+        UnicodeDecodeError: a name is not UTF-8.
+    """
+    names = table.column_names
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise DatasetError(f"{where} has the column {shortened(twice[0], 60)} twice. Keep one.")
+    return table
 
 
 def _accuracy_column(table: pa.Table, config: BenchmarkConfig) -> str:
