@@ -13,7 +13,8 @@ from rich.text import Text
 
 from dfnas_ray.cli.console import Terminal, err, out
 from dfnas_ray.errors import ClusterError
-from dfnas_ray.execution.ray.dashboard import DEFAULT_DASHBOARD, Dashboard, Job
+from dfnas_ray.execution.addresses import DEFAULT_DASHBOARD
+from dfnas_ray.execution.ray.dashboard import Dashboard, Job
 
 EXIT_INTERRUPTED = 130
 

@@ -15,7 +15,8 @@ from dfnas_ray.cli.console import Terminal, err, out
 from dfnas_ray.cli.jobs import DashboardUrl, follow
 from dfnas_ray.cli.options import ExperimentFile, Overrides, RunDirectory, Verbose, read_overrides
 from dfnas_ray.errors import printable
-from dfnas_ray.execution.ray.dashboard import DEFAULT_DASHBOARD, Dashboard
+from dfnas_ray.execution.addresses import DEFAULT_DASHBOARD
+from dfnas_ray.execution.ray.dashboard import Dashboard
 from dfnas_ray.submission.prepare import Submission, prepare
 from dfnas_ray.version import __version__
 

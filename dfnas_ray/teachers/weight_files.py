@@ -6,6 +6,7 @@ import codecs
 import logging
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -131,7 +132,8 @@ def _load(path: Path) -> Any:
             _check_zip(path)
         elif other := _what_else(head):
             raise TeacherError(f"The checkpoint {path} is {other}.")
-        with path.open("rb") as file:  # torch goes by the name of a path
+        with path.open("rb") as file, warnings.catch_warnings():  # torch goes by the name of a path
+            warnings.simplefilter("ignore")  # of pickle protocols that a damaged file seems to have
             return torch.load(file, map_location="cpu", weights_only=True)
     except TeacherError:
         raise

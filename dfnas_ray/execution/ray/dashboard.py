@@ -20,16 +20,16 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
-from urllib.parse import urlsplit
 
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_fixed
 
 from dfnas_ray.errors import ClusterError
+from dfnas_ray.execution.addresses import dashboard_address, keep_from_proxies, who_sees_the_token
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
-DEFAULT_DASHBOARD = "http://127.0.0.1:8265"
+logger = logging.getLogger(__name__)
 
 _ANSWER_SECONDS = 5.0
 _READY_TRIES = 4
@@ -83,7 +83,10 @@ class Dashboard:
         Raises:
             ClusterError: nothing answers there within a few seconds, it is no Ray dashboard, or it refuses the token.
         """
-        self.url = _normalised(url)
+        self.url = dashboard_address(url)
+        keep_from_proxies(self.url)
+        if _has_token() and (said := who_sees_the_token(self.url)):
+            logger.warning(said)
         _probe(self.url)
         with self._translated():
             self._client = _client(self.url)
@@ -196,21 +199,6 @@ def _once_the_head_is_ready(submit: Callable[[], object]) -> None:
         wait=wait_fixed(_READY_PAUSE_SECONDS),
         reraise=True,
     )(submit)
-
-
-def _normalised(url: str) -> str:
-    text = url if "://" in url else f"http://{url}"
-    parts = urlsplit(text)
-    try:
-        known = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
-    except ValueError:  # no such port
-        known = False
-    if not known:
-        raise ClusterError(
-            f"--dashboard {url} must be the address of a Ray dashboard, such as {DEFAULT_DASHBOARD}: jobs are "
-            "submitted over HTTP."
-        )
-    return text.rstrip("/")
 
 
 def _probe(url: str) -> None:
