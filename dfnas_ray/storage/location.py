@@ -163,7 +163,7 @@ class Location:
 
     def write_json(self, value: Any) -> None:
         """Write ``value`` as indented JSON, whole or not at all."""
-        self.write_bytes((json.dumps(value, indent=2, sort_keys=True) + "\n").encode())
+        self.write_bytes(_json(value))
 
     def read_model(self, model: type[Model]) -> Model:
         """Return the content of a JSON file that `write_model` wrote.
@@ -197,7 +197,7 @@ class Location:
 
     def write_model(self, value: BaseModel, exclude_none: bool = False) -> None:
         """Write a model as indented JSON, whole or not at all."""
-        self.write_json(value.model_dump(mode="json", exclude_none=exclude_none))
+        self.write_bytes(json_bytes(value, exclude_none))
 
     def delete_file(self) -> None:
         """Remove the file; one that is not there, perhaps since an attempt whose answer was lost, is removed already."""
@@ -218,6 +218,15 @@ class Location:
             return with_retries(operation, f"{doing} {self}")
         except (OSError, pa.ArrowException) as error:
             raise StorageError(f"Cannot {doing} {self}: {error}. {_advice(error)}") from error
+
+
+def json_bytes(value: BaseModel, exclude_none: bool = False) -> bytes:
+    """Return a model as the indented JSON that `Location.write_model` writes."""
+    return _json(value.model_dump(mode="json", exclude_none=exclude_none))
+
+
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, indent=2, sort_keys=True) + "\n").encode()
 
 
 def section(values: JsonObject, name: str) -> JsonObject:

@@ -15,8 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from dfnas_ray.config.cluster import ClusterStage
 from dfnas_ray.errors import AlteredError
 from dfnas_ray.execution.base import Executor
-from dfnas_ray.storage.location import JsonObject, Location, Seconds, section
+from dfnas_ray.storage.location import JsonObject, Location, Seconds, json_bytes, section
 from dfnas_ray.storage.run_dir import StageDir
+from dfnas_ray.storage.sealed import remove_altered, seal
 from dfnas_ray.storage.shards import SyntheticImages
 from dfnas_ray.storage.shared import Shared
 from dfnas_ray.workflow.session import Session
@@ -123,6 +124,7 @@ class Stage(ABC, Generic[R]):
         self.session, self.is_own = session, is_own
         self._dir: StageDir | None = None
         self._began: float | None = None
+        self._is_checked = False  # against its digests
 
     # What each stage says of itself
 
@@ -191,6 +193,10 @@ class Stage(ABC, Generic[R]):
             self.session.listener.say(f"{self.name}: is made anew. {error}")
             self.dir.reopen()
             return None
+        if not self._is_checked and remove_altered(self.location, self.session.listener.say):
+            self.dir.reopen()
+            return None
+        self._is_checked = True
         return record
 
     def check_fits(self) -> None:
@@ -245,7 +251,9 @@ class Stage(ABC, Generic[R]):
         seconds = record.seconds or round(time.monotonic() - self.began, 2)
         facts = {"seconds": seconds, "finished_at": time.time(), "machine": self.session.machine()}
         record = record.model_copy(update=facts)
-        self.dir.done_file.write_model(record, exclude_none=True)
+        written = json_bytes(record, exclude_none=True)
+        seal(self.location, written)
+        self.dir.done_file.write_bytes(written)
         return self._remember(record, False)
 
     def _remember(self, record: R, reused: bool) -> Outcome[R]:

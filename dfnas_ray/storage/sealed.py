@@ -1,0 +1,78 @@
+"""What a finished stage left, by digests: a file that is lost or altered afterwards is named, removed, and made again."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+
+from pyarrow import fs
+from pydantic import RootModel
+
+from dfnas_ray.errors import AlteredError, StorageError
+from dfnas_ray.storage.location import Location
+
+_SEAL = "digests.json"
+_RECORD = "done.json"
+_NOT_SEALED = re.compile(
+    r"(?:^|/)(?:\.|inputs\.json$|digests\.json$|done\.json$|shard-\d+\.parquet$|state|checkpoint)|\.damaged$|\.db$"
+)
+"""Shards have their digests in the manifest; states are for going on, and are checked by whoever does."""
+
+
+class Digests(RootModel[dict[str, str]]):
+    """Sha256 of every file of a stage's folder, by its path in it."""
+
+
+def seal(folder: Location, record: bytes) -> None:
+    """Write down the digests of what a stage left, before its record, whose bytes are given."""
+    found = {name: _digest(folder / name) for name in _names(folder)}
+    (folder / _SEAL).write_model(Digests({**found, _RECORD: hashlib.sha256(record).hexdigest()}))
+
+
+def remove_altered(folder: Location, say: Callable[[str], object]) -> bool:
+    """Remove what is not as the finished stage left it, and return whether anything was altered or lost.
+
+    Folders without digests, of older versions, are taken as they are.
+
+    Args:
+        folder: Of a stage.
+        say: Told which files.
+    """
+    file = folder / _SEAL
+    if not file.exists():
+        return False
+    try:
+        expected = file.read_model(Digests).root
+    except AlteredError:
+        say(f"{file} was altered: what {folder} holds is made anew.")
+        file.delete_file()
+        return True
+    altered = [name for name, digest in sorted(expected.items()) if not _is_as_it_was(folder / name, digest)]
+    if altered:
+        shown = ", ".join(altered[:3]) + (f" and {len(altered) - 3} more" if len(altered) > 3 else "")
+        say(f"{folder}: {shown} was altered or lost since it was made, and is made again.")
+        for name in altered:
+            (folder / name).delete_file()
+        file.delete_file()
+    return bool(altered)
+
+
+def _names(folder: Location) -> list[str]:
+    selector = fs.FileSelector(folder.path, recursive=True, allow_not_found=True)
+    infos = [info for info in folder.filesystem.get_file_info(selector) if info.type == fs.FileType.File]
+    names = [info.path.removeprefix(folder.path).lstrip("/") for info in infos]
+    return sorted(name for name in names if not _NOT_SEALED.search(name))
+
+
+def _is_as_it_was(file: Location, digest: str) -> bool:
+    return file.exists() and _digest(file) == digest
+
+
+def _digest(file: Location) -> str:
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except StorageError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return ""
+        raise
