@@ -110,11 +110,37 @@ class RunDir:
 
     def __init__(self, uri: str | Path):
         self.location = Location.parse(uri)
+        self._held: tuple[int, int] | None = None  # device and inode of the lock file, while it is held
 
     @property
     def lock_file(self) -> Location:
         """A file, or in an object store a folder, that is there while the directory is `locked`."""
         return self.location / _LOCK
+
+    def check_held(self, folder: Location) -> None:
+        """Make sure that the directory is still the one that was locked, and that a stage's folder is still there.
+
+        Raises:
+            StorageError: somebody deleted or moved one of them meanwhile.
+        """
+        gone = None if self._is_held() else self.location
+        if gone is None and not (folder / "inputs.json").exists():
+            gone = folder
+        if gone is not None:
+            raise StorageError(
+                f"{gone} was deleted or moved while this command was at work: what it made is incomplete. Run the same command "
+                "again."
+            )
+
+    def _is_held(self) -> bool:
+        """Whether the lock file is still the one that was locked; an object store's lease looks after itself."""
+        if self._held is None:
+            return True
+        try:
+            status = Path(self.lock_file.path).stat()
+        except OSError:
+            return False
+        return self._held == (status.st_dev, status.st_ino)
 
     def stage(self, stage: str, inputs: Mapping[str, Any]) -> StageDir:
         """Return the folder of a stage for these inputs; nothing is created yet."""
@@ -169,9 +195,12 @@ class RunDir:
             raise StorageError(
                 f"The run directory {self.location} cannot be written: {error}. Choose another with run_dir."
             ) from error
+        status = (folder / _LOCK).stat()
+        self._held = (status.st_dev, status.st_ino)
         try:
             yield
         finally:
+            self._held = None
             _remove_what_stayed_empty(made)
             lock.release()
 

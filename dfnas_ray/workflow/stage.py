@@ -248,6 +248,7 @@ class Stage(ABC, Generic[R]):
         Args:
             record: Without the time, unless the stage knows better how long it took.
         """
+        self.session.run_dir.check_held(self.location)
         seconds = record.seconds or round(time.monotonic() - self.began, 2)
         facts = {"seconds": seconds, "finished_at": time.time(), "machine": self.session.machine()}
         record = record.model_copy(update=facts)

@@ -6,9 +6,11 @@ import shutil
 
 import pytest
 
+from dfnas_ray.errors import StorageError
 from dfnas_ray.library import run
 from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.sealed import remove_altered, seal
+from dfnas_ray.workflow.synthesis import Synthesis
 
 RESULTS = (
     "*/*/*.safetensors",
@@ -100,3 +102,23 @@ def test_digests_that_were_altered_make_all_anew(tmp_path, content):
     assert remove_altered(folder, said.append)
     assert len(said) == 1
     assert not (tmp_path / "digests.json").exists()
+
+
+@pytest.mark.parametrize("what", ["the run", "the stage", "the run, and another one is there"])
+def test_a_run_directory_that_is_deleted_meanwhile_ends_the_command(
+    tiny_experiment, tmp_path, recorder, what, monkeypatch
+):
+    folder = tmp_path / "run"
+    work = Synthesis.work
+
+    def deleted_meanwhile(stage):
+        record = work(stage)
+        shutil.rmtree(folder if what != "the stage" else stage.location.path)
+        if "another" in what:
+            (folder / "synthesis").mkdir(parents=True)
+            (folder / ".lock").touch()
+        return record
+
+    monkeypatch.setattr(Synthesis, "work", deleted_meanwhile)
+    with pytest.raises(StorageError, match="was deleted or moved while this command was at work"):
+        run(tiny_experiment(folder, "cluster.address=inline"), recorder)
