@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,7 +18,7 @@ from dfnas_ray.datasets import DatasetConfig
 from dfnas_ray.errors import ConfigError, first_line, printable, shortened
 from dfnas_ray.ranking.config import BenchmarkConfig
 from dfnas_ray.search_spaces import SpaceConfig
-from dfnas_ray.storage.uri import refuse_secrets
+from dfnas_ray.storage.uri import refuse_passwords, refuse_secrets
 from dfnas_ray.sweeps.config import SweepConfig
 from dfnas_ray.synthesis.config import SynthesisConfig
 from dfnas_ray.teachers import TeacherConfig
@@ -133,9 +133,24 @@ def make_experiment(values: Mapping[str, Any], overrides: Iterable[str] = ()) ->
     for setting in list_settings(config):
         if isinstance(setting.value, str) and "://" in setting.value:
             refuse_secrets(setting.value, setting.path)
+    for path, text in _texts(config.model_dump(mode="json")):
+        refuse_passwords(text, path)
     if config.sweep is not None:
         _check_sweep(merged, config.synthesis, config.sweep)
     return config
+
+
+def _texts(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """Yield every text in nested values with its dotted path, keys included."""
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _texts(str(name), path)
+            yield from _texts(inner, f"{path}.{name}" if path else str(name))
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _texts(inner, path)
 
 
 def _validate(values: Mapping[str, Any]) -> ExperimentConfig:

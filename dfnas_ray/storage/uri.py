@@ -5,6 +5,7 @@ Those of an experiment go into experiment.yaml and into reports, and those of a 
 
 from __future__ import annotations
 
+import re
 from urllib.parse import parse_qsl, urlsplit
 
 from dfnas_ray.errors import StorageError
@@ -50,6 +51,38 @@ _REMEDY = (
 )
 
 
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/{1,2}[^\s'\"<>]+")
+_SECRET_NAMES = re.compile(r"sig(nature)?$|token|secret|passw|pwd|credential|api_?key|access_?key|auth", re.IGNORECASE)
+
+
+def refuse_passwords(text: str, setting: str) -> None:
+    """Refuse a text, not known to be a store's URI, in which an address holds a password or what is called like one.
+
+    Args:
+        text: Of any setting; a path may have lost one of the slashes of an address.
+        setting: Where the user gave it, for errors.
+
+    Raises:
+        StorageError: names what the text holds, and never a value.
+    """
+    for address in _ADDRESS.findall(text):
+        scheme, _, rest = address.partition(":/")
+        try:
+            parts = urlsplit(f"{scheme}://{rest.lstrip('/')}")
+            password = parts.password
+        except ValueError:
+            raise StorageError(
+                f"{setting} holds an address that is none, perhaps for a password. {_REMEDY} {setting}."
+            ) from None
+        if password:
+            raise StorageError(f"{setting} holds a password. {_REMEDY} {setting}.")
+        for name, value in parse_qsl(parts.query):
+            if value and _SECRET_NAMES.search(name):
+                raise StorageError(
+                    f"{setting} holds the parameter {name}, which may be a credential. {_REMEDY} {setting}."
+                )
+
+
 def refuse_secrets(uri: str, setting: str) -> None:
     """Refuse a URI that holds a password, or a query parameter that is not known to be harmless.
 
@@ -69,6 +102,9 @@ def refuse_secrets(uri: str, setting: str) -> None:
         ) from None
     if password:
         raise StorageError(f"{setting} holds a password. {_REMEDY} {setting}.")
+    for name, value in parse_qsl(parts.query):
+        if name in ("endpoint_override", *_AZURE) and "@" in value:
+            raise StorageError(f"{setting} holds a user name or a password in {name}. {_REMEDY} {setting}.")
     harmless = _HARMLESS.get(parts.scheme, ())
     for name, value in parse_qsl(parts.query, keep_blank_values=True):
         if name in harmless:
