@@ -18,6 +18,7 @@ from dfnas_ray.datasets import DatasetConfig
 from dfnas_ray.errors import ConfigError, first_line, printable, shortened
 from dfnas_ray.ranking.config import BenchmarkConfig
 from dfnas_ray.search_spaces import SpaceConfig
+from dfnas_ray.storage.location import user_path
 from dfnas_ray.storage.uri import refuse_passwords, refuse_secrets
 from dfnas_ray.sweeps.config import SweepConfig
 from dfnas_ray.synthesis.config import SynthesisConfig
@@ -110,11 +111,11 @@ def load_experiment(path: str | Path, overrides: Iterable[str] = ()) -> Experime
 
 def _read_text(path: str | Path) -> tuple[Path, str]:
     try:
-        file = Path(path).expanduser()
+        file = user_path(path)
         if file.exists() and not file.is_file():  # a pipe would be waited for
             raise ConfigError(f"The experiment file {printable(file)} is no file but a folder, a pipe or a device.")
         return file, file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError, RuntimeError) as error:
+    except (OSError, ValueError) as error:
         reason = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else first_line(error)
         raise ConfigError(f"The experiment file {printable(path)} cannot be read: {reason}.") from error
 

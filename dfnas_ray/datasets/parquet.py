@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from functools import cached_property
-from pathlib import Path
 from typing import Literal
 
 import pyarrow as pa
@@ -17,6 +16,7 @@ from pydantic import Field
 from dfnas_ray.datasets.base import EVALUATION, DatasetSourceConfig, ImageDataset
 from dfnas_ray.datasets.numbering import Numbering, listed
 from dfnas_ray.errors import DatasetError, printable
+from dfnas_ray.storage.location import user_path
 from dfnas_ray.storage.pictures import PictureError, decode_picture
 from dfnas_ray.storage.run_dir import fingerprint
 
@@ -151,7 +151,7 @@ class ParquetConfig(DatasetSourceConfig):
         """Check the columns; images are read when the first one is asked for, and decoded one by one."""
         where = f"{setting}.path ({printable(self.path)})"
         try:
-            path = self.path if "://" in self.path else str(Path(self.path).expanduser())
+            path = self.path if "://" in self.path else str(user_path(self.path))
             dataset = self._of_split(pa.dataset.dataset(path, format=_FORMAT), where)
             opened = _Parquet(self, dataset, setting)
             schema = dataset.schema

@@ -12,6 +12,7 @@ from pydantic import Field
 from dfnas_ray.datasets.base import EVALUATION, DatasetSourceConfig, ImageDataset
 from dfnas_ray.datasets.numbering import Numbering
 from dfnas_ray.errors import DatasetError
+from dfnas_ray.storage.location import user_path
 from dfnas_ray.storage.pictures import chosen_formats_only
 
 
@@ -55,7 +56,7 @@ class TorchvisionDatasetConfig(DatasetSourceConfig):
             advice = f"Did you mean {near[0]}?" if near else "Its names are e.g. CIFAR10, ImageNet, Flowers102."
             raise DatasetError(f"{setting}.name ({self.name}) is not in torchvision.datasets. {advice}")
         try:
-            dataset = getattr(torchvision.datasets, self.name)(root=str(self.root.expanduser()), **self.arguments)
+            dataset = getattr(torchvision.datasets, self.name)(root=str(user_path(self.root)), **self.arguments)
         except (TypeError, ValueError) as error:  # an argument that it does not know, or a value such as split: vall
             raise DatasetError(
                 f"{setting}.arguments ({self.arguments}) do not fit torchvision's {self.name}: {error} "

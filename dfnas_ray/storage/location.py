@@ -61,7 +61,7 @@ class Location:
             return uri
         text = str(uri)
         if "://" not in text:
-            return cls(fs.LocalFileSystem(), str(Path(text).expanduser().absolute()))
+            return cls(fs.LocalFileSystem(), str(user_path(text).absolute()))
         refuse_secrets(text, setting)
         try:
             filesystem, path = with_retries(lambda: fs.FileSystem.from_uri(text), f"open {text}")
@@ -218,6 +218,11 @@ class Location:
             return with_retries(operation, f"{doing} {self}")
         except (OSError, pa.ArrowException) as error:
             raise StorageError(f"Cannot {doing} {self}: {error}. {_advice(error)}") from error
+
+
+def user_path(path: str | Path) -> Path:
+    """Return a path with ~ and ~user replaced; a user that there is not stays, as a name that nobody has."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - pathlib's raises
 
 
 def json_bytes(value: BaseModel, exclude_none: bool = False) -> bytes:

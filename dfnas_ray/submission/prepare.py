@@ -18,6 +18,7 @@ from dfnas_ray.datasets.parquet import ParquetConfig
 from dfnas_ray.datasets.torchvision_datasets import TorchvisionDatasetConfig
 from dfnas_ray.errors import ConfigError
 from dfnas_ray.ranking.config import BenchmarkConfig
+from dfnas_ray.storage.location import user_path
 from dfnas_ray.submission.working_dir import WorkingDir
 from dfnas_ray.teachers import CheckpointTeacherConfig
 
@@ -59,7 +60,7 @@ def prepare(
     config = load_experiment(file, overrides)
     if not root.is_dir():
         raise ConfigError(f"--working-dir ({root}) is not a folder.")
-    absolute = Path(os.path.abspath(file.expanduser()))  # noqa: PTH100 - a link keeps the name that it is sent under
+    absolute = Path(os.path.abspath(user_path(file)))  # noqa: PTH100 - a link keeps the name that it is sent under
     absolute = absolute if absolute.is_relative_to(root) else absolute.resolve()
     if not absolute.is_relative_to(root):
         raise ConfigError(

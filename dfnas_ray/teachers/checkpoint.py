@@ -17,7 +17,7 @@ from torch.nn.parameter import is_lazy
 
 from dfnas_ray.config.code import as_a_guest, import_code
 from dfnas_ray.errors import TeacherError, first_line
-from dfnas_ray.storage.location import Location
+from dfnas_ray.storage.location import Location, user_path
 from dfnas_ray.teachers.base import Teacher, TeacherSourceConfig, freeze_teacher
 from dfnas_ray.teachers.weight_files import StateDict, read_state_dict
 
@@ -194,7 +194,7 @@ class CheckpointTeacherConfig(TeacherSourceConfig):
         """
         if self.checkpoint is None:
             raise TeacherError("teacher.checkpoint is not set. Give the file: --set teacher.checkpoint=PATH.")
-        return self.checkpoint.expanduser()
+        return user_path(self.checkpoint)
 
     def load(self, cache: Location | Path) -> Teacher:
         """Build the network and load the weights into it; ``cache`` is not needed."""

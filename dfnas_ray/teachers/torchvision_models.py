@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import nn
 
 from dfnas_ray.errors import TeacherError
-from dfnas_ray.storage.location import Location
+from dfnas_ray.storage.location import Location, user_path
 from dfnas_ray.teachers.base import Teacher, TeacherSourceConfig, freeze_teacher
 from dfnas_ray.teachers.checkpoint import load_weights
 from dfnas_ray.teachers.weight_files import read_state_dict
@@ -49,7 +49,7 @@ class TorchvisionTeacherConfig(TeacherSourceConfig):
         weights = enum[self.weights]
         model = build_network(self.name, weights)
         if self.checkpoint is not None:
-            path = self.checkpoint.expanduser()
+            path = user_path(self.checkpoint)
             state, source = read_state_dict(path), str(path)
         else:
             try:

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from dfnas_ray.config.dotted import list_settings
 from dfnas_ray.config.experiment import ExperimentConfig, load_experiment, make_experiment
+from dfnas_ray.datasets.base import open_dataset
 from dfnas_ray.errors import DfnasError
+from dfnas_ray.storage.location import Location
 from tests.fuzz.outcome import fuzzed, outcome
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
@@ -88,3 +90,17 @@ def test_a_file_that_is_no_text_is_named(tmp_path):
 
 def test_what_the_fuzzers_start_from_is_right():
     assert isinstance(outcome(lambda: load_experiment(EXPERIMENTS / "digits.yaml")), ExperimentConfig)
+
+
+@pytest.mark.parametrize(
+    "path", ["~nouser/x", "~nouser", "\x00", "x\x00y", "\udcff", "a" * 5000, "/dev/zero/x", "//", "."]
+)
+def test_any_path_of_any_setting_is_taken_or_refused(path, tmp_path):
+    teacher = {"kind": "checkpoint", "checkpoint": path, "builder": "torch.nn:Identity", "image_shape": [1, 2, 2]}
+    values = {"teacher": {**teacher, "mean": [0.5], "std": [0.5]}, "run_dir": path}
+    for dataset in ({"kind": "image_folder", "path": path}, {"kind": "parquet", "path": path}):
+        config = outcome(lambda dataset=dataset: make_experiment({**values, "evaluation": {"dataset": dataset}}))
+        if isinstance(config, ExperimentConfig):
+            assert isinstance(outcome(lambda config=config: config.teacher.load(tmp_path)), DfnasError)
+            assert isinstance(outcome(lambda config=config: open_dataset(config.evaluation.dataset)), DfnasError)
+            outcome(lambda config=config: Location.parse(config.run_directory))
