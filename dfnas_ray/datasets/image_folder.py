@@ -14,7 +14,7 @@ from pydantic import Field
 
 from dfnas_ray.datasets.base import EVALUATION, DatasetSourceConfig, ImageDataset
 from dfnas_ray.datasets.numbering import number_folders
-from dfnas_ray.errors import DatasetError, printable
+from dfnas_ray.errors import DatasetError, printable, shortened
 from dfnas_ray.storage.location import user_path
 from dfnas_ray.storage.pictures import PictureError, decode_picture
 from dfnas_ray.storage.run_dir import fingerprint
@@ -101,7 +101,10 @@ class ImageFolderConfig(DatasetSourceConfig):
     def open(self, setting: str = EVALUATION) -> ImageDataset:
         """List the files; images are decoded when they are asked for."""
         path = user_path(self.path)
-        if not path.is_dir():
-            problem = "is a file, not a folder" if path.exists() else "does not exist"
-            raise DatasetError(f"{setting}.path ({printable(path)}) {problem}. {_LAYOUT}")
+        try:
+            found = "" if path.is_dir() else "is a file, not a folder" if path.exists() else "does not exist"
+        except (OSError, ValueError) as error:  # a name that no filesystem takes
+            found = f"is no path: {getattr(error, 'strerror', None) or error}"
+        if found:
+            raise DatasetError(f"{setting}.path ({shortened(str(path), 200)}) {found}. {_LAYOUT}")
         return _Folder(path, setting, self.classes)
