@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from typing import Annotated, Literal, NamedTuple, Self
@@ -35,9 +36,16 @@ AlgorithmConfig = Annotated[BaseAlgorithmConfig, ALGORITHMS]
 
 
 def _parse_limit(value: object) -> object:
-    if isinstance(value, str) and not re.fullmatch(r"\d+(\.\d+)?\s*%", value):
+    if isinstance(value, str):
+        fits, hint = bool(re.fullmatch(r"\d+(\.\d+)?\s*%", value)), ""
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        fits = math.isfinite(value) and value == round(value) and value > 1
+        hint = f"; did you mean {100 * value:g}%?" if 0 < value <= 1 else ""
+    else:
+        return value
+    if not fits:
         raise ValueError(
-            f"{value!r} is neither a number of MACs, such as 2000000, nor a share of the teacher's, such as 50%"
+            f"it is neither a number of MACs, such as 2000000, nor a share of the teacher's, such as 50%{hint}"
         )
     return value
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
+from dfnas_ray.errors import ConfigError
 from dfnas_ray.ops.precision import Precision, autocast, autocast_dtype
 from dfnas_ray.seeding import seed_everything
 from dfnas_ray.training.batches import Batch, SyntheticBatches
@@ -37,6 +38,9 @@ def make_schedule(config: OptimizerConfig, total_steps: int, restarts: Sequence[
         return config.lr * (falling + (1 - falling) * config.min_lr / config.lr)
 
     return learning_rate
+
+
+_ONE_VALUE = "more than 1 value per channel"  # as torch's BatchNorm says it
 
 
 class Student:
@@ -114,8 +118,16 @@ class Student:
     ) -> Tensor:
         """Do what a step does on the device: all but `begin_step`."""
         self.model.train()
-        with autocast(self.device, self.dtype):
-            output = (self.model if forward is None else forward)(batch.images)
+        try:
+            with autocast(self.device, self.dtype):
+                output = (self.model if forward is None else forward)(batch.images)
+        except ValueError as error:
+            if _ONE_VALUE not in str(error):
+                raise
+            raise ConfigError(
+                f"A batch of {len(batch.images)} image leaves BatchNorm one value per channel, without a variance. Raise the "
+                "batch_size of this stage: search.algorithm, search.selection, retraining or synthesis.method.student."
+            ) from error
         loss = self._loss(output, batch.teacher_logits)
         self.optimizer.zero_grad()
         (loss if extra_loss is None else loss + extra_loss()).backward()

@@ -8,6 +8,7 @@ import os
 import socket
 from typing import Any
 
+import ray
 import torch
 from tenacity import (
     RetryCallState,
@@ -18,7 +19,6 @@ from tenacity import (
     wait_fixed,
 )
 
-import ray
 from dfnas_ray.config.cluster import ClusterConfig
 from dfnas_ray.errors import ClusterError
 from dfnas_ray.execution.machine import allow_open_files, start_advice

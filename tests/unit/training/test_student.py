@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torchvision.ops import StochasticDepth
 
+from dfnas_ray.errors import ConfigError
 from dfnas_ray.training.batches import Batch
 from dfnas_ray.training.config import OptimizerConfig
 from dfnas_ray.training.distillation import distillation_loss
@@ -57,3 +58,9 @@ def test_an_epoch_after_a_break_drops_the_paths_that_it_would_have_dropped():
     other = student_that_drops_paths()
     other.load_state_dict(state)
     assert train_epoch(other, FixedBatches(), 1, seed=12) != loss
+
+
+def test_a_batch_of_one_value_per_channel_says_what_to_raise():
+    student = Student(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2)), OptimizerConfig(), 3.0, 1)
+    with pytest.raises(ConfigError, match=r"A batch of 1 image leaves BatchNorm one value .* Raise the batch_size"):
+        student.step(Batch(torch.zeros(1, 3), torch.zeros(1, 2)))
