@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from dfnas_ray.datasets import DATASETS, ImageDataset
-from dfnas_ray.datasets.base import iterate_batches, read_image
+from dfnas_ray.datasets.base import iterate_batches, numbering_of, read_image
 from dfnas_ray.errors import DatasetError
 from dfnas_ray.testing.member import ConfigSuite
 
@@ -58,7 +58,9 @@ class DatasetSuite(ConfigSuite):
         """Grey images for one channel, others for three."""
         image, _ = dataset[0]
         channels = 1 if image.mode in ("L", "1", "I;16", "I") else 3
-        images, labels = next(iter(iterate_batches(dataset, (channels, 16, 16), self.num_classes, batch_size=2)))
+        numbering = numbering_of(dataset)
+        classes = self.num_classes if numbering is None else len(numbering.names)
+        images, labels = next(iter(iterate_batches(dataset, (channels, 16, 16), classes, batch_size=2)))
         assert images.shape[1:] == (channels, 16, 16)
         assert len(images) == len(labels)
 
