@@ -15,9 +15,9 @@ from dfnas_ray.storage.location import Location
 _SEAL = "digests.json"
 _RECORD = "done.json"
 _NOT_SEALED = re.compile(
-    r"(?:^|/)(?:\.|inputs\.json$|digests\.json$|done\.json$|shard-\d+\.parquet$|state|checkpoint)|\.damaged$|\.db$"
+    r"(?:^|/)(?:\.|(?:inputs|manifest|trials|digests|done)\.json$|shard-\d+\.parquet$|state|checkpoint)|\.damaged$|\.db$"
 )
-"""Shards have their digests in the manifest; states are for going on, and are checked by whoever does."""
+"""Shards have their digests in the manifest; states are for going on; manifest and trials are described again by their stages."""
 
 
 class Digests(RootModel[dict[str, str]]):
@@ -50,8 +50,9 @@ def remove_altered(folder: Location, say: Callable[[str], object]) -> bool:
         return True
     altered = [name for name, digest in sorted(expected.items()) if not _is_as_it_was(folder / name, digest)]
     if altered:
-        shown = ", ".join(altered[:3]) + (f" and {len(altered) - 3} more" if len(altered) > 3 else "")
-        say(f"{folder}: {shown} was altered or lost since it was made, and is made again.")
+        shown = ", ".join(str(folder / name) for name in altered[:3])
+        more = f" and {len(altered) - 3} more" if len(altered) > 3 else ""
+        say(f"{shown}{more} was altered or lost since it was made, and is made again.")
         for name in altered:
             (folder / name).delete_file()
         file.delete_file()
