@@ -67,7 +67,7 @@ def plan(bench: Bench, batches: int) -> SynthesisConfig:
         steps=bench.pick(250, 2), batch_size=bench.pick(256, 8), optimizer=OptimizerConfig(lr=0.1, weight_decay=5e-4),
         warmup_batches=bench.pick(10, 1),
     )  # fmt: skip
-    method = GeneratorConfig(batch_size=bench.pick(200, 8), adaptation_steps=bench.pick(10, 2), student=student)
+    method = GeneratorConfig(batch_size=bench.pick(200, 8), adaptation_steps=bench.pick(10, 1), student=student)
     return SynthesisConfig(
         num_shards=1, images_per_shard=batches * method.batch_size, canvas_margin=4, method=method, compile=False
     )
