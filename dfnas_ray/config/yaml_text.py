@@ -130,7 +130,7 @@ class _PlainLoader(yaml.SafeLoader):
 
     def construct_int(self, node: yaml.Node) -> int:
         """Return a whole number."""
-        text = str(self.construct_scalar(node)).replace("_", "")  # type: ignore[arg-type]
+        text = self.construct_text(node).replace("_", "")
         if len(text) > _MAX_DIGITS:
             _refuse(f"a number of more than {_MAX_DIGITS} digits", node)
         base = {"0x": 16, "0o": 8}.get(text[:2], 10)
@@ -138,22 +138,24 @@ class _PlainLoader(yaml.SafeLoader):
 
     def construct_float(self, node: yaml.Node) -> float:
         """Return a number."""
-        text = str(self.construct_scalar(node)).replace("_", "").lower()  # type: ignore[arg-type]
+        text = self.construct_text(node).replace("_", "").lower()
         plain = re.sub(r"^([-+]?)\.(inf|nan)$", r"\1\2", text)
         return self._converted(lambda: float(plain), text, "number", node)
 
     def construct_bool(self, node: yaml.Node) -> bool:
         """Return yes or no."""
-        text = str(self.construct_scalar(node))  # type: ignore[arg-type]
+        text = self.construct_text(node)
         return self._converted(lambda: self.bool_values[text.lower()], text, "boolean: true or false", node)
 
     def construct_text(self, node: yaml.Node) -> str:
         """Return text."""
-        return str(self.construct_scalar(node))  # type: ignore[arg-type]
+        if not isinstance(node, yaml.ScalarNode):
+            _refuse("this is no single value", node)
+        return str(self.construct_scalar(node))
 
     def construct_null(self, node: yaml.Node) -> None:
         """Return nothing."""
-        self.construct_scalar(node)  # type: ignore[arg-type]
+        self.construct_text(node)
 
     def construct_other(self, node: yaml.Node) -> NoReturn:
         """Refuse what is no plain value."""

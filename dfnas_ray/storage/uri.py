@@ -6,7 +6,7 @@ Those of an experiment go into experiment.yaml and into reports, and those of a 
 from __future__ import annotations
 
 import re
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from dfnas_ray.errors import StorageError
 
@@ -69,13 +69,11 @@ def refuse_passwords(text: str, setting: str) -> None:
         scheme, _, rest = address.partition(":/")
         try:
             parts = urlsplit(f"{scheme}://{rest.lstrip('/')}")
-            password = parts.password
         except ValueError:
             raise StorageError(
                 f"{setting} holds an address that is none, perhaps for a password. {_REMEDY} {setting}."
             ) from None
-        if password:
-            raise StorageError(f"{setting} holds a password. {_REMEDY} {setting}.")
+        _refuse_password(parts, setting)
         for name, value in parse_qsl(parts.query):
             if value and _SECRET_NAMES.search(name):
                 raise StorageError(
@@ -95,13 +93,12 @@ def refuse_secrets(uri: str, setting: str) -> None:
     """
     try:
         parts = urlsplit(uri)
-        password, _ = parts.password, parts.port
+        _ = parts.port
     except ValueError:  # as with a "/" in a password: what is wrong cannot be shown
         raise StorageError(
             f"{setting} is no URI: what follows :// must be a bucket or HOST:PORT. If that is a password: {_REMEDY} {setting}."
         ) from None
-    if password:
-        raise StorageError(f"{setting} holds a password. {_REMEDY} {setting}.")
+    _refuse_password(parts, setting)
     for name, value in parse_qsl(parts.query):
         if name in ("endpoint_override", *_AZURE) and "@" in value:
             raise StorageError(f"{setting} holds a user name or a password in {name}. {_REMEDY} {setting}.")
@@ -114,3 +111,8 @@ def refuse_secrets(uri: str, setting: str) -> None:
         )  # which may itself be the secret
         known = f"A URI of {parts.scheme} may have {', '.join(harmless) or 'no parameter'}."
         raise StorageError(f"{setting} holds {parameter}, which may be a credential. {_REMEDY} {setting}. {known}")
+
+
+def _refuse_password(parts: SplitResult, setting: str) -> None:
+    if parts.password:
+        raise StorageError(f"{setting} holds a password. {_REMEDY} {setting}.")

@@ -14,7 +14,7 @@ from dfnas_ray.training.batches import Batch
 from dfnas_ray.training.config import OptimizerConfig
 from dfnas_ray.training.student import Student
 
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU; passed on an H200, see gpu.md")
 
 
 def test_without_a_gpu_the_function_is_called():
