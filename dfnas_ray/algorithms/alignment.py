@@ -68,6 +68,11 @@ class AlignmentConfig(AlignmentSettings):
         later = self.candidates - self.initial
         return -(-self.initial // self.round_size) + -(-later // self.round_size)
 
+    @property
+    def num_candidates(self) -> int:
+        """See `PlanningFeatures`."""
+        return self.candidates
+
     def algorithm(self, problem: SearchProblem) -> AlignmentSearch:
         """Return the algorithm, ready to run."""
         return AlignmentSearch(self, problem)

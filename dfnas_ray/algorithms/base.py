@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
 import torch
 from torch import nn
 
-from dfnas_ray.algorithms.features import ExecutionFeatures, FileFeatures, RankingFeatures, StreamingFeatures
+from dfnas_ray.algorithms.features import (
+    ExecutionFeatures,
+    FileFeatures,
+    PlanningFeatures,
+    RankingFeatures,
+    StreamingFeatures,
+)
 from dfnas_ray.config.member import MemberConfig
 from dfnas_ray.config.registry import describe, is_built_in
 from dfnas_ray.errors import ConfigError
@@ -85,7 +91,9 @@ class Scorer(Protocol):
         ...
 
 
-class BaseAlgorithmConfig(ExecutionFeatures, StreamingFeatures, FileFeatures, RankingFeatures, MemberConfig):
+class BaseAlgorithmConfig(
+    ExecutionFeatures, StreamingFeatures, PlanningFeatures, FileFeatures, RankingFeatures, MemberConfig
+):
     """What the settings of all algorithms have in common.
 
     Attributes:

@@ -33,6 +33,11 @@ class EvolutionConfig(BaseModel):
     crossovers: int = Field(25, ge=0, description="Children by crossover per generation.")
     mutation_probability: float = Field(0.1, gt=0, le=1, description="Of each decision.")
 
+    @property
+    def num_candidates(self) -> int:
+        """Candidates of all generations, at most."""
+        return self.population + (self.generations - 1) * (self.mutations + self.crossovers)
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.mutations + self.crossovers == 0:

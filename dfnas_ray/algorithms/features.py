@@ -26,6 +26,34 @@ class ExecutionFeatures:
         return ""
 
 
+class PlanningFeatures:
+    """Asked by whoever estimates how long a search takes, from a few steps and candidates in the small."""
+
+    @property
+    def num_passes(self) -> float | None:
+        """Passes over the training images before candidates are measured; None: one for each of its epochs."""
+        return None
+
+    @property
+    def passes_per_epoch(self) -> float:
+        """Those that one call of `SearchAlgorithm.train_epoch` makes."""
+        return 1.0
+
+    @property
+    def num_candidates(self) -> int | None:
+        """Candidates that one search measures at most; None: as many in each of its steps as in the first."""
+        return None
+
+    def images_per_candidate(self, train: int, validation: int) -> float:
+        """Return how many images the measurement of one candidate goes through, relative to which it takes its time.
+
+        Args:
+            train: Images to learn from.
+            validation: Images that judge.
+        """
+        return 1.0
+
+
 class FileFeatures:
     """Asked of algorithms that read files, by what a search's result depends on."""
 

@@ -142,6 +142,20 @@ class MultiFidelityConfig(BaseAlgorithmConfig):
                 )
         return ""
 
+    @property
+    def num_passes(self) -> float:
+        """See `PlanningFeatures`: those of all candidates, fewer of which reach each next rung."""
+        passes, count, before = 0, self.candidates, 0
+        for rung in self.rungs:
+            passes += count * (rung - before)
+            count, before = -(-count // self.reduction_factor), rung
+        return float(passes)
+
+    @property
+    def passes_per_epoch(self) -> float:
+        """See `PlanningFeatures`: a candidate is trained to the lowest rung at once."""
+        return float(self.rungs[0])
+
     def draw(self, space: SearchSpace, max_macs: int | None, seed: int) -> list[Genotype]:
         """Return the candidates that ``proposals: random`` means: the same for one seed, fewer in a small space."""
         return draw_new(space, numpy_generator(seed, "multi-fidelity"), max_macs, self.candidates)

@@ -58,6 +58,15 @@ class RandomSearchConfig(BaseAlgorithmConfig):
         """Rounds: how long a progress bar is."""
         return -(-self.candidates // self.round_size)
 
+    @property
+    def num_candidates(self) -> int:
+        """See `PlanningFeatures`."""
+        return self.candidates
+
+    def images_per_candidate(self, train: int, validation: int) -> float:
+        """See `PlanningFeatures`: a step of training takes about as long as three looks."""
+        return self.epochs * train + validation / 3
+
     def algorithm(self, problem: SearchProblem) -> RandomSearch:
         """Return the algorithm, ready to run."""
         return RandomSearch(self, problem)

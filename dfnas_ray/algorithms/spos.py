@@ -41,6 +41,15 @@ class SposConfig(BaseAlgorithmConfig):
         """Epochs and generations: how long a progress bar is."""
         return self.epochs + self.evolution.generations
 
+    @property
+    def num_candidates(self) -> int:
+        """See `PlanningFeatures`."""
+        return self.evolution.num_candidates
+
+    def images_per_candidate(self, train: int, validation: int) -> float:
+        """See `PlanningFeatures`: those that BatchNorm statistics are taken from, and those that judge."""
+        return min(train, self.calibration_batches * self.batch_size) + validation
+
     def algorithm(self, problem: SearchProblem) -> Spos:
         """Return the algorithm, ready to run."""
         return Spos(self, problem)

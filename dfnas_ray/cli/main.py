@@ -16,7 +16,9 @@ from dfnas_ray.cli import (
     benchmark,
     config,
     evaluate,
+    init,
     jobs,
+    plan,
     report,
     retrain,
     run,
@@ -56,7 +58,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for module in (run, synthesize, search, retrain, evaluate, report, sweep, benchmark, submit):
+for module in (init, plan, run, synthesize, search, retrain, evaluate, report, sweep, benchmark, submit):
     app.command()(_interruptible(getattr(module, module.__name__.rsplit(".", 1)[-1])))
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(space.app, name="space")

@@ -31,6 +31,8 @@ class MemberConfig(BaseModel):
     @model_serializer(mode="wrap")
     def _dump(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> SettingValues:
         values: SettingValues = handler(self)
+        if info.exclude_unset and "kind" in type(self).model_fields and "kind" not in values:
+            values = {"kind": self.kind, **values}  # without it nobody would know whose settings they are
         if is_registered(type(self)) or "kind" in (info.exclude or ()):
             return values
         return {**values, "kind": path_of(type(self))} if "kind" in values else {"kind": path_of(type(self)), **values}
@@ -48,7 +50,7 @@ class OneOrSeveral:
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """Take one member for a list of one."""
-        dump = core_schema.plain_serializer_function_ser_schema(_one_or_list)
+        dump = core_schema.plain_serializer_function_ser_schema(_one_or_list, info_arg=True)
         return core_schema.no_info_before_validator_function(_as_tuple, handler(source), serialization=dump)
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
@@ -82,6 +84,6 @@ def _as_tuple(value: Any) -> tuple[Any, ...]:
     return tuple(value) if isinstance(value, list | tuple) else (value,)
 
 
-def _one_or_list(members: tuple[BaseModel, ...]) -> Any:
-    dumped = [member.model_dump(mode="json") for member in members]
+def _one_or_list(members: tuple[BaseModel, ...], info: SerializationInfo) -> Any:
+    dumped = [member.model_dump(mode="json", exclude_unset=info.exclude_unset) for member in members]
     return dumped[0] if len(dumped) == 1 else dumped

@@ -52,9 +52,15 @@ def read_yaml(text: str) -> Any:
         raise YamlTextError(shortened(" ".join(str(error).split()))) from error
 
 
-def write_yaml(value: Any) -> str:
-    """Return plain values as a text that `read_yaml` reads back to equal ones."""
-    return yaml.dump(value, Dumper=_PlainDumper, sort_keys=False, width=120)
+def write_yaml(value: Any, is_compact: bool = False) -> str:
+    """Return plain values as a text that `read_yaml` reads back to equal ones.
+
+    Args:
+        value: Mappings, lists and scalars.
+        is_compact: Write mappings and lists that hold only scalars on one line.
+    """
+    style = None if is_compact else False
+    return yaml.dump(value, Dumper=_PlainDumper, sort_keys=False, width=120, default_flow_style=style)
 
 
 def _described(error: yaml.MarkedYAMLError) -> str:

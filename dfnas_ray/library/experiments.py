@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from dfnas_ray.config.experiment import ExperimentConfig
+import tempfile
+
+from dfnas_ray.config.experiment import ExperimentConfig, make_experiment
+from dfnas_ray.config.registry import SettingValues
+from dfnas_ray.planning.budget import Fitted, fit
+from dfnas_ray.planning.draft import draft
+from dfnas_ray.planning.estimate import ExperimentPlan
 from dfnas_ray.progress import Listener
 from dfnas_ray.report.benchmark_section import write_figure
 from dfnas_ray.report.page import write_report
@@ -10,6 +16,8 @@ from dfnas_ray.report.sweep_page import write_sweep_report
 from dfnas_ray.storage.location import Location
 from dfnas_ray.workflow import run as order
 from dfnas_ray.workflow.benchmark import Benchmark, BenchmarkRecord
+from dfnas_ray.workflow.plan import announce
+from dfnas_ray.workflow.plan import plan as timed
 from dfnas_ray.workflow.run import Outcomes
 from dfnas_ray.workflow.session import Session
 from dfnas_ray.workflow.stage import Outcome
@@ -31,9 +39,43 @@ def run(config: ExperimentConfig, listener: Listener | None = None, verbose: boo
         DfnasError: something is to be mended; says what.
     """
     with Session(config, listener, verbose).opened() as session:
+        announce(session)
         outcomes = order.run(session)
         report(session)
     return outcomes
+
+
+def plan(config: ExperimentConfig, listener: Listener | None = None) -> ExperimentPlan:
+    """Say what an experiment will take, and start nothing: a few steps of each stage are timed in this process.
+
+    Raises:
+        DfnasError: a stage could not begin.
+    """
+    return timed(Session(config, listener))
+
+
+def draft_experiment(
+    given: SettingValues, minutes: float, file: str, mirror: bool = False, listener: Listener | None = None
+) -> tuple[str, Fitted]:
+    """Choose the settings of an experiment for a time on this machine.
+
+    Args:
+        given: Settings that stand: at least the teacher.
+        minutes: For everything.
+        file: What comments call the file.
+        mirror: Whether a mirrored image is of the same class.
+        listener: Told what happens.
+
+    Returns:
+        The text of the file, and what it says.
+
+    Raises:
+        DfnasError: a setting is wrong, or nothing can be made of this teacher.
+    """
+    with tempfile.TemporaryDirectory(prefix="dfnas-") as scratch:
+        session = Session(make_experiment({**given, "run_dir": scratch}), listener)
+        fitted = fit(given, session.teacher, minutes, mirror)
+        return draft(fitted, session.teacher, file, minutes), fitted
 
 
 def sweep(config: ExperimentConfig, listener: Listener | None = None, verbose: bool = False) -> Outcome[SweptRecord]:

@@ -51,6 +51,36 @@ class ShardImages:
     state: bytes = b""
 
 
+@dataclass(frozen=True)
+class StepKind:
+    """Steps of one kind, that all take the same time.
+
+    Attributes:
+        first: Number of the first one in the rehearsal that is timed, from 0. Earlier ones warm up.
+        end: Number of the one behind the last that is timed.
+        steps: How often such a step is taken in the whole set.
+    """
+
+    first: int
+    end: int
+    steps: float
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """A synthesis in the small.
+
+    Attributes:
+        method: The synthesizer, with settings that make a batch in a few steps of every kind.
+        images_per_shard: Of the small set, which has one shard.
+        parts: What is timed, and how much of it there is in the whole set.
+    """
+
+    method: SynthesizerConfig
+    images_per_shard: int
+    parts: tuple[StepKind, ...]
+
+
 class Chain(ABC):
     """What was made before a shard by those that it goes on from."""
 
@@ -150,6 +180,14 @@ class SynthesizerConfig(MemberConfig):
     def predecessor(self, shard: int, settings: SetSettings) -> int | None:
         """Return the shard that has to be made before this one; None if it depends on no other."""
         return None
+
+    def rehearsal(self, settings: SetSettings) -> Rehearsal:
+        """Return the synthesis in the small, from whose time that of the whole set follows.
+
+        By default its own first steps: a synthesizer whose steps differ says which kinds there are, and how many of each.
+        """
+        batches = settings.num_shards * settings.images_per_shard / self.batch_size
+        return Rehearsal(self, self.batch_size, (StepKind(1, 4, batches * self.steps_per_image),))
 
     def load_student(self, state: bytes, teacher: Teacher) -> nn.Module:
         """Return the student that was trained beside the images, in evaluation mode, on the CPU.

@@ -64,7 +64,7 @@ class SynthesisConfig(SetSettings):
     @model_validator(mode="after")
     def _check(self) -> Self:
         batch = self.method.batch_size
-        if self.images_per_shard % batch:
+        if self.images_per_shard % batch and "images_per_shard" in self.model_fields_set:  # else it is chosen to suit
             following = -(-self.images_per_shard // batch) * batch
             raise ValueError(
                 f"images_per_shard ({self.images_per_shard}) must be a multiple of method.batch_size ({batch}), so "

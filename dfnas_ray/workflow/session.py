@@ -14,6 +14,7 @@ from dfnas_ray.config.experiment import ExperimentConfig, dump_experiment
 from dfnas_ray.config.imports import list_imports
 from dfnas_ray.execution import make_executor
 from dfnas_ray.execution.base import Executor
+from dfnas_ray.planning.recipe import complete
 from dfnas_ray.progress import Listener, Silent
 from dfnas_ray.search_spaces import SearchSpace, build_space, make_space
 from dfnas_ray.search_spaces.architecture import Architecture
@@ -31,6 +32,7 @@ class Session:
     Use it as a context manager: the directory is locked, and the executor is opened when a stage first needs it.
 
     Attributes:
+        given: The experiment as it was given.
         outcomes: Of the stages that this command has finished or found finished, by their folders.
     """
 
@@ -49,7 +51,7 @@ class Session:
             verbose: Show what workers say.
             teacher: Instead of the one that the settings name.
         """
-        self.config, self._given_teacher = config, teacher
+        self.given, self._given_teacher = config, teacher
         self.listener = listener or Silent()
         self.verbose = verbose
         self.run_dir = RunDir(config.run_directory)
@@ -86,11 +88,16 @@ class Session:
         self._noted.append(stage)
 
     @cached_property
+    def config(self) -> ExperimentConfig:
+        """The experiment, with settings chosen for its teacher where it gives none."""
+        return complete(self.given, self.teacher)
+
+    @cached_property
     def teacher(self) -> Teacher:
         """The frozen teacher; the built-in one is trained the first time."""
         if self._given_teacher is not None:
             return self._given_teacher
-        return load_teacher(self.config.teacher, self.teacher_cache)
+        return load_teacher(self.given.teacher, self.teacher_cache)
 
     @property
     def teacher_cache(self) -> Location:
@@ -124,7 +131,7 @@ class Session:
             ClusterError: it cannot be reached, or a node does not see the run directory.
         """
         if self._executor is None:
-            cluster = self.config.cluster
+            cluster = self.given.cluster
             if not cluster.is_inline:
                 self.listener.say(f"Starting Ray ({cluster.address}).")
             self._executor = make_executor(cluster, self.run_dir.lock_file, self._imports, self.verbose)
@@ -134,7 +141,7 @@ class Session:
     @property
     def _imports(self) -> dict[str, str]:
         """Code of others that workers must be able to import, by the setting that names it."""
-        found = list_imports(self.config)
+        found = list_imports(self.given)
         return {one.setting: one.module for one in found if not one.setting.startswith("evaluation.")}
 
     def images(self, folder: Location) -> Shared[SyntheticImages]:

@@ -13,7 +13,7 @@ FLOORS = [
     "config.explain",
     "config.cluster", "seeding", "progress", "formatting", "storage", "ops", "datasets", "teachers",
     "search_spaces", "training", "synthesis", "algorithms", "sweeps", "ranking", "config.experiment", "config.imports",
-    "execution", "workflow", "report", "library", "submission", "testing", "cli", "__main__",
+    "planning", "execution", "workflow", "report", "library", "submission", "testing", "cli", "__main__",
 ]  # fmt: skip
 FACADE = ROOT / "__init__.py"  # the public names, loaded when they are asked for
 MODULES = sorted(path for path in ROOT.rglob("*.py") if path != FACADE)

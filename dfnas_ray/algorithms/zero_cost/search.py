@@ -70,6 +70,11 @@ class ZeroCostConfig(BaseAlgorithmConfig):
         """Generations: how long a progress bar is."""
         return self.evolution.generations
 
+    @property
+    def num_candidates(self) -> int:
+        """See `PlanningFeatures`."""
+        return self.evolution.num_candidates
+
     def algorithm(self, problem: SearchProblem) -> ZeroCost:
         """Return the algorithm, ready to run."""
         return ZeroCost(self, problem)

@@ -8,14 +8,15 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dfnas_ray.config.registry import SettingValues
 from dfnas_ray.errors import SynthesisError
-from dfnas_ray.synthesis.base import SynthesizerConfig
-from dfnas_ray.synthesis.generator.network import start_size
+from dfnas_ray.synthesis.base import Rehearsal, StepKind, SynthesizerConfig
+from dfnas_ray.synthesis.generator.network import can_be_reached, start_size
 from dfnas_ray.synthesis.settings import SetSettings
 from dfnas_ray.teachers.base import Teacher
 from dfnas_ray.teachers.fresh import why_not_fresh
 from dfnas_ray.training.config import OptimizerConfig
 
 _WARMUP_BATCHES = 20
+_REHEARSED = 4  # steps of the student by whose time that of all is estimated
 
 
 class StudentSettings(BaseModel):
@@ -98,6 +99,12 @@ class GeneratorSettings(SynthesizerConfig):
     def canvas_size(self, settings: SetSettings, height: int, width: int) -> tuple[int, int]:
         """See `SynthesizerConfig`: doublings of a small map lead to it."""
         margin = settings.margin(height, width, multiple=4 if min(height, width) >= 28 else 2)
+        if settings.canvas_margin is None:
+            margin = min(
+                (other for other in range(min(height, width) // 2) if can_be_reached(height + other, width + other)),
+                key=lambda other: (abs(other - margin), -other),
+                default=margin,
+            )
         size = (height + margin, width + margin)
         try:
             start_size(size)
@@ -122,6 +129,24 @@ class GeneratorSettings(SynthesizerConfig):
     def has_student(self) -> bool:
         """See `SynthesizerConfig`."""
         return self.student is not None
+
+    def rehearsal(self, settings: SetSettings) -> Rehearsal:
+        """See `SynthesizerConfig`: two batches, after the first of which the student has joined."""
+        batches = sum(self.num_batches(stream, settings) for stream in range(self.streams))
+        adaptation = batches * self.adaptation_steps
+        if self.student is None:
+            return Rehearsal(self, 2 * self.batch_size, (StepKind(1, 1 + self.adaptation_steps, adaptation),))
+        student = self.student.model_copy(update={"steps": _REHEARSED, "warmup_batches": 0})
+        learning = sum(
+            max(0, self.num_batches(stream, settings) - self.student.warmup_batches) for stream in range(self.streams)
+        )
+        small = self.model_copy(update={"student": student, "streams": 1, "pool_limit": None})
+        second = self.adaptation_steps + _REHEARSED
+        parts = (
+            StepKind(second, second + self.adaptation_steps, adaptation),
+            StepKind(second + self.adaptation_steps + 1, 2 * second, learning * self.student.steps),
+        )
+        return Rehearsal(small, 2 * self.batch_size, parts)
 
     def check_teacher(self, teacher: Teacher, settings: SetSettings) -> None:
         """See `SynthesizerConfig`: the student can be made."""

@@ -112,6 +112,11 @@ def start_size(size: tuple[int, int]) -> tuple[tuple[int, int], int]:
     return found
 
 
+def can_be_reached(height: int, width: int) -> bool:
+    """Return whether doublings lead to a canvas of this size."""
+    return _start_size(height, width) is not None
+
+
 def _start_size(height: int, width: int) -> tuple[tuple[int, int], int] | None:
     doublings = 0
     while doublings == 0 or min(height, width) > _LARGEST:

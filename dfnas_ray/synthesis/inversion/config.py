@@ -7,10 +7,13 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from dfnas_ray.synthesis.base import SynthesizerConfig
+from dfnas_ray.synthesis.base import Rehearsal, StepKind, SynthesizerConfig
 from dfnas_ray.synthesis.inversion.checks import check_size
 from dfnas_ray.synthesis.settings import SetSettings
 from dfnas_ray.teachers.base import Teacher
+
+_REHEARSED = 4
+"""Steps of each scale by whose time that of all is estimated; the first warms up."""
 
 
 class ScaleConfig(BaseModel):
@@ -86,6 +89,17 @@ class InversionSettings(SynthesizerConfig):
                 f"synthesis.method.scales divides the canvas. Next multiple: {-(-margin // multiple) * multiple}."
             )
         return height + margin, width + margin
+
+    def rehearsal(self, settings: SetSettings) -> Rehearsal:
+        """See `SynthesizerConfig`: a few steps at each resolution."""
+        few = tuple(scale.model_copy(update={"steps": _REHEARSED}) for scale in self.scales)
+        small = self.model_copy(update={"scales": few, "rounds": 1, "warmup_steps": 0})
+        batches = settings.num_shards * settings.images_per_shard / self.batch_size * self.rounds
+        parts = tuple(
+            StepKind(number * _REHEARSED + 1, (number + 1) * _REHEARSED, batches * scale.steps)
+            for number, scale in enumerate(self.scales)
+        )
+        return Rehearsal(small, self.batch_size, parts)
 
     def check_teacher(self, teacher: Teacher, settings: SetSettings) -> None:
         """See `SynthesizerConfig`: it takes images of every scale."""

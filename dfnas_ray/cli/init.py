@@ -1,0 +1,181 @@
+"""`dfnas init`."""
+
+from __future__ import annotations
+
+import sys
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dfnas_ray.cli.console import Terminal, err, out
+from dfnas_ray.config.registry import SettingValues
+from dfnas_ray.config.yaml_text import YamlTextError, read_yaml
+from dfnas_ray.errors import ConfigError, printable, shortened
+
+_EXAMPLES = ("digits",)
+
+
+def init(
+    out_file: Annotated[Path, typer.Argument(metavar="FILE", help="The experiment file to write.")] = Path(
+        "experiment.yaml"
+    ),
+    teacher: Annotated[
+        str | None,
+        typer.Option("--teacher", help="digits, torchvision:NAME, or another source that needs no builder."),
+    ] = None,
+    builder: Annotated[
+        str | None, typer.Option("--builder", help="package.module:function that returns the untrained network.")
+    ] = None,
+    arguments: Annotated[
+        list[str] | None,
+        typer.Option("--argument", metavar="NAME=VALUE", help="An argument of the builder; may be repeated."),
+    ] = None,
+    checkpoint: Annotated[str | None, typer.Option("--checkpoint", help="The trained weights.")] = None,
+    image_shape: Annotated[
+        str | None, typer.Option("--image-shape", metavar="C,H,W", help="Of one input, such as 3,32,32.")
+    ] = None,
+    mean: Annotated[
+        str | None, typer.Option("--mean", metavar="M,...", help="Of training pixels in [0, 1], one per channel.")
+    ] = None,
+    std: Annotated[str | None, typer.Option("--std", metavar="S,...", help="Likewise.")] = None,
+    evaluation: Annotated[
+        str | None,
+        typer.Option(
+            "--evaluation", metavar="PATH", help="Labelled real images: a folder with one per class, or Parquet."
+        ),
+    ] = None,
+    minutes: Annotated[float, typer.Option("--minutes", min=0.5, help="For everything, on this machine.")] = 30,
+    mirror: Annotated[
+        bool, typer.Option("--mirror", help="A mirrored image is of the same class: photographs, not writing.")
+    ] = False,
+    example: Annotated[str | None, typer.Option("--example", help="Write this example instead: digits.")] = None,
+    address: Annotated[str | None, typer.Option("--address", help="cluster.address of the experiment.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")] = False,
+) -> None:
+    """Write an experiment for a teacher and a time: its settings are chosen, and said to be changed.
+
+    The teacher is loaded and timed for a few seconds.
+    """
+    if out_file.exists() and not force:
+        raise ConfigError(f"The file {printable(out_file)} is there already. Choose another name, or add --force.")
+    if example is not None:
+        _write(out_file, _example(example))
+        out.print(f"Wrote {printable(out_file)}. Next: dfnas run {printable(out_file)}")
+        return
+    source = _teacher(teacher, builder, arguments or [], checkpoint, image_shape, mean, std)
+    values: SettingValues = {"name": _name(out_file), "seed": 0, "teacher": source}
+    if evaluation is not None:
+        values["evaluation"] = {"dataset": _dataset(evaluation)}
+    if address is not None:
+        values["cluster"] = {"address": address}
+    from dfnas_ray.cli.plan import show_plan
+    from dfnas_ray.library.experiments import draft_experiment  # brings everything: kept out of `dfnas --help`
+
+    text, fitted = draft_experiment(values, minutes, printable(out_file), mirror, Terminal())
+    _write(out_file, text)
+    show_plan(fitted.plan)
+    if not fitted.fits:
+        err.print(
+            f"This takes longer than {minutes:g} min: fewer images than these are worth nothing. A smaller input, a GPU or "
+            "a cluster makes it faster."
+        )
+    out.print(f"Wrote {printable(out_file)}. Next: dfnas run {printable(out_file)}")
+
+
+def _teacher(
+    teacher: str | None,
+    builder: str | None,
+    arguments: list[str],
+    checkpoint: str | None,
+    image_shape: str | None,
+    mean: str | None,
+    std: str | None,
+) -> Any:
+    """Return the section ``teacher``; what only the user knows is asked for on a terminal.
+
+    Raises:
+        ConfigError: something is missing, and nobody can be asked.
+    """
+    if teacher is not None:
+        if builder is not None or checkpoint is not None:
+            raise ConfigError(
+                f"--teacher ({shortened(teacher, 100)}) and --builder or --checkpoint are both given. Keep one: a source such "
+                "as torchvision:resnet18 has its own weights."
+            )
+        return teacher
+    if builder is None or checkpoint is None:
+        raise ConfigError(
+            "Which teacher? Give --teacher torchvision:NAME, or --builder package.module:function with --checkpoint FILE."
+        )
+    section: SettingValues = {"kind": "checkpoint", "checkpoint": checkpoint, "builder": builder}
+    if arguments:
+        section["arguments"] = dict(map(_argument, arguments))
+    shape = _numbers("--image-shape", _asked(image_shape, "--image-shape", "Shape of one input: C,H,W"), int)
+    section["image_shape"] = shape
+    channels = shape[0] if shape else 1
+    for option, setting, text, what in (
+        ("--mean", "mean", mean, "Mean of its training pixels in [0, 1]"),
+        ("--std", "std", std, "Standard deviation of its training pixels in [0, 1]"),
+    ):
+        found = _numbers(option, _asked(text, option, f"{what}, {channels} with commas"), float)
+        section[setting] = found * channels if len(found) == 1 else found
+    return section
+
+
+def _asked(value: str | None, option: str, question: str) -> str:
+    if value is not None:
+        return value
+    if not sys.stdin.isatty():
+        raise ConfigError(f"{option} is missing, and no checkpoint tells it. {question}.")
+    answer: str = typer.prompt(question, err=True)
+    return answer
+
+
+def _numbers(option: str, text: str, kind: type[int] | type[float]) -> list[Any]:
+    try:
+        return [kind(part) for part in text.replace("x", ",").split(",")]
+    except ValueError:
+        raise ConfigError(
+            f"{option} ({shortened(repr(text), 100)}) must be numbers with commas between them, such as "
+            f"{'3,32,32' if kind is int else '0.485,0.456,0.406'}."
+        ) from None
+
+
+def _argument(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise ConfigError(
+            f"--argument {shortened(repr(text), 100)} must have the form NAME=VALUE, such as num_classes=37."
+        )
+    try:
+        return name, read_yaml(value)
+    except YamlTextError as error:
+        raise ConfigError(f"--argument {name}: {shortened(repr(value), 100)} is not a YAML value: {error}.") from error
+
+
+def _dataset(path: str) -> SettingValues | str:
+    if path == "digits":
+        return {"kind": "digits"}
+    kind = "parquet" if path.endswith(".parquet") or list(Path(path).glob("*.parquet")) else "image_folder"
+    return {"kind": kind, "path": path}
+
+
+def _name(file: Path) -> str:
+    stem = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in file.stem)
+    return stem.strip("-.") or "experiment"
+
+
+def _example(name: str) -> str:
+    if name not in _EXAMPLES:
+        raise ConfigError(f"--example {shortened(repr(name), 100)} is not there. Known: {', '.join(_EXAMPLES)}.")
+    return (files("dfnas_ray.cli") / "examples" / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def _write(file: Path, text: str) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"The file {printable(file)} cannot be written: {error.strerror}.") from error

@@ -1,0 +1,111 @@
+"""Settings for a time: how many images, candidates and epochs fit into so many minutes on this machine."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from dfnas_ray.config.experiment import ExperimentConfig, make_experiment
+from dfnas_ray.config.registry import SettingValues
+from dfnas_ray.planning.estimate import ExperimentPlan, estimate
+from dfnas_ray.planning.recipe import FEW_BATCHES, complete, merged
+from dfnas_ray.teachers.base import Teacher
+
+IMAGES_SHARE, CANDIDATES_SHARE, FINALISTS_SHARE = 0.42, 0.1, 0.08
+"""Of the time; the rest trains the network found, and the random one beside it."""
+
+USED = 0.92
+"""Of the time that was given: an estimate may be a little low."""
+
+_MOST_IMAGES, _MOST_CANDIDATES, _FEWEST_CANDIDATES = 200_000, 1_000, 60
+_FEWEST_STEPS, _MOST_EPOCHS = 300, 60
+
+
+_MIRRORED: SettingValues = {
+    "synthesis": {"flip_probability": 0.5},
+    "search": {"distillation": {"augmentation": {"flip_probability": 0.5}}},
+    "retraining": {"distillation": {"augmentation": {"flip_probability": 0.5}}},
+}
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """An experiment that fits into a time.
+
+    Attributes:
+        values: Its settings, as they are written to a file.
+        plan: What it will take.
+        fits: Whether it does: a generator below some number of images is worth nothing.
+    """
+
+    values: SettingValues
+    plan: ExperimentPlan
+    fits: bool
+
+
+def fit(given: SettingValues, teacher: Teacher, minutes: float, mirror: bool = False) -> Fitted:
+    """Return the experiment that uses ``minutes`` best on this machine.
+
+    Args:
+        given: Settings that stand: at least the teacher.
+        teacher: The same, loaded.
+        minutes: For everything, from the images to the trained networks.
+        mirror: Whether a mirrored image is of the same class.
+
+    Raises:
+        DfnasError: a stage cannot begin with this teacher.
+    """
+    cores = os.cpu_count() or 1
+    given = merged({"cluster": {"retraining": {"cpus": cores}}}, given)
+    first = complete(make_experiment(given), teacher)
+    chosen = first.model_dump(mode="json", exclude_unset=True)
+    if mirror:
+        chosen = merged(chosen, _MIRRORED)
+    chosen = merged(merged(chosen, _scaled(first, teacher, 60 * minutes * USED)), given)
+    config = complete(make_experiment(chosen), teacher)
+    plan = estimate(config, teacher)
+    return Fitted(config.model_dump(mode="json", exclude_unset=True), plan, plan.seconds <= 66 * minutes)
+
+
+def _scaled(config: ExperimentConfig, teacher: Teacher, seconds: float) -> SettingValues:
+    """Return the sizes with which each part takes its share of the time."""
+    plan = estimate(config, teacher)
+    variable = {stage.stage: stage.seconds - stage.start for stage in plan.stages}
+    left = seconds - sum(stage.start for stage in plan.stages) - variable.get("evaluation", 0.0)
+    left = max(left, 0.1 * seconds)
+    synthesis, search, retraining = config.synthesis, config.search, config.retraining
+    batch = synthesis.method.batch_size
+    images = synthesis.images_in_total * IMAGES_SHARE * left / max(variable["synthesis"], 1e-9)
+    images = min(_MOST_IMAGES, max(images, FEW_BATCHES * batch * 1.25))
+    per_shard = max(1, round(images / synthesis.num_shards / batch)) * batch
+    train = synthesis.num_shards * per_shard * (1 - search.validation_fraction)
+
+    by_part = plan.search_parts
+    candidates = _count(CANDIDATES_SHARE * left, by_part.trials, _FEWEST_CANDIDATES, _MOST_CANDIDATES, 400)
+    grown = train / (synthesis.images_in_total * (1 - search.validation_fraction))
+    selection = search.selection.epochs * FINALISTS_SHARE * left / max(by_part.finalists * grown, 1e-9)
+    share = 1 - IMAGES_SHARE - CANDIDATES_SHARE - FINALISTS_SHARE
+    trained = variable["retraining"] + variable.get("baseline", 0.0)
+    epochs = retraining.epochs * share * left / max(trained * grown, 1e-9)
+    fewest = _FEWEST_STEPS * retraining.batch_size / train
+    return {
+        "synthesis": {"num_shards": synthesis.num_shards, "images_per_shard": per_shard},
+        "search": {
+            "algorithm": {"kind": "zero_cost", "evolution": _evolution(candidates)},
+            "seeds": [0],
+            "selection": {"epochs": max(1, min(10, round(selection)))},
+        },
+        "retraining": {"epochs": max(1, min(_MOST_EPOCHS, round(max(epochs, fewest))))},
+    }
+
+
+def _count(seconds: float, measured: float, fewest: int, most: int, of: int) -> int:
+    return int(min(most, max(fewest, of * seconds / max(measured, 1e-9))))
+
+
+def _evolution(candidates: int) -> SettingValues:
+    """Return an evolution of about so many candidates, in up to ten generations."""
+    population = max(20, candidates // 10)
+    children = population // 2
+    generations = max(2, 1 + round((candidates - population) / (2 * children)))
+    return {"generations": generations, "population": population, "mutations": children, "crossovers": children}

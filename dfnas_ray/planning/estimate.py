@@ -1,0 +1,251 @@
+"""What an experiment will take: time and memory of each stage, from a few steps of each kind in the small."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import psutil
+import torch
+
+from dfnas_ray import formatting
+from dfnas_ray.config.cluster import ClusterConfig, WorkerResources
+from dfnas_ray.config.experiment import ExperimentConfig
+from dfnas_ray.planning import timing
+from dfnas_ray.search_spaces import build_space
+from dfnas_ray.search_spaces.base import SearchSpace
+from dfnas_ray.teachers.base import Teacher
+
+RAY_STARTS = 8.0
+"""Seconds until a local Ray cluster is there: on two cores of a server."""
+
+WORKERS_START = 6.0
+"""Seconds until a group of workers has imported what it needs."""
+
+
+@dataclass(frozen=True)
+class StageEstimate:
+    """What one stage will take.
+
+    Attributes:
+        stage: Its name.
+        work: What it does, in a few words.
+        seconds: On the workers that there is room for.
+        start: Of these, until its workers have started.
+    """
+
+    stage: str
+    work: str
+    seconds: float
+    start: float = 0.0
+
+
+@dataclass(frozen=True)
+class SearchParts:
+    """The time of a search by what it does.
+
+    Attributes:
+        trials: Seconds of all trials.
+        finalists: Seconds of the comparison of their finalists.
+    """
+
+    trials: float
+    finalists: float
+
+
+@dataclass(frozen=True)
+class ExperimentPlan:
+    """What an experiment will take.
+
+    Attributes:
+        stages: In their order.
+        memory: Bytes that one worker holds at least: the program, the images and the work on a batch.
+        where: What the times hold for.
+        search_parts: The search, in parts.
+    """
+
+    stages: tuple[StageEstimate, ...]
+    memory: int
+    where: str
+    search_parts: SearchParts
+
+    @property
+    def seconds(self) -> float:
+        """Of all stages, one after the other."""
+        return sum(stage.seconds for stage in self.stages)
+
+
+def estimate(
+    config: ExperimentConfig, teacher: Teacher, on_timed: Callable[[str], object] = lambda stage: None
+) -> ExperimentPlan:
+    """Take a few steps of every stage in this process, and return what the whole will take.
+
+    Args:
+        config: The experiment.
+        teacher: Its teacher.
+        on_timed: Told the name of each stage before its steps are taken.
+
+    Raises:
+        DfnasError: a stage cannot begin; what is wrong is what the stage itself would say.
+    """
+    cluster, images = config.cluster, config.synthesis.images_in_total
+    canvas = config.synthesis.canvas_size(*teacher.image_shape[1:])
+    spaces = [build_space(space, teacher.image_shape, teacher.num_classes) for space in config.search.space]
+    max_macs = config.search.macs_limit(teacher.cost.macs)
+    for space in spaces:
+        space.check_limit(max_macs)
+    on_timed("synthesis")
+    stages = [_synthesis(config, teacher)]
+    on_timed("search")
+    search, parts = _search(config, teacher, max_macs, canvas, spaces[0])
+    stages.append(search)
+    on_timed("retraining")
+    stages += _retraining(config, teacher, max_macs, canvas, spaces[0])
+    stages += _evaluation(config, teacher, 1 + len(stages) - 2)
+    pixels = teacher.image_shape[0] * canvas[0] * canvas[1]
+    memory = psutil.Process().memory_info().rss + images * (pixels + 4 * teacher.num_classes)
+    return ExperimentPlan(tuple(stages), memory, _where(cluster), parts)
+
+
+def _synthesis(config: ExperimentConfig, teacher: Teacher) -> StageEstimate:
+    settings, cluster = config.synthesis, config.cluster
+    alone = timing.time_synthesis(teacher, config, device_of(cluster, cluster.synthesis))
+    chains = sum(settings.method.predecessor(shard, settings) is None for shard in range(settings.num_shards))
+    workers = min(chains, cluster.synthesis.actors or room(cluster, cluster.synthesis))
+    rows = settings.images_in_total
+    labels = (
+        2 * rows * timing.time_forward(teacher, device_of(cluster, cluster.synthesis))
+    )  # and the quality of the set
+    work = f"{rows:,} images by {settings.method.kind}, {formatting.plural(workers, 'worker')}"
+    start = overhead(cluster, 2, first=True)
+    return StageEstimate("synthesis", work, alone / workers + labels + start, start)
+
+
+def _search(
+    config: ExperimentConfig, teacher: Teacher, max_macs: int | None, canvas: tuple[int, int], space: SearchSpace
+) -> tuple[StageEstimate, SearchParts]:
+    search, cluster = config.search, config.cluster
+    device = device_of(cluster, cluster.search)
+    kinds = {}
+    for trial in search.trials:
+        key = (trial.algorithm, trial.space)
+        if key not in kinds:
+            kinds[key] = timing.time_trial(teacher, config, trial, max_macs, canvas, device)
+    workers = room(cluster, cluster.search)
+    work = [kinds[trial.algorithm, trial.space] for trial in search.trials]
+    trials = max(max(work), sum(work) / min(workers, len(work)))
+    finalists, compared = len(work) * search.selection.finalists, 0.0
+    if finalists > 1:
+        per_image = timing.time_training(
+            teacher,
+            space,
+            max_macs,
+            search.selection.optimizer,
+            search.distillation,
+            search.precision,
+            search.selection.batch_size,
+            cluster.search.cpus,
+            canvas,
+            device,
+        )
+        rounds = -(-finalists // workers)
+        compared = rounds * per_image * search.selection.epochs * _learned_from(config)
+    kinds_text = ", ".join(dict.fromkeys(f"{trial.algorithm.label} in {trial.space.kind}" for trial in search.trials))
+    text = f"{kinds_text}, {formatting.plural(len(work), 'trial')}, {finalists} finalists"
+    start = overhead(cluster, 2)
+    return StageEstimate("search", text, trials + compared + start, start), SearchParts(trials, compared)
+
+
+def _retraining(
+    config: ExperimentConfig, teacher: Teacher, max_macs: int | None, canvas: tuple[int, int], space: SearchSpace
+) -> list[StageEstimate]:
+    retraining, cluster = config.retraining, config.cluster
+    per_image = timing.time_training(
+        teacher,
+        space,
+        max_macs,
+        retraining.optimizer,
+        retraining.distillation,
+        retraining.precision,
+        retraining.batch_size // retraining.num_workers,
+        cluster.retraining.cpus,
+        canvas,
+        device_of(cluster, cluster.retraining),
+    )
+    start = overhead(cluster, 1)
+    seconds = per_image * retraining.epochs * _learned_from(config) / retraining.num_workers + start
+    epochs = formatting.plural(retraining.epochs, "epoch")
+    found = [StageEstimate("retraining", f"the network found, {epochs}", seconds, start)]
+    if retraining.baseline:
+        found.append(StageEstimate("baseline", f"a random network of the same budget, {epochs}", seconds, start))
+    return found
+
+
+def _evaluation(config: ExperimentConfig, teacher: Teacher, networks: int) -> list[StageEstimate]:
+    if config.evaluation.dataset is None:
+        return []
+    from dfnas_ray.datasets.base import open_dataset
+
+    count = len(open_dataset(config.evaluation.dataset))  # finds the files; no image is read
+    students = config.synthesis.method.has_student
+    forward = timing.time_forward(teacher, torch.device("cpu"))
+    seconds = count * forward * (networks + 2 * students)
+    return [StageEstimate("evaluation", f"{count:,} real images", seconds)]
+
+
+def _learned_from(config: ExperimentConfig) -> float:
+    """Return the images of an epoch; a look at those that judge takes about a third of a step."""
+    share = config.search.validation_fraction
+    return config.synthesis.images_in_total * (1 - share + share / 3)
+
+
+def room(cluster: ClusterConfig, resources: WorkerResources) -> int:
+    """Return how many workers of this size there is room for, as far as it can be known before a cluster is joined."""
+    if cluster.is_inline:
+        return 1
+    cpus = cluster.max_cpus or cluster.num_cpus or os.cpu_count() or 1
+    workers = cpus // resources.cpus
+    if resources.gpus:
+        workers = int((cluster.max_gpus or cluster.num_gpus or torch.cuda.device_count() or 1) / resources.gpus)
+    return max(1, workers)
+
+
+def device_of(cluster: ClusterConfig, resources: WorkerResources) -> torch.device:
+    """Return the kind of device that a worker computes on, if this machine has one."""
+    on_gpu = torch.cuda.is_available() and (cluster.is_inline or resources.gpus > 0)
+    return torch.device("cuda" if on_gpu else "cpu")
+
+
+def overhead(cluster: ClusterConfig, crews: int, first: bool = False) -> float:
+    """Return the seconds until so many groups of workers have started, and for the first stage the cluster."""
+    return 0.0 if cluster.is_inline else crews * WORKERS_START + first * RAY_STARTS
+
+
+def _where(cluster: ClusterConfig) -> str:
+    if cluster.is_inline or cluster.address == "local":
+        cores = os.cpu_count() or 1
+        gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+        return f"this machine, {formatting.plural(cores, 'core')}{gpu}"
+    return "workers like this machine"
+
+
+BRIEF = 2e11
+"""Multiply-adds of the teacher below which nobody wants to know how long a run will take: seconds."""
+
+
+def is_brief(config: ExperimentConfig, teacher: Teacher) -> bool:
+    """Return whether the whole experiment takes seconds, by a rough count."""
+    synthesis = config.synthesis
+    image_steps = synthesis.num_shards * synthesis.image_steps_per_shard
+    learned = synthesis.images_in_total * (config.retraining.epochs + config.search.selection.epochs)
+    return 3 * teacher.cost.macs * (image_steps + learned) < BRIEF
+
+
+def rounded(seconds: float) -> str:
+    """Return a time with no more figures than an estimate deserves: 40 s, 12 min, 3 h 20 min."""
+    if seconds < 90:
+        return formatting.duration(max(10.0, 10 * round(seconds / 10)))
+    if seconds < 5400:
+        return f"{round(seconds / 60)} min"
+    return formatting.duration(600 * round(seconds / 600))

@@ -1,0 +1,300 @@
+"""Settings that suit a teacher: which synthesizer and coefficients, how many images, which networks, how long to train.
+
+They follow from the teacher and from settings that the user gave, never from the machine: the same experiment means the
+same on every one. The figures were measured (experiments/results/images.md), but for images above 48 pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dfnas_ray.algorithms.config import SearchConfig
+from dfnas_ray.config.experiment import ExperimentConfig, make_experiment
+from dfnas_ray.config.registry import SettingValues
+from dfnas_ray.search_spaces import NASBench201Config, NASBenchMacroConfig, SpaceConfig, build_space
+from dfnas_ray.teachers.base import Teacher
+
+IMAGES_PER_CLASS = 100
+"""At least so many, where a teacher has many classes."""
+
+MOST_EPOCHS = 100
+
+FEW_BATCHES = 20
+"""Of a generator: where fewer images are asked for, pixels are optimised, which needs no warm-up."""
+
+LARGE_STEM = 96
+"""Pixels from which on a network's first convolution halves the image."""
+
+
+@dataclass(frozen=True)
+class RecipeRow:
+    """What suits images of one size.
+
+    Attributes:
+        up_to: Pixels of the shorter side, the largest of this row.
+        images: Of the set.
+        batch_size: Of the generator.
+        width: Of the generator.
+        bn_weight: Of R_bn.
+        student_batch: Images of a step, of the student and of networks that are trained.
+        training_steps: In which a network is retrained.
+        precision: In which networks compute.
+    """
+
+    up_to: float
+    images: int
+    batch_size: int
+    width: int
+    bn_weight: float
+    student_batch: int
+    training_steps: int
+    precision: str
+
+
+ROWS = (
+    RecipeRow(
+        up_to=20,
+        images=8_000,
+        batch_size=100,
+        width=24,
+        bn_weight=10,
+        student_batch=64,
+        training_steps=1_500,
+        precision="float32",
+    ),
+    RecipeRow(
+        up_to=48,
+        images=24_000,
+        batch_size=200,
+        width=48,
+        bn_weight=2,
+        student_batch=128,
+        training_steps=4_500,
+        precision="auto",
+    ),
+    RecipeRow(
+        up_to=math.inf,
+        images=20_000,
+        batch_size=50,
+        width=48,
+        bn_weight=2,
+        student_batch=64,
+        training_steps=10_000,
+        precision="auto",
+    ),
+)
+
+
+def row_of(teacher: Teacher) -> RecipeRow:
+    """Return the row of the table for a teacher's images."""
+    side = min(teacher.image_shape[1:])
+    return next(row for row in ROWS if side <= row.up_to)
+
+
+def complete(config: ExperimentConfig, teacher: Teacher) -> ExperimentConfig:
+    """Return the experiment with settings chosen for its teacher, where it gives none itself.
+
+    Args:
+        config: As it was given.
+        teacher: Its teacher.
+
+    Raises:
+        ConfigError: what was given does not go together with what was chosen.
+    """
+    given = config.model_dump(mode="json", exclude_unset=True)
+    values = merged(synthesis_settings(teacher, given), given)
+    images = make_experiment({"teacher": given["teacher"], "synthesis": values["synthesis"]}).synthesis.images_in_total
+    values = merged(training_settings(teacher, images, given), values)
+    return make_experiment(values)
+
+
+def synthesis_settings(teacher: Teacher, given: Mapping[str, Any]) -> SettingValues:
+    """Return settings of the images.
+
+    Args:
+        teacher: Whose images they are.
+        given: What the user says.
+    """
+    row, said = row_of(teacher), given.get("synthesis", {})
+    method = said.get("method", {})
+    size = {name: said[name] for name in ("num_shards", "images_per_shard") if name in said}
+    asked = math.prod(size.values()) if len(size) == 2 else None
+    few = asked is not None and asked < FEW_BATCHES * row.batch_size
+    kind = method.get("kind", "inversion" if few else "generator")
+    settings: SettingValues = {} if said else {"flip_probability": 0.0, "precision": row.precision}
+    if kind == "inversion":
+        chosen = _inversion(teacher, row, size, method)
+    elif kind == "generator":
+        chosen = _generator(teacher, row, size, method)
+    else:
+        return {"synthesis": settings}
+    if not teacher.batch_norms():
+        chosen["regularizers"] = {"bn_statistics": {"weight": 0.0}}
+    return {"synthesis": {**settings, **chosen}}
+
+
+def _generator(teacher: Teacher, row: RecipeRow, size: Mapping[str, int], method: Mapping[str, Any]) -> SettingValues:
+    count = max(row.images, IMAGES_PER_CLASS * teacher.num_classes)
+    batch = method.get("batch_size") or _batch_for(size.get("images_per_shard"), row.batch_size)
+    shards, per_shard = _shards(size, count, batch)
+    streams = min(2, shards)
+    student: SettingValues = {"steps": 30, "batch_size": row.student_batch}
+    if shards * per_shard < 40 * batch * streams:  # few batches: the student joins earlier
+        student["warmup_batches"] = 5
+    return {
+        "num_shards": shards,
+        "images_per_shard": per_shard,
+        "compile": False,
+        "method": {
+            "kind": "generator",
+            "streams": streams,
+            "batch_size": batch,
+            "width": row.width,
+            "student": student,
+        },
+        "regularizers": {"bn_statistics": {"weight": row.bn_weight}},
+    }
+
+
+def _inversion(teacher: Teacher, row: RecipeRow, size: Mapping[str, int], method: Mapping[str, Any]) -> SettingValues:
+    """Few steps for small images, which change little after some 150; the published ones for others."""
+    if row.up_to > 48:
+        return {}
+    batch = method.get("batch_size") or _batch_for(size.get("images_per_shard"), 100)
+    shards, per_shard = _shards(size, 800, batch)
+    halved = all(side % 2 == 0 for side in teacher.image_shape[1:])
+    scales = [{"scale": 2, "steps": 50}] if halved else []
+    steps: SettingValues = {"scales": [*scales, {"scale": 1, "steps": 100}], "warmup_steps": 10}
+    if "scales" in method or "warmup_steps" in method:  # one goes with the other
+        steps = {}
+    return {
+        "num_shards": shards,
+        "images_per_shard": per_shard,
+        "compile": False,
+        "method": {"kind": "inversion", "batch_size": batch, "lr": 0.1, **steps},
+        "regularizers": {"bn_statistics": {"weight": 10.0}},
+    }
+
+
+def _batch_for(per_shard: int | None, wanted: int) -> int:
+    """Return the largest batch, of the wanted size at most, of which a shard is made up."""
+    if per_shard is None:
+        return wanted
+    return next(batch for batch in range(min(wanted, per_shard), 0, -1) if per_shard % batch == 0)
+
+
+def _shards(size: Mapping[str, int], count: int, batch: int) -> tuple[int, int]:
+    """Return the number of shards, and the images in each, for about so many images."""
+    if "images_per_shard" in size:
+        per_shard = size["images_per_shard"]
+        return size.get("num_shards", max(1, round(count / per_shard))), per_shard
+    shards = size.get("num_shards", 4 if count < 10_000 else 10)
+    return shards, max(1, round(count / shards / batch)) * batch
+
+
+def training_settings(teacher: Teacher, images: int, given: Mapping[str, Any]) -> SettingValues:
+    """Return settings of search and retraining.
+
+    How networks learn is left as it is in a section that the user began; only what decides on the time is chosen there.
+
+    Args:
+        teacher: Who is learned from.
+        images: In the set.
+        given: What the user says.
+    """
+    row = row_of(teacher)
+    search, retraining = given.get("search", {}), given.get("retraining", {})
+    train = images * (1 - search.get("validation_fraction", 0.2))
+    manner: SettingValues = {
+        "precision": row.precision,
+        "distillation": {"temperature": 4.0, "augmentation": {"flip_probability": 0.0}},
+    }
+    optimizer = {"weight_decay": 5e-4}
+
+    def size(said: Mapping[str, Any], steps: int) -> SettingValues:
+        batch = said.get("batch_size", row.student_batch)
+        return {"batch_size": batch, "epochs": min(MOST_EPOCHS, max(2, round(steps * batch / train)))}
+
+    selection = size(search.get("selection", {}), row.training_steps // 8)
+    chosen_search: SettingValues = {"selection": selection}
+    chosen_retraining = size(retraining, row.training_steps)
+    if not search:
+        selection["optimizer"] = optimizer
+        chosen_search |= {"max_macs": "50%", **manner}
+    if not retraining:
+        chosen_retraining |= {"optimizer": optimizer, **manner}
+    if "algorithm" not in search:
+        evolution = {"generations": 10, "population": 40, "mutations": 20, "crossovers": 20}
+        chosen_search |= {"algorithm": {"kind": "zero_cost", "evolution": evolution}, "seeds": [0]}
+    if "space" not in search:
+        limit = SearchConfig(max_macs=search.get("max_macs", "50%")).macs_limit(teacher.cost.macs)
+        chosen_search["space"] = fitting_space(teacher, limit).model_dump(mode="json")
+    return {"search": chosen_search, "retraining": chosen_retraining}
+
+
+def fitting_space(teacher: Teacher, max_macs: int | None) -> SpaceConfig:
+    """Return a search space whose networks' MACs lie around the limit, half of them, roughly, below it.
+
+    Args:
+        teacher: Whose images and classes the networks have.
+        max_macs: The limit; None: half of the teacher's.
+    """
+    wanted = teacher.cost.macs / 2 if max_macs is None else max_macs
+
+    def distance(space: SpaceConfig) -> float:
+        built = build_space(space, teacher.image_shape, teacher.num_classes)
+        costs = built.cost_table.macs
+        smallest = built.cost(built.cheapest()).macs
+        largest = smallest + sum(float(row.max() - row.min()) for row in costs)
+        return abs(math.log(math.sqrt(smallest * largest) / wanted))
+
+    # The distance falls and then grows with the width: the first that is worse than the one before ends it.
+    best = previous = None
+    for space in _widths(teacher):
+        found = distance(space), space
+        if best is None or found[0] < best[0]:
+            best = found
+        if previous is not None and found[0] > previous > 0:
+            break
+        previous = found[0]
+    assert best is not None
+    return best[1]
+
+
+def _widths(teacher: Teacher) -> Iterator[SpaceConfig]:
+    """Yield spaces for a size of images, from narrow to wide."""
+    side = min(teacher.image_shape[1:])
+    channels = sorted({max(2, round(2 * 1.15**step)) for step in range(40)})
+    if side <= 48:
+        for width in channels:
+            yield NASBench201Config(channels=width, cells_per_stage=1)
+        return
+    stride = 2 if side >= LARGE_STEM else 1
+    stages = max(3, min(5, round(math.log2(side / stride / 7))))
+    for width in channels:
+        yield NASBenchMacroConfig(
+            stem_channels=width,
+            stem_stride=stride,
+            stage_layers=(2, *(3,) * (stages - 2), 2),
+            stage_channels=tuple(width * 2**stage for stage in range(stages)),
+            head_channels=width * 2 ** (stages + 1),
+        )
+
+
+def merged(chosen: Mapping[str, Any], given: Mapping[str, Any]) -> SettingValues:
+    """Return the settings that were given, filled up with those that were chosen.
+
+    Members of different kinds have nothing in common: then what was given stands alone.
+    """
+    kinds = chosen.get("kind"), given.get("kind")
+    if None not in kinds and kinds[0] != kinds[1]:
+        return dict(given)
+    both = {
+        name: merged(chosen[name], given[name])
+        for name in chosen.keys() & given.keys()
+        if isinstance(chosen[name], Mapping) and isinstance(given[name], Mapping)
+    }
+    return {**chosen, **given, **both}

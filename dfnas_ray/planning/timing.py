@@ -1,0 +1,225 @@
+"""How long steps take: a few of each kind are taken in the small, on noise, with the same code as in the real stage.
+
+Each function takes its steps in this process, on as many threads as its stage's workers have.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+from dfnas_ray.algorithms.config import SearchConfig, Trial
+from dfnas_ray.algorithms.stand_alone import CandidateTraining
+from dfnas_ray.algorithms.trials import SearchJob, begin_trial, make_batches
+from dfnas_ray.config.cluster import SearchResources
+from dfnas_ray.config.experiment import ExperimentConfig
+from dfnas_ray.errors import GenotypeError
+from dfnas_ray.ops.precision import Precision
+from dfnas_ray.search_spaces.base import Genotype, SearchSpace
+from dfnas_ray.seeding import fixed_threads, numpy_generator
+from dfnas_ray.storage.arrivals import WholeSet
+from dfnas_ray.storage.location import Location
+from dfnas_ray.storage.shards import SyntheticImages, ids_of_shard
+from dfnas_ray.synthesis.rehearsal import Rehearsal, rehearse
+from dfnas_ray.teachers.base import Teacher
+from dfnas_ray.training.config import DistillationConfig, OptimizerConfig
+
+STEP_MACS = 2e9
+"""Work of one forward pass of the teacher on a batch that is timed: a fraction of a second on a CPU."""
+
+_TRAINING_STEPS = 3
+_CANDIDATES = 2
+_DRAWS = 200
+
+
+def timed_batch(teacher: Teacher, batch_size: int) -> int:
+    """Return how many images of a batch are enough to time it: the time of a large network grows with their number."""
+    return max(2, min(batch_size, int(STEP_MACS / max(1, teacher.cost.macs))))
+
+
+@contextmanager
+def clocked(device: torch.device) -> Iterator[Callable[[], float]]:
+    """Give a function that returns the seconds since the block was entered, or since it was called before."""
+    last = time.perf_counter()
+
+    def lap() -> float:
+        nonlocal last
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        before, last = last, time.perf_counter()
+        return last - before
+
+    yield lap
+
+
+def time_synthesis(teacher: Teacher, config: ExperimentConfig, device: torch.device) -> float:
+    """Return the seconds of one worker for all shards.
+
+    Raises:
+        SynthesisError: these images cannot be asked of this teacher.
+    """
+    settings = config.synthesis
+    whole = settings.method.rehearsal(settings)
+    batch = timed_batch(teacher, whole.method.batch_size)
+    share = whole.method.batch_size / batch
+    small = Rehearsal(
+        whole.method.model_copy(update={"batch_size": batch}),
+        whole.images_per_shard // whole.method.batch_size * batch,
+        whole.parts,
+    )
+    with fixed_threads(config.cluster.synthesis.cpus):
+        return share * rehearse(teacher.to(device), settings, small, device)
+
+
+def time_training(
+    teacher: Teacher,
+    space: SearchSpace,
+    max_macs: int | None,
+    optimizer: OptimizerConfig,
+    distillation: DistillationConfig,
+    precision: Precision,
+    batch_size: int,
+    threads: int,
+    canvas: tuple[int, int],
+    device: torch.device,
+) -> float:
+    """Return the seconds in which a network of about the limit learns from one image, once.
+
+    Args:
+        teacher: Labels the images.
+        space: Whose network it is.
+        max_macs: The limit; None: any network.
+        optimizer: Of the training.
+        distillation: Likewise.
+        precision: In which the network computes.
+        batch_size: Images of a step.
+        threads: Of the worker.
+        canvas: Height and width of the stored images.
+        device: Where it computes.
+    """
+    batch = timed_batch(teacher, batch_size)
+    with fixed_threads(threads):
+        job = _job(SearchConfig(distillation=distillation, precision=precision, validation_fraction=0.5), max_macs)
+        images = noise(teacher, canvas, 2 * (_TRAINING_STEPS + 1) * batch)
+        batches = make_batches(job, teacher, images, WholeSet(images), batch, 0, device)
+        training = CandidateTraining(
+            space,
+            near_limit(space, max_macs),
+            batches.train,
+            batches.validation,
+            distillation,
+            optimizer,
+            (1,),
+            0,
+            precision,
+        )
+        epoch = batches.train.epoch(0)
+        training.student.step(next(epoch))
+        count = 0
+        with clocked(device) as lap:
+            lap()
+            for step in epoch:
+                training.student.step(step)
+                count += len(step.images)
+            return lap() / count
+
+
+def time_trial(
+    teacher: Teacher,
+    config: ExperimentConfig,
+    trial: Trial,
+    max_macs: int | None,
+    canvas: tuple[int, int],
+    device: torch.device,
+) -> float:
+    """Return the seconds of one search on all images, without the comparison of its finalists.
+
+    Raises:
+        DfnasError: the search cannot begin.
+    """
+    algorithm, search = trial.algorithm, config.search
+    batch = timed_batch(teacher, algorithm.batch_size)
+    small = trial._replace(algorithm=algorithm.model_copy(update={"batch_size": batch}))
+    total = config.synthesis.images_in_total
+    validation = round(total * search.validation_fraction)
+    train = total - validation
+    with fixed_threads(config.cluster.search.cpus):
+        images = noise(teacher, canvas, round(2 * (_TRAINING_STEPS + 1) * batch / (1 - search.validation_fraction)))
+        job = _job(search.model_copy(update={"start_after_shards": None}), max_macs)
+        state, batches = begin_trial(job, small, teacher, WholeSet(images), None, device)
+        seconds, searcher = 0.0, state.algorithm
+        with clocked(device) as lap:
+            passes = searcher.num_epochs if algorithm.num_passes is None else algorithm.num_passes
+            if passes:
+                if passes > algorithm.passes_per_epoch:
+                    searcher.train_epoch()  # the first one warms up
+                lap()
+                searcher.train_epoch()
+                per_image = lap() / (algorithm.passes_per_epoch * len(batches.train.ids))
+                seconds += passes * train * per_image
+            count = algorithm.num_candidates
+            candidates = [] if count == 0 or searcher.is_finished else searcher.ask()
+            if candidates:
+                if count is None:
+                    count = max(1, algorithm.steps_to_show - searcher.num_epochs) * len(candidates)
+                scorer = searcher.scorer()
+                scorer(candidates[:1])
+                lap()
+                timed = candidates[1 : 1 + _CANDIDATES] or candidates[:1]
+                scorer(timed)
+                looked_at = small.algorithm.images_per_candidate(len(batches.train.ids), len(batches.validation.ids))
+                growth = algorithm.images_per_candidate(train, validation) / looked_at
+                if growth == 1:  # it looks at batches, however many images there are
+                    growth = algorithm.batch_size / batch
+                seconds += min(count, size_of(searcher.space)) * growth * lap() / len(timed)
+    return seconds
+
+
+def time_forward(teacher: Teacher, device: torch.device) -> float:
+    """Return the seconds in which the teacher looks at one image, on one thread."""
+    batch = timed_batch(teacher, 256)
+    images = torch.zeros(batch, *teacher.image_shape, device=device)
+    model = teacher.to(device).model
+    with fixed_threads(1), torch.inference_mode(), clocked(device) as lap:
+        model(images)
+        lap()
+        model(images)
+        return lap() / batch
+
+
+def noise(teacher: Teacher, canvas: tuple[int, int], count: int) -> SyntheticImages:
+    """Return a set of noise, labelled at random: it takes as long as real images."""
+    rng = numpy_generator(0, "timing")
+    return SyntheticImages(
+        images=rng.integers(0, 256, (count, teacher.image_shape[0], *canvas), dtype=np.uint8),
+        labels=rng.integers(0, teacher.num_classes, count),
+        rounds=np.zeros(count, np.int64),
+        logits=rng.standard_normal((count, teacher.num_classes), dtype=np.float32),
+        ids=ids_of_shard(0, count),
+    )
+
+
+def near_limit(space: SearchSpace, max_macs: int | None) -> Genotype:
+    """Return an architecture within the limit and close to it: searches mostly find one there."""
+    rng = numpy_generator(0, "timing")
+    drawn = []
+    for _ in range(_DRAWS):
+        try:
+            drawn.append(space.sample_within(rng, max_macs))
+        except GenotypeError:
+            return space.cheapest()
+    costs = sorted(drawn, key=lambda genotype: space.cost(genotype).macs)
+    return costs[-1 - _DRAWS // 20] if max_macs is not None else costs[_DRAWS // 2]
+
+
+def size_of(space: SearchSpace) -> float:
+    """Return how many architectures a space has."""
+    return float(np.prod([float(count) for count in space.num_choices]))
+
+
+def _job(config: SearchConfig, max_macs: int | None) -> SearchJob:
+    return SearchJob(config, SearchResources(), 0, max_macs, Location.parse("."))

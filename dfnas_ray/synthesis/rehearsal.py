@@ -1,0 +1,55 @@
+"""A few steps of a synthesis in the small, from which the time of the whole follows."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from dfnas_ray.synthesis.base import Rehearsal
+from dfnas_ray.synthesis.settings import SetSettings
+from dfnas_ray.teachers.base import Teacher
+
+
+class _EnoughSeenError(Exception):
+    """Ends a rehearsal."""
+
+
+def rehearse(teacher: Teacher, settings: SetSettings, rehearsal: Rehearsal, device: torch.device) -> float:
+    """Return the seconds that one worker would take for the whole set, all shards together.
+
+    Args:
+        teacher: Whose images are made.
+        settings: Of the whole set.
+        rehearsal: What `SynthesizerConfig.rehearsal` returns for it.
+        device: Where it is made.
+
+    Raises:
+        SynthesisError: these images cannot be asked of this teacher.
+    """
+    small = settings.model_copy(
+        update={"num_shards": 1, "images_per_shard": rehearsal.images_per_shard, "compile": False}
+    )
+    synthesizer = rehearsal.method.synthesizer(teacher, small, device)
+    last = max(part.end for part in rehearsal.parts)
+    times = [0.0]  # when each step was over, behind the first moment
+
+    def on_steps(images: int) -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter())
+        if len(times) > last:
+            raise _EnoughSeenError
+
+    times[0] = time.perf_counter()
+    try:
+        for _ in synthesizer.make(0, 0, None, on_steps):
+            pass
+    except _EnoughSeenError:
+        pass
+    seconds = 0.0
+    for part in rehearsal.parts:
+        end = min(part.end, len(times) - 1)  # one of another package may take fewer steps than it says
+        first = min(part.first, end - 1)
+        seconds += part.steps * (times[end] - times[first]) / (end - first)
+    return seconds
