@@ -32,7 +32,7 @@ class MemberConfig(BaseModel):
     def _dump(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> SettingValues:
         values: SettingValues = handler(self)
         if info.exclude_unset and "kind" in type(self).model_fields and "kind" not in values:
-            values = {"kind": self.kind, **values}  # without it nobody would know whose settings they are
+            values = {"kind": vars(self)["kind"], **values}  # without it nobody would know whose settings they are
         if is_registered(type(self)) or "kind" in (info.exclude or ()):
             return values
         return {**values, "kind": path_of(type(self))} if "kind" in values else {"kind": path_of(type(self)), **values}

@@ -24,7 +24,8 @@ from dfnas_ray.seeding import fixed_threads, numpy_generator
 from dfnas_ray.storage.arrivals import WholeSet
 from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.shards import SyntheticImages, ids_of_shard
-from dfnas_ray.synthesis.rehearsal import Rehearsal, rehearse
+from dfnas_ray.synthesis.base import Rehearsal
+from dfnas_ray.synthesis.rehearsal import rehearse
 from dfnas_ray.teachers.base import Teacher
 from dfnas_ray.training.config import DistillationConfig, OptimizerConfig
 

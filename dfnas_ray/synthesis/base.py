@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -117,6 +117,9 @@ class Synthesizer(ABC):
 
 class SynthesizerConfig(MemberConfig):
     """What the settings of all synthesizers have in common. Each one defines its ``kind``."""
+
+    if TYPE_CHECKING:
+        kind: str
 
     batch_size: int = Field(50, gt=0, description="Images made together on one device.")
 
