@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, packages_distributions, version
+from importlib.metadata import EntryPoint, distributions, entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -71,13 +71,7 @@ def package_of(module: str) -> str | None:
     for point in installed():
         if point.module.partition(".")[0] == top and (package := package_of_entry(point)):
             return package
-    names = _packages().get(top)
-    if not names:
-        return None
-    try:
-        return f"{names[0]} {version(names[0])}"
-    except PackageNotFoundError:
-        return None
+    return _package_with(top)
 
 
 def package_of_entry(point: EntryPoint) -> str | None:
@@ -94,12 +88,25 @@ def installed() -> tuple[EntryPoint, ...]:
 def forget_installed() -> None:
     """Look for installed packages anew when they are next asked for."""
     installed.cache_clear()
-    _packages.cache_clear()
+    _package_with.cache_clear()
 
 
 @cache
-def _packages() -> dict[str, list[str]]:
-    return dict(packages_distributions())
+def _package_with(top: str) -> str | None:
+    """Return name and version of the package that has a top-level module.
+
+    `importlib.metadata.packages_distributions` answers for all modules at once, and takes seconds for it.
+    """
+    for package in distributions():
+        names = package.read_text("top_level.txt")
+        if names is not None:
+            has_it = top in names.split()
+        else:
+            files = "\n" + (package.read_text("RECORD") or "")
+            has_it = f"\n{top}/" in files or f"\n{top}.py," in files
+        if has_it:
+            return f"{package.name} {package.version}"
+    return None
 
 
 def _allow_working_directory() -> None:
