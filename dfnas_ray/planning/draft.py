@@ -34,7 +34,7 @@ def draft(fitted: Fitted, teacher: Teacher, file: str, minutes: float) -> str:
     for name in _ORDER:
         if name in values:
             lines += ["", *(f"# {note}" for note in notes.get(name, ()))] if name in notes else []
-            lines.append(write_yaml({name: values[name]}, is_compact=True).rstrip("\n"))
+            lines.append(write_yaml({name: values[name]}, is_compact=isinstance(values[name], dict)).rstrip("\n"))
     return "\n".join(lines) + "\n"
 
 

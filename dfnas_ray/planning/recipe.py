@@ -114,6 +114,8 @@ def complete(config: ExperimentConfig, teacher: Teacher) -> ExperimentConfig:
 def synthesis_settings(teacher: Teacher, given: Mapping[str, Any]) -> SettingValues:
     """Return settings of the images.
 
+    In a section that the user began, only what decides on the time is chosen.
+
     Args:
         teacher: Whose images they are.
         given: What the user says.
@@ -131,7 +133,9 @@ def synthesis_settings(teacher: Teacher, given: Mapping[str, Any]) -> SettingVal
         chosen = _generator(teacher, row, size, method)
     else:
         return {"synthesis": settings}
-    if not teacher.batch_norms():
+    if said:
+        chosen.pop("regularizers", None)
+    elif not teacher.batch_norms():
         chosen["regularizers"] = {"bn_statistics": {"weight": 0.0}}
     return {"synthesis": {**settings, **chosen}}
 
@@ -170,11 +174,13 @@ def _inversion(teacher: Teacher, row: RecipeRow, size: Mapping[str, int], method
     steps: SettingValues = {"scales": [*scales, {"scale": 1, "steps": 100}], "warmup_steps": 10}
     if "scales" in method or "warmup_steps" in method:  # one goes with the other
         steps = {}
+    if not method.keys() - {"kind"}:
+        steps["lr"] = 0.1
     return {
         "num_shards": shards,
         "images_per_shard": per_shard,
         "compile": False,
-        "method": {"kind": "inversion", "batch_size": batch, "lr": 0.1, **steps},
+        "method": {"kind": "inversion", "batch_size": batch, **steps},
         "regularizers": {"bn_statistics": {"weight": 10.0}},
     }
 
