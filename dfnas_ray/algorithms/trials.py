@@ -298,6 +298,7 @@ def make_batches(
         config.validation_fraction,
         job.seed,
         source.ids,
+        config.precision,
     )
 
 

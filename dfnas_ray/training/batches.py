@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from dfnas_ray.errors import ConfigError
+from dfnas_ray.ops.precision import Precision, autocast, autocast_dtype
 from dfnas_ray.ops.regions import center_crop, crop, draw_region
 from dfnas_ray.seeding import derive_seed, torch_generator
 from dfnas_ray.storage.shards import Ids, SyntheticImages
@@ -65,6 +66,7 @@ class SyntheticBatches:
         rank: This worker's number among ``world_size``; together they see every image once an epoch.
         world_size: Number of workers.
         planned_ids: The ids (N,) of the finished set, if ``data`` is a part of it that will grow.
+        precision: In which the teacher labels varied images.
     """
 
     def __init__(
@@ -78,9 +80,11 @@ class SyntheticBatches:
         rank: int = 0,
         world_size: int = 1,
         planned_ids: Ids | None = None,
+        precision: Precision = "float32",
     ):
         self.teacher, self.config, self.seed, self.device = teacher, config, seed, device
         self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
+        self.precision: Precision = precision
         self.input_size = teacher.image_shape[1:]
         self.ids = data.ids
         self.planned_ids = data.ids if planned_ids is None else planned_ids
@@ -183,8 +187,9 @@ class SyntheticBatches:
 
     @torch.no_grad()
     def _ask_teacher(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.model(images)
-        return logits
+        with autocast(images.device, autocast_dtype(self.precision, images.device)):
+            logits: Tensor = self.model(images)
+        return logits.float()
 
 
 @dataclass
@@ -218,6 +223,7 @@ class SplitBatches:
         fraction: Share of the images for validation.
         split_seed: Decides with an image's id on which side it is.
         planned_ids: The ids (N,) of the finished set; by default those of ``data``.
+        precision: As for `SyntheticBatches`.
     """
 
     def __init__(
@@ -231,13 +237,21 @@ class SplitBatches:
         fraction: float,
         split_seed: int,
         planned_ids: Ids | None = None,
+        precision: Precision = "float32",
     ):
         self._fraction, self._seed = fraction, split_seed
         planned = data.ids if planned_ids is None else planned_ids
         mask, planned_mask = self._mask(data.ids), self._mask(planned)
         self.train, self.validation = (
             SyntheticBatches(
-                data.select(side), teacher, config, batch_size, seed, device, planned_ids=planned[planned_side]
+                data.select(side),
+                teacher,
+                config,
+                batch_size,
+                seed,
+                device,
+                planned_ids=planned[planned_side],
+                precision=precision,
             )
             for side, planned_side in ((~mask, ~planned_mask), (mask, planned_mask))
         )

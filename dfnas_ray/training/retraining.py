@@ -132,7 +132,15 @@ def train_network(
     mask = split_mask(images.ids, job.validation_fraction, job.seed)
     per_worker = settings.batch_size // place.world_size
     train = SyntheticBatches(
-        images.select(~mask), teacher, settings.distillation, per_worker, seed, device, place.rank, place.world_size
+        images.select(~mask),
+        teacher,
+        settings.distillation,
+        per_worker,
+        seed,
+        device,
+        place.rank,
+        place.world_size,
+        precision=settings.precision,
     )
     validation = SyntheticBatches(images.select(mask), teacher, settings.distillation, _VALIDATION_BATCH, seed, device)
 

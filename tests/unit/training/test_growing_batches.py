@@ -126,3 +126,13 @@ def test_a_beginning_without_training_images_is_refused(make):
         next(make(0).epoch(0))
     with pytest.raises(ConfigError, match=r"search\.start_after_shards"):
         make(0).split(0.5, "alphas")
+
+
+def test_the_teacher_labels_in_the_precision_that_networks_compute_in(make, teacher):
+    (exact, *_), (rough, *_) = (list(make(labels="online", precision=p).epoch(0)) for p in ("float32", "bfloat16"))
+    assert torch.equal(exact.images, rough.images)
+    assert torch.equal(exact.teacher_logits, teacher.model(exact.images))
+    assert rough.teacher_logits.dtype == torch.float32
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(rough.teacher_logits, teacher.model(rough.images).float())
+    assert not torch.equal(rough.teacher_logits, exact.teacher_logits)
