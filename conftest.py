@@ -30,10 +30,15 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
 
 @pytest.hookimpl(tryfirst=True)  # before -m looks at the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put into the lane `ray` whatever uses the shared cluster, and all of a module that imports Ray."""
+    """Put into the lane `ray` whatever uses the shared cluster, and all of a module that imports Ray.
+
+    Of several processes that share the tests, one runs the whole lane: there is one cluster.
+    """
     for item in items:
         if "ray_cluster" in getattr(item, "fixturenames", ()) or _needs_ray(item.path):
             item.add_marker(pytest.mark.ray)
+        if item.get_closest_marker("ray") is not None:
+            item.add_marker(pytest.mark.xdist_group("ray"))
 
 
 @cache

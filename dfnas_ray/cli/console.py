@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,10 +19,17 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.progress import Task as RichTask
+from rich.table import Column
 from rich.text import Text
+
+from dfnas_ray import formatting
+from dfnas_ray.progress import Task
 
 out = Console()
 err = Console(stderr=True)
+
+EVERY_SECONDS = 30.0
+"""Between two lines of progress where there is no terminal."""
 
 
 class _RateColumn(ProgressColumn):
@@ -30,8 +38,11 @@ class _RateColumn(ProgressColumn):
         unit = task.fields["unit"]
         if speed is None:
             return Text(f"{unit}s", style="dim", no_wrap=True)
-        rate = f"{_si(speed)} {unit}s/s" if speed >= 1 else f"{1 / speed:.1f} s/{unit}"
-        return Text(rate, style="dim", no_wrap=True)
+        return Text(_rate(speed, unit), style="dim", no_wrap=True)
+
+
+def _rate(speed: float, unit: str) -> str:
+    return f"{_si(speed)} {unit}s/s" if speed >= 1 else f"{1 / speed:.1f} s/{unit}"
 
 
 def _si(number: float) -> str:
@@ -49,8 +60,50 @@ class _Bar:
         self._progress.update(self._task, completed=done, note=note)
 
 
+class _Line:
+    """Progress where there is no terminal, such as a log file: a plain line every half minute, and one at the end."""
+
+    def __init__(self, description: str, total: float, unit: str):
+        self._description, self._total, self._unit = description, total, unit
+        self._began, self._done, self._note = time.monotonic(), 0.0, ""
+        self._first: float | None = None
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._speak, daemon=True)
+        self._thread.start()
+
+    def advance_to(self, done: float, note: str = "") -> None:
+        if self._first is None:
+            self._first = done  # an earlier command may have done a part
+        self._done, self._note = done, note or self._note
+
+    def finish(self) -> None:
+        """Stop speaking; what takes no longer than the time between two lines says nothing."""
+        self._over.set()
+        self._thread.join()
+        took = time.monotonic() - self._began
+        if took >= EVERY_SECONDS:
+            err.print(Text(f"{self._description}: done after {formatting.duration(took)}."), soft_wrap=True)
+
+    def line(self) -> str:
+        """Return how far it is."""
+        took, done = time.monotonic() - self._began, self._done
+        parts = [f"{self._description}: {done / self._total:.0%} after {formatting.duration(took)}"]
+        grown = done - (self._first or 0.0)
+        if grown > 0:
+            speed = grown / took
+            parts += [_rate(speed, self._unit), f"about {formatting.duration((self._total - done) / speed)} left"]
+        return ", ".join(parts) + (f"; {self._note}" if self._note else "")
+
+    def _speak(self) -> None:
+        while not self._over.wait(EVERY_SECONDS):
+            err.print(Text(self.line()), soft_wrap=True)
+
+
 class Terminal:
-    """A `dfnas_ray.progress.Listener` that writes to stderr with rich. Bars may overlap, in several threads."""
+    """A `dfnas_ray.progress.Listener` that writes to stderr with rich. Bars may overlap, in several threads.
+
+    Where stderr is no terminal, a plain line every half minute takes the place of a bar.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -62,8 +115,15 @@ class Terminal:
         err.print(Text.assemble(("· ", "dim"), message))
 
     @contextmanager
-    def task(self, description: str, total: float, unit: str) -> Iterator[_Bar]:
+    def task(self, description: str, total: float, unit: str) -> Iterator[Task]:
         """Show a bar with rate, elapsed and remaining time."""
+        if not err.is_terminal:
+            line = _Line(description, total, unit)
+            try:
+                yield line
+            finally:
+                line.finish()
+            return
         progress = self._open()
         try:
             task = progress.add_task(description, total=total, unit=unit, note="")
@@ -88,15 +148,16 @@ class Terminal:
                 self._progress = None
 
     def _make(self) -> Progress:
+        # What is long gives way to what is wanted most: the note is cut first, then the description.
         columns = (
             SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=16),
-            TextColumn("{task.percentage:>3.0f}%"),
-            _RateColumn(),
+            TextColumn("{task.description}", table_column=Column(ratio=3, no_wrap=True, overflow="ellipsis")),
+            BarColumn(bar_width=12 if err.width < 100 else 16),
+            TextColumn("{task.percentage:>3.0f}%", table_column=Column(no_wrap=True)),
+            *([_RateColumn()] if err.width >= 100 else []),
             TimeElapsedColumn(),
             TimeRemainingColumn(compact=True),
-            TextColumn("left"),
-            TextColumn("[dim]{task.fields[note]}"),
+            TextColumn("left", table_column=Column(no_wrap=True)),
+            TextColumn("[dim]{task.fields[note]}", table_column=Column(ratio=4, no_wrap=True, overflow="ellipsis")),
         )
-        return Progress(*columns, console=err)
+        return Progress(*columns, console=err, expand=True)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import functools
 import logging
+import signal
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from rich.text import Text
@@ -32,6 +33,7 @@ from dfnas_ray.cli import (
 from dfnas_ray.cli.console import err
 from dfnas_ray.cli.jobs import EXIT_INTERRUPTED
 from dfnas_ray.errors import DfnasError
+from dfnas_ray.version import __version__
 
 EXIT_USER_ERROR = 2
 
@@ -50,14 +52,31 @@ def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
     return interruptible
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"dfnas-ray {__version__}")
+        raise typer.Exit
+
+
 app = typer.Typer(
     name="dfnas",
     help="Data-free neural architecture search: from a trained classifier's checkpoint to a better network, without its "
-    "training data. Start with: dfnas run experiments/digits.yaml",
+    "training data. Start with: dfnas init --example digits digits.yaml, then dfnas run digits.yaml",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and stop.")
+    ] = False,
+) -> None:
+    """Take what stands before a command."""
+
+
 for module in (init, plan, run, synthesize, search, retrain, evaluate, report, sweep, benchmark, submit):
     app.command()(_interruptible(getattr(module, module.__name__.rsplit(".", 1)[-1])))
 app.add_typer(jobs.app, name="jobs")
@@ -68,6 +87,7 @@ app.add_typer(config.app, name="config")
 
 def main() -> None:
     """Run `dfnas`; an error that the user can mend is one message and exit code 2."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what a scheduler sends ends a command as Ctrl-C does
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     try:
         app()

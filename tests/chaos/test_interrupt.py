@@ -1,4 +1,4 @@
-"""Ctrl-C: the command says what it leaves, records nothing as finished, and goes on from there."""
+"""Ctrl-C or SIGTERM: the command says what it leaves, records nothing as finished, and goes on from there."""
 
 from __future__ import annotations
 
@@ -22,10 +22,16 @@ ON_RAY = [pytest.mark.ray, pytest.mark.slow]
     [
         pytest.param("inline", "search", "search.algorithm.epochs=500", "*-seed-0/state.pt", id="search-inline"),
         pytest.param(
+            "inline", "search", "search.algorithm.epochs=500", "*-seed-0/state.pt", id="search-inline-SIGTERM"
+        ),
+        pytest.param(
             "inline", "run", "retraining.epochs=500", "state.pt", id="retraining-inline", marks=pytest.mark.slow
         ),
         pytest.param("inline", "sweep", SWEEP, "trial-*/shard-*.parquet", id="sweep-inline", marks=pytest.mark.slow),
         pytest.param("local", "search", "search.algorithm.epochs=500", "*-seed-0/state.pt", id="search", marks=ON_RAY),
+        pytest.param(
+            "local", "search", "search.algorithm.epochs=500", "*-seed-0/state.pt", id="search-SIGTERM", marks=ON_RAY
+        ),
         pytest.param("local", "search", HALVING, "*/candidate-*.json", id="candidates", marks=ON_RAY),
         pytest.param(
             "local", "run", "retraining.epochs=500", "train/checkpoint_*/state.pt", id="retraining", marks=ON_RAY
@@ -34,7 +40,7 @@ ON_RAY = [pytest.mark.ray, pytest.mark.slow]
     ],
 )
 def test_an_interrupted_command_finishes_nothing_and_says_so(
-    start_dfnas, tiny_yaml, tmp_path, address, command, override, artefact
+    start_dfnas, tiny_yaml, tmp_path, request, address, command, override, artefact
 ):
     stage = "retraining" if command == "run" else command
     run_dir, log = tmp_path / "run", tmp_path / "log.txt"
@@ -44,7 +50,7 @@ def test_an_interrupted_command_finishes_nothing_and_says_so(
         assert process.poll() is None, log.read_text()
         assert time.monotonic() < limit, log.read_text()
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM if "SIGTERM" in request.node.callspec.id else signal.SIGINT)
     assert process.wait(60) == 130, log.read_text()
     assert "Interrupted. What is finished is kept" in log.read_text()
     assert "Traceback" not in log.read_text()

@@ -42,7 +42,13 @@ def test_init_writes_an_experiment_that_plan_and_run_take(dfnas, own_model, tmp_
     code, out, err = dfnas("plan", "own.yaml", "--json")
     assert code == 0, err
     plan = json.loads(out)
-    assert [stage["stage"] for stage in plan["stages"]] == ["synthesis", "search", "retraining", "baseline", "evaluation"]
+    assert [stage["stage"] for stage in plan["stages"]] == [
+        "synthesis",
+        "search",
+        "retraining",
+        "baseline",
+        "evaluation",
+    ]
     assert plan["seconds"] == pytest.approx(sum(stage["seconds"] for stage in plan["stages"]))
     assert not list(Path("runs/own").glob("synthesis/*/shard*"))  # nothing was started
 
@@ -77,16 +83,25 @@ def test_mirrored_images_are_used_where_it_is_said(dfnas, own_model):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "Which teacher? Give --teacher torchvision:NAME, or --builder package.module:function with --checkpoint FILE."),
+        (
+            (),
+            "Which teacher? Give --teacher torchvision:NAME, or --builder package.module:function with --checkpoint FILE.",
+        ),
         (("--builder", "a:b"), "Which teacher?"),
-        (("--teacher", "digits", "--checkpoint", "x.pt"), "--teacher (digits) and --builder or --checkpoint are both given"),
+        (
+            ("--teacher", "digits", "--checkpoint", "x.pt"),
+            "--teacher (digits) and --builder or --checkpoint are both given",
+        ),
         (("--builder", "a:b", "--checkpoint", "x.pt"), "--image-shape is missing, and no checkpoint tells it."),
         (("--builder", "a:b", "--checkpoint", "x.pt", "--image-shape", "1,x"), "--image-shape ('1,x') must be numbers"),
         (
             ("--builder", "a:b", "--checkpoint", "x.pt", "--image-shape", "1,8,8"),
             "--mean is missing, and no checkpoint tells it. Mean of its training pixels in [0, 1], 1 with commas.",
         ),
-        (("--builder", "a:b", "--checkpoint", "x.pt", "--argument", "7"), "--argument '7' must have the form NAME=VALUE"),
+        (
+            ("--builder", "a:b", "--checkpoint", "x.pt", "--argument", "7"),
+            "--argument '7' must have the form NAME=VALUE",
+        ),
         (("--example", "mnist"), "--example 'mnist' is not there. Known: digits."),
     ],
 )
@@ -126,7 +141,10 @@ def test_a_plan_names_what_a_stage_would_refuse(dfnas, tiny_values, tmp_path):
 def test_a_plan_knows_what_is_done(dfnas, tiny_inline_run):
     code, out, err = dfnas("plan", Path(tiny_inline_run.folder) / "experiment.yaml")
     assert code == 0, err
-    assert [line.split()[-1] for line in out.splitlines() if line.startswith(("synthesis", "search"))] == ["done", "done"]
+    assert [line.split()[-1] for line in out.splitlines() if line.startswith(("synthesis", "search"))] == [
+        "done",
+        "done",
+    ]
 
 
 def test_a_run_of_seconds_is_not_announced_and_a_longer_one_is_in_three_lines(tiny_experiment, tmp_path, recorder):

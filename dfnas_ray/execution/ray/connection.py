@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import socket
+import threading
 from typing import Any
 
 import ray
@@ -129,7 +131,7 @@ def _start(**options: Any) -> None:
         before_sleep=again,
         wait=wait_fixed(_START_PAUSE),
         retry_error_callback=give_up,
-    )(ray.init, address="local", include_dashboard=False, **options)
+    )(_init, address="local", include_dashboard=False, **options)
 
 
 def _join(address: str, **options: Any) -> None:
@@ -151,7 +153,15 @@ def _join(address: str, **options: Any) -> None:
         stop=stop_after_attempt(_JOIN_ATTEMPTS),
         before_sleep=tell,
         reraise=True,
-    )(ray.init, address=address, **options)
+    )(_init, address=address, **options)
+
+
+def _init(**options: Any) -> None:
+    """Start or join a cluster, and let SIGTERM mean to this process what it meant before: Ray would end it at once."""
+    before = signal.getsignal(signal.SIGTERM)
+    ray.init(**options)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)
 
 
 def _reason(error: BaseException | None) -> str:
