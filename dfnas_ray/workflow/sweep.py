@@ -97,10 +97,15 @@ class Sweep(Stage[SweptRecord]):
             "synthesis": experiment.synthesis.model_dump(mode="json"),
             "sweep": self.config.model_dump(mode="json", exclude={"trials", "concurrency"}),
             "space": experiment.search.space[0].model_dump(mode="json"),
-            "max_macs": self.session.max_macs,
+            "max_macs": self._limit,
             "distillation": experiment.retraining.distillation.model_dump(mode="json"),
             "threads": experiment.cluster.synthesis.cpus,
         }
+
+    @property
+    def _limit(self) -> int | None:
+        """The limit of the search that may follow; the student takes the smallest network if none keeps to it."""
+        return self.experiment.search.macs_limit(self.session.teacher.cost.macs)
 
     def check(self) -> None:
         """See `Stage`."""
@@ -159,7 +164,7 @@ class Sweep(Stage[SweptRecord]):
             config,
             teacher,
             space,
-            proxy_architecture(space, session.max_macs, experiment.seed),
+            proxy_architecture(space, self._limit, experiment.seed),
             experiment.retraining.distillation,
             Examination(torch.empty(0), torch.empty(0)),
             experiment.seed,
