@@ -3,23 +3,51 @@
 from __future__ import annotations
 
 import json
+from typing import Annotated
 
 import typer
 
+from dfnas_ray.cli.console import Terminal
 from dfnas_ray.cli.options import ExperimentFile, Overrides, read
 from dfnas_ray.config.experiment import ExperimentConfig, dump_experiment
 from dfnas_ray.config.imports import describe_imports
+from dfnas_ray.config.yaml_text import write_yaml
 
 app = typer.Typer(help="Look at an experiment's settings.", no_args_is_help=True)
 
 
+_FOR_THE_TEACHER = ("synthesis", "search", "retraining")
+"""Sections of which a command chooses for the teacher what the file leaves out."""
+
+
 @app.command()
-def show(file: ExperimentFile, overrides: Overrides = None) -> None:
-    """Print the resolved experiment, defaults included, as YAML that `dfnas run` takes, and what code of others it imports."""
+def show(
+    file: ExperimentFile,
+    overrides: Overrides = None,
+    teacher: Annotated[
+        bool, typer.Option("--teacher", help="Load the teacher, and show what is chosen for it as well.")
+    ] = False,
+) -> None:
+    """Print the resolved experiment as YAML that `dfnas run` takes, and what code of others it imports.
+
+    What a file leaves out of synthesis, search and retraining is chosen for the teacher, or stands at its default.
+    """
     config = read(file, overrides)
     for line in describe_imports(config):
         typer.echo(f"# Imports code: {line}")
-    typer.echo(dump_experiment(config), nl=False)
+    if teacher:
+        from dfnas_ray.library.experiments import complete_experiment  # brings everything
+
+        typer.echo(dump_experiment(complete_experiment(config, Terminal())), nl=False)
+        return
+    values, given = config.model_dump(mode="json"), config.model_dump(mode="json", exclude_unset=True)
+    for section in _FOR_THE_TEACHER:
+        values.pop(section)
+        values |= {section: given[section]} if section in given else {}
+    typer.echo(
+        "# Left out of synthesis, search and retraining: what is chosen for the teacher, or stands at its default (--teacher shows it)."
+    )
+    typer.echo(write_yaml(values), nl=False)
 
 
 @app.command()

@@ -54,6 +54,15 @@ def plan(config: ExperimentConfig, listener: Listener | None = None) -> Experime
     return timed(Session(config, listener))
 
 
+def complete_experiment(config: ExperimentConfig, listener: Listener | None = None) -> ExperimentConfig:
+    """Return an experiment with what is chosen for its teacher, where it leaves something out.
+
+    Raises:
+        DfnasError: the teacher cannot be loaded, or what was given does not go together with what was chosen.
+    """
+    return Session(config, listener).config
+
+
 def draft_experiment(
     given: SettingValues, minutes: float, file: str, mirror: bool = False, listener: Listener | None = None
 ) -> tuple[str, Fitted]:

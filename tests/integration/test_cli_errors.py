@@ -439,6 +439,23 @@ def test_config_show_prints_what_loads_back_to_the_same_experiment(dfnas, tiny_y
     assert yaml.safe_load(out)["synthesis"]["regularizers"]["bn_statistics"]["weight"] == 3
 
 
+def test_config_show_says_what_is_chosen_for_the_teacher_when_it_is_asked(dfnas, tmp_path):
+    file = tmp_path / "bare.yaml"
+    file.write_text("teacher: {kind: digits, width: 4, epochs: 1}\nretraining: {batch_size: 32}\n")
+    code, out, _ = dfnas("config", "show", file)
+    assert code == 0
+    assert "chosen for the teacher" in out
+    shown = yaml.safe_load(out)
+    assert "synthesis" not in shown  # its defaults would be given settings to whoever reads this
+    assert shown["retraining"] == {"batch_size": 32}
+    code, out, _ = dfnas("config", "show", file, "--teacher", "--set", f"run_dir={tmp_path / 'run'}")
+    assert code == 0
+    shown = yaml.safe_load(out)
+    assert shown["synthesis"]["method"]["kind"] == "generator"
+    assert shown["retraining"]["batch_size"] == 32
+    assert shown["retraining"]["optimizer"]["momentum"] == 0.9
+
+
 def test_config_schema_is_a_json_schema_of_all_settings(dfnas):
     code, out, _ = dfnas("config", "schema")
     assert code == 0

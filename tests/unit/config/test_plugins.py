@@ -338,7 +338,7 @@ def test_config_show_and_space_list_name_the_package(installed, tmp_path, monkey
     file = tmp_path / "e.yaml"
     file.write_text(yaml.safe_dump({"teacher": "digits", "search": {"space": "wide"}}))
     shown = CliRunner().invoke(app, ["config", "show", str(file)]).stdout
-    assert shown.startswith("# Imports code: my_members (search.space), from my-package 0.1\nname:")
+    assert shown.startswith("# Imports code: my_members (search.space), from my-package 0.1\n# What synthesis")
     assert make_experiment(yaml.safe_load(shown)).search.space[0].kind == "wide"
     listed = CliRunner().invoke(app, ["space", "list"]).stdout
     assert "wide (my-package 0.1)" in listed
