@@ -44,9 +44,8 @@ def show(
     for section in _FOR_THE_TEACHER:
         values.pop(section)
         values |= {section: given[section]} if section in given else {}
-    typer.echo(
-        "# Left out of synthesis, search and retraining: what is chosen for the teacher, or stands at its default (--teacher shows it)."
-    )
+    typer.echo("# What synthesis, search and retraining leave out is chosen for the teacher, or stands at its default.")
+    typer.echo("# --teacher loads the teacher and shows it.")
     typer.echo(write_yaml(values), nl=False)
 
 
