@@ -13,7 +13,7 @@ from dfnas_ray.config.experiment import ExperimentConfig, dump_experiment
 from dfnas_ray.config.imports import describe_imports
 from dfnas_ray.config.yaml_text import write_yaml
 
-app = typer.Typer(help="Look at an experiment's settings.", no_args_is_help=True)
+app = typer.Typer(help="Look at an experiment's settings.", no_args_is_help=True, add_completion=False)
 
 
 _FOR_THE_TEACHER = ("synthesis", "search", "retraining")

@@ -28,6 +28,8 @@ from dfnas_ray.progress import Task
 out = Console()
 err = Console(stderr=True)
 
+EXIT_INTERRUPTED = 130
+
 EVERY_SECONDS = 30.0
 """Between two lines of progress where there is no terminal."""
 

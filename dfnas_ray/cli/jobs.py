@@ -11,14 +11,12 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from dfnas_ray.cli.console import Terminal, err, out
+from dfnas_ray.cli.console import EXIT_INTERRUPTED, Terminal, err, out
 from dfnas_ray.errors import ClusterError
 from dfnas_ray.execution.addresses import DEFAULT_DASHBOARD
 from dfnas_ray.execution.ray.dashboard import Dashboard, Job
 
-EXIT_INTERRUPTED = 130
-
-app = typer.Typer(help="Look after the jobs of `dfnas submit`.", no_args_is_help=True)
+app = typer.Typer(help="Look after the jobs of `dfnas submit`.", no_args_is_help=True, add_completion=False)
 
 DashboardUrl = Annotated[
     str,

@@ -3,53 +3,20 @@
 from __future__ import annotations
 
 import errno
-import functools
 import logging
 import signal
 import sys
-from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.text import Text
 
-from dfnas_ray.cli import (
-    benchmark,
-    config,
-    evaluate,
-    init,
-    jobs,
-    plan,
-    report,
-    retrain,
-    run,
-    search,
-    space,
-    submit,
-    sweep,
-    synthesize,
-    teacher,
-)
 from dfnas_ray.cli.console import err
-from dfnas_ray.cli.jobs import EXIT_INTERRUPTED
+from dfnas_ray.cli.lazy import LazyGroup
 from dfnas_ray.errors import DfnasError
 from dfnas_ray.version import __version__
 
 EXIT_USER_ERROR = 2
-
-
-def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
-    """Say what Ctrl-C leaves."""
-
-    @functools.wraps(command)
-    def interruptible(*args: Any, **kwargs: Any) -> None:
-        try:
-            command(*args, **kwargs)
-        except KeyboardInterrupt:
-            err.print("Interrupted. What is finished is kept; the same command goes on from there.")
-            raise typer.Exit(EXIT_INTERRUPTED) from None
-
-    return interruptible
 
 
 def _show_version(wanted: bool) -> None:
@@ -60,6 +27,7 @@ def _show_version(wanted: bool) -> None:
 
 app = typer.Typer(
     name="dfnas",
+    cls=LazyGroup,
     help="Data-free neural architecture search: from a trained classifier's checkpoint to a better network, without its "
     "training data. Start with: dfnas init --example digits digits.yaml, then dfnas run digits.yaml",
     no_args_is_help=True,
@@ -75,14 +43,6 @@ def _options(
     ] = False,
 ) -> None:
     """Take what stands before a command."""
-
-
-for module in (init, plan, run, synthesize, search, retrain, evaluate, report, sweep, benchmark, submit):
-    app.command()(_interruptible(getattr(module, module.__name__.rsplit(".", 1)[-1])))
-app.add_typer(jobs.app, name="jobs")
-app.add_typer(space.app, name="space")
-app.add_typer(teacher.app, name="teacher")
-app.add_typer(config.app, name="config")
 
 
 def main() -> None:

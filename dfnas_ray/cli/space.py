@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _TRUSTED_FACTOR = 2.0  # between a table and whole networks; on a quiet machine they are within 1.3
 
-app = typer.Typer(help="Look at search spaces and their architectures.", no_args_is_help=True)
+app = typer.Typer(help="Look at search spaces and their architectures.", no_args_is_help=True, add_completion=False)
 
 Kind = Annotated[str, typer.Argument(help="Name of the search space; see `dfnas space list`.", show_default=False)]
 Image = Annotated[

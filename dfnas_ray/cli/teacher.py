@@ -13,7 +13,7 @@ from dfnas_ray.datasets.base import open_dataset
 from dfnas_ray.teachers import Teacher
 from dfnas_ray.training.evaluation import evaluate_networks
 
-app = typer.Typer(help="Look at a teacher.", no_args_is_help=True)
+app = typer.Typer(help="Look at a teacher.", no_args_is_help=True, add_completion=False)
 
 
 @app.callback()
