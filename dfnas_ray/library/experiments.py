@@ -6,6 +6,8 @@ import tempfile
 
 from dfnas_ray.config.experiment import ExperimentConfig, make_experiment
 from dfnas_ray.config.registry import SettingValues
+from dfnas_ray.library.plans import announce
+from dfnas_ray.library.plans import plan as timed
 from dfnas_ray.planning.budget import Fitted, fit
 from dfnas_ray.planning.draft import draft
 from dfnas_ray.planning.estimate import ExperimentPlan
@@ -16,8 +18,6 @@ from dfnas_ray.report.sweep_page import write_sweep_report
 from dfnas_ray.storage.location import Location
 from dfnas_ray.workflow import run as order
 from dfnas_ray.workflow.benchmark import Benchmark, BenchmarkRecord
-from dfnas_ray.workflow.plan import announce
-from dfnas_ray.workflow.plan import plan as timed
 from dfnas_ray.workflow.run import Outcomes
 from dfnas_ray.workflow.session import Session
 from dfnas_ray.workflow.stage import Outcome

@@ -148,8 +148,8 @@ def test_a_plan_knows_what_is_done(dfnas, tiny_inline_run):
 
 
 def test_a_run_of_seconds_is_not_announced_and_a_longer_one_is_in_three_lines(tiny_experiment, tmp_path, recorder):
+    from dfnas_ray.library.plans import announce
     from dfnas_ray.planning import estimate
-    from dfnas_ray.workflow.plan import announce
     from dfnas_ray.workflow.session import Session
 
     config = tiny_experiment(tmp_path / "run", "cluster.address=inline")
