@@ -9,7 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from dfnas_ray.cli.console import Terminal, out
-from dfnas_ray.cli.options import Address, ExperimentFile, Overrides, RunDirectory, Verbose, read, text_override
+from dfnas_ray.cli.options import Address, AsJson, ExperimentFile, Overrides, RunDirectory, Verbose, read, text_override
+from dfnas_ray.cli.summary import print_json
 from dfnas_ray.formatting import plural
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def benchmark(
     run_dir: RunDirectory = None,
     address: Address = None,
     verbose: Verbose = False,
+    as_json: AsJson = False,
 ) -> None:
     """Say how well the search algorithms' rankings agree with a table of true accuracies.
 
@@ -43,8 +45,12 @@ def benchmark(
     changes += [f"benchmark.architectures={architectures}"] if architectures is not None else []
     config = read(file, changes, run_dir, address)
     plan(config)
-    show_rankings(run_benchmark(config, Terminal(), verbose).location)
-    out.print(Text(f"Report: {Location.parse(config.run_directory) / 'report.html'}"), soft_wrap=True)
+    outcome, page = run_benchmark(config, Terminal(), verbose), Location.parse(config.run_directory) / "report.html"
+    if as_json:
+        print_json([outcome], page)
+        return
+    show_rankings(outcome.location)
+    out.print(Text(f"Report: {page}"), soft_wrap=True)
 
 
 def show_rankings(folder: Location) -> None:

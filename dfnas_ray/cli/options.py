@@ -24,6 +24,7 @@ Address = Annotated[
     typer.Option("--address", help="Instead of cluster.address: local, auto or HOST:PORT; inline: no Ray."),
 ]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show what Ray and its workers say.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the results as JSON on stdout, for programs.")]
 Genotype = Annotated[
     str | None, typer.Option("--genotype", help="Take this architecture instead of searching, e.g. 22212220.")
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dfnas_ray.cli.console import Terminal
-from dfnas_ray.cli.options import Address, ExperimentFile, Overrides, RunDirectory, Verbose, read
+from dfnas_ray.cli.options import Address, AsJson, ExperimentFile, Overrides, RunDirectory, Verbose, read
 from dfnas_ray.cli.summary import show_outcomes
 
 
@@ -13,6 +13,7 @@ def run(
     run_dir: RunDirectory = None,
     address: Address = None,
     verbose: Verbose = False,
+    as_json: AsJson = False,
 ) -> None:
     """Go the whole way: synthesize, search, retrain, evaluate, report.
 
@@ -23,4 +24,4 @@ def run(
 
     config = read(file, overrides, run_dir, address)
     outcomes = run_experiment(config, Terminal(), verbose)
-    show_outcomes(outcomes.values(), Location.parse(config.run_directory) / "report.html")
+    show_outcomes(outcomes.values(), Location.parse(config.run_directory) / "report.html", as_json)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+import typer
 from rich.table import Table
 from rich.text import Text
 
@@ -16,8 +18,21 @@ if TYPE_CHECKING:
     from dfnas_ray.workflow.stage import Outcome, Record
 
 
-def show_outcomes(outcomes: Iterable[Outcome[Record]], report: Location | None = None) -> None:
+def print_json(outcomes: Iterable[Outcome[Record]], report: Location | None = None) -> None:
+    """Print what each stage says of itself, by its name, with its folder: for programs."""
+    stages = {
+        outcome.stage: {"folder": str(outcome.location), "reused": outcome.reused, **outcome.summary}
+        for outcome in outcomes
+    }
+    values = {"stages": stages, **({"report": str(report)} if report is not None else {})}
+    typer.echo(json.dumps(values, indent=2))  # not by rich, which breaks lines
+
+
+def show_outcomes(outcomes: Iterable[Outcome[Record]], report: Location | None = None, as_json: bool = False) -> None:
     """Print one row per stage, then the accuracies if there are any, then the report's path."""
+    if as_json:
+        print_json(outcomes, report)
+        return
     from dfnas_ray.workflow.evaluation import EvaluationRecord  # brings everything: kept out of `dfnas --help`
 
     outcomes = list(outcomes)

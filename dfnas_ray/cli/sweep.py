@@ -9,7 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from dfnas_ray.cli.console import Terminal, out
-from dfnas_ray.cli.options import Address, ExperimentFile, Overrides, RunDirectory, Verbose, read
+from dfnas_ray.cli.options import Address, AsJson, ExperimentFile, Overrides, RunDirectory, Verbose, read
+from dfnas_ray.cli.summary import print_json
 from dfnas_ray.sweeps.objectives import OBJECTIVES
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def sweep(
     run_dir: RunDirectory = None,
     address: Address = None,
     verbose: Verbose = False,
+    as_json: AsJson = False,
 ) -> None:
     """Tune the coefficients of synthesis, as the file's sweep section says, and write the best as an experiment.
 
@@ -38,7 +40,11 @@ def sweep(
     config = read(file, overrides, run_dir, address)
     sweep_config(config)
     check_address(config)
-    show_trials(run_sweep(config, Terminal(), verbose))
+    outcome = run_sweep(config, Terminal(), verbose)
+    if as_json:
+        print_json([outcome], outcome.location / "sweep.html")
+    else:
+        show_trials(outcome)
 
 
 def show_trials(outcome: Outcome[SweptRecord]) -> None:

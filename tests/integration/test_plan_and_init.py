@@ -164,3 +164,17 @@ def test_a_run_of_seconds_is_not_announced_and_a_longer_one_is_in_three_lines(ti
     assert search.startswith("search: spos in nasbench_macro, 2 trials, 4 finalists, about ")
     assert training.startswith("retraining and baseline, evaluation: the network found, 2 epochs, about ")
     assert " In all about " in training
+
+
+@pytest.mark.parametrize("command", ["run", "synthesize", "search", "retrain", "evaluate"])
+def test_results_are_json_for_programs(dfnas, tiny_inline_run, command):
+    arguments = (Path(tiny_inline_run.folder) / "experiment.yaml", "--json")
+    code, out, err = dfnas(command, *arguments)
+    assert code == 0, err
+    stages = json.loads(out)["stages"]
+    last = {"run": "evaluation", "retrain": "baseline", "evaluate": "evaluation", "synthesize": "synthesis"}.get(
+        command, command
+    )
+    assert list(stages)[-1] == last
+    expected = tiny_inline_run.outcomes[last]
+    assert stages[last] == {"folder": str(expected.location), "reused": True, **expected.summary}

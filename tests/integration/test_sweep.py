@@ -258,7 +258,8 @@ def test_a_command_without_a_sweep_section_shows_one(dfnas, tiny_yaml):
 def test_settings_of_a_search_stop_nothing_that_does_not_search(dfnas, tiny_yaml, tmp_path, command):
     sweep_settings = f"sweep={{settings: {{{WEIGHT}: {{choice: [1, 2]}}}}, trials: 1, objectives: [semantics]}}"
     arguments = ["--address", "inline", "--set", "search.max_macs=2", "--set", sweep_settings]
-    code, _, err = dfnas(command, tiny_yaml, "--run-dir", tmp_path / "run", *arguments)
+    code, out, err = dfnas(command, tiny_yaml, "--run-dir", tmp_path / "run", *arguments, "--json")
     assert code == 0, err
+    assert list(json.loads(out)["stages"]) == ["synthesis" if command == "synthesize" else "sweep"]
     code, _, err = dfnas("search", tiny_yaml, "--run-dir", tmp_path / "run", *arguments)
     assert (code, "search.max_macs (2) is below the smallest architecture" in err) == (2, True)
