@@ -17,8 +17,11 @@ IMAGES_SHARE, CANDIDATES_SHARE, FINALISTS_SHARE = 0.42, 0.1, 0.08
 USED = 0.92
 """Of the time that was given: an estimate may be a little low."""
 
-_MOST_IMAGES, _MOST_CANDIDATES, _FEWEST_CANDIDATES = 200_000, 1_000, 60
-_FEWEST_STEPS, _MOST_EPOCHS = 300, 60
+_CANDIDATES, _MOST_CANDIDATES, _FEWEST_CANDIDATES = 400, 1_000, 60
+_MOST_IMAGES, _LONGEST = 4.0, 2.0
+"""Times the measured number of images, and the measured length of a training: more was not tried."""
+
+_FEWEST_STEPS = 300
 
 
 _MIRRORED: SettingValues = {
@@ -68,34 +71,42 @@ def fit(given: SettingValues, teacher: Teacher, minutes: float, mirror: bool = F
 
 
 def _scaled(config: ExperimentConfig, teacher: Teacher, seconds: float) -> SettingValues:
-    """Return the sizes with which each part takes its share of the time."""
+    """Return the sizes with which each part takes its share of the time.
+
+    Up to the measured sizes of the recipe all grow together; of a longer time the rest trains the networks, until that is twice
+    as long as measured, and only then more images are made.
+    """
     plan = estimate(config, teacher)
-    variable = {stage.stage: stage.seconds - stage.start for stage in plan.stages}
+    variable = {stage.stage: max(stage.seconds - stage.start, 1e-9) for stage in plan.stages}
     left = seconds - sum(stage.start for stage in plan.stages) - variable.get("evaluation", 0.0)
     left = max(left, 0.1 * seconds)
     synthesis, search, retraining = config.synthesis, config.search, config.retraining
     batch = synthesis.method.batch_size
-    images = synthesis.images_in_total * IMAGES_SHARE * left / max(variable["synthesis"], 1e-9)
-    images = min(_MOST_IMAGES, max(images, FEW_BATCHES * batch * 1.25))
-    per_shard = max(1, round(images / synthesis.num_shards / batch)) * batch
-    train = synthesis.num_shards * per_shard * (1 - search.validation_fraction)
-
-    by_part = plan.search_parts
-    candidates = _count(CANDIDATES_SHARE * left, by_part.trials, _FEWEST_CANDIDATES, _MOST_CANDIDATES, 400)
-    grown = train / (synthesis.images_in_total * (1 - search.validation_fraction))
-    selection = search.selection.epochs * FINALISTS_SHARE * left / max(by_part.finalists * grown, 1e-9)
-    share = 1 - IMAGES_SHARE - CANDIDATES_SHARE - FINALISTS_SHARE
+    trials, finalists = plan.search_parts.trials, plan.search_parts.finalists
+    candidates = _count(CANDIDATES_SHARE * left, trials, _FEWEST_CANDIDATES, _MOST_CANDIDATES, _CANDIDATES)
     trained = variable["retraining"] + variable.get("baseline", 0.0)
-    epochs = retraining.epochs * share * left / max(trained * grown, 1e-9)
-    fewest = _FEWEST_STEPS * retraining.batch_size / train
+
+    images = min(1.0, IMAGES_SHARE * left / variable["synthesis"])  # relative to the recipe's, like what follows
+    compared = min(1.0, FINALISTS_SHARE * left / max(finalists, 1e-9))
+    rest = left - images * variable["synthesis"] - compared * finalists - candidates / _CANDIDATES * trials
+    steps = min(_LONGEST, max(rest, 0.0) / trained)
+    if steps == _LONGEST:
+        images = min(_MOST_IMAGES, images + (rest - steps * trained) / variable["synthesis"])
+
+    fewest = 1.25 * FEW_BATCHES * batch
+    count = max(fewest, images * synthesis.images_in_total)
+    per_shard = max(1, round(count / synthesis.num_shards / batch)) * batch
+    grown = synthesis.num_shards * per_shard / synthesis.images_in_total
+    train = synthesis.num_shards * per_shard * (1 - search.validation_fraction)
+    epochs = max(steps * retraining.epochs / grown, _FEWEST_STEPS * retraining.batch_size / train)
     return {
         "synthesis": {"num_shards": synthesis.num_shards, "images_per_shard": per_shard},
         "search": {
             "algorithm": {"kind": "zero_cost", "evolution": _evolution(candidates)},
             "seeds": [0],
-            "selection": {"epochs": max(1, min(10, round(selection)))},
+            "selection": {"epochs": max(1, round(compared * search.selection.epochs / grown))},
         },
-        "retraining": {"epochs": max(1, min(_MOST_EPOCHS, round(max(epochs, fewest))))},
+        "retraining": {"epochs": max(1, round(epochs))},
     }
 
 
