@@ -215,7 +215,7 @@ class DartsSearch(SearchAlgorithm):
 
     def _loss(self, batch: Batch, dtype: torch.dtype = torch.float32) -> Tensor:
         with autocast(self.student.device, dtype):
-            logits = self.supernet(batch.images, self.architecture.mixtures())
+            logits = self.supernet(batch.images.clone(), self.architecture.mixtures())
         return distillation_loss(logits, batch.teacher_logits, self.temperature)
 
     def _final_rows(self) -> list[np.ndarray[Any, Any]]:

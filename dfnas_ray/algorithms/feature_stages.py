@@ -6,7 +6,6 @@ found by following one forward pass, so that nothing has to be known of how a te
 
 from __future__ import annotations
 
-import copy
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -16,6 +15,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from dfnas_ray.ops.networks import copy_network, evaluation_mode
 
 Size = tuple[int, int]
 """(H, W)."""
@@ -62,7 +63,8 @@ def find_stages(network: nn.Module, image_shape: tuple[int, int, int]) -> list[F
     """Return the stages of a network, from input to output; none if it has no feature maps larger than 1x1.
 
     A block that changes the size, such as a strided residual block, belongs to no stage with what it computes within:
-    a stage's features are those that are handed to it. Nothing is computed: a copy runs on torch's meta device.
+    a stage's features are those that are handed to it. Nothing is computed: a copy runs on torch's meta device, unless it
+    looks at values.
 
     Args:
         network: Maps (B, C, H, W) to logits.
@@ -94,7 +96,7 @@ def forward_with_features(
     names = dict.fromkeys(stage.module for stage in stages)
     handles = [network.get_submodule(name).register_forward_hook(catch(name)) for name in names]
     try:
-        logits: Tensor = network(images)
+        logits: Tensor = network(images.clone())  # a network may change them
     finally:
         for handle in handles:
             handle.remove()
@@ -128,7 +130,14 @@ def pair_stages(first: Sequence[Size], second: Sequence[Size]) -> list[tuple[int
 
 def _follow(network: nn.Module, image_shape: tuple[int, int, int]) -> list[_Call]:
     """Return the calls of all modules in one forward pass, in the order in which they end."""
-    probe = copy.deepcopy(network).to("meta").eval()
+    try:
+        return _follow_on(network, image_shape, "meta")
+    except Exception:  # it looks at values, which the meta device does not have
+        return _follow_on(network, image_shape, "cpu")
+
+
+def _follow_on(network: nn.Module, image_shape: tuple[int, int, int], device: str) -> list[_Call]:
+    probe = evaluation_mode(copy_network(network).to(device))
     ended: list[_Call] = []
     running: list[_Call] = []
     calls: Counter[str] = Counter()
@@ -152,7 +161,7 @@ def _follow(network: nn.Module, image_shape: tuple[int, int, int]) -> list[_Call
         module.register_forward_pre_hook(enter(name))
         module.register_forward_hook(leave)
     with torch.no_grad():
-        probe(torch.empty(1, *image_shape, device="meta"))
+        probe(torch.zeros(1, *image_shape, device=device))
     return ended
 
 

@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from dfnas_ray.algorithms.base import SCORE, Measurement
 from dfnas_ray.ops.mixed import Choice
+from dfnas_ray.ops.networks import evaluation_mode
 from dfnas_ray.ops.precision import Precision, autocast, autocast_dtype
 from dfnas_ray.search_spaces.base import Genotype, SearchSpace, Supernet
 from dfnas_ray.training.batches import Batch
@@ -37,8 +38,8 @@ def reestimate_batch_norm(supernet: Supernet, choices: Sequence[Choice], batches
         module.momentum = None  # a cumulative average
     supernet.train()
     for images in batches:
-        supernet(images, choices)
-    supernet.eval()
+        supernet(images.clone(), choices)  # kept for the next candidate
+    evaluation_mode(supernet)
     for module, momentum in zip(norms, momenta, strict=True):
         module.momentum = momentum
 

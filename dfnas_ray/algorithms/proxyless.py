@@ -212,7 +212,7 @@ class ProxylessSearch(SearchAlgorithm):
         pairs, gates = self._sample_gates()
         mixtures = [Mixture(pair, gate, constant=(pair[1],)) for pair, gate in zip(pairs, gates, strict=True)]
         with autocast(self.student.device, self.student.dtype):
-            logits = self.supernet(batch.images, mixtures)
+            logits = self.supernet(batch.images.clone(), mixtures)
         loss = distillation_loss(logits, batch.teacher_logits, self.temperature)
         gate_gradients = torch.autograd.grad(loss, gates)
         rows = self.architecture.rows()
@@ -257,7 +257,7 @@ class ProxylessSearch(SearchAlgorithm):
         losses, rewards = [], []
         for path in paths:
             with torch.no_grad(), autocast(self.student.device, self.student.dtype):
-                logits = self.supernet(batch.images, path)
+                logits = self.supernet(batch.images.clone(), path)
                 losses.append(distillation_loss(logits, batch.teacher_logits, self.temperature))
         for path, loss in zip(paths, read_losses(losses), strict=True):
             cost = self.fixed_cost + sum(float(row[c]) for row, c in zip(self.option_costs, path, strict=True))

@@ -10,6 +10,7 @@ from typing import Literal, Self
 import torch
 
 from dfnas_ray.algorithms.base import SCORE, Measurement, SearchProblem, StateDict
+from dfnas_ray.ops.networks import evaluation_mode
 from dfnas_ray.ops.precision import Precision
 from dfnas_ray.search_spaces.base import Genotype, SearchSpace
 from dfnas_ray.seeding import derive_seed, seed_everything
@@ -77,7 +78,7 @@ class CandidateTraining:
 
     def validate(self) -> Validation:
         """Judge the network as it is."""
-        self.network.eval()
+        evaluation_mode(self.network)
         return validate(self.network, self.validation.unvaried(), self.temperature)
 
     def train_to(self, epochs: int, on_epoch: Callable[[], None] = lambda: None) -> Validation:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,8 @@ from importlib.metadata import EntryPoint, distributions, entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+logger = logging.getLogger(__name__)
 
 GROUP = "dfnas_ray"
 """The group of entry points by which installed packages register their plug-ins."""
@@ -33,22 +36,29 @@ def import_code(path: str) -> Any:
 
 @contextmanager
 def as_a_guest(doing: str) -> Iterator[None]:
-    """Keep code of the user's from ending this program, and from taking its arguments for its own.
+    """Keep code of the user's from ending this program, and from changing what all of it shares.
+
+    The command's arguments are not its own, what it prints goes to stderr, and random states, torch's global settings and the
+    working directory are put back.
 
     Raises:
         RuntimeError: it called ``sys.exit()``.
     """
-    arguments = sys.argv
-    sys.argv = arguments[:1]
+    from dfnas_ray.surroundings import everything_kept  # brings torch: kept out of `dfnas --help`
+
+    def say(changed: list[str]) -> None:
+        logger.warning(
+            "%s changed %s for the whole program: put back.", doing[0].upper() + doing[1:], ", ".join(changed)
+        )
+
     try:
-        yield
+        with everything_kept(say):
+            yield
     except SystemExit as error:
         raise RuntimeError(
             f"{doing} ended the program (sys.exit, perhaps of argparse: {error}); put what runs it as a script below "
             "if __name__ == '__main__'"
         ) from error
-    finally:
-        sys.argv = arguments
 
 
 def is_module(name: str) -> bool:

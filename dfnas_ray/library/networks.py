@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
@@ -91,7 +90,7 @@ class TrainedNetwork(nn.Module):
         """
         self.check_teacher(teacher)
         target = Location.parse(folder, "folder").make_dir()
-        export_network(copy.deepcopy(self.network), self.image_shape, target)
+        export_network(self.network, self.image_shape, target)
         NetworkDescription.of(self.architecture, teacher).write(target)
 
     @classmethod

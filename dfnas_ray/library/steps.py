@@ -8,7 +8,6 @@ numpy and random are afterwards what they were before.
 
 from __future__ import annotations
 
-import copy
 import math
 import random
 import tempfile
@@ -29,10 +28,11 @@ from dfnas_ray.config.experiment import make_experiment
 from dfnas_ray.config.registry import SettingValues
 from dfnas_ray.datasets import DatasetConfig, ImageDataset
 from dfnas_ray.datasets.base import DatasetSourceConfig, open_dataset
-from dfnas_ray.errors import ConfigError, first_line
+from dfnas_ray.errors import ConfigError
 from dfnas_ray.library.images import Images
 from dfnas_ray.library.networks import TrainedNetwork
 from dfnas_ray.ops.cost import Cost
+from dfnas_ray.ops.networks import copy_network
 from dfnas_ray.progress import Listener
 from dfnas_ray.search_spaces.architecture import Architecture
 from dfnas_ray.storage.manifest import Manifest
@@ -40,6 +40,7 @@ from dfnas_ray.storage.shards import load_shards
 from dfnas_ray.synthesis.base import SynthesizerConfig
 from dfnas_ray.synthesis.config import SynthesisConfig
 from dfnas_ray.teachers.base import Teacher
+from dfnas_ray.teachers.trial import cannot_be_copied
 from dfnas_ray.training.evaluation import evaluate_networks
 from dfnas_ray.training.export import load_network
 from dfnas_ray.training.retraining import EpochFigures
@@ -263,12 +264,9 @@ def _copy(name: str, network: nn.Module) -> nn.Module:
     """
     plain = network.network if isinstance(network, TrainedNetwork) else network
     try:
-        return copy.deepcopy(plain)
+        return copy_network(plain)
     except Exception as error:  # whatever an attribute of the network raises
-        raise ConfigError(
-            f"networks.{name} cannot be copied: {first_line(error)}. Remove what cannot be copied from its attributes, such "
-            "as a lock or a generator."
-        ) from error
+        raise ConfigError(cannot_be_copied(f"networks.{name}", error)) from error
 
 
 def _shards_for(num_images: int, settings: Mapping[str, Any]) -> SettingValues:

@@ -6,12 +6,13 @@ normalisation and activations are left out, as is usual in the field.
 
 from __future__ import annotations
 
-import copy
 from typing import NamedTuple
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
+
+from dfnas_ray.ops.networks import copy_network, evaluation_mode
 
 
 class Cost(NamedTuple):
@@ -37,8 +38,15 @@ def measure_cost(module: nn.Module, input_shape: tuple[int, ...], device: str = 
 
 def trace_cost(module: nn.Module, input_shape: tuple[int, ...], device: str = "meta") -> tuple[Cost, tuple[int, ...]]:
     """Count as `measure_cost` does, and return the output's shape without the batch dimension as well."""
-    probe = copy.deepcopy(module).to(device).eval()
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        output = probe(torch.zeros(1, *input_shape, device=device))
+    probe = evaluation_mode(copy_network(module).to(device))
     params = sum(p.numel() for p in module.parameters())
-    return Cost(params, counter.get_total_flops() // 2), tuple(output.shape[1:])
+    for images in (1, 2):
+        try:
+            with torch.no_grad(), FlopCounterMode(display=False) as counter:
+                output = probe(torch.zeros(images, *input_shape, device=device))
+        except ValueError:  # BatchNorm without running statistics does not take one image alone
+            if images == 2:
+                raise
+        else:
+            break
+    return Cost(params, counter.get_total_flops() // (2 * images)), tuple(output.shape[1:])

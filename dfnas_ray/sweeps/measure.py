@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from dfnas_ray.config.registry import describe
 from dfnas_ray.datasets import ImageDataset
 from dfnas_ray.errors import DfnasError
+from dfnas_ray.ops.networks import device_of, evaluation_mode
 from dfnas_ray.search_spaces.base import Genotype, SearchSpace
 from dfnas_ray.seeding import derive_seed, numpy_generator, seed_everything
 from dfnas_ray.storage.shards import SyntheticImages
@@ -57,7 +58,7 @@ def train_student(
             student.step(batch)
             step += 1
         epoch += 1
-    return network.eval()
+    return evaluation_mode(network)
 
 
 def logit_correlation(student: Tensor, teacher: Tensor) -> Tensor:
@@ -95,7 +96,7 @@ def student_proxy(student: nn.Module, teacher: Teacher, examination: Examination
 @torch.no_grad()
 def logits_of(network: nn.Module, teacher: Teacher, images: Tensor) -> Tensor:
     """Return a network's logits (N, num_classes), on the CPU, for uint8 images (N, C, H, W) in the teacher's normalisation."""
-    device = next(network.parameters()).device
+    device = device_of(network)
     return torch.cat([network(teacher.normalize(part.to(device))).cpu() for part in images.split(_BATCH_SIZE)])
 
 

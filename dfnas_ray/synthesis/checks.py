@@ -9,10 +9,13 @@ from torch import Tensor
 
 from dfnas_ray.config.registry import describe, is_built_in
 from dfnas_ray.errors import SynthesisError, first_line
+from dfnas_ray.ops.networks import copy_network, device_of
+from dfnas_ray.surroundings import random_states, set_random_states
 from dfnas_ray.synthesis.base import SynthesizerConfig
 from dfnas_ray.synthesis.observed import FeatureTap, ObservedTeacher
 from dfnas_ray.synthesis.regularizers import OBSERVABLE, Observation, RegularizerConfig
 from dfnas_ray.synthesis.settings import SetSettings
+from dfnas_ray.synthesis.units import ImageUnits
 from dfnas_ray.teachers.base import Teacher
 
 _FEWEST_STEPS = 20
@@ -31,7 +34,7 @@ def check_synthesis(teacher: Teacher, settings: SetSettings, method: Synthesizer
             f"Teacher {teacher.name} takes {channels} channels; synthetic images are stored as PNG, which has 1 or 3."
         )
     for name, term in settings.regularizers.terms().items():
-        reason = term.unsuitable(teacher.model)
+        reason = term.unsuitable(teacher.model if is_built_in(type(term)) else teacher.lent().model)
         if reason:
             raise SynthesisError(
                 f"Teacher {teacher.name} {reason}. Set synthesis.regularizers.{name}.weight=0 to leave the term out; expect "
@@ -41,7 +44,7 @@ def check_synthesis(teacher: Teacher, settings: SetSettings, method: Synthesizer
         method.canvas_size(settings, height, width)
     except ValueError as error:
         raise SynthesisError(str(error)) from error
-    method.check_teacher(teacher, settings)
+    method.check_teacher(teacher if is_built_in(type(method)) else teacher.lent(), settings)
     check_gradient(teacher)
     check_terms(teacher, settings)
 
@@ -52,20 +55,26 @@ def check_gradient(teacher: Teacher) -> None:
     Raises:
         SynthesisError: none does, or none that is a number.
     """
-    device = next(teacher.model.parameters(), torch.empty(0)).device
+    model = copy_network(teacher.model)  # a network may keep what it computes, with its history
     generator = torch.Generator().manual_seed(0)
-    images = torch.randn(2, *teacher.image_shape, generator=generator).to(device).requires_grad_()
-    with torch.random.fork_rng(devices=[]):
-        logits = teacher.model(images)
-        weights = torch.randn(logits.shape, generator=generator).to(device)
-        gradient = None
+    noise = torch.randn(2, *teacher.image_shape, generator=generator)
+    images = ImageUnits(teacher, torch.device("cpu")).to_teacher(noise).to(device_of(model)).requires_grad_()
+    states = random_states()
+    gradient, reason = None, ""
+    try:
+        logits = model(images.clone())
+        weights = torch.randn(logits.shape, generator=generator).to(logits)
         if logits.requires_grad:
             (gradient,) = torch.autograd.grad((logits * weights).sum(), images, allow_unused=True)
+    except Exception as error:  # of whatever kind: an operation without a gradient, say
+        reason = f" ({first_line(error)})"
+    finally:
+        set_random_states(states)
     if gradient is None or not bool(torch.isfinite(gradient).all()) or not bool((gradient != 0).any()):
         found = "none that is a number" if gradient is not None and bool((gradient != 0).any()) else "none"
         raise SynthesisError(
-            f"Teacher {teacher.name} cannot be inverted: of the gradient that images need, {found} reaches its input. Look for "
-            "torch.no_grad(), inference_mode(), detach(), rounding or a conversion to NumPy in its forward."
+            f"Teacher {teacher.name} cannot be inverted: of the gradient that images need, {found} reaches its input{reason}. "
+            "Look for torch.no_grad(), inference_mode(), detach(), rounding or a conversion to NumPy in its forward."
         )
 
 
@@ -104,7 +113,7 @@ def check_terms(teacher: Teacher, settings: SetSettings) -> None:
         return
     observed = ObservedTeacher(teacher.model)
     features = FeatureTap(observed)
-    device = next(observed.parameters()).device
+    device = device_of(observed)
     images = torch.zeros(2, *teacher.image_shape, device=device)
     targets = torch.full((2, teacher.num_classes), 1 / teacher.num_classes, device=device)
     with torch.no_grad():
@@ -124,12 +133,15 @@ def _broken_rule(term: RegularizerConfig, observation: Observation) -> str:
     unknown = sorted(term.observes - OBSERVABLE)
     if unknown:
         return f"observes names {unknown[0]!r}; it may name {', '.join(sorted(OBSERVABLE))}"
+    versions = [layer.x._version for layer in observation.bn_inputs]
     try:
-        value: object = term.loss()(observation)
+        value: object = term.loss()(observation.copied())
     except Exception as error:  # code of another package may raise anything
         reason = f"loss() fails on two images: {type(error).__name__}: {first_line(error)}"
         missing = sorted(OBSERVABLE - term.observes)
         return reason + (f" (it does not observe {', '.join(missing)})" if missing else "")
+    if [layer.x._version for layer in observation.bn_inputs] != versions:
+        return "loss() changes what BatchNorm layers received (bn_inputs) in place; it may change copies"
     if not isinstance(value, Tensor) or value.ndim or not value.is_floating_point():
         got = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
         return f"loss() must return a scalar, not {got}"

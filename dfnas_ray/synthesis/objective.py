@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Callable
 
@@ -10,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dfnas_ray.config.registry import is_built_in
+from dfnas_ray.ops.networks import copy_network
 from dfnas_ray.ops.precision import autocast, autocast_dtype
 from dfnas_ray.synthesis.observed import FeatureTap, ObservedTeacher
 from dfnas_ray.synthesis.regularizers import Observation, Statistics
@@ -33,13 +34,14 @@ class TeacherObjective:
     def __init__(self, teacher: Teacher, settings: SetSettings, device: torch.device, student: nn.Module | None = None):
         self.device, self.student, self.units = device, student, ImageUnits(teacher, device)
         self.regularizers = settings.regularizers.active()
+        self.of_others = {name for name, term in settings.regularizers.terms().items() if not is_built_in(type(term))}
         self.dtype = autocast_dtype(settings.precision, device)
         self.observes = settings.regularizers.observes
         self.looks_at_student = {
             name for name, term in settings.regularizers.terms().items() if "student_logits" in term.observes
         }
         observed = "bn_inputs" in self.observes
-        model: nn.Module = ObservedTeacher(teacher.model) if observed else copy.deepcopy(teacher.model)
+        model: nn.Module = ObservedTeacher(teacher.model) if observed else copy_network(teacher.model)
         self.model = model.to(device).to(memory_format=torch.channels_last)
         self.features = FeatureTap(self.model) if "features" in self.observes else None
         self._call: Callable[..., dict[str, Tensor]] = self._losses
@@ -56,10 +58,10 @@ class TeacherObjective:
     ) -> dict[str, Tensor]:
         with autocast(self.device, self.dtype):
             if "bn_inputs" in self.observes:
-                logits, bn_inputs = self.model(images)
+                logits, bn_inputs = self.model(images.clone())
             else:
-                logits, bn_inputs = self.model(images), []
-            student_logits = self.student(images) if with_student and self.student is not None else None
+                logits, bn_inputs = self.model(images.clone()), []
+            student_logits = self.student(images.clone()) if with_student and self.student is not None else None
         if past is not None:
             bn_inputs = [layer._replace(past=before) for layer, before in zip(bn_inputs, past, strict=True)]
         logits = logits.float()
@@ -73,7 +75,7 @@ class TeacherObjective:
             observation = observation._replace(student_logits=student_logits.float())
         for name, (weight, regularizer) in self.regularizers.items():
             if student_logits is not None or name not in self.looks_at_student:
-                losses[name] = weight * regularizer(observation)
+                losses[name] = weight * regularizer(observation.copied() if name in self.of_others else observation)
         losses["total"] = torch.stack(list(losses.values())).sum()
         return losses
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from dfnas_ray.ops.networks import copy_network, evaluation_mode, has_statistics
 from dfnas_ray.synthesis.regularizers import BatchNormInput
 
 
@@ -20,10 +19,10 @@ class ObservedTeacher(nn.Module):
 
     def __init__(self, model: nn.Module):
         super().__init__()
-        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self.model = evaluation_mode(copy_network(model))  # without gradients, as a teacher is
         self.received: list[BatchNormInput] = []
         for module in self.model.modules():
-            if isinstance(module, _BatchNorm) and module.track_running_stats:
+            if has_statistics(module):
                 module.register_forward_pre_hook(self._receive)
 
     def _receive(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
@@ -39,15 +38,19 @@ class ObservedTeacher(nn.Module):
 
 
 class FeatureTap:
-    """Keeps the input of the last linear layer, the usual feature vector of a classifier."""
+    """Keeps the input of the linear layer that is called last, the usual feature vector of a classifier; or its logits."""
 
     def __init__(self, model: nn.Module):
-        linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
         self._taken: Tensor | None = None
-        if linear:
-            linear[-1].register_forward_pre_hook(lambda module, inputs: setattr(self, "_taken", inputs[0]))
-        else:
-            model.register_forward_hook(lambda module, inputs, output: setattr(self, "_taken", _logits(output)))
+        for module in model.modules():
+            if isinstance(module, nn.Linear):  # also one that evaluation does not call, such as an auxiliary head's
+                module.register_forward_pre_hook(lambda module, inputs: setattr(self, "_taken", inputs[0]))
+        model.register_forward_pre_hook(lambda module, inputs: setattr(self, "_taken", None))
+        model.register_forward_hook(self._take_logits)
+
+    def _take_logits(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        if self._taken is None:
+            self._taken = _logits(output)
 
     def take(self) -> Tensor:
         """Return what the last forward pass left, (B, D)."""

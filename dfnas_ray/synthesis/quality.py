@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
+from dfnas_ray.ops.networks import device_of
 from dfnas_ray.ops.regions import center_crop
 from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.shards import SyntheticImages
@@ -115,7 +116,7 @@ def measure_quality(teacher: Teacher, images: SyntheticImages) -> QualityReport:
     """Measure the whole set and each calibration round on the stored, centred images."""
     observed = ObservedTeacher(teacher.model)
     features = FeatureTap(observed)
-    device = next(observed.parameters()).device
+    device = device_of(observed)
     rounds = {}
     collected = []
     for round_index in np.unique(images.rounds):

@@ -7,6 +7,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from dfnas_ray.errors import StorageError, first_line
+from dfnas_ray.ops.networks import evaluation_mode
 from dfnas_ray.storage.altered import REMEDY, Say, is_intact
 from dfnas_ray.storage.location import Location
 from dfnas_ray.synthesis.job import ShardJob
@@ -51,7 +52,7 @@ def load_student(folder: Location, number: int, teacher: Teacher) -> nn.Module:
         network.load_state_dict(_read(file))
     except (RuntimeError, ValueError, KeyError) as error:
         raise _damaged(file, error) from error
-    return network.eval()
+    return evaluation_mode(network)
 
 
 def _read(file: Location) -> dict[str, Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import logging
@@ -12,22 +11,28 @@ from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
+from torch.jit import ScriptModule
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dfnas_ray.config.member import MemberConfig
 from dfnas_ray.config.registry import describe, is_built_in
 from dfnas_ray.errors import DfnasError, TeacherError, first_line
 from dfnas_ray.ops.cost import Cost, measure_cost
+from dfnas_ray.ops.networks import copy_network, device_of, evaluation_mode, has_statistics, unwrapped
 from dfnas_ray.storage.location import Location
-from dfnas_ray.teachers.source import code_digest
-from dfnas_ray.teachers.trial import check_numbers, check_statistics, try_network
+from dfnas_ray.teachers.source import code_digest, values_digest
+from dfnas_ray.teachers.trial import cannot_be_copied, check_numbers, check_statistics, try_network
 
 logger = logging.getLogger(__name__)
 
 ImageShape = tuple[int, int, int]
+
+_frozen: WeakSet[nn.Module] = WeakSet()
+"""Those that `freeze_teacher` has tried."""
 
 
 @dataclass(frozen=True)
@@ -76,12 +81,9 @@ class Teacher:
             TeacherError: the model cannot be copied, does not take such an image, or does not return logits.
         """
         try:
-            copied = copy.deepcopy(model).cpu()
+            copied = copy_network(unwrapped(model))
         except Exception as error:  # whatever an attribute of the model raises
-            raise TeacherError(
-                f"Teacher {name} cannot be copied: {first_line(error)}. Remove what cannot be copied from the model's "
-                "attributes, such as a lock or a generator."
-            ) from error
+            raise TeacherError(cannot_be_copied(f"Teacher {name}", error)) from error
         return freeze_teacher(name, copied, image_shape, mean, std, num_classes)
 
     @cached_property
@@ -106,17 +108,17 @@ class Teacher:
 
     def to(self, device: torch.device) -> Self:
         """Return the same teacher on a device. One that has to move is copied: others may use this one."""
-        if next(self.model.parameters(), torch.empty(0)).device == device:
+        if device_of(self.model) == device:
             return self
-        return replace(self, model=copy.deepcopy(self.model).to(device))
+        return replace(self, model=copy_network(self.model).to(device))
+
+    def lent(self) -> Self:
+        """Return the same teacher with a copy of the model, for code of another package: what it does to it stays there."""
+        return replace(self, model=copy_network(self.model))
 
     def batch_norms(self) -> list[tuple[str, _BatchNorm]]:
         """The BatchNorm layers that keep running statistics, by name, in the order of registration."""
-        return [
-            (name, module)
-            for name, module in self.model.named_modules()
-            if isinstance(module, _BatchNorm) and module.track_running_stats
-        ]
+        return [(name, module) for name, module in self.model.named_modules() if has_statistics(module)]
 
     def normalize(self, images: Tensor) -> Tensor:
         """Map uint8 (B, C, H, W) to the float input that the model was trained on."""
@@ -176,7 +178,17 @@ def load_teacher(config: TeacherSourceConfig, cache: Location | Path) -> Teacher
             f"The teacher source {describe(type(config))} fails in load(): {type(error).__name__}: {first_line(error)}"
         ) from error
     if isinstance(teacher, Teacher):
-        return teacher
+        if teacher.model in _frozen:
+            return teacher
+        return freeze_teacher(
+            teacher.name,
+            teacher.model,
+            teacher.image_shape,
+            teacher.mean,
+            teacher.std,
+            teacher.num_classes,
+            teacher.origin,
+        )
     raise TeacherError(
         f"The teacher source {describe(type(config))} breaks its contract: load() must return a Teacher, as freeze_teacher "
         f"makes one, not a {type(teacher).__name__}."
@@ -209,25 +221,48 @@ def freeze_teacher(
         TeacherError: the model does not take such an image, does not return logits, or returns another number.
     """
     check_statistics(mean, std, image_shape)
-    model = _in_evaluation_mode(name, model)
+    model = _in_evaluation_mode(name, unwrapped(model))
     check_numbers(name, model)
-    model, logits = try_network(name, model, image_shape, mean, std)
+    facts = [
+        origin,
+        code_digest(model, builder),
+        values_digest(model),
+    ]  # before it is called: it may note what it is given
+    model, logits = try_network(name, model, image_shape, mean, std, num_classes)
     _check_movable(name, model, image_shape)
     found = logits.shape[1]
     if num_classes is not None and num_classes != found:
         raise TeacherError(
             f"teacher.num_classes is {num_classes}, but teacher {name} has {found} outputs. Remove the setting or set {found}."
         )
-    code = code_digest(model, builder)
-    origin = " ".join(part for part in (origin, code) if part)
+    _frozen.add(model)
+    origin = " ".join(fact for fact in facts if fact)
     return Teacher(name, model, found, image_shape, tuple(map(float, mean)), tuple(map(float, std)), origin)
 
 
 def _in_evaluation_mode(name: str, model: nn.Module) -> nn.Module:
-    """Return the model in float32, frozen, every module of it in evaluation mode, whatever its ``train()`` does."""
-    model = model.eval().requires_grad_(False)
-    for module in model.modules():
-        module.training = False
+    """Return the model on the CPU, in float32, frozen, every module of it in evaluation mode, whatever its ``train()`` does.
+
+    Raises:
+        TeacherError: it has weights without values, or raises something itself.
+    """
+    programs = [path or "itself" for path, module in model.named_modules() if isinstance(module, ScriptModule)]
+    if programs:
+        raise TeacherError(
+            f"Teacher {name} is a TorchScript program ({', '.join(programs[:3])}), whose layers cannot be observed. Give the "
+            "network that it was made from, with its state_dict()."
+        )
+    empty = [key for key, value in (*model.named_parameters(), *model.named_buffers()) if value.is_meta]
+    if empty:
+        raise TeacherError(
+            f"Teacher {name} has tensors on the meta device, which hold no values: {', '.join(empty[:3])}. Build it on the CPU."
+        )
+    try:
+        model = evaluation_mode(model.cpu())
+        for parameter in model.parameters():  # a TorchScript module has no requires_grad_()
+            parameter.requires_grad_(False)
+    except Exception as error:  # its own train(), say
+        raise TeacherError(f"Teacher {name} cannot be put into evaluation mode: {first_line(error)}.") from error
     others = {t.dtype for t in (*model.parameters(), *model.buffers()) if t.is_floating_point()} - {torch.float32}
     if others:
         logger.warning(

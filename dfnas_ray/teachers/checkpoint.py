@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import logging
 import re
@@ -17,6 +16,7 @@ from torch.nn.parameter import is_lazy
 
 from dfnas_ray.config.code import as_a_guest, import_code
 from dfnas_ray.errors import TeacherError, first_line
+from dfnas_ray.ops.networks import copy_network, unwrapped
 from dfnas_ray.storage.location import Location, user_path
 from dfnas_ray.teachers.base import Teacher, TeacherSourceConfig, freeze_teacher
 from dfnas_ray.teachers.weight_files import StateDict, read_state_dict
@@ -78,7 +78,7 @@ def _misfits(model: nn.Module, state: StateDict) -> tuple[list[str], list[str]]:
     A copy without memory of its own is asked: a network that is refused something has taken up the rest by then.
     """
     try:
-        trial = copy.deepcopy(model).to("meta")
+        trial = copy_network(model).to("meta")
         meta = {name: value.to("meta") if isinstance(value, Tensor) else value for name, value in state.items()}
         result = trial.load_state_dict(meta, strict=False, assign=True)
         missing, unexpected = list(result.missing_keys), list(result.unexpected_keys)
@@ -143,7 +143,7 @@ def build_model(builder: str, arguments: Mapping[str, Any]) -> nn.Module:
         ) from error
     try:
         with as_a_guest(f"calling {builder}"):
-            model = function(**arguments)
+            model: Any = function(**arguments)
     except Exception as error:  # the user's code may raise anything; the message must still name the setting
         raise TeacherError(
             f"teacher.builder {builder} failed with teacher.arguments {dict(arguments)}: {type(error).__name__}: "
@@ -151,7 +151,7 @@ def build_model(builder: str, arguments: Mapping[str, Any]) -> nn.Module:
         ) from error
     if not isinstance(model, nn.Module):
         raise TeacherError(f"teacher.builder {builder} returned a {type(model).__name__}, not a torch.nn.Module.")
-    return model
+    return unwrapped(model)
 
 
 def _first_and_last(names: list[str]) -> list[str]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 
 from torch import nn
 
+from dfnas_ray.ops.networks import copy_network, training_mode
+
 
 def fresh_copy(model: nn.Module) -> nn.Module:
     """Return a copy with weights drawn anew, in training mode; `why_not_fresh` says whether there can be one."""
-    fresh = copy.deepcopy(model).train().requires_grad_(True)
+    fresh = training_mode(copy_network(model)).requires_grad_(True)
     for module in fresh.modules():
         if (reset := _reset_of(module)) is not None:
             reset()

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import sys
 import sysconfig
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
+import numpy as np
+import torch
 from torch import nn
 
 import dfnas_ray
@@ -18,6 +21,8 @@ import dfnas_ray
 _PLACES = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
 _LIBRARIES = tuple(str(Path(place).resolve()) for place in (*_PLACES, str(Path(dfnas_ray.__file__).parent)))
 _MAX_MODULES = 500
+_MAX_DEPTH = 5
+_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 
 
 def code_digest(model: nn.Module, builder: str | None = None) -> str:
@@ -39,6 +44,56 @@ def code_digest(model: nn.Module, builder: str | None = None) -> str:
     for one in loose:  # of a notebook, say
         digest.update(f"{one.__qualname__} {_compiled(one)}".encode())
     return digest.hexdigest() if modules or loose else ""
+
+
+def values_digest(model: nn.Module) -> str:
+    """Return a digest of what a network's modules keep beside their parameters and persistent buffers; or nothing.
+
+    Two networks of one class with the same weights compute differently if a factor, a mask or an activation among their
+    attributes differs. Torch's own layers show theirs in their descriptions.
+    """
+    digest = hashlib.sha256()
+    found = False
+    for path, module in model.named_modules():
+        kept = {
+            f"{key} (buffer)": value
+            for key, value in module._buffers.items()
+            if value is not None and key in module._non_persistent_buffers_set
+        }
+        if not type(module).__module__.startswith("torch."):
+            kept |= {key: value for key, value in vars(module).items() if key not in _OF_EVERY_MODULE}
+        for key, value in sorted(kept.items()):
+            found = True
+            digest.update(f"{path}.{key} {_described(value)}".encode())
+    return digest.hexdigest() if found else ""
+
+
+def _described(value: Any, depth: int = 0) -> str:
+    """Return a text that is the same in every process, of a value that what a network computes may depend on."""
+    if isinstance(value, bool | int | float | complex | str | bytes | torch.dtype | None):
+        return repr(value)
+    if isinstance(value, torch.Tensor | np.ndarray):
+        tensor = torch.as_tensor(value).detach().cpu().contiguous()
+        data = tensor.reshape(-1).view(torch.uint8).numpy().tobytes()
+        return f"{tensor.dtype} {tuple(tensor.shape)} {hashlib.sha256(data).hexdigest()}"
+    if isinstance(value, FunctionType):
+        return f"{value.__module__} {value.__qualname__} {_of_code(value.__code__) if _is_own(value) else ''}"
+    if isinstance(value, type):
+        return f"{value.__module__} {value.__qualname__}"
+    if depth < _MAX_DEPTH:
+        if isinstance(value, functools.partial):
+            return f"partial {_described([value.func, value.args, value.keywords], depth + 1)}"
+        if isinstance(value, Mapping):
+            return f"{{{', '.join(f'{key!r}: {_described(each, depth + 1)}' for key, each in value.items())}}}"
+        if isinstance(value, list | tuple):
+            return f"[{', '.join(_described(each, depth + 1) for each in value)}]"
+        if isinstance(value, set | frozenset):
+            return f"{{{', '.join(sorted(_described(each, depth + 1) for each in value))}}}"
+    return type(value).__qualname__
+
+
+def _is_own(function: FunctionType) -> bool:
+    return _is_loose(function.__module__) or _own_file(sys.modules.get(function.__module__)) is not None
 
 
 def _own_modules(names: Iterable[str]) -> dict[str, Path]:

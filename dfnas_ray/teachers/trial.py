@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import math
 from collections.abc import Sequence
@@ -11,14 +10,20 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parameter import is_lazy
 
 from dfnas_ray.errors import TeacherError, first_line
-from dfnas_ray.teachers.guarded import GuardedNetwork
+from dfnas_ray.ops.networks import copy_network
+from dfnas_ray.surroundings import random_states, set_random_states
+from dfnas_ray.teachers.first_calls import FirstCalls, first_calls, listed
+from dfnas_ray.teachers.guarded import GuardedNetwork, Needs
 
 logger = logging.getLogger(__name__)
 
 _IMAGES = 3
 _SAME = 1e-3  # of the largest logit: what rounding and the order of sums may change
+_SAME_COPY = 1e-2  # likewise, through another layout in memory
+_STILL_CLEAR = 0.5  # of the spread of logits: what a lower precision may change
 _LARGEST_STD = 2.0  # of pixels in [0, 1]
 
 
@@ -30,8 +35,11 @@ def check_statistics(mean: Sequence[float], std: Sequence[float], image_shape: t
     """
     given = f"teacher.mean {tuple(mean)} and teacher.std {tuple(std)}"
     if len(mean) != image_shape[0] or len(std) != image_shape[0]:
+        first, *_, last = image_shape
+        swapped = len(mean) == len(std) == last
+        hint = f" Its order is channels, height, width: ({last}, {first}, {image_shape[1]})." if swapped else ""
         raise TeacherError(
-            f"{given} must have one number for each of the {image_shape[0]} channels of teacher.image_shape {image_shape}."
+            f"{given} must have one number for each of the {first} channels of teacher.image_shape {image_shape}.{hint}"
         )
     if not all(map(math.isfinite, (*mean, *std))):
         raise TeacherError(f"{given} must be finite numbers.")
@@ -48,28 +56,29 @@ def check_statistics(mean: Sequence[float], std: Sequence[float], image_shape: t
 def check_numbers(name: str, model: nn.Module) -> None:
     """Make sure that weights and running statistics are numbers that a network can compute with.
 
+    Infinity is a number in other buffers: masks of attention have it.
+
     Raises:
         TeacherError: names the first that are not.
     """
+    statistics = ("running_mean", "running_var")
+    tensors: dict[str, Tensor] = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    weights = dict(model.named_parameters())
     wrong = [
         key
-        for key, value in model.state_dict(keep_vars=True).items()
-        if isinstance(value, Tensor)
-        and not torch.nn.parameter.is_lazy(value)
-        and value.is_floating_point()
-        and not bool(torch.isfinite(value).all())
+        for key, value in tensors.items()
+        if not is_lazy(value)
+        and (value.is_floating_point() or value.is_complex())
+        and bool((~value.isfinite() if key in weights or key.endswith(statistics) else value.isnan()).any())
     ]
     if wrong:
         raise TeacherError(
-            f"Teacher {name} has weights that are NaN or infinite: {_listed(wrong)}. Its file is damaged."
+            f"Teacher {name} has weights that are NaN or infinite: {listed(wrong)}. Its file is damaged, or what "
+            "it does not hold was never filled."
         )
-    negative = [
-        f"{key}.running_var"
-        for key, module in model.named_modules()
-        if isinstance(module, _BatchNorm) and module.running_var is not None and bool((module.running_var < 0).any())
-    ]
+    negative = [key for key, value in tensors.items() if key.endswith("running_var") and bool((value < 0).any())]
     if negative:
-        raise TeacherError(f"Teacher {name} has negative variances: {_listed(negative)}. Its file is damaged.")
+        raise TeacherError(f"Teacher {name} has negative variances: {listed(negative)}. Its file is damaged.")
 
 
 class TriedNetwork(NamedTuple):
@@ -85,7 +94,12 @@ class TriedNetwork(NamedTuple):
 
 
 def try_network(
-    name: str, model: nn.Module, image_shape: tuple[int, int, int], mean: Sequence[float], std: Sequence[float]
+    name: str,
+    model: nn.Module,
+    image_shape: tuple[int, int, int],
+    mean: Sequence[float],
+    std: Sequence[float],
+    num_classes: int | None = None,
 ) -> TriedNetwork:
     """Let a network answer noise in all the ways in which it will be asked.
 
@@ -95,71 +109,82 @@ def try_network(
         image_shape: (C, H, W).
         mean: Of pixels in [0, 1].
         std: Likewise.
+        num_classes: How many the user expects, if that is known: it tells logits from other answers.
 
     Raises:
         TeacherError: it does not take such images, does not return logits, or cannot be copied.
     """
     generator = torch.Generator().manual_seed(0)
-    pixels = torch.rand((_IMAGES, *image_shape), generator=generator)
-    images = (pixels - _channels(mean)) / _channels(std)
-    given = images.clone()
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        try:
-            logits = model(given)
-        except Exception as error:  # a model may refuse in any way; some assert
-            raise TeacherError(
-                f"Teacher {name} does not take images of teacher.image_shape {image_shape} (C, H, W): {first_line(error)}"
-            ) from error
-        _check_logits(name, logits, images, model)
-        if torch.equal(given, images):
-            guarded = model
-        else:
-            logger.warning("Teacher %s changes its input in place: it is given copies.", name)
-            guarded = GuardedNetwork(model)
-        _check_steady(name, guarded, images, logits)
-        return TriedNetwork(_without_what_fails(name, guarded, images), logits)
+    pixels = torch.rand((2 * _IMAGES, *image_shape), generator=generator)
+    images, others = ((pixels - _channels(mean)) / _channels(std)).split(_IMAGES)
+    states = random_states()
+    try:
+        with torch.no_grad():
+            first = first_calls(name, model, images, others, num_classes)
+            guarded = GuardedNetwork(model, first.needs) if first.needs != Needs() else model
+            _check_logits(name, first.logits, images, guarded)
+            is_random = _check_chance(name, guarded, images, first)
+            if not is_random:
+                _check_batch(name, guarded, images, first.logits)
+            return TriedNetwork(_without_what_fails(name, guarded, others, is_random), first.logits)
+    finally:
+        set_random_states(states)
 
 
-def _check_logits(name: str, logits: object, images: Tensor, model: nn.Module) -> None:
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != _IMAGES:
-        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise TeacherError(f"Teacher {name} must return logits (B, num_classes) in evaluation mode; it returned {got}.")
+def _check_logits(name: str, logits: Tensor, images: Tensor, model: nn.Module) -> None:
+    if logits.ndim != 2 or len(logits) != _IMAGES:
+        raise TeacherError(
+            f"Teacher {name} must return logits (B, num_classes) in evaluation mode; it returned {tuple(logits.shape)}."
+        )
     if logits.shape[1] < 2:
         raise TeacherError(
             f"Teacher {name} has one output. A classifier must have one logit for each class: give a network with two outputs, "
             "such as torch.cat([-z, z], 1) / 2 of a single logit z."
         )
     if not bool(torch.isfinite(logits).all()):
+        infinite = [
+            key for key, value in model.named_buffers() if value.is_floating_point() and bool(value.isinf().any())
+        ]
+        hint = f" Its buffers {listed(infinite)} are infinite." if infinite else ""
         raise TeacherError(
-            f"Teacher {name} answers noise with NaN or infinite logits. Check teacher.mean and teacher.std."
+            f"Teacher {name} answers noise with NaN or infinite logits. Check teacher.mean and teacher.std.{hint}"
         )
-    if not _between_0_and_1(logits):
+    if bool((logits < 0).any()):
         return
     answers = torch.cat([logits, model(20 * images)])  # logits would grow
-    if not _between_0_and_1(answers):
+    if bool((answers < 0).any()):
         return
-    sums = bool(((answers.sum(1) - 1).abs() < _SAME).all())
-    if sums or bool((answers != answers[0, 0]).any()):  # a last layer of zeros answers 0 to everything
-        kind = "probabilities (a softmax)" if sums else "numbers between 0 and 1 (a sigmoid)"
+    sums = answers.sum(1)
+    spread = (answers - answers.mean(1, keepdim=True)).abs().max()
+    is_share = bool(((sums - 1).abs() < _SAME).all())  # and of another whole, such as 100 %
+    is_share |= bool(spread > 0) and bool(sums.max() - sums.min() <= _SAME * spread)
+    varies = bool((answers != answers[0, 0]).any())  # a last layer of zeros answers 0 to everything
+    if is_share or (varies and not bool((answers > 1).any())):
+        kind = "probabilities (a softmax)" if is_share else "numbers between 0 and 1 (a sigmoid)"
         raise TeacherError(
             f"Teacher {name} returns {kind} where logits are needed: labels would be wrong. Leave the last activation out of "
             "the network that teacher.builder returns."
         )
 
 
-def _between_0_and_1(answers: Tensor) -> bool:
-    return bool(((answers >= 0) & (answers <= 1)).all())
+def _check_chance(name: str, model: nn.Module, images: Tensor, first: FirstCalls) -> bool:
+    """Return whether answers depend on chance, and say so."""
+    if not _agree(model(images.clone()), first.logits):
+        said = "answers the same images differently each time"
+    elif first.draws:
+        said = "draws random numbers, so it may answer the same images differently each time"
+    else:
+        return False
+    logger.warning(
+        "Teacher %s %s: something in it is random in evaluation mode too, such as a dropout. Its accuracy and its labels change "
+        "from call to call.",
+        name, said,
+    )  # fmt: skip
+    return True
 
 
-def _check_steady(name: str, model: nn.Module, images: Tensor, logits: Tensor) -> None:
-    """Say when an answer depends on chance, or on the other images of its batch."""
-    if not _agree(model(images.clone()), logits):
-        logger.warning(
-            "Teacher %s answers the same images differently each time: something in it is random in evaluation mode too, such as "
-            "a dropout. Its accuracy and its labels change from call to call.",
-            name,
-        )
-        return
+def _check_batch(name: str, model: nn.Module, images: Tensor, logits: Tensor) -> None:
+    """Say when an answer depends on the other images of its batch."""
     try:
         alone = torch.cat([model(image[None].clone()) for image in images])
     except Exception as error:  # of whatever kind
@@ -171,7 +196,7 @@ def _check_steady(name: str, model: nn.Module, images: Tensor, logits: Tensor) -
             for key, module in model.named_modules()
             if isinstance(module, _BatchNorm) and module.running_var is None
         ]
-        because = f": {_listed(layers)} without running statistics" if layers else ""
+        because = f": {listed(layers)} without running statistics" if layers else ""
         logger.warning(
             "What teacher %s answers depends on the other images of the batch%s. Its accuracy is one for this batch size alone.",
             name,
@@ -179,18 +204,27 @@ def _check_steady(name: str, model: nn.Module, images: Tensor, logits: Tensor) -
         )
 
 
-def _without_what_fails(name: str, model: nn.Module, images: Tensor) -> nn.Module:
-    """Return the network, guarded from the layout and the precision in which it does not compute."""
+def _without_what_fails(name: str, model: nn.Module, images: Tensor, is_random: bool) -> nn.Module:
+    """Return the network, guarded from the layout and the precision in which it does not compute.
+
+    Raises:
+        TeacherError: it cannot be copied, or a copy answers otherwise.
+    """
     try:
-        copied = copy.deepcopy(model)
+        copied = copy_network(model)
     except Exception as error:  # whatever an attribute of the model raises
+        raise TeacherError(cannot_be_copied(f"Teacher {name}", error)) from error
+    expected = None if is_random else model(images.clone())
+    if _fails(copied, images.clone(), expected, _SAME):
         raise TeacherError(
-            f"Teacher {name} cannot be copied: {first_line(error)}. Remove what cannot be copied from the model's "
-            "attributes, such as a lock or a generator."
-        ) from error
-    keeps_layout = _fails(copied.to(memory_format=torch.channels_last), images.to(memory_format=torch.channels_last))
+            f"A copy of teacher {name} answers differently: something in it, such as a hook or a function among its attributes, "
+            "refers to parts of the network that was copied. Let it find them through its arguments or through self."
+        )
+    keeps_layout = _fails(
+        copied.to(memory_format=torch.channels_last), images.to(memory_format=torch.channels_last), expected, _SAME_COPY
+    )
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        keeps_precision = _fails(model, images.clone())
+        keeps_precision = _fails(model, images.clone(), expected, None)
     if keeps_layout:
         logger.warning(
             "Teacher %s does not compute with channels last in memory: it is left as it is, a little slower.", name
@@ -200,15 +234,41 @@ def _without_what_fails(name: str, model: nn.Module, images: Tensor) -> nn.Modul
     if not (keeps_layout or keeps_precision):
         return model
     inner = model.model if isinstance(model, GuardedNetwork) else model
-    return GuardedNetwork(inner, keeps_layout, keeps_precision)
+    needs = model.needs if isinstance(model, GuardedNetwork) else Needs()
+    return GuardedNetwork(
+        inner, needs._replace(layout=needs.layout or keeps_layout, float32=needs.float32 or keeps_precision)
+    )
 
 
-def _fails(model: nn.Module, images: Tensor) -> bool:
+def _fails(model: nn.Module, images: Tensor, expected: Tensor | None, tolerance: float | None) -> bool:
+    """Return whether a network fails, or answers otherwise than expected.
+
+    Args:
+        model: The network.
+        images: What it is asked.
+        expected: The right answer, if there is one.
+        tolerance: How far an answer may be from it, as a share of the largest logit; of their spread, if it is None.
+    """
     try:
-        model(images)
+        answer: Tensor = model(images).float()
     except Exception:  # of whatever kind
         return True
-    return False
+    if expected is None:
+        return False
+    if answer.shape != expected.shape or not bool(torch.isfinite(answer).all()):
+        return True
+    size, share = expected, tolerance
+    if share is None:
+        size, share = expected - expected.mean(1, keepdim=True), _STILL_CLEAR
+    return bool((answer - expected).abs().max() > share * size.abs().max().clamp_min(1e-6))
+
+
+def cannot_be_copied(what: str, error: Exception) -> str:
+    """Return what to say of a network that cannot be copied."""
+    return (
+        f"{what} cannot be copied: {first_line(error)}. Remove what cannot be copied from the model's attributes, such as a lock "
+        "or a generator."
+    )
 
 
 def _agree(first: Tensor, second: Tensor) -> bool:
@@ -219,7 +279,3 @@ def _agree(first: Tensor, second: Tensor) -> bool:
 
 def _channels(values: Sequence[float]) -> Tensor:
     return torch.tensor(list(values)).view(1, -1, 1, 1)
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from dfnas_ray.errors import ConfigError
 from dfnas_ray.ops.precision import Precision, autocast, autocast_dtype
+from dfnas_ray.ops.networks import copy_network
 from dfnas_ray.ops.regions import center_crop, crop, draw_region
 from dfnas_ray.seeding import derive_seed, torch_generator
 from dfnas_ray.storage.shards import Ids, SyntheticImages
@@ -89,8 +90,8 @@ class SyntheticBatches:
         self.ids = data.ids
         self.planned_ids = data.ids if planned_ids is None else planned_ids
         self.images = torch.from_numpy(data.images).to(device)
-        self.logits = torch.from_numpy(data.logits).to(device)
-        self.model = copy.deepcopy(teacher.model).to(device).to(memory_format=torch.channels_last)
+        self.logits = torch.tensor(data.logits, device=device)  # whoever changes them changes his own
+        self.model = copy_network(teacher.model).to(device).to(memory_format=torch.channels_last)
         self._parts: list[_Part] = []
 
     def __len__(self) -> int:
@@ -101,7 +102,7 @@ class SyntheticBatches:
         """Serve these images from now on, a larger part of the planned set; parts that `split` gave follow."""
         self.ids = data.ids
         self.images = torch.from_numpy(data.images).to(self.device)
-        self.logits = torch.from_numpy(data.logits).to(self.device)
+        self.logits = torch.tensor(data.logits, device=self.device)
         for part in self._parts:
             part.fill(self)
 
@@ -168,7 +169,7 @@ class SyntheticBatches:
         size = batch_size or self.batch_size
         for start in range(0, len(self.images), size):
             view = center_crop(self.images[start : start + size], self.input_size)
-            yield Batch(_channels_last(self.teacher.normalize(view)), self.logits[start : start + size])
+            yield Batch(_channels_last(self.teacher.normalize(view)), self.logits[start : start + size].clone())
 
     def _vary(self, canvases: Tensor, variation: AugmentationConfig, generator: torch.Generator) -> Tensor:
         if variation.random_crop:
@@ -188,7 +189,7 @@ class SyntheticBatches:
     @torch.no_grad()
     def _ask_teacher(self, images: Tensor) -> Tensor:
         with autocast(images.device, autocast_dtype(self.precision, images.device)):
-            logits: Tensor = self.model(images)
+            logits: Tensor = self.model(images.clone())  # of its own
         return logits.float()
 
 

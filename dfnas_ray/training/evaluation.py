@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Callable, Mapping
 
@@ -12,6 +11,7 @@ from torch import nn
 
 from dfnas_ray.datasets.base import ImageDataset, iterate_batches, numbering_of
 from dfnas_ray.datasets.numbering import better_numbering
+from dfnas_ray.ops.networks import copy_network, evaluation_mode
 from dfnas_ray.teachers.base import Teacher
 
 logger = logging.getLogger(__name__)
@@ -37,7 +37,9 @@ def evaluate_networks(
     Raises:
         DatasetError: an image, a label or the number of channels does not fit.
     """
-    placed = {name: copy.deepcopy(network).to(device).eval() for name, network in networks.items()}  # theirs stay
+    placed = {
+        name: evaluation_mode(copy_network(network).to(device)) for name, network in networks.items()
+    }  # theirs stay
     confusion = {name: np.zeros((teacher.num_classes,) * 2, dtype=np.int64) for name in networks}
     count = 0
     for images, labels in iterate_batches(dataset, teacher.image_shape, teacher.num_classes):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from io import BytesIO
 from typing import Self
 
@@ -13,6 +12,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from dfnas_ray.errors import DfnasError, StorageError, first_line
+from dfnas_ray.ops.networks import copy_network, evaluation_mode
 from dfnas_ray.search_spaces import make_space
 from dfnas_ray.search_spaces.architecture import Architecture
 from dfnas_ray.storage.altered import Say, is_intact
@@ -102,7 +102,7 @@ class NetworkDescription(BaseModel):
 
 def export_network(network: nn.Module, image_shape: tuple[int, int, int], folder: Location) -> None:
     """Write ``weights.safetensors`` and ``network.pt2`` (any batch size) into ``folder``."""
-    network = copy.deepcopy(network).cpu().eval()  # the caller's stays where it is
+    network = evaluation_mode(copy_network(network).cpu())  # the caller's stays where it is
     (folder / _WEIGHTS).write_bytes(save({name: t.contiguous() for name, t in network.state_dict().items()}))
     batch = torch.export.Dim("batch", min=1)
     program = torch.export.export(network, (torch.zeros(2, *image_shape),), dynamic_shapes=({0: batch},))
@@ -123,7 +123,7 @@ def load_network(folder: Location) -> tuple[Architecture, nn.Module]:
         network.load_state_dict(weights)
     except RuntimeError as error:
         raise _damaged(folder / _WEIGHTS, error) from error
-    return architecture, network.eval()
+    return architecture, evaluation_mode(network)
 
 
 def check_network(folder: Location) -> None:

@@ -16,6 +16,7 @@ from torch import nn
 
 from dfnas_ray.config.cluster import RetrainingResources
 from dfnas_ray.errors import StorageError, first_line
+from dfnas_ray.ops.networks import evaluation_mode
 from dfnas_ray.progress import Board
 from dfnas_ray.search_spaces.base import Genotype, SearchSpace
 from dfnas_ray.seeding import derive_seed, seed_everything
@@ -166,7 +167,7 @@ def train_network(
     for epoch in range(len(history), settings.epochs):
         set_drop_path(network, settings.drop_path * epoch / settings.epochs)
         loss = train_epoch(student, train, epoch, derive_seed(seed, "epoch", epoch, place.rank), parallel)
-        network.eval()
+        evaluation_mode(network)
         result = validate(network, validation.unvaried(), settings.distillation.temperature)
         figures = {"loss": loss, "validation_loss": result.loss, "validation_agreement": result.agreement}
         history.append(figures)
@@ -180,4 +181,4 @@ def retrained(job: RetrainingJob, checkpoint: Checkpoint) -> Retrained:
     network = job.space.build(job.genotype)
     weights = checkpoint["student"]["model"]
     network.load_state_dict({name: weights[name] for name in network.state_dict()})
-    return Retrained(network.eval(), checkpoint["history"])
+    return Retrained(evaluation_mode(network), checkpoint["history"])

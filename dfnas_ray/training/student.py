@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
 from dfnas_ray.errors import ConfigError
+from dfnas_ray.ops.networks import device_of
 from dfnas_ray.ops.precision import Precision, autocast, autocast_dtype
 from dfnas_ray.seeding import seed_everything
+from dfnas_ray.teachers.guarded import logits_of
 from dfnas_ray.training.batches import Batch, SyntheticBatches
 from dfnas_ray.training.config import OptimizerConfig
 from dfnas_ray.training.distillation import distillation_loss
@@ -70,7 +72,7 @@ class Student:
     ):
         self.model = model.to(memory_format=torch.channels_last)
         self.config, self.temperature = config, temperature
-        self.device = next(model.parameters()).device
+        self.device = device_of(model)
         self.dtype = autocast_dtype(precision, self.device)
         self.auxiliary_weight, self.average_gradients = auxiliary_weight, average_gradients
         self.parameters = list(model.parameters())
@@ -120,7 +122,7 @@ class Student:
         self.model.train()
         try:
             with autocast(self.device, self.dtype):
-                output = (self.model if forward is None else forward)(batch.images)
+                output = (self.model if forward is None else forward)(batch.images.clone())  # a network may change it
         except ValueError as error:
             if _ONE_VALUE not in str(error):
                 raise
@@ -145,8 +147,8 @@ class Student:
                 group["fused"] = True
 
     def _loss(self, output: Tensor | tuple[Tensor, Tensor], teacher_logits: Tensor) -> Tensor:
-        if isinstance(output, Tensor):
-            return distillation_loss(output, teacher_logits, self.temperature)
+        if isinstance(output, Tensor) or not self.auxiliary_weight:
+            return distillation_loss(logits_of(output), teacher_logits, self.temperature)
         main, auxiliary = (distillation_loss(logits, teacher_logits, self.temperature) for logits in output)
         return main + self.auxiliary_weight * auxiliary
 
@@ -214,7 +216,7 @@ def validate(forward: Callable[[Tensor], Tensor], batches: Iterable[Batch], temp
     """Compare a network, already in evaluation mode, with the teacher's logits."""
     loss, agreeing, count = 0.0, 0, 0
     for images, teacher_logits in batches:
-        logits = forward(images)
+        logits = forward(images.clone())  # a network may change them
         loss += distillation_loss(logits, teacher_logits, temperature).item() * len(images)
         agreeing += int((logits.argmax(1) == teacher_logits.argmax(1)).sum())
         count += len(images)

@@ -64,7 +64,7 @@ def block_outputs(network: nn.Module, blocks: Sequence[nn.Module], images: Tenso
 
     handles = [block.register_forward_hook(keep) for block in blocks]
     try:
-        network(images)
+        network(images.clone())  # kept for the next candidate
     finally:
         for handle in handles:
             handle.remove()

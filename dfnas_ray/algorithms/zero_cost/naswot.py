@@ -35,7 +35,7 @@ def naswot(candidate: UntrainedNetwork) -> float:
     relus = [module for module in candidate.network.modules() if isinstance(module, nn.ReLU | nn.ReLU6)]
     handles = [module.register_forward_hook(add) for module in relus]
     try:
-        candidate.network(images)
+        candidate.network(images.clone())  # kept for the next candidate
     finally:
         for handle in handles:
             handle.remove()

@@ -139,7 +139,7 @@ def measure_proxy(name: str, candidate: UntrainedNetwork) -> Measurement:
         ConfigError: it is of another package, and measures something else than its figures; names package and rule.
     """
     proxy = PROXIES.find(name)
-    measured: object = proxy().measure(candidate)
+    measured: object = proxy().measure(candidate if is_built_in(proxy) else candidate.lent())
     if is_built_in(proxy) or (
         isinstance(measured, dict)
         and set(measured) == set(proxy.figures)

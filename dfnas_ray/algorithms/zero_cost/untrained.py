@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +35,12 @@ class UntrainedNetwork:
     probe: Tensor
     image_shape: tuple[int, int, int]
     generator: torch.Generator
+
+    def lent(self) -> UntrainedNetwork:
+        """Return the same with a network and images of its own, for code of another package."""
+        network, blocks = copy.deepcopy((self.network, self.blocks))
+        batches = [Batch(*(tensor.clone() for tensor in batch)) for batch in self.batches]
+        return replace(self, network=network, blocks=blocks, batches=batches, probe=self.probe.clone())
 
 
 def initialize(network: nn.Module) -> None:

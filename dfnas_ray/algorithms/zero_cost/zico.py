@@ -24,7 +24,7 @@ def zico(candidate: UntrainedNetwork) -> float:
     total = [torch.zeros_like(weight, dtype=torch.float64) for weight in weights]
     squares = [torch.zeros_like(weight, dtype=torch.float64) for weight in weights]
     for images, teacher_logits in candidate.batches:
-        loss = F.cross_entropy(candidate.network(images), teacher_logits.softmax(1))
+        loss = F.cross_entropy(candidate.network(images.clone()), teacher_logits.softmax(1))
         gradients = torch.autograd.grad(loss, weights, allow_unused=True)
         for mean, square, gradient in zip(total, squares, gradients, strict=True):
             if gradient is not None:

@@ -22,6 +22,7 @@ from torch import Tensor
 from dfnas_ray import formatting
 from dfnas_ray.errors import SynthesisError
 from dfnas_ray.ops.graphs import GraphedCall
+from dfnas_ray.ops.networks import evaluation_mode
 from dfnas_ray.ops.precision import autocast
 from dfnas_ray.ops.regions import Places, center_crop, crop_each, draw_places
 from dfnas_ray.seeding import derive_seed, seed_everything, torch_generator
@@ -179,7 +180,7 @@ class Stream:
         config = self.config
         self._begin_batch(random)
         if self.student is not None:
-            self.student.model.eval().requires_grad_(False)  # its weights need no gradient here
+            evaluation_mode(self.student.model).requires_grad_(False)  # its weights need no gradient here
         adapt = self._adaptations[self.past is None, self.student_has_joined]
         steps = torch.arange(config.adaptation_steps, device=self.device)
         places = [self._draw_places(len(targets), random) for _ in steps]
@@ -253,7 +254,7 @@ class Stream:
         """Return on which share of images the student and the teacher name different classes, before it learns from them."""
         assert self.student is not None
         view = self.teacher.normalize(center_crop(canvases, self.input_size))
-        guesses = self.student.model.eval()(view.contiguous(memory_format=torch.channels_last)).argmax(1)
+        guesses = evaluation_mode(self.student.model)(view.contiguous(memory_format=torch.channels_last)).argmax(1)
         return round(float((guesses != logits.argmax(1)).float().mean()), 6)
 
     def _teach(self, on_steps: OnSteps) -> float:
@@ -286,7 +287,7 @@ class Stream:
         assert self.student is not None
         images = self.teacher.normalize(crop_each(self.canvases[chosen], Places(*place), self.input_size))
         with torch.no_grad(), self._autocast():
-            logits = self.teacher.model(images)
+            logits = self.teacher.model(images.clone())  # of its own
         return self.student.learn(Batch(images, logits))
 
     def _autocast(self) -> AbstractContextManager[None]:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from dfnas_ray.errors import SynthesisError
+from dfnas_ray.ops.networks import evaluation_mode
 from dfnas_ray.synthesis.base import Chain, LossPoint, OnSteps, ShardImages, Synthesizer
 from dfnas_ray.synthesis.checks import check_synthesis
 from dfnas_ray.synthesis.generator.config import GeneratorSettings
@@ -31,7 +32,7 @@ class GeneratorConfig(GeneratorSettings):
         """See `SynthesizerConfig`."""
         network = fresh_copy(teacher.model).cpu()
         network.load_state_dict(torch.load(BytesIO(state), map_location="cpu", weights_only=True)["student"]["model"])
-        return network.eval()
+        return evaluation_mode(network)
 
 
 class GeneratorSynthesizer(Synthesizer):

@@ -6,7 +6,6 @@ Shapes: canvases (B, C, H', W') with H' >= H; what the teacher sees is (B, C, H,
 
 from __future__ import annotations
 
-import copy
 import math
 
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from dfnas_ray.errors import SynthesisError
 from dfnas_ray.ops.graphs import GraphedCall
+from dfnas_ray.ops.networks import copy_network
 from dfnas_ray.ops.regions import Lines, center_crop, crop_lines, draw_region, lines
 from dfnas_ray.synthesis.base import LossPoint, OnSteps
 from dfnas_ray.synthesis.checks import check_synthesis
@@ -53,7 +53,7 @@ class Inverter:
         check_synthesis(teacher, settings, config)
         self.canvas_size = config.canvas_size(settings, *self.input_size)
         self.objective = TeacherObjective(teacher, settings, device)
-        self.labeller = copy.deepcopy(teacher.model).to(device)  # full precision; the user's model stays where it is
+        self.labeller = copy_network(teacher.model).to(device)  # full precision; the user's model stays where it is
         self.units = ImageUnits(teacher, device)
         self._canvases: dict[int, Tensor] = {}  # by their number
         self._descents: dict[tuple[int, int], _Descent] = {}  # by that number and the scale

@@ -50,6 +50,15 @@ class Observation(NamedTuple):
     step: Tensor = _NOT_OBSERVED  # (), int64: optimiser steps that this batch has made, through all scales
     student_logits: Tensor = _NOT_OBSERVED  # (B, num_classes), float32: of a student in training
 
+    def copied(self) -> Observation:
+        """Return what may be changed in place without a change for anybody else; but not what BatchNorm layers received."""
+        small = {name: value.clone() for name, value in self._asdict().items() if isinstance(value, Tensor)}
+        layers = [
+            layer._replace(running_mean=layer.running_mean.clone(), running_var=layer.running_var.clone())
+            for layer in self.bn_inputs
+        ]
+        return self._replace(**small, bn_inputs=layers)
+
 
 Regularizer = Callable[[Observation], Tensor]
 
@@ -69,7 +78,7 @@ class RegularizerConfig(MemberConfig):
     def unsuitable(self, model: nn.Module) -> str:
         """Return why the term cannot be computed with a teacher's network, as what the teacher has; empty if it can."""
         if "bn_inputs" in self.observes and not any(
-            isinstance(module, _BatchNorm) and module.track_running_stats for module in model.modules()
+            isinstance(module, _BatchNorm) and module.running_mean is not None for module in model.modules()
         ):
             return "has no BatchNorm layer with running statistics"
         return ""

@@ -81,8 +81,9 @@ class Returns(nn.Module):
     [
         (lambda x: x, r"\(3, 3, 2, 2\)"),
         (lambda x: x.sum((1, 2, 3)), r"\(3,\)"),
-        (lambda x: (x.flatten(1), None), "tuple"),
-        (lambda x: {"logits": x.flatten(1)}, "dict"),
+        (lambda x: (x, None), r"tuple with 0 \(3, 3, 2, 2\)"),
+        (lambda x: {"logits": x}, r"dict with logits"),
+        (lambda x: "cat", "str"),
     ],
 )
 def test_a_model_that_does_not_return_logits_is_refused(function, named):

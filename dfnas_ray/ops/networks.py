@@ -1,0 +1,79 @@
+"""Networks that somebody else has written: copying them, switching them to evaluation, and finding where they are."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from itertools import chain
+from typing import Any, TypeGuard, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
+
+M = TypeVar("M", bound=nn.Module)
+
+_MAX_DEPTH = 4  # of lists and mappings in attributes
+
+
+def evaluation_mode(network: M) -> M:
+    """Put every part of a network into evaluation mode, whatever its own ``train()`` does or returns."""
+    network.eval()
+    for part in network.modules():
+        part.training = False
+    return network
+
+
+def training_mode(network: M) -> M:
+    """Put a network into training mode as its own ``train()`` does it, whatever that returns."""
+    network.train()
+    return network
+
+
+def copy_network(network: M) -> M:
+    """Return a copy of a network.
+
+    Torch copies no tensor that was computed with a gradient. Networks keep such tensors, among them features for a look at them
+    later, or weights that ``weight_norm`` puts together: they are copied without their history.
+
+    Raises:
+        Exception: whatever an attribute raises that cannot be copied.
+    """
+    memo: dict[int, Any] = {}
+    for part in network.modules():
+        for value in vars(part).values():
+            memo.update({id(tensor): tensor.detach().clone() for tensor in _computed(value)})
+    return copy.deepcopy(network, memo)
+
+
+def unwrapped(network: nn.Module) -> nn.Module:
+    """Return a network without what only says how it is run: torch.compile, data parallelism, averaging."""
+    while True:
+        if isinstance(network, nn.DataParallel | DistributedDataParallel | AveragedModel):
+            network = network.module
+        elif isinstance(inner := getattr(network, "_orig_mod", None), nn.Module):  # torch.compile's
+            network = inner
+        else:
+            return network
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """Return where a network is; the CPU if it holds no tensor."""
+    return next(chain(network.parameters(), network.buffers()), torch.empty(0)).device
+
+
+def has_statistics(module: nn.Module) -> TypeGuard[_BatchNorm]:
+    """Return whether a module is a BatchNorm that knows what it saw in training."""
+    return isinstance(module, _BatchNorm) and module.running_mean is not None and module.running_var is not None
+
+
+def _computed(value: Any, depth: int = 0) -> Iterator[Tensor]:
+    """Yield the tensors in an attribute that were computed with a gradient."""
+    if isinstance(value, Tensor):
+        if not value.is_leaf:
+            yield value
+    elif depth < _MAX_DEPTH and isinstance(value, Mapping | list | tuple):
+        for each in value.values() if isinstance(value, Mapping) else value:
+            yield from _computed(each, depth + 1)
