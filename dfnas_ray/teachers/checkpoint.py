@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,11 +19,13 @@ from dfnas_ray.errors import TeacherError, first_line
 from dfnas_ray.ops.networks import copy_network, unwrapped
 from dfnas_ray.storage.location import Location, user_path
 from dfnas_ray.teachers.base import Teacher, TeacherSourceConfig, freeze_teacher
-from dfnas_ray.teachers.weight_files import StateDict, read_state_dict
+from dfnas_ray.teachers.weight_files import USUAL, StateDict, read_state_dict
 
 logger = logging.getLogger(__name__)
 
 _FIRST_LISTED = 4
+_WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+"""What data parallelism, torch.compile, sharding and activation checkpoints put into the names of what they wrap."""
 _OPTIONAL = "num_batches_tracked"
 """Older files lack it, and nothing that a teacher computes depends on it."""
 
@@ -51,9 +53,9 @@ def load_weights(
         TeacherError: lists the first names that are missing, unexpected or of another shape, and the last: often the
             classifier's. Or weights are of a kind that a network does not compute with.
     """
-    chosen = _without_wrapper(model, state, source)
-    _check_kinds(chosen, source)
-    own = model.state_dict()
+    own = model.state_dict(keep_vars=True)
+    chosen = _without_wrappers(own, state, source)
+    _check_kinds(chosen, own, source)
     misshapen = [
         f"{name} {tuple(chosen[name].shape)} instead of {tuple(value.shape)}"
         for name, value in own.items()
@@ -67,7 +69,8 @@ def load_weights(
         )
         raise TeacherError(f"The checkpoint {source} does not fit {network}: {listed}. {remedy}")
     try:
-        model.load_state_dict(chosen, strict=False)
+        without_values = any(isinstance(value, Tensor) and value.is_meta for value in own.values())
+        model.load_state_dict(chosen, strict=False, assign=without_values)
     except Exception as error:  # a module may load itself in a way of its own
         raise TeacherError(f"The checkpoint {source} does not fit {network}: {first_line(error)}. {remedy}") from error
 
@@ -85,12 +88,38 @@ def _misfits(model: nn.Module, state: StateDict) -> tuple[list[str], list[str]]:
     except Exception:  # a network that cannot be copied, or whose shapes differ: its names tell
         own = model.state_dict()
         missing, unexpected = [n for n in own if n not in state], [n for n in state if n not in own]
-    return [name for name in missing if not name.endswith(_OPTIONAL)], unexpected
+    tied: dict[int, set[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        tied.setdefault(id(parameter), set()).add(name)
+    filled = {
+        name for names in tied.values() if names & state.keys() for name in names
+    }  # of one that goes by several names
+    return [name for name in missing if not name.endswith(_OPTIONAL) and name not in filled], unexpected
 
 
-def _without_wrapper(model: nn.Module, state: Mapping[str, Any], source: str) -> StateDict:
-    """Return the weights under the names that the network knows, without what wrappers have put before them."""
-    own = [name for name in model.state_dict() if not name.endswith((_OPTIONAL, "_extra_state"))]
+def _without_wrappers(own: Mapping[str, Any], state: Mapping[str, Any], source: str) -> StateDict:
+    """Return the weights under the names that the network knows, without what wrappers have put before them or into them."""
+    names = [name for name in own if not name.endswith((_OPTIONAL, "_extra_state"))]
+    chosen = _without_prefix(names, state, source)
+    if all(name in chosen for name in names):
+        return chosen
+    known = {_plain(name): name for name in own}
+    plain = _without_prefix([_plain(name) for name in names], {_plain(name): state[name] for name in state}, source)
+    if len(known) < len(own) or not all(_plain(name) in plain for name in names):
+        return chosen
+    return {known.get(name, name): value for name, value in plain.items()}
+
+
+def _plain(name: str) -> str:
+    return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
+
+
+def _without_prefix(own: Sequence[str], state: Mapping[str, Any], source: str) -> StateDict:
+    """Return the weights without what stands before all names of one set of them.
+
+    Raises:
+        TeacherError: there are several sets, and none is the usual one.
+    """
     if not own or all(name in state for name in own):
         return dict(state)
     ends = (name.removesuffix(own[0]) for name in state if name.endswith(f".{own[0]}"))
@@ -101,7 +130,14 @@ def _without_wrapper(model: nn.Module, state: Mapping[str, Any], source: str) ->
             return {first + name: value for name, value in state.items()}
         return dict(state)
     plain = [prefix for prefix in prefixes if not re.search(r"ema|averag|swa|shadow", prefix, re.IGNORECASE)]
-    prefix = (plain or prefixes)[0]
+    usual = [prefix for prefix in plain if prefix.partition(".")[0] in USUAL]
+    candidates = usual or plain or prefixes
+    prefix = candidates[0]
+    if any(not _same(state[prefix + name], state[other + name]) for other in candidates[1:] for name in own):
+        raise TeacherError(
+            f"The checkpoint {source} holds several sets of weights that fit (names begin with {', '.join(candidates[:6])}). "
+            "Choose one with teacher.weights."
+        )
     left_out = [name for name in state if not name.startswith(prefix)]
     if left_out:
         hint = " (teacher.weights)" if len(prefixes) > 1 else ""
@@ -112,10 +148,26 @@ def _without_wrapper(model: nn.Module, state: Mapping[str, Any], source: str) ->
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
-def _check_kinds(state: StateDict, source: str) -> None:
+def _same(first: Any, second: Any) -> bool:
+    return isinstance(first, Tensor) and isinstance(second, Tensor) and torch.equal(first, second)
+
+
+def _check_kinds(state: StateDict, own: Mapping[str, Any], source: str) -> None:
     for name, value in state.items():
         if not isinstance(value, Tensor):
             continue
+        if value.is_meta:
+            raise TeacherError(f"The checkpoint {source} has weights without values (on the meta device): {name}.")
+        needed = own.get(name)
+        if (
+            isinstance(needed, Tensor)
+            and needed.is_floating_point()
+            and not (value.is_floating_point() or value.is_complex())
+        ):
+            raise TeacherError(
+                f"The checkpoint {source} has {str(value.dtype).removeprefix('torch.')} where the network computes with "
+                f"{str(needed.dtype).removeprefix('torch.')}: {name}. If they are quantized, save them as floating-point numbers."
+            )
         if value.is_quantized or value.layout != torch.strided or value.is_nested:
             kind = "quantized" if value.is_quantized else "nested" if value.is_nested else f"of layout {value.layout}"
             raise TeacherError(

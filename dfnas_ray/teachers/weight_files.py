@@ -22,9 +22,10 @@ logger = logging.getLogger(__name__)
 StateDict: TypeAlias = dict[str, Any]
 """Tensors by name; under names that end in ``_extra_state``, whatever a module keeps besides."""
 
-_USUAL = ("state_dict", "model_state_dict", "model", "net", "network", "params", "weights")
+USUAL = ("state_dict", "model_state_dict", "model", "net", "network", "params", "weights")
 """Where weights lie in checkpoints that hold more: these come before others, such as averaged ones."""
 _MAX_WRAPPERS = 6
+_MAX_STAND_INS = 100
 _HEAD_BYTES = 512
 _MAX_HEADER = 100_000_000  # the limit of safetensors itself
 _WEIGHT_SUFFIXES = (".pt", ".pth", ".th", ".bin", ".ckpt", ".safetensors")
@@ -35,11 +36,15 @@ _MAGIC = {
     b"\xfd7zXZ\x00": "an xz archive: unpack it",
     b"7z\xbc\xaf'\x1c": "a 7-Zip archive: unpack it",
     b"Rar!": "a RAR archive: unpack it",
+    b"(\xb5/\xfd": "a Zstandard archive: unpack it",
     b"GGUF": "a GGUF file",
+    b"MATLAB": "a MATLAB file",
     b"\x93NUMPY": "a NumPy array",
     b"PAR1": "a Parquet file",
     b"%PDF": "a PDF document",
 }
+
+_ZIPPED = {".npy": "an archive of NumPy arrays (.npz)", ".weights.h5": "a Keras model"}
 
 
 def read_state_dict(path: Path, part: str | None = None) -> StateDict:
@@ -62,12 +67,12 @@ def read_state_dict(path: Path, part: str | None = None) -> StateDict:
         return _part(sets, part, path)
     if not sets:
         raise TeacherError(f"The checkpoint {path} {_what_it_holds(content)}.")
-    usual = [keys for keys in sets if all(key in _USUAL for key in keys.split(".") if key)]
+    usual = [keys for keys in sets if all(key in USUAL for key in keys.split(".") if key)]
     if len(sets) > 1 and not usual:
         raise TeacherError(
             f"The checkpoint {path} holds several sets of weights: {_listed(sets)}. Choose one with teacher.weights."
         )
-    chosen = min(usual or sets, key=lambda keys: [_USUAL.index(key) for key in keys.split(".") if key in _USUAL])
+    chosen = min(usual or sets, key=lambda keys: [USUAL.index(key) for key in keys.split(".") if key in USUAL])
     others = [keys for keys in sets if keys != chosen]
     if others:
         said = "Of %s, the weights under %s are taken; others are under %s (teacher.weights)."
@@ -132,9 +137,7 @@ def _load(path: Path) -> Any:
             _check_zip(path)
         elif other := _what_else(head):
             raise TeacherError(f"The checkpoint {path} is {other}.")
-        with path.open("rb") as file, warnings.catch_warnings():  # torch goes by the name of a path
-            warnings.simplefilter("ignore")  # of pickle protocols that a damaged file seems to have
-            return torch.load(file, map_location="cpu", weights_only=True)
+        return _load_pickled(path)
     except TeacherError:
         raise
     except pickle.UnpicklingError as error:
@@ -151,6 +154,43 @@ def _load(path: Path) -> Any:
             raise _neither(path) from error
         reason = shortened(first_line(error)).rstrip(".") if head else "it is empty"
         raise TeacherError(f"The checkpoint {path} cannot be read: {reason}.") from error
+
+
+class StandIn:
+    """Stands for an object of a checkpoint that is no tensor: its class is neither imported nor called."""
+
+    name = "object"
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        """Leave the state out."""
+
+
+def _load_pickled(path: Path) -> Any:
+    """Return the content of a torch file, stand-ins where it holds objects: settings, numbers of NumPy, paths.
+
+    Raises:
+        pickle.UnpicklingError: it can only be loaded by calling functions.
+    """
+    stand_ins: dict[str, type] = {}
+    while True:
+        safe: list[Any] = [(stand_in, name) for name, stand_in in stand_ins.items()]
+        try:
+            with path.open("rb") as file, warnings.catch_warnings(), torch.serialization.safe_globals(safe):
+                warnings.simplefilter("ignore")  # of pickle protocols that a damaged file seems to have
+                content = torch.load(file, map_location="cpu", weights_only=True)  # torch goes by the name of a path
+        except pickle.UnpicklingError as error:
+            asked = re.search(r"GLOBAL (\S+) was not", str(error))
+            is_builtin = asked is not None and "." not in asked[1]  # such as eval or getattr: there is no data in these
+            if asked is None or is_builtin or asked[1] in stand_ins or len(stand_ins) == _MAX_STAND_INS:
+                raise
+            stand_ins[asked[1]] = type("StandIn", (StandIn,), {"name": asked[1]})
+        else:
+            if stand_ins:
+                logger.info("Of %s, objects are left out: %s.", path, _listed(stand_ins))
+            return content
 
 
 def _neither(path: Path) -> TeacherError:
@@ -178,6 +218,12 @@ def _what_else(head: bytes) -> str | None:
         )
     if head[257:262] == b"ustar":
         return "a tar archive: unpack it"
+    if head[4:8] == b"TFL3":
+        return "a TensorFlow Lite file"
+    if head[:1] == b"\x08" and head[2:3] == b"\x12" and head[3:4] <= b"\x20":  # its version, and who wrote it
+        return "an ONNX file: a program, not the weights of a torch network"
+    if head.lstrip().startswith(b"{") and (b'"weight_map"' in head or b'"metadata"' in head):
+        return "the index of a checkpoint in several files: load them with what wrote them, and save one state_dict()"
     return next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
 
 
@@ -190,6 +236,13 @@ def _check_zip(path: Path) -> None:
             f"The checkpoint {path} is a TorchScript archive: a program, which is not run. Save the weights alone where you "
             "trust it: torch.save(torch.jit.load(FILE).state_dict(), ...)."
         )
+    if any(name.endswith("archive_format") for name in names):
+        raise TeacherError(
+            f"The checkpoint {path} is a torch.export archive: a program, which is not run. Save the weights alone where you "
+            "trust it: torch.save(torch.export.load(FILE).state_dict, ...)."
+        )
+    if others := [what for end, what in _ZIPPED.items() if any(name.endswith(end) for name in names)]:
+        raise TeacherError(f"The checkpoint {path} is {others[0]}.")
     if not any(name.endswith("data.pkl") for name in names):
         inside = [name for name in names if name.endswith(_WEIGHT_SUFFIXES)] or names
         raise TeacherError(f"The checkpoint {path} is a zip archive around {_listed(inside)}: unpack it.")
@@ -207,9 +260,16 @@ def _state_dicts(
     if _is_state_dict(content):
         yield ".".join(keys), dict(content)
         return
-    for key, inner in content.items():
-        if isinstance(key, str):
-            yield from _state_dicts(inner, (*keys, key), seen | {id(content)})
+    within = [
+        one
+        for key, inner in content.items()
+        if isinstance(key, str)
+        for one in _state_dicts(inner, (*keys, key), seen | {id(content)})
+    ]
+    yield from within
+    weights = {name: value for name, value in content.items() if isinstance(value, Tensor)}
+    if not within and _is_state_dict(weights):  # with a number of epochs among them, say
+        yield ".".join(keys), weights
 
 
 def _is_state_dict(values: Mapping[Any, Any]) -> bool:
@@ -221,7 +281,14 @@ def _is_state_dict(values: Mapping[Any, Any]) -> bool:
 
 
 def _what_it_holds(content: Any) -> str:
+    if isinstance(content, StandIn):
+        return (
+            f"holds a whole {shortened(content.name, 60)} object; loading it would run code from the file. Save its state_dict() "
+            "alone (torch.save(model.state_dict(), ...) or safetensors) where you trust it"
+        )
     if isinstance(content, Mapping):
         keys = shortened(repr(list(content)[:10]), 200)
-        return f"holds no weights under {', '.join(_USUAL)} or another key; its keys are {keys}"
+        objects = sorted({value.name for value in content.values() if isinstance(value, StandIn)})
+        beside = f", and it holds objects that are no tensors: {_listed(objects)}" if objects else ""
+        return f"holds no weights under {', '.join(USUAL)} or another key; its keys are {keys}{beside}"
     return f"holds a {type(content).__name__}, not a state dict"
