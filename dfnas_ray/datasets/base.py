@@ -23,6 +23,7 @@ EVALUATION = "evaluation.dataset"
 
 _MEMBERS_OF_A_DATASET = ("__len__", "__getitem__", "description", "fingerprint")
 
+_LARGEST_16_BITS = 65535
 CROP_FRACTION = 0.875  # 224 of 256: the usual evaluation crop
 
 
@@ -125,17 +126,25 @@ def to_uint8(image: Image.Image, image_shape: tuple[int, int, int], where: str) 
     mode = {1: "L", 3: "RGB"}.get(channels)
     if mode is None:
         raise DatasetError(f"{where}: the teacher takes {channels} channels; image files have 1 or 3.")
-    if mode == "L" and image.mode not in ("L", "1", "I;16", "I", "F"):
+    if mode == "L" and image.mode not in ("L", "1", "I;16", "I;16B", "I", "F"):
+        image = _without_colour(image)
+    if mode == "L" and image.mode == "RGB":
         raise DatasetError(
-            f"{where}: the image has {len(image.getbands())} channels ({image.mode}) and the teacher takes 1. "
-            "Give a dataset of grey images, or the teacher that was trained on colour."
+            f"{where}: the image has colours, and the teacher takes 1 channel. Give a dataset of grey "
+            "images, or the teacher that was trained on colour."
         )
     if image.mode == "F":
         raise DatasetError(
             f"{where}: floating-point pixels (mode F) have no known range. Save the images with 8 or 16 bits."
         )
     if image.mode.startswith("I"):  # 16 bits; PIL would clip instead of scaling
-        scaled = np.divide(np.asarray(image), 257, dtype=np.float32)  # exact enough: no 16-bit value is near a tie
+        pixels = np.asarray(image)
+        if pixels.min() < 0 or pixels.max() > _LARGEST_16_BITS:
+            raise DatasetError(
+                f"{where}: whole numbers from {pixels.min()} to {pixels.max()} have no known range. Save the images with 8 or 16 "
+                "bits."
+            )
+        scaled = np.divide(pixels, 257, dtype=np.float32)  # exact enough: no 16-bit value is near a tie
         image = Image.fromarray(scaled.round(out=scaled).clip(0, 255, out=scaled).astype(np.uint8))
     image = image.convert(mode)
     if image.size != (width, height):
@@ -152,6 +161,13 @@ def to_uint8(image: Image.Image, image_shape: tuple[int, int, int], where: str) 
         image = TF.center_crop(image, [height, width])
     array = np.array(image, dtype=np.uint8).reshape(height, width, channels)
     return torch.from_numpy(array).permute(2, 0, 1).contiguous()
+
+
+def _without_colour(image: Image.Image) -> Image.Image:
+    """Return an image of one channel if it shows no colour, whatever it is stored as; in RGB otherwise."""
+    colours = image.convert("RGB")
+    red, green, blue = colours.split()
+    return red if red.tobytes() == green.tobytes() == blue.tobytes() else colours
 
 
 def read_image(dataset: ImageDataset, index: int, setting: str) -> tuple[Image.Image, int, str]:
@@ -187,7 +203,12 @@ class _Decoded(Dataset[tuple[Tensor, int]]):
         if not 0 <= label < self.num_classes:
             raise DatasetError(
                 f"{where}: label {label}, but the teacher has {self.num_classes} classes (0 to {self.num_classes - 1}). "
-                "The dataset and the teacher must number the same classes."
+                "The dataset and the teacher must number the same classes from 0 on"
+                + (
+                    ". If the labels begin at 1, name them in the teacher's order: classes: [1, 2, ...]."
+                    if label == self.num_classes
+                    else "."
+                )
             )
         return to_uint8(image, self.image_shape, where), label
 

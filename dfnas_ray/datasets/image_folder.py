@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 from collections.abc import Iterator
@@ -13,11 +14,13 @@ from PIL import Image
 from pydantic import Field
 
 from dfnas_ray.datasets.base import EVALUATION, DatasetSourceConfig, ImageDataset
-from dfnas_ray.datasets.numbering import number_folders
+from dfnas_ray.datasets.numbering import ClassNames, listed, number_names
 from dfnas_ray.errors import DatasetError, printable, shortened
 from dfnas_ray.storage.location import user_path
-from dfnas_ray.storage.pictures import PictureError, decode_picture
+from dfnas_ray.storage.pictures import PictureError, decode_picture, is_picture
 from dfnas_ray.storage.run_dir import fingerprint
+
+logger = logging.getLogger(__name__)
 
 _LAYOUT = "It must be a folder with one sub-folder of images per class."
 _EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
@@ -29,20 +32,23 @@ class _Folder:
         self.samples: list[tuple[str, int]] = []
         self.sizes: list[int] = []
         try:
-            classes = sorted(entry.name for entry in os.scandir(path) if entry.is_dir())
-            found = [sorted(_image_files(path, name)) for name in classes]
+            classes = sorted(entry.name for entry in os.scandir(path) if entry.is_dir() and not _is_hidden(entry.name))
+            left_out: list[str] = []
+            found = [sorted(_image_files(path, name, left_out)) for name in classes]
         except (OSError, ValueError) as error:
             raise DatasetError(
                 f"{setting}.path ({printable(path)}) cannot be used: {printable(error)}. {_LAYOUT}"
             ) from error
         if lacking := [printable(name) for name, files in zip(classes, found, strict=True) if not files]:
             raise DatasetError(
-                f"{setting}.path ({printable(path)}) cannot be used: there are no images ({', '.join(_EXTENSIONS)}) for the "
+                f"{setting}.path ({printable(path)}) cannot be used: there are no images for the "
                 f"classes {', '.join(lacking)}. {_LAYOUT}"
             )
         if not classes:
             raise DatasetError(f"{setting}.path ({printable(path)}) cannot be used: it has no sub-folder. {_LAYOUT}")
-        labels, self.numbering = number_folders(classes, given, f"{setting}.path ({printable(path)})")
+        if left_out:
+            logger.warning("%s: files that are no pictures are left out: %s.", self.description, listed(left_out))
+        labels, self.numbering = number_names(classes, given, f"{setting}.path ({printable(path)})")
         for label, files in zip(labels, found, strict=True):
             self.samples += [(os.path.join(*place), label) for *place, _ in files]  # noqa: PTH118 - a million of them
             self.sizes += [size for *_, size in files]
@@ -65,24 +71,39 @@ class _Folder:
             raise PictureError(f"{printable(path)}: {error}") from error
 
 
-def _image_files(root: Path, name: str) -> Iterator[tuple[str, str, int]]:
+def _is_hidden(name: str) -> bool:
+    """Whether a name is one of what systems and editors put beside data."""
+    return name.startswith(".")
+
+
+def _image_files(root: Path, name: str, left_out: list[str]) -> Iterator[tuple[str, str, int]]:
     """Yield folder, name and size of each image of a class; links to folders are followed.
+
+    Args:
+        root: Of the dataset.
+        name: Of the class.
+        left_out: Other files are added to it.
 
     Raises:
         OSError: a folder or file cannot be read, such as a link to nowhere.
         ValueError: a file is no regular one, or a folder is reached twice, as in a loop of links.
     """
     seen = {os.path.realpath(root)}
-    for folder, _, names in os.walk(root / name, followlinks=True, onerror=_raise):
+    for folder, folders, names in os.walk(root / name, followlinks=True, onerror=_raise):
+        folders[:] = [each for each in folders if not _is_hidden(each)]
         if (real := os.path.realpath(folder)) in seen:
             raise ValueError(f"{folder} is reached twice through symbolic links")
         seen.add(real)
         for file in names:
-            if file.lower().endswith(_EXTENSIONS):
-                status = (Path(folder) / file).stat()
-                if not stat.S_ISREG(status.st_mode):
-                    raise ValueError(f"{folder}/{file} is no regular file")
+            if _is_hidden(file):
+                continue
+            status = (Path(folder) / file).stat()
+            if not stat.S_ISREG(status.st_mode):
+                raise ValueError(f"{folder}/{file} is no regular file")
+            if file.lower().endswith(_EXTENSIONS) or is_picture(Path(folder) / file):
                 yield folder, file, status.st_size
+            else:
+                left_out.append(f"{name}/{file}")
 
 
 def _raise(error: OSError) -> None:
@@ -94,7 +115,7 @@ class ImageFolderConfig(DatasetSourceConfig):
 
     kind: Literal["image_folder"]
     path: Path = Field(description="The folder that holds one sub-folder per class.")
-    classes: tuple[str, ...] | None = Field(
+    classes: ClassNames = Field(
         None, description="Names of the sub-folders in the order of the teacher's outputs; a class may have no folder."
     )
 

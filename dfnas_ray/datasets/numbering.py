@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import AfterValidator, BeforeValidator
 from scipy.optimize import linear_sum_assignment
 
 from dfnas_ray.errors import DatasetError, printable, shortened
@@ -15,6 +16,23 @@ _SPLITS = ("train", "training", "test", "testing", "val", "valid", "validation",
 _MAX_CLASSES = 2000  # for a search through all numberings, whose time grows with their cube
 _FEWEST_IMAGES = 5  # of a class, for a numbering to mean something
 _CLEARLY_BETTER, _GOOD = 0.3, 0.5
+
+
+def _as_names(values: Any) -> Any:
+    """Take numbers for names: YAML reads 0 as one."""
+    if not isinstance(values, list | tuple):
+        return values
+    return [str(value) if type(value) is int else value for value in values]
+
+
+def _different(names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    if names and (twice := [name for number, name in enumerate(names) if name in names[:number]]):
+        raise ValueError(f"{listed(twice)} is given twice: each place in the list is a class of the teacher's")
+    return names
+
+
+ClassNames = Annotated[tuple[str, ...] | None, BeforeValidator(_as_names), AfterValidator(_different)]
+"""Names of classes in the order of the teacher's outputs, as settings give them."""
 
 
 @dataclass(frozen=True)
@@ -45,16 +63,19 @@ class Numbering:
         )
 
 
-def number_folders(names: Sequence[str], classes: Sequence[str] | None, where: str) -> tuple[list[int], Numbering]:
-    """Return the label of each folder, and what the labels mean.
+def number_names(
+    names: Sequence[str], classes: Sequence[str] | None, where: str, what: str = "folders"
+) -> tuple[list[int], Numbering]:
+    """Return the label of each name, and what the labels mean.
 
-    Folders that are called by numbers from 0 on have these numbers. Others are numbered by ``classes``, or in alphabetical order
+    Those that are by numbers from 0 on have these numbers. Others are numbered by ``classes``, or in alphabetical order
     (1 to K in the order of the numbers).
 
     Args:
-        names: Of the folders.
+        names: Of the folders, or as they stand in a table.
         classes: Names in the teacher's order, if the user gave them.
-        where: What errors call the folder.
+        where: What errors call the dataset.
+        what: What errors call that which has these names.
 
     Raises:
         DatasetError: a folder is none of the given classes, or folders look like splits.
@@ -63,7 +84,7 @@ def number_folders(names: Sequence[str], classes: Sequence[str] | None, where: s
         strangers = [name for name in names if name not in classes]
         if strangers:
             raise DatasetError(
-                f"{where}: the folders {listed(strangers)} are none of the {len(classes):,} classes that are given."
+                f"{where}: the {what} {listed(strangers)} are none of the {len(classes):,} classes that are given."
             )
         return [list(classes).index(name) for name in names], Numbering(tuple(classes))
     if len(names) > 1 and all(name.lower() in _SPLITS for name in names):
@@ -84,6 +105,18 @@ def number_folders(names: Sequence[str], classes: Sequence[str] | None, where: s
     return [order_of_names.index(name) for name in names], Numbering(tuple(order_of_names))
 
 
+def classes_of_labels(names: Sequence[str] | None, given: Sequence[str]) -> dict[int, int]:
+    """Return the class of each label whose name is among those that are given in the teacher's order.
+
+    Args:
+        names: Of the labels 0, 1, ...; where there are none, a label is called by its number.
+        given: Names in the teacher's order.
+    """
+    if names is None:
+        return {int(name): place for place, name in enumerate(given) if name.isascii() and name.isdigit()}
+    return {label: list(given).index(name) for label, name in enumerate(names) if name in given}
+
+
 def better_numbering(confusion: np.ndarray, names: Sequence[str] | None) -> str | None:
     """Return a sentence if a network would be right far more often with the labels numbered otherwise.
 
@@ -92,7 +125,7 @@ def better_numbering(confusion: np.ndarray, names: Sequence[str] | None) -> str 
         names: Of the labels.
     """
     images, num_classes = int(confusion.sum()), len(confusion)
-    if num_classes > _MAX_CLASSES or images < _FEWEST_IMAGES * num_classes:
+    if num_classes > _MAX_CLASSES or images < _FEWEST_IMAGES * max(1, int((confusion.sum(1) > 0).sum())):
         return None
     labels, classes = linear_sum_assignment(-confusion)
     before, after = np.trace(confusion) / images, confusion[labels, classes].sum() / images

@@ -3,31 +3,39 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from functools import cached_property
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset
+import pyarrow.fs
 from PIL import Image
 from pydantic import Field
 
 from dfnas_ray.datasets.base import EVALUATION, DatasetSourceConfig, ImageDataset
-from dfnas_ray.datasets.numbering import Numbering, listed
+from dfnas_ray.datasets.numbering import ClassNames, Numbering, classes_of_labels, listed, number_names
 from dfnas_ray.errors import DatasetError, printable
 from dfnas_ray.storage.location import user_path
 from dfnas_ray.storage.pictures import PictureError, decode_picture
 from dfnas_ray.storage.run_dir import fingerprint
 
+logger = logging.getLogger(__name__)
+
 _LAYOUT = (
-    "It must be a Parquet file, or a folder of them, with the columns image: struct<bytes, path> and label: integer; "
+    "It must be a Parquet file, or a folder of them, with the columns image: struct<bytes, path> and label: numbers or names; "
     "image_column and label_column name others."
 )
+_MAGIC = b"PAR1"
 _SPLITS = {"training": "train", "valid": "validation", "val": "validation", "dev": "validation"}
 _SPLIT = re.compile(r"(?:^|[/._-])(train|training|test|valid|val|validation|dev)(?=[./_-])")
 _DAMAGED = (OSError, ValueError, LookupError, MemoryError, pa.ArrowException)
 _BINARY = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary, pa.types.is_binary_view)
+_NUMBERS = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean)
+_TEXT = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
 _FORMAT = pyarrow.dataset.ParquetFileFormat(
     default_fragment_scan_options=pyarrow.dataset.ParquetFragmentScanOptions(page_checksum_verification=True)
 )
@@ -39,10 +47,33 @@ class _Parquet:
         self.description = f"Parquet dataset {printable(config.path)}"
         self.config, self.dataset, self.setting = config, dataset, setting
         self.names = _names_of(dataset.schema, config.label_column)
-        given = config.classes
-        self.numbering = None if given is None and self.names is None else Numbering(given or self.names or ())
-        self._class_of = None if given is None else self._classes_of_labels(given)
+        self.numbering: Numbering | None = None
+        self._class_of: dict[Any, int] | None = None
+        given, kind = config.classes, dataset.schema.field(config.label_column).type
+        if any(is_text(kind.value_type if pa.types.is_dictionary(kind) else kind) for is_text in _TEXT):
+            self._take_names(given)
+        elif given is not None:
+            self._class_of, self.numbering = classes_of_labels(self.names, given), Numbering(given)
+            if strangers := [name for name in self.names or () if name not in given]:
+                raise DatasetError(
+                    f"{setting}.classes: {listed(strangers)} of {self.description} are none of the {len(given):,} classes that "
+                    "are given."
+                )
+        elif self.names is not None:
+            self.numbering = Numbering(self.names)
         self.num_rows: int = dataset.count_rows()
+
+    def _take_names(self, given: tuple[str, ...] | None) -> None:
+        """Number labels that are names, as folders are numbered that have them.
+
+        Raises:
+            DatasetError: one is none of the names that are given.
+        """
+        column = self.config.label_column
+        names = [name for name in self._read([column])[column].unique().to_pylist() if name is not None]
+        where = f"{self.setting}.path ({printable(self.config.path)})"
+        labels, self.numbering = number_names(names, given, where, "labels")
+        self._class_of = dict(zip(names, labels, strict=True))
 
     @cached_property
     def columns(self) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
@@ -50,7 +81,8 @@ class _Parquet:
         image, label = self.config.image_column, self.config.label_column
         table = self._read([image, label])
         # Chunked on purpose: a combined binary column would overflow its 32-bit offsets beyond 2 GiB.
-        return pc.struct_field(table[image], "bytes"), table[label]
+        pictures = table[image]
+        return pc.struct_field(pictures, "bytes") if pa.types.is_struct(pictures.type) else pictures, table[label]
 
     @cached_property
     def fingerprint(self) -> str:
@@ -58,20 +90,6 @@ class _Parquet:
         files = [(info.base_name, info.size) for info in self.dataset.filesystem.get_file_info(self.dataset.files)]
         column = self.config.label_column
         return fingerprint([files, self._read([column])[column].to_pylist()])
-
-    def _classes_of_labels(self, given: tuple[str, ...]) -> dict[int, int]:
-        """Return the class of each label, by the names that are given in the teacher's order.
-
-        Raises:
-            DatasetError: a label's name is none of them.
-        """
-        names = self.names or tuple(map(str, range(len(given))))
-        if strangers := [name for name in names if name not in given]:
-            raise DatasetError(
-                f"{self.setting}.classes: {listed(strangers)} of {self.description} are none of the {len(given):,} classes that "
-                "are given."
-            )
-        return {label: given.index(name) for label, name in enumerate(names)}
 
     def _read(self, columns: list[str]) -> pa.Table:
         try:
@@ -112,13 +130,46 @@ class _Parquet:
         try:
             if (label := labels[index].as_py()) is None:
                 raise PictureError("it has no label")
+            if isinstance(label, float) and label.is_integer():
+                label = int(label)
             if self._class_of is not None:
                 if label not in self._class_of:
                     raise PictureError(f"its label {label} is none of the {len(self._class_of)} classes")
                 label = self._class_of[label]
-            return decode_picture(images[index].as_py()), label
+            if not isinstance(label, int):
+                raise PictureError(f"its label {label} is no whole number")
+            return decode_picture(images[index].as_py()), int(label)
         except PictureError as error:
             raise PictureError(f"{self._place(index)}: {error}") from error
+
+
+def _dataset_at(path: str, where: str) -> pyarrow.dataset.Dataset:
+    """Return the dataset of a file, or of the Parquet files in a folder: other files are left out.
+
+    Raises:
+        OSError: it is not there.
+    """
+    system, place = (
+        pa.fs.FileSystem.from_uri(path) if "://" in path else (pa.fs.LocalFileSystem(), str(Path(path).absolute()))
+    )
+    found = system.get_file_info(place)
+    if found.type != pa.fs.FileType.Directory:
+        return pa.dataset.dataset(path, format=_FORMAT)
+    files: list[str] = []
+    others: list[str] = []
+    for info in system.get_file_info(pa.fs.FileSelector(place, recursive=True)):
+        inner = info.path.removeprefix(place).strip("/")
+        if info.type != pa.fs.FileType.File or any(part.startswith((".", "_")) for part in inner.split("/")):
+            continue
+        is_table = inner.lower().endswith((".parquet", ".pq")) or system.open_input_file(info.path).read(4) == _MAGIC
+        (files if is_table else others).append(info.path if is_table else inner)
+    if others and files:
+        logger.warning("%s: files that are no Parquet are left out: %s.", where, listed(others))
+    return pa.dataset.dataset(sorted(files), filesystem=system, format=_FORMAT) if files else _nothing()
+
+
+def _nothing() -> pyarrow.dataset.Dataset:
+    return pa.dataset.FileSystemDataset([], pa.schema([]), _FORMAT)
 
 
 def _names_of(schema: pa.Schema, column: str) -> tuple[str, ...] | None:
@@ -136,15 +187,18 @@ class ParquetConfig(DatasetSourceConfig):
     """A Parquet file or a folder of them, as Hugging Face datasets publish images."""
 
     kind: Literal["parquet"]
-    path: str = Field(description="File or folder, local or s3://, gs://; columns image{bytes, path} and label.")
+    path: str = Field(
+        description="File or folder, local or s3://, gs://; columns image{bytes, path}, or bytes alone, and label."
+    )
     image_column: str = Field("image", description="Name of the column of images.")
     label_column: str = Field("label", description="Name of the column of labels.")
     split: str | None = Field(
         None, description="Of a folder with files of several splits, the one to read, such as test."
     )
-    classes: tuple[str, ...] | None = Field(
+    classes: ClassNames = Field(
         None,
-        description="Names of the classes in the order of the teacher's outputs, where the file's labels have another.",
+        description="Names of the classes in the order of the teacher's outputs, where the file's labels have another; a label "
+        "without a name is called by its number.",
     )
 
     def open(self, setting: str = EVALUATION) -> ImageDataset:
@@ -152,13 +206,13 @@ class ParquetConfig(DatasetSourceConfig):
         where = f"{setting}.path ({printable(self.path)})"
         try:
             path = self.path if "://" in self.path else str(user_path(self.path))
-            dataset = self._of_split(pa.dataset.dataset(path, format=_FORMAT), where)
-            opened = _Parquet(self, dataset, setting)
+            dataset = self._of_split(_dataset_at(path, where), where)
             schema = dataset.schema
             names = schema.names
             image = schema.field(self.image_column).type if self.image_column in names else pa.null()
-            members = [member.name for member in image] if pa.types.is_struct(image) else []
-            kind = image.field("bytes").type if "bytes" in members else pa.null()
+            is_bare = any(holds(image) for holds in _BINARY)  # the bytes alone
+            members = [member.name for member in image] if pa.types.is_struct(image) else ["bytes"] * is_bare
+            kind = image if is_bare else image.field("bytes").type if "bytes" in members else pa.null()
             label = schema.field(self.label_column).type if self.label_column in names else pa.null()
         except FileNotFoundError as error:
             raise DatasetError(f"{where} does not exist. {_LAYOUT}") from error
@@ -173,11 +227,15 @@ class ParquetConfig(DatasetSourceConfig):
         kind = kind.value_type if pa.types.is_dictionary(kind) else kind
         if not any(holds(kind) for holds in _BINARY):
             raise DatasetError(f"{where} has image.bytes of type {kind}, not binary. {_LAYOUT}")
-        if not pa.types.is_integer(label):
+        names_or_numbers = label.value_type if pa.types.is_dictionary(label) else label
+        if not any(holds(names_or_numbers) for holds in (*_NUMBERS, *_TEXT)):
             raise DatasetError(
-                f"{where} has no integer column {self.label_column}; its columns are {listed(names)}. {_LAYOUT}"
+                f"{where} has no column {self.label_column} of numbers or names; its columns are {listed(names)}. {_LAYOUT}"
             )
-        return opened
+        try:
+            return _Parquet(self, dataset, setting)
+        except _DAMAGED as error:
+            raise DatasetError(f"{where} cannot be read: {printable(error)}. {_LAYOUT}") from error
 
     def _of_split(self, dataset: pyarrow.dataset.Dataset, where: str) -> pyarrow.dataset.Dataset:
         """Return the files of one split: those of several are never read as one set.

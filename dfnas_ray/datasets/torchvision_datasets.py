@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,17 +11,21 @@ from PIL import Image
 from pydantic import Field
 
 from dfnas_ray.datasets.base import EVALUATION, DatasetSourceConfig, ImageDataset
-from dfnas_ray.datasets.numbering import Numbering
+from dfnas_ray.datasets.numbering import ClassNames, Numbering, classes_of_labels
 from dfnas_ray.errors import DatasetError
 from dfnas_ray.storage.location import user_path
-from dfnas_ray.storage.pictures import chosen_formats_only
+from dfnas_ray.storage.pictures import PictureError, chosen_formats_only
 
 
 class _Torchvision:
-    def __init__(self, dataset: Any, description: str):
+    def __init__(self, dataset: Any, description: str, given: Sequence[str] | None = None):
         self.dataset, self.description = dataset, description
         names = getattr(dataset, "classes", None)
         self.numbering = Numbering(tuple(map(str, names))) if isinstance(names, list | tuple) and names else None
+        self._class_of: dict[int, int] | None = None
+        if given is not None:
+            self._class_of = classes_of_labels(self.numbering.names if self.numbering else None, given)
+            self.numbering = Numbering(tuple(given))
 
     @property
     def fingerprint(self) -> str:
@@ -34,7 +39,11 @@ class _Torchvision:
         with chosen_formats_only():  # torchvision opens files of every format that Pillow knows
             image, label = self.dataset[index]
             image.load()
-        return image, int(label)
+        if self._class_of is None:
+            return image, int(label)
+        if int(label) not in self._class_of:
+            raise PictureError(f"its label {label} is none of the {len(self._class_of)} classes that are given")
+        return image, self._class_of[int(label)]
 
 
 class TorchvisionDatasetConfig(DatasetSourceConfig):
@@ -45,6 +54,10 @@ class TorchvisionDatasetConfig(DatasetSourceConfig):
     root: Path = Field(Path("datasets"), description="Where the files are, or are downloaded to.")
     arguments: dict[str, str | int | bool] = Field(
         default_factory=dict, description="Further arguments, e.g. {train: false, download: true} or {split: val}."
+    )
+    classes: ClassNames = Field(
+        None,
+        description="Names of the dataset's classes in the order of the teacher's outputs; others are not asked for.",
     )
 
     def open(self, setting: str = EVALUATION) -> ImageDataset:
@@ -67,4 +80,4 @@ class TorchvisionDatasetConfig(DatasetSourceConfig):
                 f"torchvision's {self.name} cannot be opened at {setting}.root ({self.root}): {error} "
                 f"Put its files there, or set {setting}.arguments.download=true on a machine with network access."
             ) from error
-        return _Torchvision(dataset, f"torchvision dataset {self.name}")
+        return _Torchvision(dataset, f"torchvision dataset {self.name}", self.classes)

@@ -24,6 +24,17 @@ MAX_BYTES = 2**29
 _pillow_open = Image.open
 
 
+_BEGINNINGS = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"BM", b"GIF8", b"II*\0", b"MM\0*")
+
+
+def is_picture(file: Path) -> bool:
+    """Return whether a file begins like a picture of one of these formats, whatever its name."""
+    with file.open("rb") as opened:
+        head = opened.read(12)
+    is_ppm = head[:1] == b"P" and head[1:2] in b"123456" and head[2:3].isspace()
+    return head.startswith(_BEGINNINGS) or is_ppm or (head[:4] == b"RIFF" and head[8:] == b"WEBP")
+
+
 class PictureError(ValueError):
     """A picture cannot be decoded. The message is half a sentence, for an error that names file and row."""
 

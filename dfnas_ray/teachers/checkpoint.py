@@ -158,6 +158,15 @@ def _check_kinds(state: StateDict, own: Mapping[str, Any], source: str) -> None:
             continue
         if value.is_meta:
             raise TeacherError(f"The checkpoint {source} has weights without values (on the meta device): {name}.")
+        if value.is_quantized or value.layout != torch.strided or value.is_nested:
+            kind = "quantized" if value.is_quantized else "nested" if value.is_nested else f"of layout {value.layout}"
+            raise TeacherError(
+                f"The checkpoint {source} has weights that are {kind}: {name}. Save them as plain tensors."
+            )
+        if value.is_complex():
+            raise TeacherError(
+                f"The checkpoint {source} has complex weights: {name}. Networks with complex weights are not supported."
+            )
         needed = own.get(name)
         if (
             isinstance(needed, Tensor)
@@ -167,15 +176,6 @@ def _check_kinds(state: StateDict, own: Mapping[str, Any], source: str) -> None:
             raise TeacherError(
                 f"The checkpoint {source} has {str(value.dtype).removeprefix('torch.')} where the network computes with "
                 f"{str(needed.dtype).removeprefix('torch.')}: {name}. If they are quantized, save them as floating-point numbers."
-            )
-        if value.is_quantized or value.layout != torch.strided or value.is_nested:
-            kind = "quantized" if value.is_quantized else "nested" if value.is_nested else f"of layout {value.layout}"
-            raise TeacherError(
-                f"The checkpoint {source} has weights that are {kind}: {name}. Save them as plain tensors."
-            )
-        if value.is_complex():
-            raise TeacherError(
-                f"The checkpoint {source} has complex weights: {name}. Networks with complex weights are not supported."
             )
 
 

@@ -175,6 +175,7 @@ def _load_pickled(path: Path) -> Any:
         pickle.UnpicklingError: it can only be loaded by calling functions.
     """
     stand_ins: dict[str, type] = {}
+    refusal: pickle.UnpicklingError | None = None
     while True:
         safe: list[Any] = [(stand_in, name) for name, stand_in in stand_ins.items()]
         try:
@@ -187,6 +188,11 @@ def _load_pickled(path: Path) -> Any:
             if asked is None or is_builtin or asked[1] in stand_ins or len(stand_ins) == _MAX_STAND_INS:
                 raise
             stand_ins[asked[1]] = type("StandIn", (StandIn,), {"name": asked[1]})
+            refusal = refusal or error
+        except Exception:
+            if refusal is None:
+                raise
+            raise refusal from None  # a tensor is made of what has a stand-in
         else:
             if stand_ins:
                 logger.info("Of %s, objects are left out: %s.", path, _listed(stand_ins))

@@ -75,8 +75,8 @@ def test_a_16_bit_grey_image_is_scaled_to_8_bits():
 
 
 def test_a_colour_image_for_a_grey_teacher_is_refused():
-    with pytest.raises(DatasetError, match=r"here: the image has 3 channels \(RGB\) and the teacher takes 1"):
-        to_uint8(Image.new("RGB", (4, 4)), (1, 4, 4), "here")
+    with pytest.raises(DatasetError, match=r"here: the image has colours, and the teacher takes 1 channel"):
+        to_uint8(Image.new("RGB", (4, 4), (9, 0, 0)), (1, 4, 4), "here")
 
 
 def test_a_teacher_of_two_channels_cannot_be_fed_from_files():

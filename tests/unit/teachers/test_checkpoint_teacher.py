@@ -292,8 +292,8 @@ def test_weights_without_the_wrapper_of_the_network_that_was_built(state):
 
 
 def test_a_prefix_that_not_all_names_share_stays(state):
-    with pytest.raises(TeacherError, match=r"1 missing: weight; 1 unexpected: module\.weight"):
-        load_weights(nn.Linear(3, 2), {"module.weight": state["weight"], "bias": state["bias"]}, "x.pt")
+    with pytest.raises(TeacherError, match=r"1 missing: weight; 1 unexpected: net\.weight"):
+        load_weights(nn.Linear(3, 2), {"net.weight": state["weight"], "bias": state["bias"]}, "x.pt")
 
 
 class Counting(nn.Linear):
