@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from dfnas_ray.algorithms.config import SearchConfig
 from dfnas_ray.config.cluster import ClusterConfig
 from dfnas_ray.config.dotted import list_settings, set_dotted
 from dfnas_ray.config.explain import explain
-from dfnas_ray.config.registry import SettingValues
+from dfnas_ray.config.registry import SettingValues, family_of
 from dfnas_ray.config.yaml_text import YamlTextError, read_yaml, write_yaml
 from dfnas_ray.datasets import DatasetConfig
 from dfnas_ray.errors import ConfigError, first_line, printable, shortened
@@ -55,6 +56,16 @@ class ExperimentConfig(BaseModel):
     )
     cluster: ClusterConfig = ClusterConfig()
 
+    @field_validator("run_dir")
+    @classmethod
+    def _refuse_variables(cls, folder: str | None) -> str | None:
+        if folder is not None and (found := re.search(r"\$\{?\w+\}?", folder)):
+            raise ValueError(
+                f"{found[0]} would be the name of a folder: environment variables are not replaced here. Write the path itself, "
+                "or give it on the command line, where a shell replaces them: --run-dir."
+            )
+        return folder
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         for space in self.search.space:
@@ -92,6 +103,8 @@ class ExperimentConfig(BaseModel):
 def load_experiment(path: str | Path, overrides: Iterable[str] = ()) -> ExperimentConfig:
     """Read a YAML file, apply ``dotted.key=value`` overrides, and validate the whole.
 
+    Keys at the top that begin with ``x-`` are left out: they are places for anchors.
+
     Raises:
         ConfigError: the file is missing or is no YAML mapping, or a setting is wrong (names it, its value and the
             remedy).
@@ -106,7 +119,7 @@ def load_experiment(path: str | Path, overrides: Iterable[str] = ()) -> Experime
         raise ConfigError(
             f"The experiment file {file} must be a mapping with at least a teacher, such as `teacher: digits`."
         )
-    return make_experiment(values, overrides)
+    return make_experiment({name: value for name, value in values.items() if not name.startswith("x-")}, overrides)
 
 
 def _read_text(path: str | Path) -> tuple[Path, str]:
@@ -130,6 +143,7 @@ def make_experiment(values: Mapping[str, Any], overrides: Iterable[str] = ()) ->
     merged = dict(values)
     for override in overrides:
         merged = _override(merged, override)
+    merged = _without_empty_sections(merged, ExperimentConfig)
     config = _validate(merged)
     for setting in list_settings(config):
         if isinstance(setting.value, str) and "://" in setting.value:
@@ -139,6 +153,19 @@ def make_experiment(values: Mapping[str, Any], overrides: Iterable[str] = ()) ->
     if config.sweep is not None:
         _check_sweep(merged, config.synthesis, config.sweep)
     return config
+
+
+def _without_empty_sections(values: Mapping[str, Any], model: type[BaseModel]) -> SettingValues:
+    """Leave out sections that hold nothing, such as one whose every line is a comment: YAML reads them as null."""
+    kept = {}
+    for name, value in values.items():
+        kind = model.model_fields[name].annotation if name in model.model_fields else None
+        is_section = isinstance(kind, type) and issubclass(kind, BaseModel) and family_of(kind) is None
+        if is_section and isinstance(value, Mapping):
+            kept[name] = _without_empty_sections(value, kind)  # type: ignore[arg-type]
+        elif value is not None or not is_section or model.model_fields[name].is_required():
+            kept[name] = value
+    return kept
 
 
 def _texts(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
@@ -222,6 +249,7 @@ def dump_experiment(config: ExperimentConfig) -> str:
 
 def _override(values: SettingValues, override: str) -> SettingValues:
     path, equals, text = override.partition("=")
+    path = path.strip()
     if not equals or not path:
         raise ConfigError(
             f"--set {shortened(repr(override), 100)} must have the form dotted.key=value, such as synthesis.num_shards=3."
@@ -232,4 +260,6 @@ def _override(values: SettingValues, override: str) -> SettingValues:
         raise ConfigError(
             f"--set {shortened(path, 100)}: {shortened(repr(text), 100)} is not a YAML value: {error}."
         ) from error
+    if isinstance(value, str) and text.strip() and text.strip()[0] not in "\"'|>&!":
+        value = text.strip()  # on a command line, a # begins no comment
     return set_dotted(values, path, value, f"--set {path}")

@@ -67,6 +67,8 @@ def _sentence(problem: Any, values: Any, root: type[BaseModel]) -> str:
             else f"at most {limits['max_length']} value(s)"
         )
         return f"{path} ({_short(value)}) must have {bound}."
+    if kind == "string_type" and isinstance(value, bool | int | float):
+        return f'{path} ({_short(value)}) must be text: put it in quotes, "{_short(value)}".'
     message = problem["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ").rstrip(".")
     if kind == "value_error" and isinstance(value, Mapping | BaseModel):
         whole = message if message.endswith("?") else f"{message}."
