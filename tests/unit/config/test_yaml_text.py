@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dfnas_ray.config.yaml_text import MAX_LENGTH, YamlTextError, read_yaml, write_yaml
@@ -86,6 +86,7 @@ PLAIN = st.recursive(
 )
 
 
+@settings(deadline=None)  # of a machine that is busy
 @given(PLAIN)
 def test_what_is_written_is_read_back(value):
     assert read_yaml(write_yaml(value)) == value
