@@ -510,5 +510,5 @@ def test_height_width_channels_is_told_as_the_wrong_order():
 def test_a_network_on_the_meta_device_is_named():
     with torch.device("meta"):
         model = nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
-    with pytest.raises(TeacherError, match="on the meta device, which hold no values: 1.weight"):
+    with pytest.raises(TeacherError, match=r"on the meta device, which hold no values: 1\.weight"):
         teacher_of(model)
