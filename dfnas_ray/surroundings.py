@@ -35,6 +35,13 @@ def _set_cudnn(flags: tuple[bool, bool, bool]) -> None:
     cudnn.enabled, cudnn.benchmark, cudnn.deterministic = flags
 
 
+def _folder() -> str:
+    try:
+        return os.getcwd()  # noqa: PTH109 - as chdir takes it
+    except FileNotFoundError:  # it was deleted
+        return ""
+
+
 _TORCH = {
     "torch's default type of numbers": _Setting(torch.get_default_dtype, torch.set_default_dtype),
     "torch's default device": _Setting(torch.get_default_device, _set_device),
@@ -53,7 +60,7 @@ _TORCH = {
     ),
 }
 _PROCESS = {
-    "the working directory": _Setting(os.getcwd, os.chdir),
+    "the working directory": _Setting(_folder, lambda folder: folder and os.chdir(folder)),
     "which messages are logged": _Setting(lambda: logging.root.manager.disable, logging.disable),
 }
 

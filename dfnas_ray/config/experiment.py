@@ -13,7 +13,7 @@ from dfnas_ray.algorithms.config import SearchConfig
 from dfnas_ray.config.cluster import ClusterConfig
 from dfnas_ray.config.dotted import list_settings, set_dotted
 from dfnas_ray.config.explain import explain
-from dfnas_ray.config.registry import SettingValues, family_of
+from dfnas_ray.config.registry import SettingValues
 from dfnas_ray.config.yaml_text import YamlTextError, read_yaml, write_yaml
 from dfnas_ray.datasets import DatasetConfig
 from dfnas_ray.errors import ConfigError, first_line, printable, shortened
@@ -143,7 +143,7 @@ def make_experiment(values: Mapping[str, Any], overrides: Iterable[str] = ()) ->
     merged = dict(values)
     for override in overrides:
         merged = _override(merged, override)
-    merged = _without_empty_sections(merged, ExperimentConfig)
+    merged = _without_empty_sections(merged)
     config = _validate(merged)
     for setting in list_settings(config):
         if isinstance(setting.value, str) and "://" in setting.value:
@@ -155,17 +155,10 @@ def make_experiment(values: Mapping[str, Any], overrides: Iterable[str] = ()) ->
     return config
 
 
-def _without_empty_sections(values: Mapping[str, Any], model: type[BaseModel]) -> SettingValues:
+def _without_empty_sections(values: Mapping[str, Any]) -> SettingValues:
     """Leave out sections that hold nothing, such as one whose every line is a comment: YAML reads them as null."""
-    kept = {}
-    for name, value in values.items():
-        kind = model.model_fields[name].annotation if name in model.model_fields else None
-        is_section = isinstance(kind, type) and issubclass(kind, BaseModel) and family_of(kind) is None
-        if is_section and isinstance(value, Mapping):
-            kept[name] = _without_empty_sections(value, kind)  # type: ignore[arg-type]
-        elif value is not None or not is_section or model.model_fields[name].is_required():
-            kept[name] = value
-    return kept
+    sections = {name for name, field in ExperimentConfig.model_fields.items() if isinstance(field.default, BaseModel)}
+    return {name: value for name, value in values.items() if value is not None or name not in sections}
 
 
 def _texts(value: Any, path: str = "") -> Iterator[tuple[str, str]]:

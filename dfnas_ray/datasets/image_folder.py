@@ -97,13 +97,21 @@ def _image_files(root: Path, name: str, left_out: list[str]) -> Iterator[tuple[s
         for file in names:
             if _is_hidden(file):
                 continue
-            status = (Path(folder) / file).stat()
+            path = Path(folder) / file
+            if not file.lower().endswith(_EXTENSIONS) and not _begins_like_a_picture(path):
+                left_out.append(f"{name}/{file}")
+                continue
+            status = path.stat()
             if not stat.S_ISREG(status.st_mode):
                 raise ValueError(f"{folder}/{file} is no regular file")
-            if file.lower().endswith(_EXTENSIONS) or is_picture(Path(folder) / file):
-                yield folder, file, status.st_size
-            else:
-                left_out.append(f"{name}/{file}")
+            yield folder, file, status.st_size
+
+
+def _begins_like_a_picture(file: Path) -> bool:
+    try:
+        return file.is_file() and is_picture(file)
+    except OSError:  # its name does not say that it is one, either
+        return False
 
 
 def _raise(error: OSError) -> None:

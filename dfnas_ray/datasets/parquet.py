@@ -143,8 +143,10 @@ class _Parquet:
             raise PictureError(f"{self._place(index)}: {error}") from error
 
 
-def _dataset_at(path: str, where: str) -> pyarrow.dataset.Dataset:
-    """Return the dataset of a file, or of the Parquet files in a folder: other files are left out.
+def _dataset_at(path: str, where: str) -> tuple[pyarrow.dataset.Dataset, str]:
+    """Return the dataset of a file, or of the Parquet files in a folder, and what their paths begin with.
+
+    Other files in a folder are left out.
 
     Raises:
         OSError: it is not there.
@@ -154,7 +156,7 @@ def _dataset_at(path: str, where: str) -> pyarrow.dataset.Dataset:
     )
     found = system.get_file_info(place)
     if found.type != pa.fs.FileType.Directory:
-        return pa.dataset.dataset(path, format=_FORMAT)
+        return pa.dataset.dataset(path, format=_FORMAT), path
     files: list[str] = []
     others: list[str] = []
     for info in system.get_file_info(pa.fs.FileSelector(place, recursive=True)):
@@ -165,11 +167,9 @@ def _dataset_at(path: str, where: str) -> pyarrow.dataset.Dataset:
         (files if is_table else others).append(info.path if is_table else inner)
     if others and files:
         logger.warning("%s: files that are no Parquet are left out: %s.", where, listed(others))
-    return pa.dataset.dataset(sorted(files), filesystem=system, format=_FORMAT) if files else _nothing()
-
-
-def _nothing() -> pyarrow.dataset.Dataset:
-    return pa.dataset.FileSystemDataset([], pa.schema([]), _FORMAT)
+    if not files:
+        return pa.dataset.FileSystemDataset([], pa.schema([]), _FORMAT), place
+    return pa.dataset.dataset(sorted(files), filesystem=system, format=_FORMAT), place
 
 
 def _names_of(schema: pa.Schema, column: str) -> tuple[str, ...] | None:
@@ -206,7 +206,7 @@ class ParquetConfig(DatasetSourceConfig):
         where = f"{setting}.path ({printable(self.path)})"
         try:
             path = self.path if "://" in self.path else str(user_path(self.path))
-            dataset = self._of_split(_dataset_at(path, where), where)
+            dataset = self._of_split(*_dataset_at(path, where), where)
             schema = dataset.schema
             names = schema.names
             image = schema.field(self.image_column).type if self.image_column in names else pa.null()
@@ -237,7 +237,7 @@ class ParquetConfig(DatasetSourceConfig):
         except _DAMAGED as error:
             raise DatasetError(f"{where} cannot be read: {printable(error)}. {_LAYOUT}") from error
 
-    def _of_split(self, dataset: pyarrow.dataset.Dataset, where: str) -> pyarrow.dataset.Dataset:
+    def _of_split(self, dataset: pyarrow.dataset.Dataset, root: str, where: str) -> pyarrow.dataset.Dataset:
         """Return the files of one split: those of several are never read as one set.
 
         Raises:
@@ -245,7 +245,7 @@ class ParquetConfig(DatasetSourceConfig):
         """
         by_split: dict[str, list[str]] = {}
         for file in dataset.files:
-            found = _SPLIT.findall(file.removeprefix(self.path).lower())
+            found = _SPLIT.findall(file.removeprefix(root).lower())
             by_split.setdefault(_SPLITS.get(found[-1], found[-1]) if found else "", []).append(file)
         wanted = None if self.split is None else _SPLITS.get(self.split.lower(), self.split.lower())
         if wanted is None and len(by_split) < 2:

@@ -42,10 +42,10 @@ class FeatureTap:
 
     def __init__(self, model: nn.Module):
         self._taken: Tensor | None = None
+        model.register_forward_pre_hook(lambda module, inputs: setattr(self, "_taken", None))
         for module in model.modules():
             if isinstance(module, nn.Linear):  # also one that evaluation does not call, such as an auxiliary head's
                 module.register_forward_pre_hook(lambda module, inputs: setattr(self, "_taken", inputs[0]))
-        model.register_forward_pre_hook(lambda module, inputs: setattr(self, "_taken", None))
         model.register_forward_hook(self._take_logits)
 
     def _take_logits(self, module: nn.Module, inputs: Any, output: Any) -> None:

@@ -24,7 +24,7 @@ from dfnas_ray.errors import DfnasError, TeacherError, first_line
 from dfnas_ray.ops.cost import Cost, measure_cost
 from dfnas_ray.ops.networks import copy_network, device_of, evaluation_mode, has_statistics, unwrapped
 from dfnas_ray.storage.location import Location
-from dfnas_ray.teachers.source import code_digest, values_digest
+from dfnas_ray.teachers.source import code_digest, describe_value, values_digest
 from dfnas_ray.teachers.trial import cannot_be_copied, check_numbers, check_statistics, try_network
 
 logger = logging.getLogger(__name__)
@@ -94,6 +94,9 @@ class Teacher:
         digest.update(json.dumps(facts).encode())
         digest.update(str(self.model).encode())  # two networks with the same weights may differ in their activations
         for name, tensor in sorted(self.model.state_dict().items()):
+            if not isinstance(tensor, Tensor) or tensor.layout != torch.strided or tensor.is_quantized:
+                digest.update(f"{name} {describe_value(tensor)}".encode())  # an extra state, say
+                continue
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()

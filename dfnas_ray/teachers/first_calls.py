@@ -24,11 +24,13 @@ class FirstCalls(NamedTuple):
 
     Attributes:
         logits: Of the images.
+        again: Of the same images, from other random states.
         needs: What it was seen to need.
         draws: Whether it draws random numbers.
     """
 
     logits: Tensor
+    again: Tensor
     needs: Needs
     draws: bool
 
@@ -83,7 +85,7 @@ def first_calls(name: str, model: nn.Module, images: Tensor, others: Tensor, num
         if is_so:
             logger.warning("Teacher %s %s.", name, said)
     draws = end != start and not needs.random_states
-    return FirstCalls(handed[0][1], needs, draws)
+    return FirstCalls(handed[0][1], handed[2][1], needs, draws)
 
 
 def _place(name: str, answer: Any, count: int, num_classes: int | None, is_said: bool) -> Place:

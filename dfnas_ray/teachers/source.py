@@ -64,17 +64,20 @@ def values_digest(model: nn.Module) -> str:
             kept |= {key: value for key, value in vars(module).items() if key not in _OF_EVERY_MODULE}
         for key, value in sorted(kept.items()):
             found = True
-            digest.update(f"{path}.{key} {_described(value)}".encode())
+            digest.update(f"{path}.{key} {describe_value(value)}".encode())
     return digest.hexdigest() if found else ""
 
 
-def _described(value: Any, depth: int = 0) -> str:
+def describe_value(value: Any, depth: int = 0) -> str:
     """Return a text that is the same in every process, of a value that what a network computes may depend on."""
     if isinstance(value, bool | int | float | complex | str | bytes | torch.dtype | None):
         return repr(value)
     if isinstance(value, torch.Tensor | np.ndarray):
-        tensor = torch.as_tensor(value).detach().cpu().contiguous()
-        data = tensor.reshape(-1).view(torch.uint8).numpy().tobytes()
+        try:
+            tensor = torch.as_tensor(value).detach().cpu().contiguous()
+            data = tensor.reshape(-1).view(torch.uint8).numpy().tobytes()
+        except (TypeError, ValueError, RuntimeError, NotImplementedError):  # of a layout or a type without plain bytes
+            return f"{type(value).__qualname__} {tuple(value.shape)}"
         return f"{tensor.dtype} {tuple(tensor.shape)} {hashlib.sha256(data).hexdigest()}"
     if isinstance(value, FunctionType):
         return f"{value.__module__} {value.__qualname__} {_of_code(value.__code__) if _is_own(value) else ''}"
@@ -82,13 +85,13 @@ def _described(value: Any, depth: int = 0) -> str:
         return f"{value.__module__} {value.__qualname__}"
     if depth < _MAX_DEPTH:
         if isinstance(value, functools.partial):
-            return f"partial {_described([value.func, value.args, value.keywords], depth + 1)}"
+            return f"partial {describe_value([value.func, value.args, value.keywords], depth + 1)}"
         if isinstance(value, Mapping):
-            return f"{{{', '.join(f'{key!r}: {_described(each, depth + 1)}' for key, each in value.items())}}}"
+            return describe_value([*value.items()], depth + 1)
         if isinstance(value, list | tuple):
-            return f"[{', '.join(_described(each, depth + 1) for each in value)}]"
+            return f"[{', '.join(describe_value(each, depth + 1) for each in value)}]"
         if isinstance(value, set | frozenset):
-            return f"{{{', '.join(sorted(_described(each, depth + 1) for each in value))}}}"
+            return f"{{{', '.join(sorted(describe_value(each, depth + 1) for each in value))}}}"
     return type(value).__qualname__
 
 

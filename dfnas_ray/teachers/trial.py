@@ -169,7 +169,7 @@ def _check_logits(name: str, logits: Tensor, images: Tensor, model: nn.Module) -
 
 def _check_chance(name: str, model: nn.Module, images: Tensor, first: FirstCalls) -> bool:
     """Return whether answers depend on chance, and say so."""
-    if not _agree(model(images.clone()), first.logits):
+    if not _agree(first.again if first.needs == Needs() else model(images.clone()), first.logits):
         said = "answers the same images differently each time"
     elif first.draws:
         said = "draws random numbers, so it may answer the same images differently each time"

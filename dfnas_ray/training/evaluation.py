@@ -11,8 +11,11 @@ from torch import nn
 
 from dfnas_ray.datasets.base import ImageDataset, iterate_batches, numbering_of
 from dfnas_ray.datasets.numbering import better_numbering
+from dfnas_ray.errors import ConfigError
 from dfnas_ray.ops.networks import copy_network, evaluation_mode
+from dfnas_ray.surroundings import torch_settings_kept
 from dfnas_ray.teachers.base import Teacher
+from dfnas_ray.teachers.guarded import logits_of
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +39,7 @@ def evaluate_networks(
 
     Raises:
         DatasetError: an image, a label or the number of channels does not fit.
+        ConfigError: a network has another number of classes.
     """
     placed = {
         name: evaluation_mode(copy_network(network).to(device)) for name, network in networks.items()
@@ -45,7 +49,14 @@ def evaluate_networks(
     for images, labels in iterate_batches(dataset, teacher.image_shape, teacher.num_classes):
         x = teacher.normalize(images.to(device))
         for name, network in placed.items():
-            guesses = network(x.clone()).argmax(1).cpu()  # a network may change its input
+            with torch_settings_kept():  # a network may change these, and its input
+                logits = logits_of(network(x.clone()))
+            if logits.ndim != 2 or logits.shape[1] != teacher.num_classes:
+                raise ConfigError(
+                    f"networks.{name} returns {tuple(logits.shape)}, and the teacher has {teacher.num_classes} classes. Give "
+                    "networks of the same classes."
+                )
+            guesses = logits.argmax(1).cpu()
             np.add.at(confusion[name], (labels.numpy(), guesses.numpy()), 1)
         count += len(labels)
         on_images(count)

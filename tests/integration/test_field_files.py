@@ -321,8 +321,10 @@ def read(tmp_path, text):
 
 
 def test_a_section_whose_lines_are_all_comments_is_left_out(tmp_path):
-    config = read(tmp_path, "teacher: digits\nsynthesis:\n  # num_shards: 3\nretraining: {optimizer: }\n")
+    config = read(tmp_path, "teacher: digits\nsynthesis:\n  # num_shards: 3\nretraining:\n")
     assert config == make_experiment({"teacher": "digits"})
+    with pytest.raises(ConfigError, match="bn_statistics"):  # which may be meant to be off
+        read(tmp_path, "teacher: digits\nsynthesis: {regularizers: {bn_statistics: }}\n")
 
 
 def test_keys_that_begin_with_x_are_places_for_anchors(tmp_path):

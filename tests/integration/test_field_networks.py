@@ -10,7 +10,7 @@ from PIL import Image
 from torch import nn
 
 import dfnas_ray as dfnas
-from dfnas_ray.errors import SynthesisError, TeacherError
+from dfnas_ray.errors import ConfigError, SynthesisError, TeacherError
 from dfnas_ray.teachers.base import Teacher, freeze_teacher
 
 SHAPE = (3, 8, 8)
@@ -248,6 +248,40 @@ def test_what_one_network_does_to_its_input_is_not_measured_on_the_next():
     networks = {"first": Spoils(ByBrightness()), "second": ByBrightness()}
     found = dfnas.evaluate(teacher_of(Spoils(ByBrightness())), networks, Squares())
     assert found == {"teacher": 1.0, "first": 1.0, "second": 1.0}
+
+
+class Renamed(nn.Module):
+    """Answers as Hugging Face's networks do, with other things beside."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x):
+        return {"loss": None, "logits": self.inner(x), "hidden": x}
+
+
+def test_networks_of_the_user_may_have_several_answers_and_must_know_the_same_classes():
+    teacher = teacher_of(ByBrightness())
+    assert dfnas.evaluate(teacher, Renamed(ByBrightness()), Squares())["network"] == 1.0
+    with pytest.raises(ConfigError, match=r"networks\.network returns \(40, 192\), and the teacher has 4 classes"):
+        dfnas.evaluate(teacher, nn.Flatten(), Squares())
+
+
+class Counting(Plain):
+    """Keeps something beside its tensors."""
+
+    def get_extra_state(self):
+        return {"seen": 7}
+
+    def set_extra_state(self, extra):
+        self.seen = extra["seen"]
+
+
+def test_an_extra_state_is_part_of_the_fingerprint(expected):
+    teacher = teacher_of(Counting())
+    assert teacher.fingerprint == teacher_of(Counting()).fingerprint
+    assert_same(images_of(teacher), expected)
 
 
 # What cannot be inverted
