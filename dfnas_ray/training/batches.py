@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from dfnas_ray.errors import ConfigError
-from dfnas_ray.ops.precision import Precision, autocast, autocast_dtype
 from dfnas_ray.ops.networks import copy_network
+from dfnas_ray.ops.precision import Precision, autocast, autocast_dtype
 from dfnas_ray.ops.regions import center_crop, crop, draw_region
 from dfnas_ray.seeding import derive_seed, torch_generator
 from dfnas_ray.storage.shards import Ids, SyntheticImages
