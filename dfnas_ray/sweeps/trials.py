@@ -23,6 +23,7 @@ from dfnas_ray.sweeps.record import trial_folder
 from dfnas_ray.synthesis.base import Synthesizer
 from dfnas_ray.synthesis.config import SynthesisConfig
 from dfnas_ray.synthesis.job import ShardJob
+from dfnas_ray.synthesis.synthesizers import make_synthesizer
 from dfnas_ray.teachers.base import Teacher
 
 logger = logging.getLogger(__name__)
@@ -86,7 +87,7 @@ def run_trial(
     try:
         settings = check_settings(judge.teacher, job.synthesis, job.sweep, parameters)
         shards = shard_job(judge.teacher, settings, job.seed, folder)
-        synthesizer = settings.method.synthesizer(judge.teacher, settings, device)
+        synthesizer = make_synthesizer(settings.method, judge.teacher, settings, device)
         done = 0
 
         def on_steps(count: int) -> None:
@@ -118,7 +119,7 @@ def reference_images(teacher: Teacher, job: ShardJob, device: torch.device) -> S
     Raises:
         SynthesisError: the setting gives no images.
     """
-    synthesizer = job.config.method.synthesizer(teacher, job.config, device)
+    synthesizer = make_synthesizer(job.config.method, teacher, job.config, device)
     *_, images = _rounds(synthesizer, job, 0, lambda images: None)
     last = images if job.config.method.num_rounds == 1 else images.select(images.rounds == images.rounds.max())
     return last.select(np.arange(job.config.method.warmup_images, len(last)))

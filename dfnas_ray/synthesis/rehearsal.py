@@ -8,6 +8,7 @@ import torch
 
 from dfnas_ray.synthesis.base import Rehearsal
 from dfnas_ray.synthesis.settings import SetSettings
+from dfnas_ray.synthesis.synthesizers import make_synthesizer
 from dfnas_ray.teachers.base import Teacher
 
 
@@ -30,7 +31,7 @@ def rehearse(teacher: Teacher, settings: SetSettings, rehearsal: Rehearsal, devi
     small = settings.model_copy(
         update={"num_shards": 1, "images_per_shard": rehearsal.images_per_shard, "compile": False}
     )
-    synthesizer = rehearsal.method.synthesizer(teacher, small, device)
+    synthesizer = make_synthesizer(rehearsal.method, teacher, small, device)
     last = max(part.end for part in rehearsal.parts)
     times = [0.0]  # when each step was over, behind the first moment
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from dfnas_ray.config.registry import is_built_in
 from dfnas_ray.storage.manifest import ManifestEntry
 from dfnas_ray.synthesis.job import ShardJob
 from dfnas_ray.synthesis.quality import QualityReport, measure_quality
+from dfnas_ray.synthesis.synthesizers import make_synthesizer
 
 if TYPE_CHECKING:
     from dfnas_ray.progress import Board
@@ -31,9 +31,7 @@ class MakeShards:
     def __call__(self, device: torch.device) -> Callable[[int], ManifestEntry]:
         """Return the function that makes one shard."""
         config = self.job.config
-        teacher = self.teacher.get()
-        is_ours = is_built_in(type(config.method))
-        synthesizer = config.method.synthesizer(teacher if is_ours else teacher.lent(), config, device)
+        synthesizer = make_synthesizer(config.method, self.teacher.get(), config, device)
 
         def make(shard: int) -> ManifestEntry:
             write, done = self.board.writer(f"shard {shard}"), 0
