@@ -79,7 +79,10 @@ def test_a_file_of_another_format_is_named(tmp_path):
         ({"img": ["a"], "label": [0]}, r"no column image: struct<bytes, path>; its columns are img, label"),
         ({"image": ["raw"], "label": [0]}, "no column image: struct"),
         ({"image": [{"path": "a.png"}], "label": [0]}, "no column image: struct"),
-        ({"image": [{"bytes": b"", "path": "a"}], "fine_label": [0]}, "no column label of numbers or names; .*fine_label"),
+        (
+            {"image": [{"bytes": b"", "path": "a"}], "fine_label": [0]},
+            "no column label of numbers or names; .*fine_label",
+        ),
         ({"image": [{"bytes": b"", "path": "a"}], "label": [[1, 0]]}, "no column label of numbers or names"),
     ],
 )
