@@ -18,8 +18,9 @@ from dfnas_ray.synthesis.config import SynthesisConfig
 from dfnas_ray.synthesis.inversion.synthesizer import InversionConfig
 from dfnas_ray.synthesis.regularizers import RegularizerConfig
 from dfnas_ray.synthesis.work import MakeShards
-from dfnas_ray.testing.small import IMAGE_SHAPE, NUM_CLASSES, SMALL_CHAIN, small_batches, small_teacher
-from dfnas_ray.training.config import DistillationConfig
+from dfnas_ray.testing.small import IMAGE_SHAPE, NUM_CLASSES, SMALL_CHAIN, small_batches, small_images, small_teacher
+from dfnas_ray.training.batches import SyntheticBatches
+from dfnas_ray.training.config import AugmentationConfig, DistillationConfig
 
 EVOLUTION = {"generations": 2, "population": 4, "parents": 2, "mutations": 2, "crossovers": 1}
 
@@ -204,3 +205,16 @@ def test_logits_that_a_search_divides_are_its_own():
     for batch in batches.unvaried():
         batch.teacher_logits.div_(4)
     assert torch.equal(batches.logits, before)
+
+
+def test_varied_images_are_labelled_and_learned_from_as_they_are():
+    config = DistillationConfig(variation=AugmentationConfig())
+    teacher, spoiling = small_teacher(), small_teacher()
+    spoiling.model.register_forward_pre_hook(spoil)
+    served = [
+        list(SyntheticBatches(small_images(), each, config, 16, 0, torch.device("cpu")).epoch(0))
+        for each in (teacher, spoiling)
+    ]
+    for plain, other in zip(*served, strict=True):
+        assert torch.equal(plain.images, other.images)
+        torch.testing.assert_close(plain.teacher_logits, other.teacher_logits)

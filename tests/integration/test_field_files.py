@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
+from torchvision.ops import FrozenBatchNorm2d
 
 import dfnas_ray as dfnas
 from dfnas_ray.config.experiment import load_experiment, make_experiment
@@ -95,6 +96,41 @@ WEIGHTS = network().state_dict()
 def test_weights_are_found_whatever_lies_beside_them_and_wraps_them(tmp_path, content, builder):
     teacher, x = loaded(tmp_path / "x.pt", content, builder), torch.randn(2, 3, 6, 6)
     torch.testing.assert_close(teacher.model(x), network().eval()(x))
+
+
+def frozen():
+    return nn.Sequential(nn.Conv2d(3, 4, 3), FrozenBatchNorm2d(4), *list(network())[2:])
+
+
+def lazy():
+    return nn.Sequential(*list(network())[:4], nn.LazyLinear(3))
+
+
+def half():
+    return network().half()
+
+
+class Counting(nn.Linear):
+    """Keeps something beside its tensors."""
+
+    def get_extra_state(self):
+        return {"seen": 7}
+
+    def set_extra_state(self, extra):
+        self.seen = extra["seen"]
+
+
+def counting():
+    return nn.Sequential(*list(network())[:4], Counting(4, 3))
+
+
+@pytest.mark.parametrize("builder", ["frozen", "lazy", "half", "counting"])
+def test_whatever_the_network_itself_takes_is_taken(tmp_path, builder):
+    extra = {"4._extra_state": {"seen": 7}} if builder == "counting" else {}
+    teacher, x = loaded(tmp_path / "x.pt", {**WEIGHTS, **extra}, builder), torch.randn(2, 3, 6, 6)
+    close = {"rtol": 1e-2, "atol": 1e-2} if builder == "half" else {}
+    torch.testing.assert_close(teacher.model(x), network().eval()(x), **close)
+    assert len(teacher.fingerprint) == 64
 
 
 def test_one_weight_of_two_names_is_stored_once(tmp_path):
@@ -224,6 +260,26 @@ def folder(path, names=("ant", "bee", "cat"), image=lambda k: grey(10 * k), kind
         for index in range(2):
             image(number).save(path / name / f"{index}.{kind}")
     return {"kind": "image_folder", "path": str(path)}
+
+
+def test_folders_are_the_classes_that_people_mean(tmp_path):
+    assert accuracy(folder(tmp_path / "a", [str(number) for number in range(11)]), num_classes=11) == 1.0
+    lacking = folder(tmp_path / "b", ["ant", "bee", "cat"])
+    for file in (tmp_path / "b" / "bee").iterdir():
+        file.unlink()
+    (tmp_path / "b" / "bee").rmdir()
+    with pytest.raises(DatasetError, match=r"has 2 classes \(ant, cat\), and the teacher 3"):
+        accuracy(lacking)
+    assert accuracy({**lacking, "classes": ["ant", "bee", "cat"]}) == 1.0
+
+
+def test_a_data_folder_of_hugging_face_is_never_read_as_one_set(tmp_path):
+    table(tmp_path / "train-00000-of-00001.parquet", [2, 1, 0])
+    table(tmp_path / "test-00000-of-00001.parquet", [0, 1, 2])
+    dataset = {"kind": "parquet", "path": str(tmp_path)}
+    with pytest.raises(DatasetError, match=r"these splits: test \(1\), train \(1\)"):
+        accuracy(dataset)
+    assert accuracy({**dataset, "split": "test"}) == 1.0
 
 
 def test_what_systems_and_editors_put_beside_images_is_no_data(tmp_path):

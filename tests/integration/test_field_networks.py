@@ -12,6 +12,9 @@ from torch import nn
 import dfnas_ray as dfnas
 from dfnas_ray.errors import ConfigError, SynthesisError, TeacherError
 from dfnas_ray.teachers.base import Teacher, freeze_teacher
+from dfnas_ray.training.batches import Batch
+from dfnas_ray.training.config import OptimizerConfig
+from dfnas_ray.training.student import Student
 
 SHAPE = (3, 8, 8)
 SMALL = {
@@ -343,6 +346,38 @@ def test_what_cannot_be_inverted_is_said_and_gradients_stay_on(kind):
     with pytest.raises(SynthesisError, match=r"cannot be inverted: of the gradient that images need, none"):
         images_of(kind())
     assert torch.is_grad_enabled()
+
+
+class TakesPixels(Plain):
+    """Does by itself what other teachers leave to their mean and standard deviation."""
+
+    def __init__(self, scale):
+        super().__init__()
+        self.scale = scale
+
+    def prepared(self, x):
+        return (x / self.scale - 0.5) / 0.25
+
+
+@pytest.mark.parametrize("scale", [1, 255])
+def test_a_teacher_that_takes_pixels_has_the_images_of_one_that_takes_standard_scores(scale, expected):
+    pixels, _ = images_of(TakesPixels(scale), mean=(0.0,) * 3, std=(1 / scale,) * 3)
+    assert abs(pixels.astype(int) - expected[0]).mean() < 1
+    assert 20 < pixels.std() < 110
+
+
+def test_images_that_come_to_nothing_stop_the_work():
+    method = {**SMALL["method"], "lr": 1e-9, "scales": [{"scale": 1, "steps": 20}]}
+    with pytest.raises(SynthesisError, match=r"The first 8 images came to nothing: .* Is synthesis\.method\.lr right"):
+        dfnas.synthesize(teacher_of(Plain()), 8, **{**SMALL, "method": method})
+
+
+def test_a_batch_of_one_value_per_channel_says_what_to_raise():
+    student = Student(nn.Sequential(nn.Flatten(), nn.BatchNorm1d(2), nn.Linear(2, 2)), OptimizerConfig(), 4.0, 1)
+    with pytest.raises(
+        ConfigError, match=r"A batch of 1 image leaves BatchNorm one value per channel.* Raise the batch_size"
+    ):
+        student.step(Batch(torch.zeros(1, 2, 1, 1), torch.zeros(1, 2)))
 
 
 # Answers
