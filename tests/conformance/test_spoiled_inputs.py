@@ -20,7 +20,7 @@ from dfnas_ray.synthesis.regularizers import RegularizerConfig
 from dfnas_ray.synthesis.work import MakeShards
 from dfnas_ray.testing.small import IMAGE_SHAPE, NUM_CLASSES, SMALL_CHAIN, small_batches, small_images, small_teacher
 from dfnas_ray.training.batches import SyntheticBatches
-from dfnas_ray.training.config import AugmentationConfig, DistillationConfig
+from dfnas_ray.training.config import DistillationConfig
 
 EVOLUTION = {"generations": 2, "population": 4, "parents": 2, "mutations": 2, "crossovers": 1}
 
@@ -208,7 +208,7 @@ def test_logits_that_a_search_divides_are_its_own():
 
 
 def test_varied_images_are_labelled_and_learned_from_as_they_are():
-    config = DistillationConfig(variation=AugmentationConfig())
+    config = DistillationConfig()
     teacher, spoiling = small_teacher(), small_teacher()
     spoiling.model.register_forward_pre_hook(spoil)
     served = [
