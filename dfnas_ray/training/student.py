@@ -15,6 +15,7 @@ from dfnas_ray.errors import ConfigError
 from dfnas_ray.ops.networks import device_of
 from dfnas_ray.ops.precision import Precision, autocast, autocast_dtype
 from dfnas_ray.seeding import seed_everything
+from dfnas_ray.surroundings import torch_settings_kept
 from dfnas_ray.teachers.guarded import logits_of
 from dfnas_ray.training.batches import Batch, SyntheticBatches
 from dfnas_ray.training.config import OptimizerConfig
@@ -121,7 +122,7 @@ class Student:
         """Do what a step does on the device: all but `begin_step`."""
         self.model.train()
         try:
-            with autocast(self.device, self.dtype):
+            with torch_settings_kept(), autocast(self.device, self.dtype):
                 output = (self.model if forward is None else forward)(batch.images.clone())  # a network may change it
         except ValueError as error:
             if _ONE_VALUE not in str(error):
@@ -216,7 +217,8 @@ def validate(forward: Callable[[Tensor], Tensor], batches: Iterable[Batch], temp
     """Compare a network, already in evaluation mode, with the teacher's logits."""
     loss, agreeing, count = 0.0, 0, 0
     for images, teacher_logits in batches:
-        logits = forward(images.clone())  # a network may change them
+        with torch_settings_kept():  # a network may change these, and its input
+            logits = forward(images.clone())
         loss += distillation_loss(logits, teacher_logits, temperature).item() * len(images)
         agreeing += int((logits.argmax(1) == teacher_logits.argmax(1)).sum())
         count += len(images)
