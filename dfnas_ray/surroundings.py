@@ -42,6 +42,11 @@ def _folder() -> str:
         return ""
 
 
+def _enter(folder: str) -> None:
+    if folder:
+        os.chdir(folder)
+
+
 _TORCH = {
     "torch's default type of numbers": _Setting(torch.get_default_dtype, torch.set_default_dtype),
     "torch's default device": _Setting(torch.get_default_device, _set_device),
@@ -60,7 +65,7 @@ _TORCH = {
     ),
 }
 _PROCESS = {
-    "the working directory": _Setting(_folder, lambda folder: folder and os.chdir(folder)),
+    "the working directory": _Setting(_folder, _enter),
     "which messages are logged": _Setting(lambda: logging.root.manager.disable, logging.disable),
 }
 
