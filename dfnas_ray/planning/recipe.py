@@ -248,7 +248,7 @@ def fitting_space(teacher: Teacher, max_macs: int | None) -> SpaceConfig:
         teacher: Whose images and classes the networks have.
         max_macs: The limit; None: half of the teacher's.
     """
-    wanted = teacher.cost.macs / 2 if max_macs is None else max_macs
+    wanted = max(1.0, teacher.cost.macs / 2 if max_macs is None else max_macs)
 
     def distance(space: SpaceConfig) -> float:
         built = build_space(space, teacher.image_shape, teacher.num_classes)
