@@ -56,7 +56,8 @@ def test_init_writes_an_experiment_that_plan_and_run_take(dfnas, own_model, tmp_
 def test_more_time_is_more_images_and_longer_training(own_model, digits_sizes):
     short, long = digits_sizes(0.5), digits_sizes(500)
     assert long.synthesis.images_in_total > short.synthesis.images_in_total
-    assert long.retraining.epochs >= short.retraining.epochs
+    steps = [config.retraining.epochs * config.synthesis.images_in_total for config in (short, long)]
+    assert steps[1] > steps[0]
     assert long.search.algorithm[0].num_candidates > short.search.algorithm[0].num_candidates
 
 
