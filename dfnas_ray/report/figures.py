@@ -27,6 +27,8 @@ from dfnas_ray.training.retraining import EpochFigures
 
 _WIDTH, _HEIGHT = 3.75, 2.45  # inches of a panel
 _AXES = (0.125, 0.18, 0.865, 0.68)  # left, bottom, width, height, as shares of it
+_WIDE, _WIDE_AXES = (6.0, 2.6), (0.1, 0.17, 0.885, 0.7)  # of the one figure of accuracies
+_LOG_FROM = 20  # times as many MACs
 INK, MUTED, _GRID = "#010101", "#020202", "#030303"  # placeholders: each becomes a CSS variable
 _VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", _GRID: "var(--grid)"}
 _SERIES = tuple(f"#0{index}0000" for index in range(1, 9))
@@ -78,6 +80,17 @@ class Key:
     label: str
     colour: str
     dashed: bool = False
+
+
+@dataclass(frozen=True)
+class AccuracyPoint:
+    """One network of the figure of accuracies: its 95 % interval is from ``low`` to ``high``."""
+
+    title: str
+    macs: int
+    accuracy: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
@@ -203,6 +216,31 @@ def macs_panel(
         axes.xaxis.set_major_locator(MaxNLocator(5))
         limits(axes, shown)
         return finish()
+
+
+def accuracy_panel(rows: Sequence[AccuracyPoint]) -> Panels:
+    """Draw each network's accuracy, with its interval, against its MACs."""
+    with panel("accuracy-macs", "Accuracy on real images", "MACs", _WIDE, _WIDE_AXES) as (axes, finish):
+        for position, row in enumerate(rows):
+            colour = series(position)
+            axes.plot([row.macs] * 2, [100 * row.low, 100 * row.high], color=colour, linewidth=1.4, alpha=0.55)
+            axes.plot([row.macs], [100 * row.accuracy], marker="o", markersize=6.5, color=colour, linestyle="none")
+        smallest, largest = min(row.macs for row in rows), max(row.macs for row in rows)
+        if smallest > 0 and largest > _LOG_FROM * smallest:
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=9))
+            axes.xaxis.set_minor_formatter(NullFormatter())
+            axes.set_xlim(smallest / 1.3, largest * 1.3)
+        else:
+            axes.set_xlim(0, 1.06 * max(1, largest))
+            axes.xaxis.set_major_locator(MaxNLocator(6))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: quantity(value)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} %"))
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        low, high = 100 * min(row.low for row in rows), 100 * max(row.high for row in rows)
+        margin = max(0.5, 0.08 * (high - low))
+        axes.set_ylim(max(0.0, low - margin), min(100.0, high + margin) + 0.02 * margin)
+        return Panels.of([finish()], [Key(row.title, _variable(place)) for place, row in enumerate(rows)])
 
 
 def retraining_panels(histories: Mapping[str, Sequence[EpochFigures]]) -> Panels:
