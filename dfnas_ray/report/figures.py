@@ -17,6 +17,7 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib import rc_context
 from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
@@ -160,7 +161,7 @@ def training_panels(histories: Mapping[str, Sequence[HistoryPoint]]) -> list[str
                 _log_scale(axes)
             elif name.startswith("expected"):
                 axes.yaxis.set_major_formatter(
-                    FuncFormatter(lambda value, _: quantity(value) if value > 1 else _tick(value))
+                    FuncFormatter(lambda value, _: quantity(value) if value > 1 else tick(value))
                 )
             _whole_numbers(axes)
             svgs.append(finish())
@@ -220,7 +221,7 @@ def macs_panel(
 
 def accuracy_panel(rows: Sequence[AccuracyPoint]) -> Panels:
     """Draw each network's accuracy, with its interval, against its MACs."""
-    with panel("accuracy-macs", "Accuracy on real images", "MACs", _WIDE, _WIDE_AXES) as (axes, finish):
+    with panel("accuracy-macs", "Accuracy on real images against cost", "MACs", _WIDE, _WIDE_AXES) as (axes, finish):
         for position, row in enumerate(rows):
             colour = series(position)
             axes.plot([row.macs] * 2, [100 * row.low, 100 * row.high], color=colour, linewidth=1.4, alpha=0.55)
@@ -303,6 +304,31 @@ def panel(
         yield axes, finish
 
 
+@contextmanager
+def page_style(**settings: Any) -> Iterator[None]:
+    """Let what is drawn in the block suit the page, in light and in dark; `element_of` makes an element of it."""
+    with rc_context({**_SETTINGS, **settings}):
+        yield
+
+
+def element_of(figure: Figure, name: str, title: str) -> str:
+    """Return a figure as an SVG element, cut to what is drawn.
+
+    Args:
+        figure: Drawn in `page_style`.
+        name: Unique on its page.
+        title: What a screen reader says.
+    """
+    buffer = StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, bbox_inches="tight", metadata={"Date": None})
+    return _for_page(buffer.getvalue(), name, title)
+
+
+def middle_tones() -> LinearSegmentedColormap:
+    """Return colours from first to last that are seen on light and on dark."""
+    return LinearSegmentedColormap.from_list("middle-tones", _RAMP)
+
+
 def _for_page(svg: str, name: str, title: str) -> str:
     """Turn matplotlib's file into an element: no prolog, ids of its own, CSS variables for colours, the page's font."""
     svg = svg[svg.index("<svg") :]
@@ -365,7 +391,7 @@ def _log_scale(axes: Any) -> None:
     curves = [line for line in axes.lines if len(line.get_xdata()) > 2]  # not the vertical marks
     values = np.concatenate([np.empty(0), *(np.asarray(line.get_ydata(), float) for line in curves)])
     values = values[np.isfinite(values)]
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
     if len(values) == 0 or values.min() <= 0 or values.max() < 4 * values.min():
         axes.yaxis.set_major_locator(MaxNLocator(5))
         return
@@ -376,11 +402,11 @@ def _log_scale(axes: Any) -> None:
             subs=(1.0, 2.0, 3.0, 5.0) if decades < 1 else (1.0, 2.0, 5.0) if decades < 2.2 else (1.0,), numticks=12
         )
     )
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _tick(value: float) -> str:
+def tick(value: float) -> str:
     """Return a tick's label: short, and never with trailing noise."""
     text = f"{value:.4g}" if value == 0 or 1e-3 <= abs(value) < 1e4 else f"{value:.1e}".replace(".0e", "e")
     return re.sub(r"e([+-])0*", lambda match: f"e{match[1].strip('+')}", text).replace("-", "−")
