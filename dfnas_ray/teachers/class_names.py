@@ -88,7 +88,7 @@ def name_of(label: int, names: Sequence[str] | None) -> str:
 def unique_names(num_classes: int, names: Sequence[str] | None) -> list[str]:
     """Return a name for each class that no other class has: where two are called alike, with their numbers.
 
-    Of ImageNet's classes, two are called crane. Without names, the numbers are the names.
+    Lists of ImageNet's classes call two of them crane. Without names, the numbers are the names.
     """
     if names is None:
         return [str(label) for label in range(num_classes)]
