@@ -13,10 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from dfnas_ray import formatting
 from dfnas_ray.config.experiment import evaluation_dataset
 from dfnas_ray.datasets import ImageDataset
-from dfnas_ray.datasets.base import check_classes, open_dataset
+from dfnas_ray.datasets.base import EVALUATION, check_classes, numbering_of, open_dataset
+from dfnas_ray.errors import DatasetError
 from dfnas_ray.ops.cost import Cost
 from dfnas_ray.storage.location import Count, JsonObject, Location, section
 from dfnas_ray.synthesis.students import load_student
+from dfnas_ray.teachers.base import Teacher
 from dfnas_ray.training.confusion import write_confusion
 from dfnas_ray.training.evaluation import confuse_networks
 from dfnas_ray.training.export import load_network
@@ -105,6 +107,27 @@ class EvaluationRecord(Record):
         return {name: self.networks[name] for name in dict.fromkeys([*names, *self.networks])}
 
 
+def check_dataset(dataset: ImageDataset, teacher: Teacher) -> None:
+    """Compare the classes of real images with the teacher's, before hours are spent; no image is read.
+
+    Raises:
+        DatasetError: their numbers differ; or both have the same names in another order.
+    """
+    check_classes(dataset, teacher.num_classes)
+    numbering, names = numbering_of(dataset), teacher.class_names
+    if numbering is None or numbering.by != "order" or names is None:
+        return
+    theirs, ours = ([name.strip().casefold() for name in each] for each in (numbering.names, names))
+    if theirs == ours or sorted(theirs) != sorted(ours):  # other words may mean the same
+        return
+    label = next(label for label, (one, other) in enumerate(zip(theirs, ours, strict=True)) if one != other)
+    raise DatasetError(
+        f"{EVALUATION}: {dataset.description} and the teacher have the same classes in another order: class {label} is "
+        f"{numbering.names[label]} there, and {names[label]} for the teacher. Give the teacher's order in {EVALUATION}.classes, "
+        "or correct teacher.class_names."
+    )
+
+
 class Evaluation(Stage[EvaluationRecord]):
     """The accuracies of the teacher and of trained networks."""
 
@@ -144,7 +167,7 @@ class Evaluation(Stage[EvaluationRecord]):
 
     def check(self) -> None:
         """Compare the dataset's classes with the teacher's."""
-        check_classes(self.dataset, self.session.teacher.num_classes)
+        check_dataset(self.dataset, self.session.teacher)
 
     def work(self) -> EvaluationRecord:
         """See `Stage`."""

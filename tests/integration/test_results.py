@@ -391,3 +391,18 @@ def test_shards_of_an_older_version_are_read(copy, config):
     (copy / "teacher.json").unlink()
     with pytest.raises(StorageError, match=r"does not say how large its images are.*Images\.load\(folder, teacher\)"):
         dfnas_ray.load_images(copy)
+
+
+def test_real_images_in_another_order_than_the_teachers_classes_stop_the_run_before_it_begins(
+    tiny_experiment, tmp_path, recorder
+):
+    folder = tmp_path / "photos"
+    for name in NAMES:
+        (folder / name).mkdir(parents=True)
+        Image.new("L", (16, 16)).save(folder / name / "0.png")
+    dataset = f"evaluation.dataset={{kind: image_folder, path: {folder}}}"
+    names = f"teacher.class_names=[{', '.join(NAMES)}]"
+    config = tiny_experiment(tmp_path / "run", "cluster.address=inline", dataset, names)
+    with pytest.raises(DatasetError, match=r"same classes in another order: class 0 is eight there, and zero for"):
+        dfnas_ray.run(config, recorder)
+    assert not (tmp_path / "run" / "synthesis").exists()

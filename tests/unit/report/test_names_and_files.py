@@ -43,7 +43,7 @@ def test_every_class_with_its_images_and_what_each_network_makes_of_them(finishe
         ("&lt;b&gt;dog&lt;/b&gt; | x", "4", "75.0\u202f%", "50.0\u202f%", "50.0\u202f%"),
         ("&lt;b&gt;dog&lt;/b&gt; | x", "owl", "2", "50.0\u202f%"),  # the one mistake: dogs that are taken for owls
     ]
-    assert "1 classes have no image" in section
+    assert "1 class has no image" in section
 
 
 def test_names_are_those_of_the_teacher_that_made_the_images(finished_run):
