@@ -13,7 +13,7 @@ def report(file: ExperimentFile, overrides: Overrides = None, run_dir: RunDirect
     from dfnas_ray.report.page import write_report
 
     config = read(file, overrides, run_dir)
-    run_dir = RunDir(config.run_directory)
-    out.print(f"Report: {write_report(run_dir)}", soft_wrap=True, highlight=False)
-    if (card := write_card(run_dir)) is not None:
+    directory = RunDir(config.run_directory)
+    out.print(f"Report: {write_report(directory)}", soft_wrap=True, highlight=False)
+    if (card := write_card(directory)) is not None:
         out.print(f"Model card: {card}", soft_wrap=True, highlight=False)

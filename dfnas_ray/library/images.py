@@ -172,7 +172,7 @@ class ImageSet(Dataset[LabelledImage]):
 
 
 def load_images(run_dir: str | Path) -> ImageSet:
-    """Read the synthetic images of a run directory, cropped to what the teacher sees.
+    """Read the synthetic images of a run directory, cropped to what the teacher sees; all of them are held in memory.
 
     Args:
         run_dir: A path or a URI: of a run, or of a folder with its shards, as `Images.save` writes it.

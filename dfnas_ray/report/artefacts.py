@@ -96,7 +96,8 @@ class Artefacts:
     @property
     def class_names(self) -> tuple[str, ...] | None:
         """What the classes are called, if the teacher that is recorded is the one that the stages were made from."""
-        known = [self[stage].inputs.get("teacher") for stage in (Synthesis, Evaluation) if self[stage].finished]
+        stages: tuple[AnyStage, ...] = (Synthesis, Evaluation)
+        known = [self.stages[stage].inputs.get("teacher") for stage in stages if self.stages[stage].finished]
         if self.teacher is None or any(sha256 != self.teacher.sha256 for sha256 in known if isinstance(sha256, str)):
             return None
         return self.teacher.class_names
