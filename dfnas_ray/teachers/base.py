@@ -212,6 +212,7 @@ def _load(config: TeacherSourceConfig, cache: Location | Path) -> Teacher:
             teacher.std,
             teacher.num_classes,
             teacher.origin,
+            class_names=teacher.class_names,
         )
     raise TeacherError(
         f"The teacher source {describe(type(config))} breaks its contract: load() must return a Teacher, as freeze_teacher "
