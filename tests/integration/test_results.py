@@ -99,8 +99,8 @@ def test_a_picture_is_prepared_as_for_the_evaluation(tiny_inline_run, tmp_path):
     (tmp_path / "no.png").write_bytes(b"<svg/>")
     with pytest.raises(ConfigError, match=r"no\.png cannot be read: it is damaged or none of"):
         network.prepare(tmp_path / "no.png")
-    with pytest.raises(DatasetError, match="3 channels"):
-        network.prepare(Image.new("RGB", (20, 20)))
+    with pytest.raises(DatasetError, match="The picture: "):
+        network.prepare(Image.new("RGB", (20, 20), (255, 0, 0)))
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "network.json"])
