@@ -7,7 +7,8 @@
     found = dfnas.search(teacher, images, space="nasbench201", algorithm="spos", max_macs="50%")
     student = dfnas.retrain(teacher, images, found.architecture)
 
-or a whole experiment: ``dfnas.run(dfnas.load_experiment("experiments/digits.yaml"))``.
+or a whole experiment: ``dfnas.run(dfnas.load_experiment("experiments/digits.yaml"))``, and what it found:
+``dfnas.load_network("runs/digits")``.
 """
 
 from __future__ import annotations
@@ -19,7 +20,18 @@ from dfnas_ray.version import __version__
 
 if TYPE_CHECKING:
     from dfnas_ray.config.experiment import ExperimentConfig, load_experiment, make_experiment
-    from dfnas_ray.library import Found, Images, TrainedNetwork, evaluate, retrain, run, search, synthesize
+    from dfnas_ray.library import (
+        Found,
+        Images,
+        TrainedNetwork,
+        evaluate,
+        load_images,
+        load_network,
+        retrain,
+        run,
+        search,
+        synthesize,
+    )
     from dfnas_ray.teachers.base import Teacher
 
 _HOMES = {
@@ -30,6 +42,8 @@ _HOMES = {
     "TrainedNetwork": "dfnas_ray.library",
     "evaluate": "dfnas_ray.library",
     "load_experiment": "dfnas_ray.config.experiment",
+    "load_images": "dfnas_ray.library",
+    "load_network": "dfnas_ray.library",
     "make_experiment": "dfnas_ray.config.experiment",
     "retrain": "dfnas_ray.library",
     "run": "dfnas_ray.library",
@@ -46,6 +60,8 @@ __all__ = [
     "__version__",
     "evaluate",
     "load_experiment",
+    "load_images",
+    "load_network",
     "make_experiment",
     "retrain",
     "run",

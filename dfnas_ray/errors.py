@@ -56,6 +56,10 @@ class ShardError(StorageError):
     """A shard is truncated, foreign or altered. Running the synthesis again replaces it."""
 
 
+class ExportError(DfnasError):
+    """A network cannot be turned into a program of another tool, or the program disagrees with it."""
+
+
 class SynthesisError(DfnasError):
     """Images cannot be synthesized from this teacher with these settings."""
 

@@ -8,8 +8,12 @@ from dfnas_ray.storage.run_dir import RunDir
 
 
 def report(file: ExperimentFile, overrides: Overrides = None, run_dir: RunDirectory = None) -> None:
-    """Write report.html from what the run directory holds so far."""
-    from dfnas_ray.report.page import write_report  # brings everything: kept out of `dfnas --help`
+    """Write report.html, and the network's model-card.md, from what the run directory holds so far."""
+    from dfnas_ray.report.card import write_card  # brings everything: kept out of `dfnas --help`
+    from dfnas_ray.report.page import write_report
 
     config = read(file, overrides, run_dir)
-    out.print(f"Report: {write_report(RunDir(config.run_directory))}", soft_wrap=True, highlight=False)
+    directory = RunDir(config.run_directory)
+    out.print(f"Report: {write_report(directory)}", soft_wrap=True, highlight=False)
+    if (card := write_card(directory)) is not None:
+        out.print(f"Model card: {card}", soft_wrap=True, highlight=False)

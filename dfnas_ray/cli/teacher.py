@@ -10,6 +10,7 @@ from torch import nn
 from dfnas_ray.cli.console import Terminal, out
 from dfnas_ray.cli.options import ExperimentFile, Overrides, RunDirectory, read
 from dfnas_ray.datasets.base import open_dataset
+from dfnas_ray.datasets.numbering import listed
 from dfnas_ray.teachers import Teacher
 from dfnas_ray.training.evaluation import evaluate_networks
 
@@ -61,11 +62,16 @@ def _kind(module: nn.Module) -> str:
             return type(module).__name__
 
 
+def _classes(teacher: Teacher) -> str:
+    names = teacher.class_names
+    return str(teacher.num_classes) if names is None else f"{teacher.num_classes}: {listed(names)}"
+
+
 def _facts(teacher: Teacher) -> str:
     channels, height, width = teacher.image_shape
     lines = {
         "input": f"{channels} x {height} x {width}, mean {teacher.mean}, std {teacher.std}",
-        "classes": str(teacher.num_classes),
+        "classes": _classes(teacher),
         "BatchNorm": f"{len(teacher.batch_norms())} layers with running statistics",
         "cost": f"{teacher.cost.params:,} parameters, {teacher.cost.macs:,} MACs",
         "fingerprint": teacher.fingerprint,

@@ -33,9 +33,11 @@ class MemberConfig(BaseModel):
         values: SettingValues = handler(self)
         if info.exclude_unset and "kind" in type(self).model_fields and "kind" not in values:
             values = {"kind": vars(self)["kind"], **values}  # without it nobody would know whose settings they are
-        if is_registered(type(self)) or "kind" in (info.exclude or ()):
+        if "kind" in (info.exclude or ()):
             return values
-        return {**values, "kind": path_of(type(self))} if "kind" in values else {"kind": path_of(type(self)), **values}
+        if is_registered(type(self)):
+            return {"kind": values["kind"], **values} if "kind" in values else values  # before what all sources have
+        return {"kind": path_of(type(self)), **{name: value for name, value in values.items() if name != "kind"}}
 
     def imported_code(self) -> dict[str, str]:
         """Return, by setting, what else these settings import: ``package.module:name``."""

@@ -1,19 +1,24 @@
 """What other programmes call: an experiment from its file, or one step on objects of their own.
 
-`dfnas_ray` itself has the same names, but for `sweep` and `benchmark`: these two are imported from here.
+`dfnas_ray` itself has the same names, but for `sweep`, `benchmark` and `export`: these are imported from here.
 """
 
 from dfnas_ray.library.experiments import benchmark, report, run, sweep
-from dfnas_ray.library.images import Images
+from dfnas_ray.library.exports import export, load_network
+from dfnas_ray.library.images import Images, ImageSet, load_images
 from dfnas_ray.library.networks import TrainedNetwork
 from dfnas_ray.library.steps import Found, evaluate, retrain, search, synthesize
 
 __all__ = [
     "Found",
+    "ImageSet",
     "Images",
     "TrainedNetwork",
     "benchmark",
     "evaluate",
+    "export",
+    "load_images",
+    "load_network",
     "report",
     "retrain",
     "run",

@@ -13,6 +13,7 @@ from dfnas_ray.planning.draft import draft
 from dfnas_ray.planning.estimate import ExperimentPlan
 from dfnas_ray.progress import Listener
 from dfnas_ray.report.benchmark_section import write_figure
+from dfnas_ray.report.card import write_card
 from dfnas_ray.report.page import write_report
 from dfnas_ray.report.sweep_page import write_sweep_report
 from dfnas_ray.storage.location import Location
@@ -119,6 +120,7 @@ def benchmark(
 
 
 def report(session: Session) -> Location:
-    """Write the report of what is finished so far, and return its place."""
+    """Write the report of what is finished so far, and the model card of a network; return the report's place."""
     session.record()
+    write_card(session.run_dir)
     return write_report(session.run_dir)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
@@ -11,15 +12,16 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from dfnas_ray.errors import ConfigError
+from dfnas_ray.errors import ConfigError, StorageError
 from dfnas_ray.execution.base import Executor
 from dfnas_ray.ops.regions import center_crop
 from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.manifest import Manifest
-from dfnas_ray.storage.run_dir import fingerprint
-from dfnas_ray.storage.shards import SyntheticImages, load_shards, read_info
+from dfnas_ray.storage.run_dir import RunDir, fingerprint
+from dfnas_ray.storage.shards import SyntheticImages, class_names_of, load_shards, read_info
 from dfnas_ray.storage.shared import Shared
-from dfnas_ray.teachers.base import Teacher
+from dfnas_ray.teachers.base import ImageShape, Teacher
+from dfnas_ray.teachers.facts import TeacherDescription
 
 _GRID = 100  # images of a grid, if nobody says otherwise
 _PADDING = 2  # pixels between them
@@ -71,7 +73,7 @@ class Images:
         return _Pairs(self.pixels(), torch.from_numpy(np.array(self.data.logits)), self.teacher)
 
     def save(self, folder: str | Path) -> None:
-        """Write Parquet shards and their manifest, which `load`, Hugging Face `datasets` and Ray Data read.
+        """Write Parquet shards and their manifest, which `load`, `load_images` and Hugging Face `datasets` read.
 
         Args:
             folder: A path, or a URI such as s3://bucket/prefix.
@@ -114,6 +116,12 @@ class Images:
         """Everything that the images depend on."""
         return fingerprint([entry.sha256 for entry in self._manifest.shards])
 
+    @property
+    def canvas_size(self) -> tuple[int, int]:
+        """Height and width of a stored image."""
+        height, width = self.data.images.shape[2:]
+        return height, width
+
     def check_teacher(self, teacher: Teacher) -> None:
         """Make sure that ``teacher`` is the one that the images were made from.
 
@@ -125,6 +133,80 @@ class Images:
     def images(self, executor: Executor) -> Shared[SyntheticImages]:
         """Return the images where the work is done."""
         return executor.share(self.data)
+
+
+class LabelledImage(NamedTuple):
+    """One synthetic image.
+
+    Attributes:
+        image: uint8 (C, H, W): the centre of its canvas, which the teacher labelled.
+        label: The class that was asked for.
+        logits: The teacher's, float32 (num_classes,).
+    """
+
+    image: Tensor
+    label: int
+    logits: Tensor
+
+
+class ImageSet(Dataset[LabelledImage]):
+    """Synthetic images as a `torch.utils.data.DataLoader` takes them, without their teacher.
+
+    Attributes:
+        data: Whole canvases, labels, rounds and logits, as numpy arrays.
+        image_shape: (C, H, W) of an image.
+        class_names: One for each class; None in sets of older versions.
+    """
+
+    def __init__(self, data: SyntheticImages, image_shape: ImageShape, class_names: Sequence[str] | None):
+        self.data, self.image_shape = data, image_shape
+        self.class_names = None if class_names is None else tuple(class_names)
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> LabelledImage:
+        canvas = torch.from_numpy(np.array(self.data.images[index]))
+        logits = torch.from_numpy(np.array(self.data.logits[index]))
+        return LabelledImage(center_crop(canvas, self.image_shape[1:]), int(self.data.labels[index]), logits)
+
+
+def load_images(run_dir: str | Path) -> ImageSet:
+    """Read the synthetic images of a run directory, cropped to what the teacher sees; all of them are held in memory.
+
+    Args:
+        run_dir: A path or a URI: of a run, or of a folder with its shards, as `Images.save` writes it.
+
+    Raises:
+        StorageError: there are no finished images, a shard was altered, or the set is of an older version that does not say how
+            large an image is.
+    """
+    place = Location.parse(run_dir)
+    folder = place if (place / "manifest.json").exists() else RunDir(place).latest_stage("synthesis")
+    if folder is None:
+        raise StorageError(
+            f"{place} holds no finished synthetic images. Run `dfnas synthesize FILE --run-dir {place}`, or give another folder."
+        )
+    manifest = Manifest.read(folder)
+    data = load_shards(folder, manifest)
+    first = folder / manifest.shards[0].file
+    described, canvas = TeacherDescription.find(place), data.images.shape[1:]
+    shape = read_info(first).image_shape or (list(described.image_shape) if described is not None else None)
+    if shape is None or not _fits(shape, canvas):
+        raise StorageError(
+            f"{folder} does not say how large its images are within their canvases of {canvas}: it is of an older version. "
+            "Load it with its teacher: dfnas_ray.Images.load(folder, teacher)."
+        )
+    return ImageSet(data, (shape[0], shape[1], shape[2]), class_names_of(first))
+
+
+def _fits(shape: Sequence[int], canvas: Sequence[int]) -> bool:
+    """Return whether (C, H, W) is the centre of (C, H', W')."""
+    return (
+        len(shape) == len(canvas)
+        and shape[0] == canvas[0]
+        and all(0 < inner <= outer for inner, outer in zip(shape, canvas, strict=True))
+    )
 
 
 def _check_fingerprint(made_from: str, teacher: Teacher, what: str) -> None:

@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Self
 
 import numpy as np
-import torch
+from PIL import Image
 from torch import Tensor, nn
 
+from dfnas_ray.datasets.base import to_uint8
 from dfnas_ray.errors import ConfigError
 from dfnas_ray.search_spaces.architecture import Architecture
 from dfnas_ray.storage.location import Location
+from dfnas_ray.storage.pictures import PictureError, decode_picture
 from dfnas_ray.teachers.base import ImageShape, Teacher
-from dfnas_ray.training.export import NetworkDescription, export_network, load_network
+from dfnas_ray.teachers.class_names import ClassNames
+from dfnas_ray.training.classifier import ImageClassifier
+from dfnas_ray.training.export import Format, NetworkDescription, load_network, write_network
 from dfnas_ray.training.retraining import EpochFigures
 
 
-class TrainedNetwork(nn.Module):
+class TrainedNetwork(ImageClassifier):
     """A network with its preprocessing: images in, logits out.
 
     Attributes:
         network: Takes normalised images, as the teacher does.
         architecture: What it is.
         history: What each epoch of its training showed; empty for one that was loaded.
+        class_names: In the order of the logits; None where nobody knows.
     """
-
-    mean: Tensor
-    std: Tensor
 
     def __init__(
         self,
@@ -38,23 +40,30 @@ class TrainedNetwork(nn.Module):
         mean: Sequence[float],
         std: Sequence[float],
         history: Sequence[EpochFigures] = (),
+        canvas_size: tuple[int, int] | None = None,
+        class_names: ClassNames | None = None,
     ):
-        super().__init__()
-        self.network, self.architecture, self.history = network, architecture, list(history)
-        self.image_shape = image_shape
-        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
-        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
-        self.eval()
+        super().__init__(network, image_shape, mean, std, canvas_size, class_names)
+        self.architecture, self.history = architecture, list(history)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Map images to logits (B, num_classes).
+    def prepare(self, picture: Image.Image | str | Path) -> Tensor:
+        """Return a picture of any size as a batch of one, uint8 (1, C, H, W).
+
+        It is resized and cropped as pictures are for the evaluation: to cover 1 / 0.875 of the input, and then its centre.
 
         Args:
-            images: (B, C, H, W), uint8, or floats in [0, 1].
+            picture: Of Pillow, or a file.
+
+        Raises:
+            DatasetError: it is in colour and the network takes grey, or it cannot be resized.
+            ConfigError: the file is no picture.
         """
-        pixels = images.float() / 255 if images.dtype == torch.uint8 else images
-        logits: Tensor = self.network((pixels - self.mean) / self.std)
-        return logits
+        if not isinstance(picture, Image.Image):
+            try:
+                picture = decode_picture(Path(picture))
+            except PictureError as error:
+                raise ConfigError(f"The picture {picture} cannot be read: {error}.") from error
+        return to_uint8(picture, self.image_shape, "The picture")[None]
 
     def check_teacher(self, teacher: Teacher, name: str = "This network") -> None:
         """Make sure that the network takes images as they are prepared for the teacher.
@@ -76,31 +85,39 @@ class TrainedNetwork(nn.Module):
                     f"{tuple(expected)}. Give the teacher that it learned from."
                 )
 
-    def save(self, folder: str | Path, teacher: Teacher) -> None:
-        """Write ``weights.safetensors``, ``network.pt2`` (of the network without its preprocessing) and ``network.json``.
+    def save(self, folder: str | Path, teacher: Teacher, formats: Iterable[Format] = ("safetensors", "pt2")) -> None:
+        """Write ``weights.safetensors``, ``network.pt2`` (uint8 images in, logits out) and ``network.json``.
 
         The network stays as and where it is.
 
         Args:
             folder: A path, or a URI.
-            teacher: Whose inputs it takes.
+            teacher: Whose inputs it takes, and whose class names it gets if it has none.
+            formats: Which files; ``onnx`` for ``network.onnx``, which needs the extra of this name.
 
         Raises:
-            ConfigError: it was trained on images prepared for another teacher.
+            ConfigError: it was trained on images prepared for another teacher, or a package is missing.
+            ExportError: the network cannot be exported.
         """
         self.check_teacher(teacher)
-        target = Location.parse(folder, "folder").make_dir()
-        export_network(self.network, self.image_shape, target)
-        NetworkDescription.of(self.architecture, teacher).write(target)
+        target = Location.parse(folder, "folder")
+        canvas = (self.canvas_size[0], self.canvas_size[1])
+        description = NetworkDescription.of(self.architecture, teacher, canvas)
+        if self.class_names is not None:
+            description = description.model_copy(update={"class_names": self.class_names})
+        write_network(self.network, description, target.make_dir(), formats)
 
     @classmethod
-    def load(cls, folder: str | Path) -> Self:
-        """Read a network that `save`, or a run's retraining, has written.
+    def load(cls, folder: str | Path | Location) -> Self:
+        """Read a network that `save`, `dfnas export`, or a run's retraining has written.
 
         Raises:
-            StorageError: the folder holds no network.
+            StorageError: the folder holds no network, or a file was altered.
         """
         source = Location.parse(folder, "folder")
         architecture, network = load_network(source)
-        described = NetworkDescription.read(source)
-        return cls(network, architecture, described.image_shape, described.mean, described.std)
+        known = NetworkDescription.read(source)
+        return cls(
+            network, architecture, known.image_shape, known.mean, known.std,
+            canvas_size=known.canvas_size, class_names=known.class_names,
+        )  # fmt: skip

@@ -194,7 +194,10 @@ def retrain(
         folder = Retraining(session, architecture, images).finish().location
         _, network = load_network(folder)
         history: list[EpochFigures] = (folder / "history.json").read_json()
-        return TrainedNetwork(network, architecture, teacher.image_shape, teacher.mean, teacher.std, history)
+        return TrainedNetwork(
+            network, architecture, teacher.image_shape, teacher.mean, teacher.std, history, images.canvas_size,
+            teacher.class_names,
+        )  # fmt: skip
 
 
 def evaluate(

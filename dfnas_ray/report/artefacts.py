@@ -13,8 +13,11 @@ from dfnas_ray.config.yaml_text import YamlTextError, read_yaml
 from dfnas_ray.errors import StorageError
 from dfnas_ray.storage.location import JsonObject, Location
 from dfnas_ray.storage.run_dir import RecordedInputs, RunDir
+from dfnas_ray.teachers.facts import TeacherDescription
+from dfnas_ray.workflow.evaluation import Evaluation
 from dfnas_ray.workflow.run import REPORTED
 from dfnas_ray.workflow.stage import Record, Stage
+from dfnas_ray.workflow.synthesis import Synthesis
 
 Status = Literal["finished", "missing", "outdated", "off"]
 AnyStage = type[Stage[Any]]
@@ -80,6 +83,7 @@ class Artefacts:
         config_text: The file as it is.
         stages: In the order of the report.
         problems: Files that cannot be read.
+        teacher: What the last command's teacher is, if it is recorded.
     """
 
     run_dir: RunDir
@@ -87,6 +91,16 @@ class Artefacts:
     config_text: str
     stages: dict[AnyStage, Artefact[Any]]
     problems: Problems
+    teacher: TeacherDescription | None = None
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """What the classes are called, if the teacher that is recorded is the one that the stages were made from."""
+        stages: tuple[AnyStage, ...] = (Synthesis, Evaluation)
+        known = [self.stages[stage].inputs.get("teacher") for stage in stages if self.stages[stage].finished]
+        if self.teacher is None or any(sha256 != self.teacher.sha256 for sha256 in known if isinstance(sha256, str)):
+            return None
+        return self.teacher.class_names
 
     def __getitem__(self, stage: type[Stage[R]]) -> Artefact[R]:
         return cast(Artefact[R], self.stages[stage])
@@ -118,7 +132,8 @@ def read_artefacts(run_dir: RunDir) -> Artefacts:
                 ]
             )
         )
-    return Artefacts(run_dir, config, text, stages, problems)
+    teacher = problems.read(TeacherDescription.find, run_dir.location)
+    return Artefacts(run_dir, config, text, stages, problems, teacher)
 
 
 def _read_config(run_dir: RunDir) -> tuple[JsonObject, str]:

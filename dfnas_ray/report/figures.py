@@ -17,6 +17,7 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib import rc_context
 from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
@@ -27,6 +28,8 @@ from dfnas_ray.training.retraining import EpochFigures
 
 _WIDTH, _HEIGHT = 3.75, 2.45  # inches of a panel
 _AXES = (0.125, 0.18, 0.865, 0.68)  # left, bottom, width, height, as shares of it
+_WIDE, _WIDE_AXES = (6.0, 2.6), (0.1, 0.17, 0.885, 0.7)  # of the one figure of accuracies
+_LOG_FROM = 20  # times as many MACs
 INK, MUTED, _GRID = "#010101", "#020202", "#030303"  # placeholders: each becomes a CSS variable
 _VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", _GRID: "var(--grid)"}
 _SERIES = tuple(f"#0{index}0000" for index in range(1, 9))
@@ -78,6 +81,17 @@ class Key:
     label: str
     colour: str
     dashed: bool = False
+
+
+@dataclass(frozen=True)
+class AccuracyPoint:
+    """One network of the figure of accuracies: its 95 % interval is from ``low`` to ``high``."""
+
+    title: str
+    macs: int
+    accuracy: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
@@ -147,7 +161,7 @@ def training_panels(histories: Mapping[str, Sequence[HistoryPoint]]) -> list[str
                 _log_scale(axes)
             elif name.startswith("expected"):
                 axes.yaxis.set_major_formatter(
-                    FuncFormatter(lambda value, _: quantity(value) if value > 1 else _tick(value))
+                    FuncFormatter(lambda value, _: quantity(value) if value > 1 else tick(value))
                 )
             _whole_numbers(axes)
             svgs.append(finish())
@@ -203,6 +217,31 @@ def macs_panel(
         axes.xaxis.set_major_locator(MaxNLocator(5))
         limits(axes, shown)
         return finish()
+
+
+def accuracy_panel(rows: Sequence[AccuracyPoint]) -> Panels:
+    """Draw each network's accuracy, with its interval, against its MACs."""
+    with panel("accuracy-macs", "Accuracy on real images against cost", "MACs", _WIDE, _WIDE_AXES) as (axes, finish):
+        for position, row in enumerate(rows):
+            colour = series(position)
+            axes.plot([row.macs] * 2, [100 * row.low, 100 * row.high], color=colour, linewidth=1.4, alpha=0.55)
+            axes.plot([row.macs], [100 * row.accuracy], marker="o", markersize=6.5, color=colour, linestyle="none")
+        smallest, largest = min(row.macs for row in rows), max(row.macs for row in rows)
+        if smallest > 0 and largest > _LOG_FROM * smallest:
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=9))
+            axes.xaxis.set_minor_formatter(NullFormatter())
+            axes.set_xlim(smallest / 1.3, largest * 1.3)
+        else:
+            axes.set_xlim(0, 1.06 * max(1, largest))
+            axes.xaxis.set_major_locator(MaxNLocator(6))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: quantity(value)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} %"))
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        low, high = 100 * min(row.low for row in rows), 100 * max(row.high for row in rows)
+        margin = max(0.5, 0.08 * (high - low))
+        axes.set_ylim(max(0.0, low - margin), min(100.0, high + margin) + 0.02 * margin)
+        return Panels.of([finish()], [Key(row.title, _variable(place)) for place, row in enumerate(rows)])
 
 
 def retraining_panels(histories: Mapping[str, Sequence[EpochFigures]]) -> Panels:
@@ -263,6 +302,31 @@ def panel(
             return _for_page(buffer.getvalue(), name, title)
 
         yield axes, finish
+
+
+@contextmanager
+def page_style(**settings: Any) -> Iterator[None]:
+    """Let what is drawn in the block suit the page, in light and in dark; `element_of` makes an element of it."""
+    with rc_context({**_SETTINGS, **settings}):
+        yield
+
+
+def element_of(figure: Figure, name: str, title: str) -> str:
+    """Return a figure as an SVG element, cut to what is drawn.
+
+    Args:
+        figure: Drawn in `page_style`.
+        name: Unique on its page.
+        title: What a screen reader says.
+    """
+    buffer = StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, bbox_inches="tight", metadata={"Date": None})
+    return _for_page(buffer.getvalue(), name, title)
+
+
+def middle_tones() -> LinearSegmentedColormap:
+    """Return colours from first to last that are seen on light and on dark."""
+    return LinearSegmentedColormap.from_list("middle-tones", _RAMP)
 
 
 def _for_page(svg: str, name: str, title: str) -> str:
@@ -327,7 +391,7 @@ def _log_scale(axes: Any) -> None:
     curves = [line for line in axes.lines if len(line.get_xdata()) > 2]  # not the vertical marks
     values = np.concatenate([np.empty(0), *(np.asarray(line.get_ydata(), float) for line in curves)])
     values = values[np.isfinite(values)]
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
     if len(values) == 0 or values.min() <= 0 or values.max() < 4 * values.min():
         axes.yaxis.set_major_locator(MaxNLocator(5))
         return
@@ -338,11 +402,11 @@ def _log_scale(axes: Any) -> None:
             subs=(1.0, 2.0, 3.0, 5.0) if decades < 1 else (1.0, 2.0, 5.0) if decades < 2.2 else (1.0,), numticks=12
         )
     )
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _tick(value: float) -> str:
+def tick(value: float) -> str:
     """Return a tick's label: short, and never with trailing noise."""
     text = f"{value:.4g}" if value == 0 or 1e-3 <= abs(value) < 1e4 else f"{value:.1e}".replace(".0e", "e")
     return re.sub(r"e([+-])0*", lambda match: f"e{match[1].strip('+')}", text).replace("-", "−")

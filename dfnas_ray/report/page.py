@@ -16,7 +16,9 @@ from dfnas_ray.report import figures
 from dfnas_ray.report.architecture import rebuild_space
 from dfnas_ray.report.artefacts import Artefacts, read_artefacts
 from dfnas_ray.report.benchmark_section import BenchmarkSection, benchmark_section
+from dfnas_ray.report.classes_section import ClassesSection, classes_section
 from dfnas_ray.report.cost_section import CostSection, cost_section
+from dfnas_ray.report.network_section import NetworkSection, network_section
 from dfnas_ray.report.results import Comparison, compare, verdict
 from dfnas_ray.report.search_section import (
     ArchitectureSection,
@@ -92,6 +94,9 @@ class Page:
     missing: Sequence[MissingStage]
     changed: Sequence[str]
     comparison: Comparison | None
+    accuracies: figures.Panels | None
+    classes: ClassesSection | None
+    network: NetworkSection | None
     verdict: str
     synthesis: SynthesisSection | None
     search: SearchSection | None
@@ -135,7 +140,8 @@ def render(artefacts: Artefacts) -> str:
 def _page(artefacts: Artefacts) -> Page:
     space = rebuild_space(artefacts)
     evaluation = artefacts[Evaluation].record
-    comparison = compare(evaluation, network_roles(artefacts)) if evaluation else None
+    roles = network_roles(artefacts)
+    comparison = compare(evaluation, roles) if evaluation else None
     return Page(
         name=str(artefacts.config.get("name") or artefacts.run_dir.location.name),
         teacher=_teacher(artefacts, comparison),
@@ -144,6 +150,9 @@ def _page(artefacts: Artefacts) -> Page:
         missing=_missing(artefacts),
         changed=[stage.title for stage, _, found in artefacts.finished if found.changed],
         comparison=comparison,
+        accuracies=_accuracies(comparison),
+        classes=classes_section(artefacts, roles),
+        network=network_section(artefacts),
         verdict=verdict(comparison) if comparison else "",
         synthesis=synthesis_section(artefacts),
         search=search_section(artefacts, space),
@@ -153,9 +162,15 @@ def _page(artefacts: Artefacts) -> Page:
         cost=cost_section(artefacts),
         config_text=artefacts.config_text,
         keys=_keys(artefacts),
-        commands=_commands(artefacts),
+        commands=commands(artefacts),
         unreadable=artefacts.problems.texts,  # last: whoever reads a file may add to it
     )
+
+
+def _accuracies(comparison: Comparison | None) -> figures.Panels | None:
+    rows = comparison.rows if comparison else []
+    points = [figures.AccuracyPoint(row.title, row.macs, row.accuracy, row.low, row.high) for row in rows]
+    return figures.accuracy_panel(points) if len(points) > 1 else None
 
 
 def _teacher(artefacts: Artefacts, comparison: Comparison | None) -> TeacherLine:
@@ -180,14 +195,15 @@ def _missing(artefacts: Artefacts) -> list[MissingStage]:
     return missing
 
 
-def _commands(artefacts: Artefacts) -> dict[str, str]:
-    """Return the command lines that go on, that add the evaluation, and that do everything again elsewhere."""
+def commands(artefacts: Artefacts) -> dict[str, str]:
+    """Return the command lines that go on, that add the evaluation, that export, and that do everything again elsewhere."""
     place = str(artefacts.run_dir.location)
     file = shlex.quote(f"{place}/experiment.yaml")
     same = f"{file} --run-dir {shlex.quote(place)}"
     return {
         "continue": f"dfnas run {same}",
         "evaluate": f"dfnas evaluate {same} --set 'evaluation.dataset={{kind: image_folder, path: PATH}}'",
+        "export": f"dfnas export {same}",
         "reproduce": f"dfnas run {file} --run-dir {shlex.quote(f'{place}-again')}",
     }
 

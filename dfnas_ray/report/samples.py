@@ -26,6 +26,7 @@ from dfnas_ray.storage.pictures import SHARD_FORMATS, PictureError, decode_pictu
 from dfnas_ray.storage.retries import with_retries
 from dfnas_ray.storage.shards import read_info
 from dfnas_ray.synthesis.base import LossPoint
+from dfnas_ray.teachers.class_names import name_of
 
 MAX_CLASSES = 12
 MAX_ROUNDS = 4
@@ -137,7 +138,11 @@ def read_curves(folder: Location, manifest: Manifest) -> ShardFacts:
 
 
 def read_samples(
-    folder: Location, manifest: Manifest, problems: list[str] | None = None, by_age: bool = False
+    folder: Location,
+    manifest: Manifest,
+    problems: list[str] | None = None,
+    by_age: bool = False,
+    names: Sequence[str] | None = None,
 ) -> Samples | None:
     """Return images of some classes, spread evenly over all, and of some rounds; None if no shard can be read.
 
@@ -146,6 +151,7 @@ def read_samples(
         manifest: Of the set.
         problems: What cannot be decoded is added.
         by_age: Of early and late shards instead of rounds, where a shard goes on from the one before.
+        names: Of the classes.
     """
     by_age = by_age and len(manifest.shards) > 1
     index, num_classes = (
@@ -172,9 +178,11 @@ def read_samples(
 
     rows: list[tuple[str, list[Strip | None]]] = [
         (
-            class_name(label),
+            name_of(label, names),
             [
-                make_strip([sample.png for sample in found[label, r][:per_cell]], f"{class_name(label)}, {columns[r]}")
+                make_strip(
+                    [sample.png for sample in found[label, r][:per_cell]], f"{name_of(label, names)}, {columns[r]}"
+                )
                 if found.get((label, r))
                 else None
                 for r in shown_rounds
@@ -190,7 +198,7 @@ def read_samples(
         num_classes=num_classes,
         columns=[columns[r] for r in shown_rounds],
         rows=rows,
-        examples=[_soft_label(sample) for sample in _examples(last)],
+        examples=[_soft_label(sample, names) for sample in _examples(last)],
         classes_left_out=max(num_classes, len(classes)) - len(shown_classes),
         rounds_left_out=[r for r in rounds if r not in shown_rounds],
         reduced=max(shape[1:]) > MAX_SIDE,
@@ -220,11 +228,6 @@ def make_strip(pngs: Sequence[bytes], alt: str) -> Strip:
     factor = -(-_SHOWN_SIDE // side) if small else 1
     uri = f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
     return Strip(uri, sheet.width * factor, sheet.height * factor, small, alt)
-
-
-def class_name(label: int) -> str:
-    """Return what the page calls a class: a teacher knows numbers alone."""
-    return f"class {label}"
 
 
 def spread(items: Sequence[_T], at_most: int) -> list[_T]:
@@ -320,11 +323,12 @@ def _examples(samples: list[Sample]) -> list[Sample]:
     return spread(sorted(samples, key=lambda sample: sample.entropy), _NUM_EXAMPLES)
 
 
-def _soft_label(sample: Sample) -> SoftLabel:
+def _soft_label(sample: Sample, names: Sequence[str] | None) -> SoftLabel:
     order = np.argsort(-sample.probabilities, kind="stable")[:_TOP]
-    top = [(class_name(int(label)), float(sample.probabilities[label])) for label in order]
+    top = [(name_of(int(label), names), float(sample.probabilities[label])) for label in order]
     rest = max(0.0, 1 - sum(probability for _, probability in top))
-    return SoftLabel(make_strip([sample.png], class_name(sample.label)), class_name(sample.label), top, rest)
+    asked = name_of(sample.label, names)
+    return SoftLabel(make_strip([sample.png], asked), asked, top, rest)
 
 
 def _shape(png: bytes) -> tuple[int, int, int]:

@@ -1,29 +1,31 @@
-"""The figures of a sweep's page, as PNG: Optuna's own, and slices along each coefficient."""
+"""The figures of a sweep's page, as SVG that suits light and dark: history, slices, parallel coordinates, importances, fronts."""
 
 from __future__ import annotations
 
-import base64
 import json
 import math
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from io import BytesIO
+from itertools import combinations
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import optuna
+from markupsafe import Markup
 from matplotlib import pyplot as plt
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
+from dfnas_ray.report.figures import INK, MUTED, element_of, middle_tones, page_style, series, tick
 from dfnas_ray.sweeps.config import SweepConfig
 
 _ENOUGH_FOR_IMPORTANCE = 4
-_BLUE = "#3b78c3"
+_BLUE, _ORANGE = series(0), series(1)
+_WEAKEST = 0.15  # opacity of the line of the worst trial
+_FRONT = (3.4, 3.1)  # inches of a panel of two objectives
 _COLUMNS = 3  # of slices side by side
 _SLICE = (2.8, 2.6)  # inches of each
 _LABEL_WIDTH = 26  # characters that fit below it
@@ -31,10 +33,8 @@ _PARALLEL_WIDTH = 2.1  # inches from one upright axis to the next
 _TRIALS_PER_COEFFICIENT = 10  # for shares of the variance that another sweep would find again
 
 
-def sweep_figures(study: optuna.Study, config: SweepConfig) -> list[tuple[str, str, str]]:
-    """Return title, explanation and data URI of every figure that so many trials allow."""
-    from optuna.visualization import matplotlib as plots
-
+def sweep_figures(study: optuna.Study, config: SweepConfig) -> list[tuple[str, str, Markup]]:
+    """Return title, explanation and SVG element of every figure that so many trials allow."""
     drawings: list[tuple[str, str, Callable[[], Any]]] = []
     complete = [trial for trial in study.trials if trial.state is TrialState.COMPLETE]
     for index, objective in enumerate(config.objectives):
@@ -47,7 +47,7 @@ def sweep_figures(study: optuna.Study, config: SweepConfig) -> list[tuple[str, s
             ),
             (
                 f"{objective} along each coefficient",
-                "Darker points came later.",
+                "The colour says when: the bar beside the panels has the numbers of the trials.",
                 partial(draw_slices, complete, index, objective),
             ),
         ]
@@ -56,7 +56,7 @@ def sweep_figures(study: optuna.Study, config: SweepConfig) -> list[tuple[str, s
             drawings.append(
                 (
                     f"{objective}: parallel coordinates",
-                    "One line per trial, from its settings to its figure; the best are dark.",
+                    "One line per trial, from its settings to its figure; the stronger, the better.",
                     partial(draw_parallel, complete, index, objective, maximise),
                 )
             )
@@ -70,18 +70,40 @@ def sweep_figures(study: optuna.Study, config: SweepConfig) -> list[tuple[str, s
                 )
             )
     if len(config.objectives) in (2, 3):
-        note = "No trial beats those in red in every objective."
-        drawings.append(("Pareto front", note, partial(plots.plot_pareto_front, study)))
+        note = "No trial beats the large ones in every objective."
+        front = [trial.number for trial in study.best_trials]
+        drawings.append(("Pareto front", note, partial(draw_front, complete, front, config.objectives)))
     figures = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        for title, note, draw in drawings:
-            with mpl.rc_context(
-                {"font.size": 9, "figure.figsize": (8, 4.2)}
-            ):  # Optuna sets a style for all that follow
-                draw()
-                figures.append((title, note, _png()))
+    for number, (title, note, draw) in enumerate(drawings):
+        with page_style(**{"font.size": 9}):
+            figure = draw()
+            figures.append((title, note, Markup(element_of(figure, f"sweep-{number}", title))))
+            plt.close(figure)
     return figures
+
+
+def draw_front(trials: list[FrozenTrial], front: Sequence[int], objectives: Sequence[str]) -> Any:
+    """Draw each pair of objectives against each other, and return the figure.
+
+    Args:
+        trials: Finished ones.
+        front: Numbers of those that no other one beats in every objective.
+        objectives: Their names, in the order of the trials' values.
+    """
+    pairs = list(combinations(range(len(objectives)), 2))
+    figure, panels = plt.subplots(
+        1, len(pairs), squeeze=False, figsize=(_FRONT[0] * len(pairs), _FRONT[1]), layout="constrained"
+    )
+    for axes, (x, y) in zip(panels.flat, pairs, strict=True):
+        for best, colour, size in ((False, _BLUE, 16), (True, _ORANGE, 34)):
+            chosen = [trial.values for trial in trials if (trial.number in front) == best]
+            axes.scatter(
+                [values[x] for values in chosen], [values[y] for values in chosen], c=colour, s=size, linewidths=0
+            )
+        axes.set(xlabel=objectives[x], ylabel=objectives[y])
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        _set_grid(axes)
+    return figure
 
 
 def draw_slices(trials: list[FrozenTrial], index: int, objective: str) -> Any:
@@ -117,8 +139,8 @@ def draw_slices(trials: list[FrozenTrial], index: int, objective: str) -> Any:
             else:
                 _set_scale(axes, getattr(distribution, "log", False), x)
             points = axes.scatter(
-                x, y, c=[trial.number for trial in having], cmap="Blues", edgecolors="grey", s=26,
-                vmin=min(trial.number for trial in trials) - 1, vmax=max(trial.number for trial in trials),
+                x, y, c=[trial.number for trial in having], cmap=middle_tones(), linewidths=0, s=26,
+                vmin=min(trial.number for trial in trials), vmax=max(trial.number for trial in trials),
             )  # fmt: skip
             axes.set_xlabel(break_at_dots(name, _LABEL_WIDTH))
             if number % columns == 0:
@@ -147,13 +169,14 @@ def draw_parallel(trials: list[FrozenTrial], index: int, objective: str, maximis
         places = [trial.params.get(name, _NOWHERE) for name in names] + [trial.values[index]]
         heights = [scale.height(place) for scale, place in zip(scales, places, strict=True)]
         merit = heights[-1] if maximise else 1 - heights[-1]
-        axes.plot(heights, color=mpl.colormaps["Blues"](0.2 + 0.75 * merit), linewidth=1.4, marker="o", markersize=3)
+        strength = _WEAKEST + (1 - _WEAKEST) * merit
+        axes.plot(heights, color=_BLUE, alpha=strength, linewidth=1.4, marker="o", markersize=3, markeredgewidth=0)
     for x, (name, scale) in enumerate(zip([*names, objective], scales, strict=True)):
-        axes.axvline(x, color="0.35", linewidth=1, zorder=0)
+        axes.axvline(x, color=MUTED, linewidth=1, zorder=0)
         for height, label in scale.ticks:
-            axes.plot([x - 0.02, x], [height, height], color="0.35", linewidth=1)
-            axes.text(x - 0.04, height, label, ha="right", va="center", fontsize=8, color="0.35", parse_math=False)
-        axes.text(x, -0.07, break_at_dots(name, _LABEL_WIDTH), ha="center", va="top")
+            axes.plot([x - 0.02, x], [height, height], color=MUTED, linewidth=1)
+            axes.text(x - 0.04, height, label, ha="right", va="center", fontsize=8, color=MUTED, parse_math=False)
+        axes.text(x, -0.07, break_at_dots(name, _LABEL_WIDTH), ha="center", va="top", color=INK)
     axes.set_xlim(-0.5, len(scales) - 0.7)
     axes.set_ylim(-0.05, 1.05)
     axes.set_axis_off()
@@ -199,15 +222,16 @@ def _scale_of(trials: list[FrozenTrial], name: str) -> _Scale:
     return _Scale.of_numbers(distribution.low, distribution.high, distribution.log)
 
 
-def _draw_history(trials: list[FrozenTrial], index: int, objective: str, maximise: bool) -> None:
+def _draw_history(trials: list[FrozenTrial], index: int, objective: str, maximise: bool) -> Any:
     numbers, values = [trial.number for trial in trials], [trial.values[index] for trial in trials]
-    _, axes = plt.subplots(figsize=(8, 3.2), layout="constrained")
+    figure, axes = plt.subplots(figsize=(8, 3.2), layout="constrained")
     best = np.maximum.accumulate(values) if maximise else np.minimum.accumulate(values)
     axes.step(numbers, best, where="post", color=_BLUE, linewidth=1.2)
     axes.scatter(numbers, values, color=_BLUE, s=26)
     axes.set(xlabel="trial", ylabel=objective)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _set_grid(axes)
+    return figure
 
 
 def _importances(study: optuna.Study, index: int) -> dict[str, float]:
@@ -220,17 +244,18 @@ def _importances(study: optuna.Study, index: int) -> dict[str, float]:
         return {}
 
 
-def _draw_importance(shares: Mapping[str, float]) -> None:
-    _, axes = plt.subplots(figsize=(8, 0.8 + 0.45 * len(shares)), layout="constrained")
+def _draw_importance(shares: Mapping[str, float]) -> Any:
+    figure, axes = plt.subplots(figsize=(8, 0.8 + 0.45 * len(shares)), layout="constrained")
     bars = axes.barh(list(shares)[::-1], list(shares.values())[::-1], height=0.6, color=_BLUE)
     axes.bar_label(bars, fmt="{:.0%}", padding=4)
     axes.set_xlim(0, 1.1 * max(shares.values()))
     axes.xaxis.set_major_formatter(PercentFormatter(1))
     _set_grid(axes)
+    return figure
 
 
 def _set_grid(axes: Any) -> None:
-    axes.grid(color="0.92")
+    axes.grid(visible=True)  # in the colour of the page
     axes.set_axisbelow(True)
 
 
@@ -272,6 +297,7 @@ def _set_scale(axes: Any, is_log: bool, values: list[Any]) -> None:
         axes.xaxis.set_minor_formatter(NullFormatter())
         if max(values) > 10 * min(values):
             axes.xaxis.set_major_locator(LogLocator(numticks=5))
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
         else:
             axes.xaxis.set_major_locator(MaxNLocator(4))
             axes.xaxis.set_major_formatter("{x:g}")
@@ -282,11 +308,3 @@ def _set_scale(axes: Any, is_log: bool, values: list[Any]) -> None:
 def _value(index: int, trial: FrozenTrial) -> float:
     value: float = trial.values[index]
     return value
-
-
-def _png() -> str:
-    buffer = BytesIO()
-    figure = plt.gcf()
-    figure.savefig(buffer, format="png", dpi=130, bbox_inches="tight")
-    plt.close("all")
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

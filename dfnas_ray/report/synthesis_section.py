@@ -91,7 +91,9 @@ def synthesis_section(artefacts: Artefacts) -> SynthesisSection | None:
     steps = [] if config is None else list(config.method.scale_steps)
     columns = _columns(found.read(QualityReport.find))
     return SynthesisSection(
-        samples=read_samples(found.folder, manifest, facts.problems, config is not None and config.has_chains),
+        samples=read_samples(
+            found.folder, manifest, facts.problems, config is not None and config.has_chains, artefacts.class_names
+        ),
         measures=[measure for measure in QUALITY_MEASURES if any(measure.name in values for _, values in columns)],
         quality=columns,
         panels=figures.synthesis_panels(facts.curves, steps),

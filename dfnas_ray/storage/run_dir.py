@@ -4,6 +4,7 @@ A stage's folder is named after the fingerprint of its inputs, so a changed sett
 going back to an earlier setting finds what was made then.
 
     RUN/experiment.yaml                 the resolved experiment of the last command
+    RUN/teacher.json                    what its teacher is, and what the classes are called
     RUN/latest.json                     which folder of each stage belongs to it
     RUN/STAGE/KEY/inputs.json           what the stage depended on
     RUN/STAGE/KEY/done.json             written last: the stage is finished
@@ -108,7 +109,7 @@ class StageDir:
 class RunDir:
     """One experiment's directory, local or in an object store."""
 
-    def __init__(self, uri: str | Path):
+    def __init__(self, uri: str | Path | Location):
         self.location = Location.parse(uri)
         self._held: tuple[int, int] | None = None  # device and inode of the lock file, while it is held
 

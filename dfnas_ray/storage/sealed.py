@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 from pyarrow import fs
 from pydantic import RootModel
@@ -57,6 +58,37 @@ def remove_altered(folder: Location, say: Callable[[str], object]) -> bool:
             (folder / name).delete_file()
         file.delete_file()
     return bool(altered)
+
+
+@contextmanager
+def unsealed(folder: Location) -> Iterator[None]:
+    """Let files of a finished stage be written again in the block, and write down their digests after it.
+
+    If the block is broken off, the folder is one without digests, and is taken as it is.
+    """
+    (folder / _SEAL).delete_file()
+    yield
+    seal(folder, (folder / _RECORD).read_bytes())
+
+
+def check_unaltered(folder: Location, names: Iterable[str]) -> None:
+    """Make sure that files are as the finished stage left them, for whoever reads them from elsewhere; nothing is removed.
+
+    Args:
+        folder: Of a stage. One without digests, of an older version, is taken as it is.
+        names: Of files in it.
+
+    Raises:
+        AlteredError: one of them, or the list of digests, is not.
+    """
+    if not (folder / _SEAL).exists():
+        return
+    expected = (folder / _SEAL).read_model(Digests).root
+    for name in names:
+        if name in expected and not _is_as_it_was(folder / name, expected[name]):
+            raise AlteredError(
+                f"{folder / name} was altered or lost since it was made. Run the command that made it again."
+            )
 
 
 def _names(folder: Location) -> list[str]:

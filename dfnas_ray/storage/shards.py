@@ -1,4 +1,4 @@
-"""Shards as Parquet files: PNG images that Hugging Face `datasets` and Ray Data read natively, with soft labels.
+"""Shards as Parquet files: PNG images with soft labels, which Hugging Face `datasets` reads as images with named classes.
 
 A shard's bytes depend on its content alone - no time, host or process goes into it - so two runs with one seed can be
 compared byte by byte.
@@ -47,6 +47,7 @@ class ShardInfo:
         teacher: The teacher's fingerprint.
         curves: Per round, the loss curve as [{"step": ..., "losses": {...}}].
         state: sha256 of the state that it left for the next shard of its chain; empty if it left none.
+        image_shape: [C, H, W] that the teacher sees, the centre of each canvas; None in shards of older versions.
     """
 
     key: str
@@ -55,6 +56,7 @@ class ShardInfo:
     teacher: str
     curves: list[list[dict[str, Any]]]
     state: str = ""
+    image_shape: list[int] | None = None
 
 
 @dataclass(frozen=True)
@@ -110,11 +112,20 @@ def encode_shard(
     labels: np.ndarray[Any, Any],
     rounds: np.ndarray[Any, Any],
     logits: np.ndarray[Any, Any],
+    class_names: Sequence[str] | None = None,
 ) -> memoryview:
     """Return the bytes of a Parquet file with one row per image.
 
     Columns: ``image: struct<bytes, path>`` (PNG, lossless), ``label: int64``, ``round: int64``,
     ``logits: fixed_size_list<float32>[num_classes]``.
+
+    Args:
+        info: What the shard says about itself.
+        images: uint8 (N, C, H', W').
+        labels: Integers (N,).
+        rounds: Likewise.
+        logits: float32 (N, num_classes).
+        class_names: One for each class, no two alike; by default their numbers.
 
     Raises:
         StorageError: the images have neither 1 nor 3 channels.
@@ -132,7 +143,7 @@ def encode_shard(
             ("logits", pa.list_(pa.float32(), num_classes)),
         ],
         metadata={
-            b"huggingface": json.dumps(_hugging_face_features(num_classes)),
+            b"huggingface": json.dumps(_hugging_face_features(num_classes, class_names)),
             _METADATA_KEY: json.dumps({"format": FORMAT, **asdict(info)}),
         },
     )
@@ -194,6 +205,28 @@ def read_info(location: Location) -> ShardInfo:
         raise ShardError(f"Shard {location} is missing. {_REMEDY}") from error
     except _UNREADABLE as error:
         raise _unreadable(str(location), error) from error
+
+
+def class_names_of(location: Location) -> list[str] | None:
+    """Return what a shard's classes are called, from its schema; None if it is of an older version and does not say.
+
+    Raises:
+        ShardError: the file is missing or truncated.
+    """
+
+    def read() -> dict[bytes, bytes]:
+        with location.filesystem.open_input_file(location.path) as source:
+            return pq.ParquetFile(source).schema_arrow.metadata or {}
+
+    try:
+        metadata = with_retries(read, f"read {location}")
+    except _UNREADABLE as error:
+        raise _unreadable(str(location), error) from error
+    try:
+        names = json.loads(metadata[b"huggingface"])["info"]["features"]["label"]["names"]
+    except (LookupError, RecursionError, TypeError, ValueError):
+        return None
+    return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
 
 
 def decode_shard(data: bytes, key: str, where: str) -> tuple[ShardInfo, SyntheticImages]:
@@ -305,7 +338,9 @@ def _pixels(png: object, row: int) -> np.ndarray[Any, Any]:
     return pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
 
 
-def _hugging_face_features(num_classes: int) -> dict[str, Any]:
+def _hugging_face_features(num_classes: int, class_names: Sequence[str] | None) -> dict[str, Any]:
     integer = {"dtype": "int64", "_type": "Value"}
+    names = [str(label) for label in range(num_classes)] if class_names is None else list(class_names)
+    label = {"names": names, "_type": "ClassLabel"}
     logits = {"feature": {"dtype": "float32", "_type": "Value"}, "length": num_classes, "_type": "Sequence"}
-    return {"info": {"features": {"image": {"_type": "Image"}, "label": integer, "round": integer, "logits": logits}}}
+    return {"info": {"features": {"image": {"_type": "Image"}, "label": label, "round": integer, "logits": logits}}}

@@ -22,7 +22,7 @@ from dfnas_ray.sweeps.ranges import Parameter
 from dfnas_ray.sweeps.record import trial_folder
 from dfnas_ray.synthesis.base import Synthesizer
 from dfnas_ray.synthesis.config import SynthesisConfig
-from dfnas_ray.synthesis.job import ShardJob
+from dfnas_ray.synthesis.job import ShardJob, TeacherLabel
 from dfnas_ray.synthesis.synthesizers import make_synthesizer
 from dfnas_ray.teachers.base import Teacher
 
@@ -52,7 +52,7 @@ class SweepJob:
 def shard_job(teacher: Teacher, config: SynthesisConfig, seed: int, folder: Location) -> ShardJob:
     """Return the job of one setting's shards, whose key covers everything that they depend on."""
     key = fingerprint([teacher.fingerprint, seed, config.model_dump(mode="json")])
-    return ShardJob(config, seed, key, teacher.fingerprint, folder)
+    return ShardJob(config, seed, key, TeacherLabel.of(teacher), folder)
 
 
 def run_trial(

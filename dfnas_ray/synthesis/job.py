@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from typing import Self
 
 from dfnas_ray.errors import ShardError
 from dfnas_ray.storage.location import Location
@@ -21,8 +22,30 @@ from dfnas_ray.storage.shards import (
 )
 from dfnas_ray.synthesis.base import Chain, ShardImages
 from dfnas_ray.synthesis.config import SynthesisConfig
+from dfnas_ray.teachers.base import ImageShape, Teacher
+from dfnas_ray.teachers.class_names import ClassNames, unique_names
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TeacherLabel:
+    """What a shard says of its teacher.
+
+    Attributes:
+        fingerprint: See `Teacher`.
+        image_shape: (C, H, W) of the centre of a canvas.
+        class_names: See `Teacher`.
+    """
+
+    fingerprint: str
+    image_shape: ImageShape
+    class_names: ClassNames | None = None
+
+    @classmethod
+    def of(cls, teacher: Teacher) -> Self:
+        """Return that of a teacher."""
+        return cls(teacher.fingerprint, teacher.image_shape, teacher.class_names)
 
 
 @dataclass(frozen=True)
@@ -33,14 +56,14 @@ class ShardJob(Chain):
         config: Settings of the synthesis.
         seed: Of the set.
         key: Of the stage that the set belongs to.
-        teacher_fingerprint: Of whose images they are.
+        teacher: Whose images they are.
         folder: Where shards are committed.
     """
 
     config: SynthesisConfig
     seed: int
     key: str
-    teacher_fingerprint: str
+    teacher: TeacherLabel
     folder: Location
 
     def commit(self, made: ShardImages, shard: int) -> ManifestEntry:
@@ -51,11 +74,13 @@ class ShardJob(Chain):
             key=self.key,
             shard=shard,
             num_shards=self.config.num_shards,
-            teacher=self.teacher_fingerprint,
+            teacher=self.teacher.fingerprint,
             curves=[[asdict(point) for point in curve] for curve in made.curves],
             state=sha256(made.state) if made.state else "",
+            image_shape=list(self.teacher.image_shape),
         )
-        data = encode_shard(info, made.images, made.labels, made.rounds, made.logits)
+        names = unique_names(made.logits.shape[1], self.teacher.class_names)
+        data = encode_shard(info, made.images, made.labels, made.rounds, made.logits, names)
         (self.folder / shard_name(shard)).write_bytes(data)
         return manifest_entry(shard, data, len(made.labels))
 

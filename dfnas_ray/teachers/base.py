@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Self
 from weakref import WeakSet
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.jit import ScriptModule
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -24,6 +25,7 @@ from dfnas_ray.errors import DfnasError, TeacherError, first_line
 from dfnas_ray.ops.cost import Cost, measure_cost
 from dfnas_ray.ops.networks import copy_network, device_of, evaluation_mode, has_statistics, unwrapped
 from dfnas_ray.storage.location import Location
+from dfnas_ray.teachers.class_names import ClassNames, ClassNamesSetting, check_class_names, read_class_names
 from dfnas_ray.teachers.source import code_digest, describe_value, values_digest
 from dfnas_ray.teachers.trial import cannot_be_copied, check_numbers, check_statistics, try_network
 
@@ -47,6 +49,8 @@ class Teacher:
         std: Likewise.
         origin: What decides how the model computes and may be seen neither in its layers nor in its weights: who built it,
             with which arguments, and the user's code.
+        class_names: What the classes are called, in the order of the logits; None where nobody knows. Nothing that is computed
+            depends on them, and neither does the fingerprint.
     """
 
     name: str
@@ -56,6 +60,7 @@ class Teacher:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     origin: str = ""
+    class_names: ClassNames | None = None
 
     @classmethod
     def from_model(
@@ -66,6 +71,7 @@ class Teacher:
         std: Sequence[float],
         name: str = "model",
         num_classes: int | None = None,
+        class_names: Sequence[str] | None = None,
     ) -> Teacher:
         """Return a teacher from a trained classifier of one's own, which is copied and stays as it is.
 
@@ -76,6 +82,7 @@ class Teacher:
             std: Likewise.
             name: What results call it.
             num_classes: How many there should be; found by trying if it is None.
+            class_names: What they are called, in the order of the logits.
 
         Raises:
             TeacherError: the model cannot be copied, does not take such an image, or does not return logits.
@@ -84,7 +91,7 @@ class Teacher:
             copied = copy_network(unwrapped(model))
         except Exception as error:  # whatever an attribute of the model raises
             raise TeacherError(cannot_be_copied(f"Teacher {name}", error)) from error
-        return freeze_teacher(name, copied, image_shape, mean, std, num_classes)
+        return freeze_teacher(name, copied, image_shape, mean, std, num_classes, class_names=class_names)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -146,10 +153,17 @@ class TeacherSourceConfig(MemberConfig):
 
     Attributes:
         kind: The name under which experiment files know the source; each one defines its own, as a field.
+        class_names: Given by the user: they replace those that `load` finds.
     """
 
     if TYPE_CHECKING:
         kind: str
+
+    class_names: ClassNamesSetting = Field(
+        None,
+        description="What the classes are called, in the order of the outputs: a list, or a file with one name per line or in "
+        "JSON. By default what the source knows.",
+    )
 
     @abstractmethod
     def load(self, cache: Location | Path) -> Teacher:
@@ -164,12 +178,19 @@ class TeacherSourceConfig(MemberConfig):
 
 
 def load_teacher(config: TeacherSourceConfig, cache: Location | Path) -> Teacher:
-    """Return the teacher of these settings.
+    """Return the teacher of these settings, with the class names that they give.
 
     Raises:
-        TeacherError: it cannot be loaded; of a source of another package that does not keep the contract, names package,
-            member and rule.
+        TeacherError: it cannot be loaded, or the names do not fit; of a source of another package that does not keep the
+            contract, names package, member and rule.
     """
+    teacher = _load(config, cache)
+    if config.class_names is None:
+        return teacher
+    return replace(teacher, class_names=read_class_names(config.class_names, teacher.num_classes))
+
+
+def _load(config: TeacherSourceConfig, cache: Location | Path) -> Teacher:
     if is_built_in(type(config)):
         return config.load(cache)
     try:
@@ -191,6 +212,7 @@ def load_teacher(config: TeacherSourceConfig, cache: Location | Path) -> Teacher
             teacher.std,
             teacher.num_classes,
             teacher.origin,
+            class_names=teacher.class_names,
         )
     raise TeacherError(
         f"The teacher source {describe(type(config))} breaks its contract: load() must return a Teacher, as freeze_teacher "
@@ -207,6 +229,7 @@ def freeze_teacher(
     num_classes: int | None = None,
     origin: str = "",
     builder: str | None = None,
+    class_names: Sequence[str] | None = None,
 ) -> Teacher:
     """Freeze ``model``, try it on a few images, and return it as a `Teacher`.
 
@@ -219,9 +242,11 @@ def freeze_teacher(
         num_classes: How many the user expects; found by trying when it is None.
         origin: See `Teacher`; the code of the user's own modules is added to it.
         builder: The module that built the model, if it is another than those of its classes.
+        class_names: What the classes are called, in the order of the logits.
 
     Raises:
-        TeacherError: the model does not take such an image, does not return logits, or returns another number.
+        TeacherError: the model does not take such an image, does not return logits, or returns another number; or there is not
+            one name for each class.
     """
     check_statistics(mean, std, image_shape)
     model = _in_evaluation_mode(name, unwrapped(model))
@@ -240,7 +265,8 @@ def freeze_teacher(
         )
     _frozen.add(model)
     origin = " ".join(fact for fact in facts if fact)
-    return Teacher(name, model, found, image_shape, tuple(map(float, mean)), tuple(map(float, std)), origin)
+    names = None if class_names is None else check_class_names(class_names, found, f"class_names of teacher {name}")
+    return Teacher(name, model, found, image_shape, tuple(map(float, mean)), tuple(map(float, std)), origin, names)
 
 
 def _in_evaluation_mode(name: str, model: nn.Module) -> nn.Module:

@@ -91,7 +91,8 @@ class DigitsTeacherConfig(TeacherSourceConfig):
             network=f"the digits network of teacher.width ({self.width})",
             remedy="Delete the file: the next command trains the teacher again.",
         )
-        return freeze_teacher("digits", model, digits.IMAGE_SHAPE, _MEAN, _STD)
+        names = [str(digit) for digit in range(digits.NUM_CLASSES)]
+        return freeze_teacher("digits", model, digits.IMAGE_SHAPE, _MEAN, _STD, class_names=names)
 
 
 def _read(file: Location) -> dict[str, Tensor]:

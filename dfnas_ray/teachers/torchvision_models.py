@@ -69,7 +69,10 @@ class TorchvisionTeacherConfig(TeacherSourceConfig):
         preset = weights.transforms()
         (size,) = preset.crop_size
         name = f"torchvision:{self.name}"
-        return freeze_teacher(name, model, (len(preset.mean), size, size), preset.mean, preset.std, origin=name)
+        return freeze_teacher(
+            name, model, (len(preset.mean), size, size), preset.mean, preset.std, origin=name,
+            class_names=weights.meta["categories"],
+        )  # fmt: skip
 
 
 def build_network(name: str, weights: WeightsEnum) -> nn.Module:

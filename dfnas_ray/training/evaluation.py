@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -20,7 +21,10 @@ from dfnas_ray.teachers.guarded import logits_of
 logger = logging.getLogger(__name__)
 
 
-@torch.no_grad()
+Confusion: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
+"""Images by label, (K, ...), and by the class that a network names, (..., K)."""
+
+
 def evaluate_networks(
     networks: Mapping[str, nn.Module],
     teacher: Teacher,
@@ -28,7 +32,20 @@ def evaluate_networks(
     device: torch.device,
     on_images: Callable[[int], object] = lambda count: None,
 ) -> dict[str, float]:
-    """Return the top-1 accuracy of each network in [0, 1]; every image is decoded once.
+    """Return the top-1 accuracy of each network in [0, 1]; see `confuse_networks`."""
+    confusion = confuse_networks(networks, teacher, dataset, device, on_images)
+    return {name: int(np.trace(counts)) / int(counts.sum()) for name, counts in confusion.items()}
+
+
+@torch.no_grad()
+def confuse_networks(
+    networks: Mapping[str, nn.Module],
+    teacher: Teacher,
+    dataset: ImageDataset,
+    device: torch.device,
+    on_images: Callable[[int], object] = lambda count: None,
+) -> dict[str, Confusion]:
+    """Return how often each network takes each class for each other one; every image is decoded once.
 
     Args:
         networks: Take the teacher's normalised input (B, C, H, W).
@@ -60,9 +77,8 @@ def evaluate_networks(
             np.add.at(confusion[name], (labels.numpy(), guesses.numpy()), 1)
         count += len(labels)
         on_images(count)
-    accuracy = {name: int(np.trace(counts)) / count for name, counts in confusion.items()}
-    best = max(accuracy, key=accuracy.__getitem__)
+    best = max(confusion, key=lambda name: int(np.trace(confusion[name])))
     numbering = numbering_of(dataset)
     if said := better_numbering(confusion[best], numbering.names if numbering else None):
         logger.warning("%s: %s", best, said)
-    return accuracy
+    return confusion

@@ -1,12 +1,12 @@
-"""The finished network as files that other tools load: safetensors weights and a `torch.export` program."""
+"""The finished network as files that other tools load: weights, programs with the preprocessing inside, and what they are."""
 
 from __future__ import annotations
 
-from io import BytesIO
-from typing import Self
+import hashlib
+from collections.abc import Iterable
+from typing import Annotated, Literal, Self, TypeAlias
 
-import torch
-from pydantic import BaseModel, ConfigDict, RootModel
+from pydantic import BaseModel, ConfigDict, Field, RootModel, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
@@ -15,10 +15,13 @@ from dfnas_ray.errors import DfnasError, StorageError, first_line
 from dfnas_ray.ops.networks import copy_network, evaluation_mode
 from dfnas_ray.search_spaces import make_space
 from dfnas_ray.search_spaces.architecture import Architecture
-from dfnas_ray.storage.altered import Say, is_intact
+from dfnas_ray.storage.altered import REMEDY, Say, is_intact
 from dfnas_ray.storage.location import JsonObject, Location
-from dfnas_ray.teachers.base import ImageShape, Teacher
+from dfnas_ray.teachers.base import Teacher
+from dfnas_ray.training.classifier import ImageClassifier
+from dfnas_ray.training.programs import Pixels, check_onnx, to_onnx, to_pt2
 from dfnas_ray.training.retraining import EpochFigures
+from dfnas_ray.version import __version__
 
 _DESCRIPTION = "network.json"
 _WEIGHTS = "weights.safetensors"
@@ -43,6 +46,16 @@ class History(RootModel[tuple[EpochFigures, ...]]):
         (folder / _HISTORY).write_model(self)
 
 
+Format: TypeAlias = Literal["onnx", "pt2", "safetensors"]
+"""What a network can be exported as: an ONNX model, a `torch.export` program, or weights that `load_network` reads."""
+
+FORMATS: tuple[Format, ...] = ("safetensors", "pt2", "onnx")
+FILES: dict[Format, str] = {"safetensors": _WEIGHTS, "pt2": "network.pt2", "onnx": "network.onnx"}
+
+Side: TypeAlias = Annotated[int, Field(gt=0, lt=2**20)]
+"""Pixels, or channels, of an image in a file."""
+
+
 class NetworkDescription(BaseModel):
     """What it takes to build a network, and to feed it: ``network.json``.
 
@@ -50,21 +63,44 @@ class NetworkDescription(BaseModel):
         space: Settings of the search space.
         genotype: In the space's notation.
         image_shape: (C, H, W) of one input.
-        mean: Per channel, of pixels in [0, 1]; they are to be normalised as for the teacher.
+        mean: Per channel, of pixels in [0, 1]; weights alone take images that are normalised so.
         std: Likewise.
+        canvas_size: (H', W') up to which images may be larger; programs look at the centre.
+        class_names: In the order of the logits, if anybody knows.
+        teacher: What the teacher was called.
+        teacher_sha256: Its fingerprint.
+        program: What ``network.pt2`` and ``network.onnx`` take. In files of older versions, normalised images.
+        weights_sha256: Of ``weights.safetensors``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     space: JsonObject
     genotype: str
-    image_shape: ImageShape
-    num_classes: int
+    image_shape: tuple[Side, Side, Side]
+    num_classes: Side
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    canvas_size: tuple[Side, Side] | None = None
+    class_names: tuple[str, ...] | None = None
+    teacher: str | None = None
+    teacher_sha256: str | None = None
+    program: Pixels | Literal["normalised"] = "normalised"
+    weights_sha256: str | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        channels, *size = self.image_shape
+        if not channels == len(self.mean) == len(self.std):
+            raise ValueError(f"mean and std must have one number for each of {channels} channels")
+        if self.class_names is not None and len(self.class_names) != self.num_classes:
+            raise ValueError(f"class_names must be {self.num_classes}")
+        if self.canvas_size is not None and any(high < low for low, high in zip(size, self.canvas_size, strict=True)):
+            raise ValueError("canvas_size must not be smaller than image_shape")
+        return self
 
     @classmethod
-    def of(cls, architecture: Architecture, teacher: Teacher) -> Self:
+    def of(cls, architecture: Architecture, teacher: Teacher, canvas_size: tuple[int, int] | None = None) -> Self:
         """Describe a network that was trained for a teacher's images."""
         return cls(
             space=architecture.config,
@@ -73,6 +109,11 @@ class NetworkDescription(BaseModel):
             num_classes=teacher.num_classes,
             mean=teacher.mean,
             std=teacher.std,
+            canvas_size=canvas_size,
+            class_names=teacher.class_names,
+            teacher=teacher.name,
+            teacher_sha256=teacher.fingerprint,
+            program="uint8",
         )
 
     def write(self, folder: Location) -> None:
@@ -99,20 +140,85 @@ class NetworkDescription(BaseModel):
         space = make_space(self.space, self.image_shape, self.num_classes)
         return Architecture(self.space, space, space.decode(self.genotype))
 
+    def classifier(self, network: nn.Module) -> ImageClassifier:
+        """Return a network with its preprocessing."""
+        return ImageClassifier(network, self.image_shape, self.mean, self.std, self.canvas_size, self.class_names)
 
-def export_network(network: nn.Module, image_shape: tuple[int, int, int], folder: Location) -> None:
-    """Write ``weights.safetensors`` and ``network.pt2`` (any batch size) into ``folder``."""
-    network = evaluation_mode(copy_network(network).cpu())  # the caller's stays where it is
-    (folder / _WEIGHTS).write_bytes(save({name: t.contiguous() for name, t in network.state_dict().items()}))
-    batch = torch.export.Dim("batch", min=1)
-    program = torch.export.export(network, (torch.zeros(2, *image_shape),), dynamic_shapes=({0: batch},))
-    buffer = BytesIO()
-    torch.export.save(program, buffer)
-    (folder / "network.pt2").write_bytes(buffer.getvalue())
+    def differs_from(self, other: NetworkDescription) -> bool:
+        """Return whether another one says something else, such as other class names, or describes other weights."""
+        known = self.weights_sha256 is not None and other.weights_sha256 is not None
+        fields = {"canvas_size", "class_names", "program", *(["weights_sha256"] if known else [])}
+        return self.model_dump(include=fields) != other.model_dump(include=fields)
+
+    @property
+    def info(self) -> dict[str, object]:
+        """What programs carry along. Mean and std are told, and are applied inside already."""
+        known = self.model_dump(mode="json", exclude={"program"}, exclude_none=True)
+        shape, canvas = self.image_shape, self.canvas_size or self.image_shape[1:]
+        larger = f" to {(shape[0], *canvas)}, of which the centre is looked at" if canvas != shape[1:] else ""
+        scale = "uint8, 0 to 255" if self.program == "uint8" else "float32, 0 to 1"
+        return {
+            **known,
+            "input": f"images: (batch, {shape[0]}, {shape[1]}, {shape[2]}){larger}; {scale}; normalised inside",
+            "output": f"logits: (batch, {self.num_classes}), float32",
+            "dfnas_ray": __version__,
+        }
+
+
+def encode_network(
+    network: nn.Module, description: NetworkDescription, formats: Iterable[Format], weights: bytes | None = None
+) -> tuple[NetworkDescription, dict[str, bytes]]:
+    """Return the files of a network by their names, and its description with the digest of the weights.
+
+    Args:
+        network: Trained; it stays as and where it is.
+        description: Of the network.
+        formats: Which files. Nothing is written here: all of them are made, or none.
+        weights: The file of the network's weights, where there is one already.
+
+    Raises:
+        ConfigError: a package is missing; says how to install it.
+        ExportError: the network cannot be exported, or the program disagrees with it.
+    """
+    wanted = list(formats)
+    if "onnx" in wanted:
+        check_onnx()  # before the others are made
+    network = evaluation_mode(copy_network(network).cpu())
+    weights = weights or save({name: t.contiguous() for name, t in network.state_dict().items()})
+    description = description.model_copy(update={"weights_sha256": hashlib.sha256(weights).hexdigest()})
+    pixels: Pixels = "float32" if description.program == "float32" else "uint8"
+    classifier, files = description.classifier(network), {}
+    for name in wanted:
+        if name == "safetensors":
+            files[FILES[name]] = weights
+        else:
+            encode = to_pt2 if name == "pt2" else to_onnx
+            files[FILES[name]] = encode(classifier, pixels, description.info)
+    return description, files
+
+
+def write_network(
+    network: nn.Module,
+    description: NetworkDescription,
+    folder: Location,
+    formats: Iterable[Format] = ("safetensors", "pt2"),
+    weights: bytes | None = None,
+) -> None:
+    """Write a network's files and its description into a folder; see `encode_network`.
+
+    Raises:
+        ConfigError: a package is missing; nothing is written.
+        ExportError: the network cannot be exported; nothing is written.
+        StorageError: the folder cannot be written.
+    """
+    description, files = encode_network(network, description, formats, weights)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    description.write(folder)
 
 
 def load_network(folder: Location) -> tuple[Architecture, nn.Module]:
-    """Return the architecture and the trained network, in evaluation mode, of a folder that `export_network` wrote to.
+    """Return the architecture and the trained network, in evaluation mode, of a folder that `write_network` wrote to.
 
     Raises:
         StorageError: a file is missing, truncated, or was altered; says what to do.
@@ -124,6 +230,11 @@ def load_network(folder: Location) -> tuple[Architecture, nn.Module]:
     except RuntimeError as error:
         raise _damaged(folder / _WEIGHTS, error) from error
     return architecture, evaluation_mode(network)
+
+
+def weights_file(folder: Location) -> Location:
+    """Return where the weights of a network's folder are."""
+    return folder / _WEIGHTS
 
 
 def check_network(folder: Location) -> None:
@@ -149,6 +260,8 @@ def _read(folder: Location) -> tuple[Architecture, dict[str, Tensor]]:
         raise _damaged(folder / _DESCRIPTION, error) from error
     file = folder / _WEIGHTS
     data = file.read_bytes()
+    if description.weights_sha256 not in (None, hashlib.sha256(data).hexdigest()):
+        raise StorageError(f"{file} is not the one that {folder / _DESCRIPTION} describes.{REMEDY}")
     try:
         return architecture, load(data)
     except (SafetensorError, RuntimeError, ValueError, KeyError) as error:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
+import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dfnas_ray import formatting
 from dfnas_ray.config.experiment import evaluation_dataset
 from dfnas_ray.datasets import ImageDataset
-from dfnas_ray.datasets.base import check_classes, open_dataset
+from dfnas_ray.datasets.base import EVALUATION, check_classes, numbering_of, open_dataset
+from dfnas_ray.errors import DatasetError
 from dfnas_ray.ops.cost import Cost
 from dfnas_ray.storage.location import Count, JsonObject, Location, section
 from dfnas_ray.synthesis.students import load_student
-from dfnas_ray.training.evaluation import evaluate_networks
+from dfnas_ray.teachers.base import Teacher
+from dfnas_ray.training.confusion import write_confusion
+from dfnas_ray.training.evaluation import confuse_networks
 from dfnas_ray.training.export import load_network
 from dfnas_ray.workflow.retraining import Baseline, Retraining, RetrainingRecord
 from dfnas_ray.workflow.session import Session
@@ -48,7 +52,11 @@ ROLES = {
 
 
 class MeasuredNetwork(BaseModel):
-    """One network on the real images."""
+    """One network on the real images.
+
+    Attributes:
+        correct: Of each class's images, how many it puts into this class; empty in records of older versions.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -56,6 +64,7 @@ class MeasuredNetwork(BaseModel):
     accuracy: float = Field(ge=0, le=1)
     params: Count
     macs: Count
+    correct: tuple[Count, ...] = ()
 
 
 class EvaluationRecord(Record):
@@ -64,12 +73,23 @@ class EvaluationRecord(Record):
     Attributes:
         dataset: What it is.
         images: Their number.
+        images_of_class: Of each class; empty in records of older versions.
         networks: By role: teacher, and the names of the stages that trained them.
     """
 
     dataset: str
     images: Count = Field(gt=0)
     networks: dict[str, MeasuredNetwork] = Field(min_length=1)
+    images_of_class: tuple[Count, ...] = ()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        classes = self.images_of_class
+        for name, network in self.networks.items():
+            right = network.correct
+            if len(right) != len(classes) or any(some > all_ for some, all_ in zip(right, classes, strict=True)):
+                raise ValueError(f"networks.{name}.correct does not fit images_of_class")
+        return self
 
     @property
     def headline(self) -> str:
@@ -85,6 +105,27 @@ class EvaluationRecord(Record):
         """The networks by role, in the order of `ROLES`, others last."""
         names = [role for role in ROLES if role in self.networks]
         return {name: self.networks[name] for name in dict.fromkeys([*names, *self.networks])}
+
+
+def check_dataset(dataset: ImageDataset, teacher: Teacher) -> None:
+    """Compare the classes of real images with the teacher's, before hours are spent; no image is read.
+
+    Raises:
+        DatasetError: their numbers differ; or both have the same names in another order.
+    """
+    check_classes(dataset, teacher.num_classes)
+    numbering, names = numbering_of(dataset), teacher.class_names
+    if numbering is None or numbering.by != "order" or names is None:
+        return
+    theirs, ours = ([name.strip().casefold() for name in each] for each in (numbering.names, names))
+    if theirs == ours or sorted(theirs) != sorted(ours):  # other words may mean the same
+        return
+    label = next(label for label, (one, other) in enumerate(zip(theirs, ours, strict=True)) if one != other)
+    raise DatasetError(
+        f"{EVALUATION}: {dataset.description} and the teacher have the same classes in another order: class {label} is "
+        f"{numbering.names[label]} there, and {names[label]} for the teacher. Give the teacher's order in {EVALUATION}.classes, "
+        "or correct teacher.class_names."
+    )
 
 
 class Evaluation(Stage[EvaluationRecord]):
@@ -126,7 +167,7 @@ class Evaluation(Stage[EvaluationRecord]):
 
     def check(self) -> None:
         """Compare the dataset's classes with the teacher's."""
-        check_classes(self.dataset, self.session.teacher.num_classes)
+        check_dataset(self.dataset, self.session.teacher)
 
     def work(self) -> EvaluationRecord:
         """See `Stage`."""
@@ -143,9 +184,22 @@ class Evaluation(Stage[EvaluationRecord]):
             costs[name] = (architecture.text, architecture.cost)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         with session.listener.task("Evaluating on real images", len(dataset), "image") as task:
-            accuracy = evaluate_networks(loaded, teacher, dataset, device, task.advance_to)
+            confusion = confuse_networks(loaded, teacher, dataset, device, task.advance_to)
+        write_confusion(self.location, confusion, teacher.class_names)
+        per_class = next(iter(confusion.values())).sum(1)
         networks = {
-            name: MeasuredNetwork(architecture=text, accuracy=accuracy[name], params=cost.params, macs=cost.macs)
+            name: MeasuredNetwork(
+                architecture=text,
+                accuracy=int(np.trace(confusion[name])) / int(per_class.sum()),
+                params=cost.params,
+                macs=cost.macs,
+                correct=tuple(map(int, np.diag(confusion[name]))),
+            )
             for name, (text, cost) in costs.items()
         }
-        return EvaluationRecord(dataset=dataset.description, images=len(dataset), networks=networks)
+        return EvaluationRecord(
+            dataset=dataset.description,
+            images=len(dataset),
+            networks=networks,
+            images_of_class=tuple(map(int, per_class)),
+        )

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from torch import nn
+
 from dfnas_ray import formatting
+from dfnas_ray.errors import ExportError
 from dfnas_ray.progress import shorten
 from dfnas_ray.search_spaces.architecture import Architecture
 from dfnas_ray.storage.location import Count, JsonObject, Location, section
+from dfnas_ray.storage.sealed import unsealed
+from dfnas_ray.training.export import (
+    Format,
+    NetworkDescription,
+    load_network,
+    network_is_intact,
+    weights_file,
+    write_network,
+)
 from dfnas_ray.training.export import History as History
-from dfnas_ray.training.export import NetworkDescription, export_network, network_is_intact
 from dfnas_ray.training.retraining import RetrainingJob
 from dfnas_ray.workflow.session import Session
 from dfnas_ray.workflow.stage import ImageSource, Record, Stage
@@ -82,10 +93,36 @@ class Retraining(Stage[RetrainingRecord]):
     def read(self) -> RetrainingRecord | None:
         """Return the record, if the network's files beside it can be read."""
         record = super().read()
-        if record is None or network_is_intact(self.location, self.session.listener.say):
-            return record
-        self.dir.reopen()
-        return None
+        if record is None:
+            return None
+        if not network_is_intact(self.location, self.session.listener.say):
+            self.dir.reopen()
+            return None
+        self._describe_again()
+        return record
+
+    @property
+    def description(self) -> NetworkDescription:
+        """What is written beside the weights."""
+        return NetworkDescription.of(self.architecture, self.session.teacher, self.source.canvas_size)
+
+    def _describe_again(self) -> None:
+        """Write the program and the description again where classes have other names now, or an older version wrote them."""
+        if not NetworkDescription.read(self.location).differs_from(self.description):
+            return
+        self.session.listener.say(f"{self.name}: network.pt2 and network.json are written again; the weights stay.")
+        _, network = load_network(self.location)
+        with unsealed(self.location):
+            self._write(network, weights_file(self.location).read_bytes())
+
+    def _write(self, network: nn.Module, weights: bytes | None = None) -> None:
+        """Write what a network is, and the program; its weights unless there is a file of them."""
+        rest: list[Format] = [] if weights else ["safetensors"]
+        try:
+            write_network(network, self.description, self.location, [*rest, "pt2"], weights)
+        except ExportError as error:  # after hours of training
+            self.session.listener.say(f"{self.name}: there is no network.pt2. {error}")
+            write_network(network, self.description, self.location, rest, weights)
 
     def num_workers(self) -> int:
         """Those that train together."""
@@ -106,8 +143,7 @@ class Retraining(Stage[RetrainingRecord]):
         executor, what = session.executor, f"{self.verb} {shorten(architecture.text, 24)}"
         with session.listener.task(what, self.config.epochs, "epoch") as task, executor.show(task) as board:
             trained = executor.train(job, session.shared_teacher, self.source.images(executor), board)
-        export_network(trained.network, session.teacher.image_shape, self.location)
-        NetworkDescription.of(architecture, session.teacher).write(self.location)
+        self._write(trained.network)
         History(tuple(trained.history)).write(self.location)
         cost = architecture.cost
         return RetrainingRecord(

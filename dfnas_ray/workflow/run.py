@@ -12,7 +12,7 @@ from dfnas_ray.datasets.base import open_dataset
 from dfnas_ray.errors import GenotypeError
 from dfnas_ray.search_spaces.architecture import Architecture
 from dfnas_ray.workflow.benchmark import Benchmark
-from dfnas_ray.workflow.evaluation import Evaluation, EvaluationRecord
+from dfnas_ray.workflow.evaluation import Evaluation, EvaluationRecord, check_dataset
 from dfnas_ray.workflow.retraining import Baseline, Retraining, RetrainingRecord
 from dfnas_ray.workflow.search import Search, SearchRecord
 from dfnas_ray.workflow.session import Session
@@ -69,7 +69,9 @@ def retrain(session: Session, genotype: str | None = None) -> list[Outcome[Retra
 
 def evaluate(session: Session, genotype: str | None = None) -> Outcome[EvaluationRecord]:
     """Measure accuracy on real images: the one time that they are read."""
-    open_dataset(evaluation_dataset(session.config))  # fails early if it is not there; no image is read
+    check_dataset(
+        open_dataset(evaluation_dataset(session.config)), session.teacher
+    )  # before the rest; no image is read
     return Evaluation(session, retrain(session, genotype)).finish()
 
 
@@ -94,7 +96,7 @@ def check_all(session: Session, synthesis: Synthesis) -> None:
     synthesis.check()
     stage.check()
     if session.config.evaluation.dataset is not None:
-        open_dataset(session.config.evaluation.dataset)  # finds the files; no image is read
+        check_dataset(open_dataset(session.config.evaluation.dataset), session.teacher)  # no image is read
     if not synthesis.is_done:
         synthesis.check_fits()
     if not synthesis.is_done or not stage.is_done:

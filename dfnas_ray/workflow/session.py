@@ -24,6 +24,7 @@ from dfnas_ray.storage.run_dir import RunDir, StageDir
 from dfnas_ray.storage.shards import SyntheticImages, load_shards
 from dfnas_ray.storage.shared import Shared
 from dfnas_ray.teachers.base import Teacher, load_teacher
+from dfnas_ray.teachers.facts import TeacherDescription
 
 
 class Session:
@@ -72,7 +73,7 @@ class Session:
                     self._executor.close()
 
     def record(self) -> None:
-        """Write that the run directory is now this experiment's, with the stages that were noted, if any.
+        """Write that the run directory is now this experiment's and this teacher's, with the stages that were noted, if any.
 
         ``experiment.yaml`` is not written if the teacher was given: no settings say which one it is.
         It is called when work begins or all is done: a command that fails before that changes nothing.
@@ -80,6 +81,9 @@ class Session:
         if self._noted:
             if self._given_teacher is None:  # else the settings name another teacher than the one at work
                 (self.run_dir.location / "experiment.yaml").write_bytes(dump_experiment(self.config).encode())
+            teacher: Teacher | None = vars(self).get("teacher")  # stages whose keys are known need none
+            if teacher is not None:
+                TeacherDescription.of(teacher).write(self.run_dir.location)
             self.run_dir.set_latest(self._noted)
             self._noted.clear()
 

@@ -92,6 +92,11 @@ class ImageSource(Protocol):
         """Everything that the images depend on, as a fingerprint."""
         ...
 
+    @property
+    def canvas_size(self) -> tuple[int, int]:
+        """Height and width of a stored image; what the teacher sees of it is the centre."""
+        ...
+
     def images(self, executor: Executor) -> Shared[SyntheticImages]:
         """Return the images, which are all there, where the work is done."""
         ...

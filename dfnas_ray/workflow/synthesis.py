@@ -13,7 +13,7 @@ from dfnas_ray.storage.manifest import Manifest, ManifestEntry
 from dfnas_ray.storage.shards import SyntheticImages, intact_shards
 from dfnas_ray.storage.shared import Shared
 from dfnas_ray.synthesis.checks import check_synthesis
-from dfnas_ray.synthesis.job import ShardJob
+from dfnas_ray.synthesis.job import ShardJob, TeacherLabel
 from dfnas_ray.synthesis.quality import Quality, QualityReport
 from dfnas_ray.synthesis.students import lost_students, write_students
 from dfnas_ray.synthesis.work import MakeShards, MeasureQuality
@@ -121,6 +121,12 @@ class Synthesis(Stage[SynthesisRecord]):
         return self.session.images(self.location)
 
     @property
+    def canvas_size(self) -> tuple[int, int]:
+        """See `ImageSource`."""
+        height, width = self.session.teacher.image_shape[1:]
+        return self.config.canvas_size(height, width)
+
+    @property
     def intact(self) -> Entries:
         """The manifest entries of the shards that are committed and intact; says which are not."""
         if self._intact is None:
@@ -130,7 +136,7 @@ class Synthesis(Stage[SynthesisRecord]):
     @property
     def job(self) -> ShardJob:
         """What all shards have in common."""
-        return ShardJob(self.config, self.seed, self.key, self.session.teacher.fingerprint, self.location)
+        return ShardJob(self.config, self.seed, self.key, TeacherLabel.of(self.session.teacher), self.location)
 
     @property
     def num_students(self) -> int:

@@ -25,7 +25,7 @@ from dfnas_ray.execution.ray.board import ProgressBoard
 from dfnas_ray.execution.ray.executor import RayExecutor
 from dfnas_ray.execution.ray.pool import actor_maker
 from dfnas_ray.storage.location import Location
-from dfnas_ray.synthesis.job import ShardJob
+from dfnas_ray.synthesis.job import ShardJob, TeacherLabel
 from dfnas_ray.synthesis.work import MakeShards
 
 
@@ -39,7 +39,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         teacher = config.teacher.load(Path(folder))
         place = Location.parse(folder).make_dir()
-        job = ShardJob(config.synthesis, 0, "benchmark", teacher.fingerprint, place)
+        job = ShardJob(config.synthesis, 0, "benchmark", TeacherLabel.of(teacher), place)
         marker = place / "marker"
         marker.write_bytes(b"")
         executor = RayExecutor(config.cluster, marker)

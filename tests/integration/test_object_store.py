@@ -12,10 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from pyarrow import fs
 from s3_server import s3_server
 
+import dfnas_ray
 from dfnas_ray.errors import StorageError
 from dfnas_ray.report.samples import read_curves
 from dfnas_ray.storage.location import Location
@@ -114,6 +116,27 @@ def test_images_made_on_one_machine_are_searched_and_retrained_on_by_another(
     written = [Location(run.filesystem, info.path).read_bytes() for info in everything if info.is_file]
     assert len(written) > 20
     assert not [data for data in written if b"test-secret-of-the-environment" in data]
+
+
+def test_network_and_images_are_loaded_from_a_store(server, at_home, tiny_inline_run):
+    target = Location.parse(server.uri("bucket/travel/run"))
+    copied = [
+        "latest.json",
+        "teacher.json",
+        *(f"retraining/*/{name}" for name in ("*.json", "*.safetensors")),
+        "synthesis/*/*",
+    ]
+    for file in (file for pattern in copied for file in tiny_inline_run.folder.glob(pattern)):
+        (target / str(file.relative_to(tiny_inline_run.folder))).write_bytes(file.read_bytes())
+    uri = server.uri("bucket/travel/run")
+    images = torch.from_numpy(dfnas_ray.load_images(uri).data.images[:4])
+    with torch.no_grad():
+        found, expected = (dfnas_ray.load_network(place)(images) for place in (uri, tiny_inline_run.folder))
+    assert torch.equal(found, expected)
+    weights = target / "retraining" / (target / "latest.json").read_json()["retraining"] / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4] + bytes(4))
+    with pytest.raises(StorageError, match=r"weights\.safetensors was altered or lost"):
+        dfnas_ray.load_network(uri)
 
 
 def test_a_store_that_is_out_of_order_for_a_while_is_waited_for(server, at_home, caplog):

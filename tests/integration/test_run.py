@@ -23,7 +23,7 @@ from dfnas_ray.workflow.session import Session
 
 pytestmark = pytest.mark.timeout(240)
 
-ALWAYS_WRITTEN = {"experiment.yaml", "latest.json", "report.html", ".lock"}
+ALWAYS_WRITTEN = {"experiment.yaml", "latest.json", "teacher.json", "report.html", "model-card.md", ".lock"}
 
 
 @pytest.fixture
@@ -86,9 +86,10 @@ def test_the_trained_network_is_exported_as_weights_and_as_a_program(tiny_inline
         network = space.build(space.decode(outcome.summary["genotype"]))
         network.load_state_dict(load_file(where(outcome) / "weights.safetensors"))
         program = torch.export.load(where(outcome) / "network.pt2").module()
-        x = torch.randn(5, 1, 16, 16, generator=torch.Generator().manual_seed(1))
+        images = torch.randint(0, 256, (5, 1, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
         with torch.no_grad():
-            assert torch.allclose(program(x), network.eval()(x), atol=1e-5)
+            expected = network.eval()(tiny_inline_run.session.teacher.normalize(images))
+            assert torch.allclose(program(images), expected, atol=1e-5)
         assert len(json.loads((where(outcome) / "history.json").read_text())) == 2  # epochs
     assert (
         tiny_inline_run.outcomes["baseline"].summary["genotype"]

@@ -18,6 +18,7 @@ from dfnas_ray.storage.shards import ShardInfo, encode_shard, manifest_entry, sh
 from dfnas_ray.synthesis.config import SynthesisConfig
 from dfnas_ray.synthesis.quality import QualityReport
 from dfnas_ray.teachers.facts import TeacherFacts
+from dfnas_ray.training.confusion import write_confusion
 from dfnas_ray.training.export import NetworkDescription
 from dfnas_ray.workflow.benchmark import BenchmarkRecord
 from dfnas_ray.workflow.evaluation import EvaluationRecord, MeasuredNetwork
@@ -155,13 +156,25 @@ def add_network(run, name, genotype, synthesis, space):
 def add_evaluation(run, networks, dataset="ten pictures"):
     stage = begin(run, "evaluation", {"networks": {name: s.location.name for name, s in networks.items()}})
     accuracy = {"teacher": 0.9, "retraining": 0.8, "baseline": 0.7}
+    correct = {"teacher": (6, 3, 0), "retraining": (6, 2, 0), "baseline": (5, 2, 0)}
+    confusion = {
+        name: np.array([[right[0], 6 - right[0], 0], [0, right[1], 4 - right[1]], [0, 0, 0]])
+        for name, right in correct.items()
+    }
+    write_confusion(stage.location, {name: confusion[name] for name in ("teacher", *networks)}, None)
     rows = {
         name: MeasuredNetwork(
-            architecture=f"arch-{name}", accuracy=accuracy[name], params=2000 - 500 * i, macs=4000 - 1000 * i
+            architecture=f"arch-{name}",
+            accuracy=accuracy[name],
+            params=2000 - 500 * i,
+            macs=4000 - 1000 * i,
+            correct=correct[name],
         )
         for i, name in enumerate(["teacher", *networks])
     }
-    return finish(stage, EvaluationRecord(dataset=dataset, images=10, networks=rows, seconds=0.5))
+    return finish(
+        stage, EvaluationRecord(dataset=dataset, images=10, networks=rows, images_of_class=(6, 4, 0), seconds=0.5)
+    )
 
 
 def figures(mean, seeds):

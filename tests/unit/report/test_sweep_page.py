@@ -28,9 +28,7 @@ def tried(number, value, **facts):
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """A finished sweep without images, whose figures are not drawn."""
-    monkeypatch.setattr(
-        sweep_page, "sweep_figures", lambda study, config: [("Figure", f"{len(study.trials)}", "data:")]
-    )
+    monkeypatch.setattr(sweep_page, "sweep_figures", lambda study, config: [("Figure", f"{len(study.trials)}", "svg")])
     experiment = make_experiment({"teacher": "digits", "sweep": {"settings": {TAU: {"choice": [1, 2]}}}})
     folder = Location.parse(tmp_path)
     (folder / "inputs.json").write_json({"sweep": experiment.sweep.model_dump(mode="json")})

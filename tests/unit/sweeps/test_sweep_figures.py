@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 
 import numpy as np
 import optuna
 import pytest
 from matplotlib import pyplot as plt
-from matplotlib.colors import to_rgb
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 
@@ -89,7 +89,7 @@ def test_no_label_of_the_parallel_axes_covers_another(count):
 
 
 @pytest.mark.parametrize("maximise", [True, False])
-def test_each_trial_is_a_line_through_its_settings_and_the_best_is_dark_and_on_top(maximise):
+def test_each_trial_is_a_line_through_its_settings_and_the_best_is_strong_and_on_top(maximise):
     trials = some_trials(4)
     del trials[5].params["rounds"]
     axes = draw_parallel(trials, 0, "domain_gap", maximise).axes[0]
@@ -104,8 +104,9 @@ def test_each_trial_is_a_line_through_its_settings_and_the_best_is_dark_and_on_t
             assert math.isnan(rounds)
         else:
             assert rounds == (trial.params["rounds"] - 1) / 2
-    shades = [sum(to_rgb(line.get_color())) for line in lines]
-    assert shades == sorted(shades, reverse=True)
+    strengths = [line.get_alpha() for line in lines]
+    assert strengths == sorted(strengths)
+    assert 0 < strengths[0] < strengths[-1] == 1
 
 
 def test_a_long_name_is_broken_at_its_dots():
@@ -137,3 +138,32 @@ def test_a_choice_may_hold_what_looks_like_a_formula():
     ]
     for figure in (draw_slices(trials, 0, "semantics"), draw_parallel(trials, 0, "semantics", maximise=True)):
         figure.canvas.draw()
+
+
+def test_figures_take_their_colours_from_the_page_and_ids_of_their_own():
+    settings = {
+        "synthesis.method.tau": {"uniform": [0.5, 2]},
+        "synthesis.regularizers.bn_statistics.weight": {"log_uniform": [0.01, 10]},
+    }
+    objectives = ["student_proxy", "domain_gap"]
+    config = make_experiment({"teacher": "digits", "sweep": {"settings": settings, "objectives": objectives}}).sweep
+    study = optuna.create_study(directions=["maximize", "minimize"])
+    names = {"tau": FloatDistribution(0.5, 2), "weight": FloatDistribution(0.01, 10, log=True)}
+    for number in range(6):
+        params = {"tau": 0.5 + number / 4, "weight": 10 ** (number / 2 - 2)}
+        values = [0.1 * number, 1.0 + (number - 3) ** 2]
+        study.add_trial(create_trial(values=values, params=params, distributions=names))
+    svgs = [str(svg) for _, _, svg in sweep_figures(study, config)]
+    assert len(svgs) == 2 * 4 + 1  # history, slices, parallel coordinates and importances; the front
+    for svg in svgs:
+        shades = set(re.findall(r"#[0-9a-fA-F]{6}\b|\b(?:black|white)\b", svg))
+        middle = {shade for shade in shades if shade.startswith("#") and 90 < mean_of(shade) < 175}
+        assert shades == middle, "a colour that is not seen on light or on dark"
+        assert "var(--ink)" in svg or "var(--muted)" in svg
+        assert "mathdefault" not in svg
+    ids = [name for svg in svgs for name in re.findall(r'\sid="([^"]+)"', svg)]
+    assert len(ids) == len(set(ids))
+
+
+def mean_of(shade):
+    return sum(int(shade[place : place + 2], 16) for place in (1, 3, 5)) / 3

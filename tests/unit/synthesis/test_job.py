@@ -7,7 +7,7 @@ from dfnas_ray.errors import ShardError
 from dfnas_ray.storage.location import Location
 from dfnas_ray.synthesis.base import ShardImages, SynthesizerConfig
 from dfnas_ray.synthesis.config import SynthesisConfig
-from dfnas_ray.synthesis.job import ShardJob
+from dfnas_ray.synthesis.job import ShardJob, TeacherLabel
 
 
 class TwoChains(SynthesizerConfig):
@@ -47,7 +47,7 @@ def file_of(folder, kind, shard):
 def job(tmp_path):
     """Six shards of two chains, all made."""
     config = SynthesisConfig(num_shards=6).model_copy(update={"method": TwoChains()})
-    job = ShardJob(config, 0, "key", "f" * 64, Location.parse(tmp_path))
+    job = ShardJob(config, 0, "key", TeacherLabel("f" * 64, (1, 4, 4)), Location.parse(tmp_path))
     for shard in range(6):
         job.commit(images_of(shard, f"left by {shard}".encode()), shard)
     return job
@@ -60,7 +60,7 @@ def test_a_shard_leaves_its_state_and_its_images_for_the_next_one(job):
 
 
 def test_a_shard_without_a_state_leaves_no_file(tmp_path):
-    job = ShardJob(SynthesisConfig(), 0, "key", "f" * 64, Location.parse(tmp_path))
+    job = ShardJob(SynthesisConfig(), 0, "key", TeacherLabel("f" * 64, (1, 4, 4)), Location.parse(tmp_path))
     job.commit(images_of(0, b""), 0)
     assert [path.name for path in tmp_path.iterdir()] == ["shard-00000.parquet"]
     assert job.to_make([2, 0]) == [0, 2]
