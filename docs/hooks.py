@@ -6,6 +6,7 @@ Links in all pages are those of the repository, so they work on its host, too; t
 
 from __future__ import annotations
 
+import html
 import posixpath
 import re
 import sys
@@ -13,18 +14,33 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 sys.path.insert(0, str(Path(__file__).parent))
-from reference import commands_page, settings_page  # beside this file, which MkDocs loads alone
+from generated import commands_page, settings_page  # beside this file, which MkDocs loads alone
 
 REPOSITORY = Path(__file__).parents[1]
 HOME = "index.md"
-PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "cluster/README.md", "examples/plugin/README.md")
+PAGES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "SECURITY.md",
+    "cluster/README.md",
+    "examples/plugin/README.md",
+)
 RESULTS = "experiments/results"
 GENERATED = {"reference/settings.md": settings_page, "reference/commands.md": commands_page}
 
+_LOADED = re.compile(
+    r"""<(?:script|img|iframe|source|video|audio|embed)\b[^>]*?\bsrc=["']?((?:https?:)?//[^"'\s>]+)"""
+    r"""|<link\b(?=[^>]*\brel=["']?(?:stylesheet|icon|preload|modulepreload|preconnect|dns-prefetch|manifest))"""
+    r"""[^>]*?\bhref=["']?((?:https?:)?//[^"'\s>]+)"""
+    r"""|(?:url\(|@import\s+)["']?((?:https?:)?//[^"')\s]+)"""
+    r"""|(class=["']?mermaid)"""  # the theme fetches its renderer
+)
 _LINK = re.compile(r"(\]\()([^)\s#]+)((?:#[^)\s]*)?\))")
 _FENCE = re.compile(r"(^```.*?^```)", re.MULTILINE | re.DOTALL)
 
@@ -66,6 +82,24 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
     parts = _FENCE.split(markdown)
     return "".join(part if part.startswith("```") else _LINK.sub(replaced, part) for part in parts)
+
+
+def on_post_build(config: MkDocsConfig) -> None:
+    """Make sure that no page loads anything from the network when it is read.
+
+    Raises:
+        PluginError: one does.
+    """
+    site = Path(config.site_dir)
+    for path in sorted((*site.rglob("*.html"), *site.rglob("*.css"))):
+        found = loaded_from_elsewhere(path.read_text(encoding="utf-8"))
+        if found:
+            raise PluginError(f"{path.relative_to(site)} loads from the network: {', '.join(found[:3])}")
+
+
+def loaded_from_elsewhere(text: str) -> list[str]:
+    """Return what a page or a style sheet loads from other hosts; links, which are followed by hand, do not count."""
+    return [html.unescape("".join(groups)) for groups in _LOADED.findall(text)]
 
 
 def _own_pages() -> list[str]:

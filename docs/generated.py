@@ -87,7 +87,9 @@ def _table(definition: Schema, definitions: Mapping[str, Schema]) -> list[str]:
         for name, value in definition["properties"].items()
         if name != "kind"
     ]
-    return ["| setting | type | default | what it is |", "|---|---|---|---|", *rows] if rows else ["It has no settings."]
+    return (
+        ["| setting | type | default | what it is |", "|---|---|---|---|", *rows] if rows else ["It has no settings."]
+    )
 
 
 def _described(value: Schema) -> str:
@@ -132,7 +134,9 @@ def _types(value: Schema, definitions: Mapping[str, Schema]) -> Iterator[str]:
         for one in value["anyOf"]:
             if members and one.get("type") == "array":
                 yield "a list of them"
-            elif not members or "discriminator" in one or one.get("type") == "null":  # others name a member: said on top
+            elif (
+                not members or "discriminator" in one or one.get("type") == "null"
+            ):  # others name a member: said on top
                 yield from _types(one, definitions)
     elif "enum" in value:
         yield from (f"`{one}`" for one in value["enum"])
