@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -14,7 +15,10 @@ _SETTINGS = """\
 # Settings
 
 Every setting of an experiment file, with its type and its default. The page is made from the JSON Schema that
-`dfnas config schema` prints. `dfnas config show FILE` shows the settings that a file comes to.
+`dfnas config schema` prints. `dfnas config show FILE` shows the settings of a file, defaults included.
+
+Sizes that a file leaves out, such as images, epochs and the width of the space, are chosen for its teacher when it runs.
+[Choosing settings](../choosing.md) says how. The other settings have the defaults below.
 
 A setting is named by its dotted path, as in `--set search.max_macs=50%`. Where a member is chosen by its `kind`, its name alone
 stands for the member with its defaults. Members of other packages are named by their class, `my_package.module:Class`.
@@ -209,6 +213,11 @@ def _metavar(parameter: Any) -> str:
     return word if parameter.required else f"[{word}]"
 
 
+def _value(annotation: type) -> str:
+    """Return how the value of an option is written that has no name for it."""
+    return {float: "NUMBER", int: "NUMBER", Path: "PATH"}.get(annotation, "TEXT")
+
+
 def _parameter(parameter: Any) -> str | None:
     if getattr(parameter, "hidden", False):
         return None
@@ -216,7 +225,7 @@ def _parameter(parameter: Any) -> str | None:
         shown = f"`{_metavar(parameter)}`"
     else:
         flags = ", ".join([*parameter.opts, *parameter.secondary_opts])
-        value = "" if parameter.is_flag else f" {parameter.metavar or parameter.bare_type.__name__.upper()}"
+        value = "" if parameter.is_flag else f" {parameter.metavar or _value(parameter.type_descriptor.annotation)}"
         shown = f"`{flags}{value}`"
     text = _prose(_help(getattr(parameter, "help", ""))).replace("|", "\\|")
     default = parameter.default

@@ -70,7 +70,10 @@ def words(sentence: str) -> int:
 
 
 def test_sentences_are_told_apart():
-    text = "# Not this\n\nOne two [three four](x.md). Five `a b c` six:\n\n- seven eight\n- nine!\n\n```\nnot this\n```\n| nor | this |\n"
+    text = (
+        "# Not this\n\nOne two [three four](x.md). Five `a b c` six:\n\n- seven eight\n- nine!\n\n"
+        "```\nnot this\n```\n| nor | this |\n"
+    )
     assert [words(one) for one in sentences(text)] == [4, 3, 2, 1]
 
 
