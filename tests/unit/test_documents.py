@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from dfnas_ray.planning.recipe import IMAGES_PER_CLASS, ROWS
 from dfnas_ray.version import __version__
 
 REPOSITORY = Path(__file__).parents[2]
@@ -136,6 +137,29 @@ def test_pictures_load_nothing_and_say_what_they_show(picture):
     assert "<title>" in text
     assert "<desc>" in text
     assert "prefers-color-scheme: dark" in text
+
+
+def test_the_table_of_chosen_settings_is_the_planners():
+    text = (REPOSITORY / "docs" / "choosing.md").read_text()
+    cells = [
+        [cell.strip(" `") for cell in line.split("|")[2:-1]] for line in text.splitlines() if line.startswith("| ")
+    ]
+    chosen = (
+        (
+            f"{row.images:,}",
+            row.batch_size,
+            row.width,
+            f"{row.bn_weight:g}",
+            row.student_batch,
+            f"{row.training_steps:,}",
+        )
+        for row in ROWS
+    )
+    for written in zip(*chosen, strict=True):
+        assert list(map(str, written)) in cells
+    assert [f"{row.precision}" for row in ROWS] in cells
+    assert f"at least {IMAGES_PER_CLASS} per class" in text
+    assert f"up to {ROWS[0].up_to} pixels | up to {ROWS[1].up_to} pixels | larger" in text
 
 
 # What travels with the package
