@@ -87,7 +87,7 @@ def _reachable(value: Any, definitions: Mapping[str, Schema]) -> list[str]:
 
 def _table(definition: Schema, definitions: Mapping[str, Schema]) -> list[str]:
     rows = [
-        f"| `{name}` | {_type(value, definitions)} | {_default(name, value, definition)} | {_described(value)} |"
+        f"| `{name}` | {_type(value, definitions)} | {_default(name, value, definition)} | {_described(value, definitions)} |"
         for name, value in definition["properties"].items()
         if name != "kind"
     ]
@@ -96,8 +96,11 @@ def _table(definition: Schema, definitions: Mapping[str, Schema]) -> list[str]:
     )
 
 
-def _described(value: Schema) -> str:
-    return _prose(value.get("description", "")).replace("|", "\\|").replace("\n", " ")
+def _described(value: Schema, definitions: Mapping[str, Schema]) -> str:
+    """Return a setting's description, or else the first paragraph of that of the section it is."""
+    section = definitions.get(value.get("$ref", "").rpartition("/")[2], {})
+    text = value.get("description") or section.get("description", "").partition("\n\n")[0]
+    return _prose(text).replace("|", "\\|").replace("\n", " ")
 
 
 def _prose(text: str) -> str:

@@ -56,6 +56,7 @@ def test_every_setting_is_in_the_reference_once(reference):
 @pytest.mark.parametrize(
     "row",
     [
+        "| `synthesis` | [Synthesis](#synthesisconfig) | as below | Image synthesis. |",
         "| `num_shards` | whole number &gt; 0 | `10` | Shard files. |",
         "| `flip_probability` | number ≥ 0, ≤ 1 | `0.5` | Mirrored crops; 0 where mirroring changes the class. |",
         "| `method` | [`generator`](#generatorconfig) or [`inversion`](#inversionconfig) | `inversion` | "
