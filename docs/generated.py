@@ -194,12 +194,13 @@ def commands_page() -> str:
 
 
 def _commands(command: Any, name: str) -> Iterator[tuple[str, Any]]:
-    inner = getattr(command, "commands", None)
-    if inner is None:
+    if not hasattr(command, "list_commands"):
         yield name, command
         return
-    for word, one in inner.items():
-        yield from _commands(one, f"{name} {word}")
+    context = command.make_context(name, [], resilient_parsing=True)
+    for word in command.list_commands(context):
+        _, inner, _ = command.resolve_command(context, [word])  # as it is called: until then it may be a stand-in
+        yield from _commands(inner, f"{name} {word}")
 
 
 def _help(text: str | None) -> str:

@@ -11,7 +11,8 @@ from types import ModuleType
 import pytest
 import typer
 
-from dfnas_ray.cli.main import app
+from dfnas_ray.cli import config, jobs, space, teacher
+from dfnas_ray.cli.lazy import COMMANDS
 from dfnas_ray.config.experiment import ExperimentConfig
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -77,16 +78,14 @@ def test_every_command_and_option_is_in_the_reference(reference):
     assert "| `--minutes NUMBER` | For everything, on this machine. | `30` |" in page.splitlines()
     assert "BARE" not in page
 
-    def check(command, name):
-        for word, inner in getattr(command, "commands", {}).items():
-            check(inner, f"{name} {word}")
-        if not hasattr(command, "commands"):
-            section = page.split(f"\n## {name}\n")[1].split("\n## ")[0]
-            for parameter in command.params:
-                if parameter.param_type_name == "option" and not parameter.hidden:
-                    assert parameter.opts[0] in section
-
-    check(typer.main.get_command(app), "dfnas")
+    told = dict(re.findall(r"^## (dfnas .+?)\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL))
+    groups = {"jobs": jobs, "space": space, "teacher": teacher, "config": config}
+    inner = [f"{name} {word}" for name, group in groups.items() for word in typer.main.get_command(group.app).commands]
+    assert sorted(told) == sorted(f"dfnas {name}" for name in [*(set(COMMANDS) - set(groups)), *inner])
+    for name, group in groups.items():
+        for word, command in typer.main.get_command(group.app).commands.items():
+            options = [one for one in command.params if one.param_type_name == "option" and not one.hidden]
+            assert [one.opts[0] for one in options if one.opts[0] not in told[f"dfnas {name} {word}"]] == []
 
 
 @pytest.mark.parametrize(
