@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import dfnas_ray
 from dfnas_ray.planning.recipe import IMAGES_PER_CLASS, ROWS
 from dfnas_ray.version import __version__
 
@@ -168,6 +170,28 @@ def test_the_table_of_chosen_settings_is_the_planners():
 def test_the_example_in_the_package_is_the_experiment():
     example = REPOSITORY / "dfnas_ray" / "cli" / "examples" / "digits.yaml"
     assert example.read_text() == (REPOSITORY / "experiments" / "digits.yaml").read_text()
+
+
+def test_the_wheel_carries_every_file_of_the_package():
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+    patterns = project["tool"]["setuptools"]["package-data"]["dfnas_ray"]
+    package = REPOSITORY / "dfnas_ray"
+    others = {path for path in package.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    assert others
+    assert others - {path for pattern in patterns for path in package.glob(pattern)} == set()
+
+
+def test_every_public_name_is_in_the_reference():
+    told = re.findall(
+        r"^::: dfnas_ray\..*\.(\w+)$", (REPOSITORY / "docs/reference/python.md").read_text(), re.MULTILINE
+    )
+    assert {*dfnas_ray.__all__} - {*told} == {"__version__"}
+
+
+def test_every_page_is_in_the_menu():
+    menu = (REPOSITORY / "mkdocs.yml").read_text()
+    pages = [path.relative_to(REPOSITORY / "docs").as_posix() for path in (REPOSITORY / "docs").rglob("*.md")]
+    assert [page for page in pages if f": {page}\n" not in menu] == []
 
 
 def test_the_citation_names_this_version():
