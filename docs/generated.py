@@ -18,7 +18,8 @@ Every setting of an experiment file, with its type and its default. The page is 
 `dfnas config schema` prints. `dfnas config show FILE` shows the settings of a file, defaults included.
 
 Sizes that a file leaves out, such as images, epochs and the width of the space, are chosen for its teacher when it runs.
-`dfnas config show FILE --teacher` shows what was chosen, and [Choosing settings](../choosing.md) says how. The other settings have the defaults below.
+`dfnas config show FILE --teacher` shows what was chosen, and [Choosing settings](../choosing.md) says how.
+The other settings have the defaults below.
 
 A setting is named by its dotted path, as in `--set search.max_macs=50%`. Where a member is chosen by its `kind`, its name alone
 stands for the member with its defaults. Members of other packages are named by their class, `my_package.module:Class`.
