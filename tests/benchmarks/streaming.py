@@ -2,7 +2,7 @@
 
     python tests/benchmarks/streaming.py --json streaming.json
 
-Synthesis and search of experiments/digits.yaml, shortened, on a local cluster of two CPUs, one after the other:
+Synthesis and search of experiments/digits-spos.yaml, shortened, on a local cluster of two CPUs, one after the other:
 
 - *shared*: one synthesis actor and one trial, with one CPU each; a search that waits has two actors before it.
 - *elsewhere*: images come from machines that the search has no use for (GPUs, say): finished shards are copied into the
@@ -108,7 +108,7 @@ def main() -> None:
         def load(*settings: str) -> ExperimentConfig:
             folder = f"run_dir={scratch}/{len(results)}"
             return load_experiment(
-                ROOT / "experiments/digits.yaml", [*SHORT, f"seed={arguments.seed}", folder, *settings]
+                ROOT / "experiments/digits-spos.yaml", [*SHORT, f"seed={arguments.seed}", folder, *settings]
             )
 
         config = load(one_seed)

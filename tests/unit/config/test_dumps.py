@@ -61,10 +61,15 @@ SECTIONS = {
         "retraining": "38538d6654755b4d81e602e3c86897089e77a926490f728636b8cf31dc0bf3e5",
         "sweep": "ecf297a164c7ab3699d2c20f42668d3ca3bb96e02e40701a6ade738c54e12192",
     },
-    "digits": {
+    "digits-spos": {
         "synthesis": "01dc278c9562c15ae843f6ee7b10ea45510a3632780c0c752b74d016daf31f30",
         "search": "7c65a66a8424d88964453d2e372c05b1a1a82d3c29f92662ae80645bbbed8400",
         "retraining": "b4efbe40c209971e3ef3ac41ed0565c507ccb78eddce94c2d318ddec914f2b32",
+    },
+    "digits": {
+        "synthesis": "4312e8bc09eef6eb2b742d6e2b240d68a0f51114f8b354e7ca87dd5c474a65f5",
+        "search": "333521aaf93176af43fd626b92976c235da3157e817da6c1bc3a2f9f578414aa",
+        "retraining": "49d1f96b947d5a0ee600f3ae4729f971acbcb2dbf2eff3fbda46c65afb661ed3",
     },
     "nasbench-macro": {
         "synthesis": "2e4c7fb5018ceffa77162bf4ac90c34ce5cc7f40e4d39de6b6b094cf4001bdef",

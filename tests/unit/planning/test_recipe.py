@@ -121,7 +121,7 @@ def test_the_published_resnet_gets_what_was_measured_for_it(make_teacher):
 
 
 @pytest.mark.parametrize(
-    "name", ["digits", "digits-generator", "digits-darts", "digits-proxyless", "digits-multi-fidelity"]
+    "name", ["digits", "digits-spos", "digits-darts", "digits-proxyless", "digits-multi-fidelity"]
 )
 def test_experiments_of_this_repository_say_everything_themselves(name, digits_teacher, pytestconfig):
     config = load_experiment(pytestconfig.rootpath / "experiments" / f"{name}.yaml")
@@ -142,3 +142,11 @@ def test_a_batch_alone_decides_the_size_of_shards(make_teacher):
     config = complete(make_experiment(given), teacher)
     assert config.synthesis.images_per_shard % 64 == 0
     assert config.synthesis.images_in_total == pytest.approx(24_000, rel=0.05)
+
+
+def test_the_digits_are_the_teacher_alone(digits_teacher, pytestconfig):
+    written = complete(load_experiment(pytestconfig.rootpath / "experiments" / "digits.yaml"), digits_teacher)
+    chosen = complete(make_experiment({"teacher": "digits"}), digits_teacher)
+    assert [getattr(written, name) for name in ("synthesis", "search", "retraining")] == [
+        getattr(chosen, name) for name in ("synthesis", "search", "retraining")
+    ]
