@@ -48,7 +48,7 @@ class SynthesisRecord(Record):
     @property
     def headline(self) -> str:
         """See `Record`."""
-        return f"{self.images:,} images in {self.shards} shards"
+        return f"{self.images:,} images in {formatting.plural(self.shards, 'shard')}"
 
     def detail(self, folder: Location) -> str:
         """See `Record`."""
