@@ -52,7 +52,7 @@ class AlteredError(StorageError):
     """A file of a run directory is of another version, or was altered: its stage can be made anew."""
 
 
-class ShardError(StorageError):
+class ShardError(AlteredError):
     """A shard is truncated, foreign or altered. Running the synthesis again replaces it."""
 
 

@@ -247,7 +247,7 @@ def _read(location: Location, reading: Callable[[pq.ParquetFile], _T]) -> _T:
     """Return what ``reading`` does with an open shard; a storage that is out of order is waited for."""
 
     def attempt() -> _T:
-        with pq.ParquetFile(location.filesystem.open_input_file(location.path)) as file:
+        with pq.ParquetFile(location.open_file()) as file:
             return reading(file)
 
     return with_retries(attempt, f"read {location}")

@@ -7,6 +7,9 @@ Add one: a module with a config that has ``kind`` and ``space(image_shape, num_c
 from collections.abc import Mapping
 from typing import Annotated, Any
 
+from pydantic import ValidationError
+
+from dfnas_ray.config.explain import explain
 from dfnas_ray.config.registry import Family
 from dfnas_ray.errors import ConfigError
 from dfnas_ray.search_spaces.base import Edge, Genotype, Layer, SearchSpace, SpaceConfig, Supernet
@@ -42,8 +45,10 @@ def make_space(config: Mapping[str, Any], image_shape: tuple[int, int, int], num
     try:
         space = SPACES.validate(config)
     except ValueError as error:
+        code = SPACES.class_of(config)
+        reason = explain(error, config, code) if isinstance(error, ValidationError) and code else str(error)
         raise ConfigError(
-            f"The recorded settings of a search space cannot be used: {' '.join(str(error).split())}"
+            f"The recorded settings of a search space cannot be used: {' '.join(reason.split())}"
         ) from error
     return build_space(space, image_shape, num_classes)
 

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image
 
-from dfnas_ray.errors import ShardError, StorageError
+from dfnas_ray.errors import AlteredError, ShardError, StorageError
 from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.manifest import Manifest, ManifestEntry
 from dfnas_ray.storage.pictures import SHARD_FORMATS, PictureError, decode_picture
@@ -196,14 +196,16 @@ def read_info(location: Location) -> ShardInfo:
     """
 
     def read() -> ShardInfo:
-        with location.filesystem.open_input_file(location.path) as source:
+        with location.open_file() as source:
             return _footer_info(pq.ParquetFile(source), str(location))
 
     try:
         return with_retries(read, f"read {location}")
     except FileNotFoundError as error:
         raise ShardError(f"Shard {location} is missing. {_REMEDY}") from error
-    except _UNREADABLE as error:
+    except ShardError:
+        raise
+    except (*_UNREADABLE, AlteredError) as error:
         raise _unreadable(str(location), error) from error
 
 
@@ -278,7 +280,7 @@ def intact_shards(folder: Location, key: str, num_shards: int, say: Callable[[st
             if shard in expected:
                 verify_entry(data, expected[shard], str(file))  # before anything of it is decoded
             info, images = decode_shard(data, key, str(file))
-        except ShardError as error:
+        except AlteredError as error:
             say(str(error))
             continue
         entry = manifest_entry(shard, data, len(images))
