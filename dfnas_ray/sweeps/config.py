@@ -12,7 +12,7 @@ from dfnas_ray.config.member import Name
 from dfnas_ray.config.registry import SettingValues, UnknownKindError
 from dfnas_ray.datasets import DatasetConfig
 from dfnas_ray.errors import ConfigError
-from dfnas_ray.limits import MANY, SEVERAL
+from dfnas_ray.limits import MANY, MAX_SWEPT, SEVERAL
 from dfnas_ray.sweeps.objectives import OBJECTIVES, Direction
 from dfnas_ray.sweeps.ranges import Parameter, Range
 from dfnas_ray.sweeps.sampler_configs import Sampler, TpeConfig
@@ -69,7 +69,9 @@ class SweepConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     settings: dict[str, Range] = Field(
-        min_length=1, description="Dotted path of each varied setting, such as synthesis.method.tau, and its range."
+        min_length=1,
+        max_length=MAX_SWEPT,
+        description="Dotted path of each varied setting, such as synthesis.method.tau, and its range.",
     )
     fixed: SettingValues = Field(
         default_factory=dict, description="Settings of the trials alone, such as synthesis.num_shards: 1, to save time."

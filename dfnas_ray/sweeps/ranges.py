@@ -9,6 +9,8 @@ from typing import Annotated, Any, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from dfnas_ray.limits import MAX_CHOICES
+
 Whole: TypeAlias = Annotated[int, Field(gt=-(2**53), lt=2**53)]
 """A whole number that Optuna, which computes with floating-point numbers, keeps as it is."""
 
@@ -27,7 +29,9 @@ class Range(BaseModel):
     log_uniform: tuple[float, float] | None = Field(None, description="The same, every factor being equally likely.")
     integer: tuple[Whole, Whole] | None = Field(None, description="A whole number, both ends included.")
     log_integer: tuple[Whole, Whole] | None = Field(None, description="The same, small numbers being tried more often.")
-    choice: tuple[Any, ...] | None = Field(None, description="One of these values, which may be lists or mappings.")
+    choice: tuple[Any, ...] | None = Field(
+        None, max_length=MAX_CHOICES, description="One of these values, which may be lists or mappings."
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -24,6 +24,7 @@ from dfnas_ray.sweeps.study import distribution_of
 STUDY = "sweep"
 """The study's name in its file."""
 
+_MAGIC = b"SQLite format 3\0"
 _TIMEOUT = 60.0  # seconds that a lock is waited for
 _OF_THE_STORAGE = {
     sqlite3.SQLITE_PERM,
@@ -52,9 +53,10 @@ def fault_of(path: Path, config: SweepConfig) -> str:
     """
     if not path.is_file():
         return "is a folder, a pipe or a device"
-    if path.stat().st_size == 0:
-        return ""  # of a command that ended just when it began: nothing was lost
     try:
+        with path.open("rb") as file:
+            if file.read(len(_MAGIC)) != _MAGIC:
+                return "is no SQLite database"
         return _fault_of_database(path) or _fault_of_study(path, config)
     except Exception as error:  # a damaged file can end in an error of any kind
         if any(code & 0xFF in _OF_THE_STORAGE for code in _sqlite_codes(error)):
@@ -83,7 +85,7 @@ def _fault_of_study(path: Path, config: SweepConfig) -> str:
     storage = open_storage(path)
     try:
         if STUDY not in [study.study_name for study in storage.get_all_studies()]:
-            return ""  # of a command that ended while it began
+            return "holds no sweep"
         study = optuna.load_study(study_name=STUDY, storage=storage)
         if [direction.name.lower() for direction in study.directions] != config.directions:
             return "has other objectives"
@@ -105,6 +107,8 @@ def _fault_of_trial(trial: FrozenTrial, config: SweepConfig) -> str:
     for path, distribution in trial.distributions.items():
         if expected.get(path) != distribution:
             return f"another range of {shortened(path, 60)}"
+        if not distribution._contains(distribution.to_internal_repr(trial.params[path])):
+            return f"a value of {shortened(path, 60)} out of its range"
     if trial.state in (TrialState.COMPLETE, TrialState.PRUNED) and trial.params.keys() != expected.keys():
         return "not all settings"
     values = trial.values if trial.state is TrialState.COMPLETE else ()
