@@ -10,6 +10,7 @@ import os
 import random
 import shutil
 import signal
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -25,10 +26,10 @@ SEED = int(os.environ.get("DFNAS_KILL_SEED") or time.time())
 VICTIMS = {"inline": ["command"], "local": ["command", "worker", "raylet", "gcs_server"]}
 LEFT_SECONDS = 30.0
 """After which nothing of a command that was killed may be left."""
-HUNG_SECONDS = 300.0
+HUNG_SECONDS = float(os.environ.get("DFNAS_HUNG_SECONDS", "300"))
 """After which a command that should have ended, or gone on to its end, counts as hung."""
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120 + 90 * KILLS)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(int((1 + KILLS) * HUNG_SECONDS))]
 
 
 class Attempt:
@@ -81,21 +82,30 @@ class Attempt:
             with suppress(psutil.Error):
                 names.append(" ".join(process.cmdline())[:100])
                 process.kill()
+        if self.driver.poll() is None:
+            self.driver.kill()
         return names
+
+
+def say(line: str) -> None:
+    sys.__stderr__.write(f"{line}\n")  # so that it is seen while the test runs, with -s
 
 
 @pytest.mark.parametrize("address", ["inline", pytest.param("local", marks=pytest.mark.ray)])
 def test_whoever_is_killed_whenever_the_run_ends_as_if_undisturbed(start_dfnas, tiny_yaml, tmp_path, address):
     chance, killed, rounds = random.Random(f"{SEED} {address}"), Counter(), 0
-    print(f"\nseed {SEED}, {address}")
+    say(f"seed {SEED}, {address}")
     log, undisturbed = tmp_path / "log.txt", tmp_path / "undisturbed"
     line = ("run", tiny_yaml, "--address", address, "--run-dir")
     first = Attempt(start_dfnas, *line, undisturbed, log=log)
-    assert first.is_over(HUNG_SECONDS), "the undisturbed run hangs"
+    try:
+        assert first.is_over(HUNG_SECONDS), "the undisturbed run hangs"
+    finally:
+        first.left_over(0)
     assert first.driver.returncode == 0, log.read_text()[-3000:]
     whole = time.monotonic() - first.began
     while killed.total() < KILLS:
-        run_dir, rounds = tmp_path / f"run-{rounds}", rounds + 1
+        run_dir, rounds, before = tmp_path / f"run-{rounds}", rounds + 1, killed.total()
         while True:
             attempt = Attempt(start_dfnas, *line, run_dir, log=log)
             try:
@@ -114,4 +124,6 @@ def test_whoever_is_killed_whenever_the_run_ends_as_if_undisturbed(start_dfnas, 
         assert_undisturbed(run_dir, undisturbed)
         assert "Traceback" not in log.read_text(), log.read_text()[-5000:]
         shutil.rmtree(run_dir)
-        print(f"{killed.total()} kills {dict(killed)} in {rounds} runs: none different, none hung, nothing left over", flush=True)
+        if killed.total() == before:  # the machine is less busy than it was
+            whole *= 0.7
+        say(f"{killed.total()} kills {dict(killed)} in {rounds} runs: none different, none hung, nothing left over")
