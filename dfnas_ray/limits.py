@@ -34,6 +34,9 @@ MAX_PARAMETERS = 2**32
 LARGEST_SEED = 2**64 - 1
 """Of all random numbers."""
 
+MAX_SWEPT, MAX_CHOICES = 50, 200
+"""Settings of a sweep, and values of a choice: each one is tried before the first trial."""
+
 MAX_RECORD_BYTES = 2**28
 """Of a JSON file."""
 

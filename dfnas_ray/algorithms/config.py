@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import Annotated, Literal, NamedTuple, Self
 
@@ -53,10 +54,11 @@ def _parse_limit(value: object) -> object:
 
 def distinct(labels: Sequence[str]) -> list[str]:
     """Number the labels that occur more than once: a, b, a become a-1, b, a-2."""
-    return [
-        f"{label}-{labels[: n + 1].count(label)}" if labels.count(label) > 1 else label
-        for n, label in enumerate(labels)
-    ]
+    number, seen, named = Counter(labels), Counter[str](), []
+    for label in labels:
+        seen[label] += 1
+        named.append(f"{label}-{seen[label]}" if number[label] > 1 else label)
+    return named
 
 
 class Trial(NamedTuple):

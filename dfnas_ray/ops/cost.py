@@ -15,7 +15,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dfnas_ray.ops.networks import copy_network, evaluation_mode
 
-
 M = TypeVar("M", bound=nn.Module)
 
 
