@@ -33,7 +33,10 @@ def test_what_has_no_bound_is_seen():
     ("override", "said"),
     [
         ("synthesis.num_shards=99999999999", "must be less than or equal to 1000000"),
-        ("search.algorithm={kind: spos, evolution: {population: 99999999999}}", "must be less than or equal to 1000000"),
+        (
+            "search.algorithm={kind: spos, evolution: {population: 99999999999}}",
+            "must be less than or equal to 1000000",
+        ),
         ("search.seeds=[" + ",".join(map(str, range(40_000))) + "]", ""),
         ("retraining.epochs=" + "9" * 50, "must be less than or equal to 1000000"),
         ("search.space={kind: nasbench_macro, head_channels: 99999999}", "must be less than or equal to 65536"),
