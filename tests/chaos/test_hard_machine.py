@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import signal
 import site
 import subprocess
 import sys
@@ -97,8 +98,12 @@ def test_without_a_home_behind_proxies_and_beside_another_cluster_the_run_is_the
     line = ("run", tiny_yaml, "--address", "inline", "--run-dir", tmp_path / "run")
     first = start_dfnas(*line, log=tmp_path / "log.txt")
     wait_for(tmp_path / "run", "synthesis/*/inputs.json", first)
+    first.send_signal(signal.SIGSTOP)  # however long the other one takes to start
     second = start_dfnas(*line, log=tmp_path / "second.txt")  # on the same run directory
-    assert second.wait(120) == 2
+    try:
+        assert second.wait(200) == 2
+    finally:
+        first.send_signal(signal.SIGCONT)
     assert "Another command is working in" in " ".join((tmp_path / "second.txt").read_text().split())
     assert first.wait(300) == 0, (tmp_path / "log.txt").read_text()[-3000:]
     assert "Traceback" not in (tmp_path / "log.txt").read_text()

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from optuna.trial import TrialState
 from PIL import Image
@@ -319,6 +319,7 @@ HEADERS = ["arch,accuracy", "arch,accuracy,accuracy", "arch", "", "a,a,a", "arch
     rows=st.lists(st.lists(CELLS, max_size=4).map(",".join), max_size=5),
     encoding=st.sampled_from(["utf-8", "latin-1", "utf-16"]),
 )
+@example(header="", rows=["\x1f," + "1" * 5000, ""], encoding="utf-8")  # an escaped character is longer than itself
 def test_a_table_is_read_or_refused(file, header, rows, encoding):
     path = file.with_suffix(".csv")
     path.write_bytes("\n".join([header, *rows]).encode(encoding, errors="replace"))
