@@ -9,7 +9,7 @@ import pytest
 
 from dfnas_ray.algorithms.config import distinct
 from dfnas_ray.config.experiment import make_experiment
-from dfnas_ray.datasets.numbering import number_folders
+from dfnas_ray.datasets.numbering import number_names
 from dfnas_ray.errors import ConfigError, DatasetError, StorageError
 from dfnas_ray.ranking.config import BenchmarkConfig
 from dfnas_ray.ranking.table import read_table
@@ -84,7 +84,7 @@ def test_long_texts_and_many_names_take_no_time(tmp_path):
     with pytest.raises(StorageError, match="holds a password"):
         refuse_passwords("9http://user:pw@host/x", "name")
     names = [f"class {number}" for number in range(21_000)]
-    labels, numbering = number_folders(names, names[::-1], "x")
+    labels, numbering = number_names(names, names[::-1], "x", "folders")
     assert labels == list(range(21_000))[::-1]
     assert len(numbering.names) == 21_000
     assert distinct(["a", "b"] * 50_000)[-1] == "b-50000"
