@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from typing import Annotated, Literal, Self, TypeAlias
+from typing import Literal, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, RootModel, model_validator
+from pydantic import BaseModel, ConfigDict, RootModel, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
@@ -15,8 +15,8 @@ from dfnas_ray.errors import DfnasError, StorageError, first_line
 from dfnas_ray.ops.networks import copy_network, evaluation_mode
 from dfnas_ray.search_spaces import make_space
 from dfnas_ray.search_spaces.architecture import Architecture
-from dfnas_ray.storage.altered import REMEDY, Say, is_intact
-from dfnas_ray.storage.location import JsonObject, Location
+from dfnas_ray.storage.altered import Say, is_intact
+from dfnas_ray.storage.location import REMEDY, JsonObject, Location
 from dfnas_ray.teachers.base import Classes, ImageShape, Side, Teacher
 from dfnas_ray.training.classifier import ImageClassifier
 from dfnas_ray.training.programs import Pixels, check_onnx, to_onnx, to_pt2
