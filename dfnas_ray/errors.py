@@ -13,10 +13,15 @@ def printable(name: object) -> str:
 
 def shortened(text: str, limit: int = 300) -> str:
     """Return a text from outside as any terminal can show it, its middle left out where it is longer than ``limit``."""
-    if len(text) > limit:
-        left_out = f" ... ({len(text):,} characters) ... "
-        kept = max(2, limit - len(left_out))
-        text = f"{text[: kept - kept // 4]}{left_out}{text[-(kept // 4) :]}"
+    if len(text) <= limit and len(shown := _escaped(text)) <= limit:
+        return shown
+    left_out = f" ... ({len(text):,} characters) ... "
+    kept = max(2, limit - len(left_out))
+    end = kept // 4
+    return f"{_escaped(text[:kept])[: kept - end]}{left_out}{_escaped(text[-end:])[-end:] if end else ''}"
+
+
+def _escaped(text: str) -> str:
     return "".join(one if one.isprintable() or one == "\n" else ascii(one)[1:-1] for one in text)
 
 
@@ -52,7 +57,7 @@ class AlteredError(StorageError):
     """A file of a run directory is of another version, or was altered: its stage can be made anew."""
 
 
-class ShardError(StorageError):
+class ShardError(AlteredError):
     """A shard is truncated, foreign or altered. Running the synthesis again replaces it."""
 
 

@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Sequence
 from itertools import compress
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -19,6 +19,7 @@ from dfnas_ray.algorithms.base import Measurement, SearchAlgorithm, SearchProble
 from dfnas_ray.algorithms.ranks import add_up_ranks
 from dfnas_ray.algorithms.surrogate import ForestSurrogate, SurrogateConfig
 from dfnas_ray.errors import GenotypeError
+from dfnas_ray.limits import MANY
 from dfnas_ray.search_spaces.base import Genotype
 from dfnas_ray.seeding import derive_seed, numpy_generator
 
@@ -32,9 +33,11 @@ class AlignmentConfig(AlignmentSettings):
     """Candidates judged by how well they follow the teacher after very short training."""
 
     kind: Literal["alignment"] = "alignment"
-    candidates: int = Field(200, gt=0, description="Architectures measured, all different.")
-    initial: int = Field(60, gt=0, description="Of these, how many are drawn at random before the forest proposes.")
-    round_size: int = Field(20, gt=0, description="Candidates measured between two checkpoints.")
+    candidates: int = Field(200, gt=0, le=MANY, description="Architectures measured, all different.")
+    initial: int = Field(
+        60, gt=0, le=MANY, description="Of these, how many are drawn at random before the forest proposes."
+    )
+    round_size: int = Field(20, gt=0, le=MANY, description="Candidates measured between two checkpoints.")
     criterion: Figure | Literal["rank_sum"] = Field(
         "train_alignment",
         description="What ranks candidates: one figure, or the sum of the logarithms of several ranks.",
@@ -61,6 +64,11 @@ class AlignmentConfig(AlignmentSettings):
                 "set criterion: alignment."
             )
         return self
+
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """See `RankingFeatures`; beside these, one for each stage."""
+        return tuple(name for name in get_args(Figure) if name != "stages")
 
     @property
     def steps_to_show(self) -> int:

@@ -29,6 +29,7 @@ from dfnas_ray.algorithms.feature_stages import (
 )
 from dfnas_ray.algorithms.representation import Kernel, gram, normalize
 from dfnas_ray.errors import ConfigError
+from dfnas_ray.limits import MANY, WIDE
 from dfnas_ray.ops.precision import Precision, autocast, autocast_dtype
 from dfnas_ray.search_spaces.base import Genotype, SearchSpace
 from dfnas_ray.seeding import derive_seed, seed_everything
@@ -40,19 +41,23 @@ from dfnas_ray.training.student import Student, read_losses, validate
 class AlignmentSettings(BaseAlgorithmConfig):
     """How one candidate is trained and measured."""
 
-    steps: int = Field(30, ge=0, description="Optimiser steps of each candidate; 0 measures untrained networks.")
-    batches: int = Field(
-        30, gt=0, description="Different training batches, gone through in turn; 1 repeats a single one."
+    steps: int = Field(
+        30, ge=0, le=MANY, description="Optimiser steps of each candidate; 0 measures untrained networks."
     )
-    batch_size: int = Field(64, gt=1, description="Images per step, between which features are compared.")
-    validation_batches: int = Field(4, gt=0, description="Held-out batches on which candidates are measured, at most.")
+    batches: int = Field(
+        30, gt=0, le=MANY, description="Different training batches, gone through in turn; 1 repeats a single one."
+    )
+    batch_size: int = Field(64, gt=1, le=MANY, description="Images per step, between which features are compared.")
+    validation_batches: int = Field(
+        4, gt=0, le=MANY, description="Held-out batches on which candidates are measured, at most."
+    )
     optimizer: OptimizerConfig = OptimizerConfig()
     weight: float = Field(1.0, ge=0, description="Of each stage's misalignment in the loss; 0 only distils.")
     kernel: Kernel = Field("linear", description="Of the Gram matrices of features.")
     unbiased: bool = Field(
         False, description="Estimate without the bias of small batches, by which wide features agree."
     )
-    feature_size: int = Field(8, gt=0, description="Pixels a side to which larger features are pooled.")
+    feature_size: int = Field(8, gt=0, le=WIDE, description="Pixels a side to which larger features are pooled.")
 
 
 class ObservedBatch(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import Annotated, Literal, NamedTuple, Self
 
@@ -13,6 +14,7 @@ from dfnas_ray.algorithms.base import BaseAlgorithmConfig
 from dfnas_ray.algorithms.spos import SposConfig
 from dfnas_ray.config.member import OneOrSeveral
 from dfnas_ray.config.registry import Family
+from dfnas_ray.limits import LARGEST_SEED, MANY, MAX_TRIALS, SEVERAL
 from dfnas_ray.ops.precision import Precision
 from dfnas_ray.search_spaces import SPACES, NASBenchMacroConfig, SearchSpaceConfig, SpaceConfig
 from dfnas_ray.training.config import DistillationConfig, OptimizerConfig
@@ -52,10 +54,11 @@ def _parse_limit(value: object) -> object:
 
 def distinct(labels: Sequence[str]) -> list[str]:
     """Number the labels that occur more than once: a, b, a become a-1, b, a-2."""
-    return [
-        f"{label}-{labels[: n + 1].count(label)}" if labels.count(label) > 1 else label
-        for n, label in enumerate(labels)
-    ]
+    number, seen, named = Counter(labels), Counter[str](), []
+    for label in labels:
+        seen[label] += 1
+        named.append(f"{label}-{seen[label]}" if number[label] > 1 else label)
+    return named
 
 
 class Trial(NamedTuple):
@@ -76,9 +79,13 @@ class SelectionConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    finalists: int = Field(4, gt=0, description="Architectures that each trial hands in: its best and the runners-up.")
-    epochs: int = Field(10, gt=0, description="Passes over the synthetic training images for each architecture.")
-    batch_size: int = Field(64, gt=0, description="Images per step.")
+    finalists: int = Field(
+        4, gt=0, le=SEVERAL, description="Architectures that each trial hands in: its best and the runners-up."
+    )
+    epochs: int = Field(
+        10, gt=0, le=MANY, description="Passes over the synthetic training images for each architecture."
+    )
+    batch_size: int = Field(64, gt=0, le=MANY, description="Images per step.")
     optimizer: OptimizerConfig = OptimizerConfig()
 
 
@@ -96,13 +103,16 @@ class SearchConfig(BaseModel):
     combine: Literal["grid", "pairs"] = Field(
         "grid", description="Every algorithm in every space, or the first in the first, the second in the second ..."
     )
-    seeds: tuple[int, ...] = Field((0, 1), min_length=1, description="One trial each, of every pair.")
+    seeds: tuple[Annotated[int, Field(le=LARGEST_SEED)], ...] = Field(
+        (0, 1), min_length=1, description="One trial each, of every pair."
+    )
     max_macs: Annotated[int | str | None, BeforeValidator(_parse_limit)] = Field(
         "90%", description="Largest MACs of an architecture: a number, a share of the teacher's such as 50%, or null."
     )
     start_after_shards: int | None = Field(
         None,
         gt=0,
+        le=MANY,
         description="Start when so many shards are there, and take up the others at each epoch as they come; null waits "
         "for all. The result then depends on when shards arrive.",
     )
@@ -125,6 +135,11 @@ class SearchConfig(BaseModel):
             )
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds {self.seeds} must be different from each other.")
+        if (number := len(self.pairs) * len(self.seeds)) > MAX_TRIALS:
+            raise ValueError(
+                f"{len(self.pairs):,} pair(s) of algorithm and space with {len(self.seeds):,} seeds are {number:,} trials; "
+                f"at most {MAX_TRIALS:,} are taken. Give fewer seeds."
+            )
         for algorithm, space in self.pairs:
             reason = algorithm.unsuitable_spaces.get(space.kind)
             if reason is not None:

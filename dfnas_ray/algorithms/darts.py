@@ -19,6 +19,7 @@ from torch import Tensor
 from dfnas_ray.algorithms.architecture_parameters import ArchitectureParameters, likely_architectures
 from dfnas_ray.algorithms.base import BaseAlgorithmConfig, SearchAlgorithm, SearchProblem, StateDict
 from dfnas_ray.algorithms.unrolled import dominant_eigenvalue, unrolled_alpha_gradient
+from dfnas_ray.limits import MANY
 from dfnas_ray.ops.precision import autocast
 from dfnas_ray.search_spaces.base import Genotype
 from dfnas_ray.seeding import derive_seed, seed_everything, torch_generator
@@ -46,11 +47,14 @@ class CollapseConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_skips: int | None = Field(
-        None, ge=0, description="Stop when more skip connections than this would be chosen (DARTS: in the normal cell)."
+        None,
+        ge=0,
+        le=MANY,
+        description="Stop when more skip connections than this would be chosen (DARTS: in the normal cell).",
     )
     eigenvalue: bool = Field(True, description="Watch the dominant eigenvalue of the loss's Hessian in alpha.")
-    eigenvalue_window: int = Field(5, gt=0, description="Epochs over which eigenvalues are averaged.")
-    eigenvalue_lookback: int = Field(4, gt=0, description="Epochs back to compare with, and to return to.")
+    eigenvalue_window: int = Field(5, gt=0, le=MANY, description="Epochs over which eigenvalues are averaged.")
+    eigenvalue_lookback: int = Field(4, gt=0, le=MANY, description="Epochs back to compare with, and to return to.")
     eigenvalue_ratio: float = Field(
         0.75, gt=0, lt=1, description="Stop when the average back then is below this share of the present one."
     )
@@ -63,8 +67,10 @@ class DartsSearchConfig(BaseAlgorithmConfig):
     order: Literal["first", "second"] = Field(
         "first", description="Gradient of alpha with the present weights, or through one unrolled step of them."
     )
-    epochs: int = Field(50, gt=0, description="Passes over the half of the images from which the weights learn.")
-    batch_size: int = Field(64, gt=0, description="Images per step, for weights and for alphas each.")
+    epochs: int = Field(
+        50, gt=0, le=MANY, description="Passes over the half of the images from which the weights learn."
+    )
+    batch_size: int = Field(64, gt=0, le=MANY, description="Images per step, for weights and for alphas each.")
     optimizer: OptimizerConfig = OptimizerConfig(
         lr=0.025, min_lr=0.001, warmup_fraction=0.0, nesterov=False, weight_decay=3e-4
     )
@@ -72,7 +78,7 @@ class DartsSearchConfig(BaseAlgorithmConfig):
     alpha_fraction: float = Field(
         0.5, gt=0, lt=1, description="Share of the training images from which the alphas learn, and the weights do not."
     )
-    warmup_epochs: int = Field(0, ge=0, description="Epochs in which only the weights learn.")
+    warmup_epochs: int = Field(0, ge=0, le=MANY, description="Epochs in which only the weights learn.")
     regularization: Literal["none", "beta"] = Field("none", description="beta: beta-decay on the alphas, beta-DARTS.")
     beta_weight: float = Field(50.0, gt=0, description="Weight that beta-decay grows to, linearly from 0.")
     collapse: CollapseConfig = CollapseConfig()

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dfnas_ray.algorithms.base import Measurement, SearchAlgorithm, StateDict
 from dfnas_ray.errors import GenotypeError
+from dfnas_ray.limits import MANY
 from dfnas_ray.search_spaces.base import Genotype, SearchSpace
 from dfnas_ray.seeding import numpy_generator
 
@@ -26,11 +27,13 @@ class EvolutionConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    generations: int = Field(20, gt=0, description="Number of populations scored, the first, random one included.")
-    population: int = Field(50, gt=0, description="Candidates of the first generation.")
-    parents: int = Field(10, gt=1, description="Best candidates so far, from which children come.")
-    mutations: int = Field(25, ge=0, description="Children by mutation per generation.")
-    crossovers: int = Field(25, ge=0, description="Children by crossover per generation.")
+    generations: int = Field(
+        20, gt=0, le=MANY, description="Number of populations scored, the first, random one included."
+    )
+    population: int = Field(50, gt=0, le=MANY, description="Candidates of the first generation.")
+    parents: int = Field(10, gt=1, le=MANY, description="Best candidates so far, from which children come.")
+    mutations: int = Field(25, ge=0, le=MANY, description="Children by mutation per generation.")
+    crossovers: int = Field(25, ge=0, le=MANY, description="Children by crossover per generation.")
     mutation_probability: float = Field(0.1, gt=0, le=1, description="Of each decision.")
 
     @property

@@ -79,6 +79,11 @@ class RankingFeatures:
     measures_population: ClassVar[bool] = False
     """Whether candidates compete while they are measured, so that what is measured of one depends on the others."""
 
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """Names of what is measured of every candidate, without which it cannot be ranked; more may be measured."""
+        return ()
+
     search_settings: ClassVar[frozenset[str]] = frozenset()
     """Settings of how candidates are found and judged: what is measured of one does not depend on them."""
 

@@ -31,6 +31,7 @@ from dfnas_ray.algorithms.base import (
 from dfnas_ray.algorithms.random_search import draw_new
 from dfnas_ray.algorithms.stand_alone import CandidateTraining, Metric, StandAloneScorer, score_of
 from dfnas_ray.errors import ConfigError, GenotypeError
+from dfnas_ray.limits import MANY, SEVERAL
 from dfnas_ray.search_spaces.base import Genotype, SearchSpace
 from dfnas_ray.seeding import numpy_generator
 from dfnas_ray.training.config import OptimizerConfig
@@ -82,7 +83,7 @@ class MultiFidelityConfig(BaseAlgorithmConfig):
     """Candidates trained alone; ASHA or HyperBand stops the weak ones early. Without Ray, rung by rung."""
 
     kind: Literal["multi_fidelity"] = "multi_fidelity"
-    candidates: int = Field(30, gt=0, description="Architectures tried, all different.")
+    candidates: int = Field(30, gt=0, le=MANY, description="Architectures tried, all different.")
     proposals: Literal["random", "tpe"] = Field(
         "random", description="Drawn uniformly, or proposed by Optuna's TPE from what was measured."
     )
@@ -91,16 +92,20 @@ class MultiFidelityConfig(BaseAlgorithmConfig):
         description="asha compares all candidates from the lowest rung on; hyperband deals them to brackets of ASHA, some of "
         "which begin at higher rungs, for the case that short trainings mislead.",
     )
-    min_epochs: int = Field(1, gt=0, description="The lowest rung has at least so many epochs.")
-    max_epochs: int = Field(27, gt=0, description="The highest rung: passes over the synthetic training images.")
+    min_epochs: int = Field(1, gt=0, le=MANY, description="The lowest rung has at least so many epochs.")
+    max_epochs: int = Field(
+        27, gt=0, le=MANY, description="The highest rung: passes over the synthetic training images."
+    )
     reduction_factor: int = Field(
-        3, ge=2, description="A rung lets the best 1/factor pass; the next one has factor times its epochs."
+        3, ge=2, le=MANY, description="A rung lets the best 1/factor pass; the next one has factor times its epochs."
     )
     metric: Metric = Field(
         "loss", description="Distillation loss on the validation images, or agreement with the teacher."
     )
-    concurrency: int | None = Field(None, gt=0, description="Candidates at once; by default as many as have room.")
-    batch_size: int = Field(128, gt=0, description="Images per step.")
+    concurrency: int | None = Field(
+        None, gt=0, le=SEVERAL, description="Candidates at once; by default as many as have room."
+    )
+    batch_size: int = Field(128, gt=0, le=MANY, description="Images per step.")
     optimizer: OptimizerConfig = OptimizerConfig()
 
     measures_population: ClassVar[bool] = True  # how far a candidate comes depends on the others
@@ -125,6 +130,11 @@ class MultiFidelityConfig(BaseAlgorithmConfig):
             rungs.append(round(epochs))
             epochs /= self.reduction_factor
         return tuple(reversed(rungs))
+
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """See `RankingFeatures`."""
+        return (EPOCHS, SCORE)
 
     @property
     def steps_to_show(self) -> int:

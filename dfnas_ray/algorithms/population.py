@@ -7,8 +7,10 @@ whichever process, goes on from its last epoch.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from io import BytesIO
 
 import torch
@@ -18,7 +20,7 @@ from dfnas_ray.algorithms.config import Trial
 from dfnas_ray.algorithms.multi_fidelity import Candidate, MultiFidelityConfig, Population
 from dfnas_ray.algorithms.stand_alone import CandidateTraining
 from dfnas_ray.algorithms.trials import SearchJob, TrialResult, describe_trial, make_batches
-from dfnas_ray.errors import StorageError
+from dfnas_ray.errors import GenotypeError, StorageError
 from dfnas_ray.progress import Board
 from dfnas_ray.search_spaces.base import Genotype, SearchSpace
 from dfnas_ray.seeding import derive_seed
@@ -83,8 +85,8 @@ class RecordedCandidate(BaseModel):
 class CandidateFiles:
     """The files of a population's candidates, by number."""
 
-    def __init__(self, folder: Location):
-        self.folder = folder
+    def __init__(self, folder: Location, config: MultiFidelityConfig, space: SearchSpace):
+        self.folder, self.config, self.space = folder, config, space
 
     def results(self, number: int) -> Location:
         """Return where a candidate's results are."""
@@ -96,14 +98,27 @@ class CandidateFiles:
 
     def candidates(self) -> list[Candidate]:
         """Return all candidates that were begun. One whose file was altered is named, and begins anew."""
-        names = [name for name in self.folder.file_names() if name.startswith("candidate-") and name.endswith(".json")]
-        found = [read_or_remove(self.folder / name, RecordedCandidate) for name in names]
-        return [each.candidate() for each in found if each is not None]
+        names = [re.fullmatch(r"candidate-(\d{5,})\.json", name) for name in self.folder.file_names()]
+        found = [self.read(int(name[1])) for name in names if name is not None]
+        return [each for each in found if each is not None]
 
     def read(self, number: int) -> Candidate | None:
         """Return one candidate, if it was begun. One whose file was altered is named, and begins anew."""
-        found = read_or_remove(self.results(number), RecordedCandidate)
+        found = read_or_remove(self.results(number), RecordedCandidate, fault=partial(self._fault, number))
         return None if found is None else found.candidate()
+
+    def _fault(self, number: int, found: RecordedCandidate) -> str:
+        """Return why a file cannot be this candidate's."""
+        if found.number != number:
+            return f"it says that it is candidate {found.number}"
+        reached = tuple(result.epochs for result in found.results)
+        if reached != self.config.rungs[: len(reached)]:
+            return f"it has results after {list(reached)} epochs, and candidates are compared after {list(self.config.rungs)}"
+        try:
+            self.space.decode(found.genotype)
+        except GenotypeError as error:
+            return str(error).rstrip(".")
+        return ""
 
     def write(self, candidate: Candidate) -> None:
         """Note what a candidate has shown."""
@@ -155,8 +170,8 @@ class CandidateWorker:
     ):
         self.job, self.trial, self.device, self.board = job, trial, device, board
         self.settings = config_of(trial)
-        self.files = CandidateFiles(job.trial_folder(trial))
         self.space = space_of(trial, teacher)
+        self.files = CandidateFiles(job.trial_folder(trial), self.settings, self.space)
         self.seed = seed_of(job, trial)
         whole = WholeSet(images)
         self.batches = make_batches(job, teacher, images, whole, self.settings.batch_size, self.seed, device)

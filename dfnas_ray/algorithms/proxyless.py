@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dfnas_ray.algorithms.architecture_parameters import ArchitectureParameters, likely_architectures
 from dfnas_ray.algorithms.base import BaseAlgorithmConfig, SearchAlgorithm, SearchProblem, StateDict
+from dfnas_ray.limits import MANY
 from dfnas_ray.ops.mixed import Mixture
 from dfnas_ray.ops.precision import autocast
 from dfnas_ray.search_spaces.base import Genotype, SearchSpace
@@ -66,16 +67,16 @@ class ProxylessSearchConfig(BaseAlgorithmConfig):
     update: Literal["gradient", "reinforce"] = Field(
         "gradient", description="Alphas learn through the gates of two sampled paths, or from rewards of whole paths."
     )
-    epochs: int = Field(120, gt=0, description="Passes over the images from which the weights learn.")
-    warmup_epochs: int = Field(20, ge=0, description="Epochs in which only the weights learn.")
-    batch_size: int = Field(128, gt=0, description="Images per step, for weights and for alphas each.")
+    epochs: int = Field(120, gt=0, le=MANY, description="Passes over the images from which the weights learn.")
+    warmup_epochs: int = Field(20, ge=0, le=MANY, description="Epochs in which only the weights learn.")
+    batch_size: int = Field(128, gt=0, le=MANY, description="Images per step, for weights and for alphas each.")
     optimizer: OptimizerConfig = OptimizerConfig(lr=0.05)
     alpha_lr: float = Field(1e-3, gt=0, description="Adam's step size on the alphas.")
     alpha_fraction: float = Field(
         0.3, gt=0, lt=1, description="Share of the training images from which the alphas learn, and the weights do not."
     )
-    alpha_every: int = Field(1, gt=0, description="Weight steps for each alpha step.")
-    reinforce_samples: int = Field(8, gt=0, description="Paths per alpha step of REINFORCE.")
+    alpha_every: int = Field(1, gt=0, le=MANY, description="Weight steps for each alpha step.")
+    reinforce_samples: int = Field(8, gt=0, le=MANY, description="Paths per alpha step of REINFORCE.")
     reinforce_decay: float = Field(0.9, ge=0, lt=1, description="Of the moving average that rewards are compared with.")
     cost: CostTermConfig = MacsTermConfig()
 

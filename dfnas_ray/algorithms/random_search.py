@@ -13,9 +13,17 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from dfnas_ray.algorithms.base import BaseAlgorithmConfig, Measurement, SearchAlgorithm, SearchProblem, StateDict
+from dfnas_ray.algorithms.base import (
+    SCORE,
+    BaseAlgorithmConfig,
+    Measurement,
+    SearchAlgorithm,
+    SearchProblem,
+    StateDict,
+)
 from dfnas_ray.algorithms.stand_alone import StandAloneScorer
 from dfnas_ray.errors import GenotypeError
+from dfnas_ray.limits import MANY
 from dfnas_ray.search_spaces.base import Genotype, SearchSpace
 from dfnas_ray.seeding import numpy_generator
 from dfnas_ray.training.config import OptimizerConfig
@@ -45,13 +53,18 @@ class RandomSearchConfig(BaseAlgorithmConfig):
     """Architectures drawn uniformly within the limit, each trained alone."""
 
     kind: Literal["random_search"] = "random_search"
-    candidates: int = Field(20, gt=0, description="Architectures drawn, all different.")
-    round_size: int = Field(4, gt=0, description="Candidates scored between two checkpoints.")
-    epochs: int = Field(5, gt=0, description="Passes over the synthetic training images for each candidate.")
-    batch_size: int = Field(128, gt=0, description="Images per step.")
+    candidates: int = Field(20, gt=0, le=MANY, description="Architectures drawn, all different.")
+    round_size: int = Field(4, gt=0, le=MANY, description="Candidates scored between two checkpoints.")
+    epochs: int = Field(5, gt=0, le=MANY, description="Passes over the synthetic training images for each candidate.")
+    batch_size: int = Field(128, gt=0, le=MANY, description="Images per step.")
     optimizer: OptimizerConfig = OptimizerConfig()
 
     search_settings: ClassVar[frozenset[str]] = frozenset({"candidates", "round_size"})
+
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """See `RankingFeatures`."""
+        return (SCORE,)
 
     @property
     def steps_to_show(self) -> int:

@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from dfnas_ray.algorithms.base import BaseAlgorithmConfig, SearchProblem, StateDict
+from dfnas_ray.algorithms.base import SCORE, BaseAlgorithmConfig, SearchProblem, StateDict
 from dfnas_ray.algorithms.evolution import Evolution, EvolutionarySearch, EvolutionConfig
 from dfnas_ray.algorithms.one_shot import Fitness, OneShotScorer
+from dfnas_ray.limits import MANY
 from dfnas_ray.seeding import derive_seed, numpy_generator, seed_everything
 from dfnas_ray.training.config import OptimizerConfig
 from dfnas_ray.training.student import Student, read_losses
@@ -25,16 +26,25 @@ class SposConfig(BaseAlgorithmConfig):
     """Single-path one-shot search."""
 
     kind: Literal["spos"] = "spos"
-    epochs: int = Field(120, gt=0, description="Passes of supernet training over the synthetic training images.")
-    batch_size: int = Field(128, gt=0, description="Images per step.")
+    epochs: int = Field(
+        120, gt=0, le=MANY, description="Passes of supernet training over the synthetic training images."
+    )
+    batch_size: int = Field(128, gt=0, le=MANY, description="Images per step.")
     optimizer: OptimizerConfig = OptimizerConfig()
     train_within_limit: bool = Field(False, description="Train only paths within search.max_macs.")
-    calibration_batches: int = Field(8, gt=0, description="Batches from which BatchNorm statistics are re-estimated.")
+    calibration_batches: int = Field(
+        8, gt=0, le=MANY, description="Batches from which BatchNorm statistics are re-estimated."
+    )
     fitness: Fitness = Field("distillation_loss", description="What evolution maximises (the loss, its negative).")
     evolution: EvolutionConfig = EvolutionConfig()
 
     trains_by_epochs: ClassVar[bool] = True
     search_settings: ClassVar[frozenset[str]] = frozenset({"evolution"})
+
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """See `RankingFeatures`."""
+        return (SCORE,)
 
     @property
     def steps_to_show(self) -> int:

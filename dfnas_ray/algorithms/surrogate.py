@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from dfnas_ray.limits import MANY, SEVERAL
 from dfnas_ray.search_spaces.base import Genotype
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -22,9 +23,11 @@ class SurrogateConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    trees: int = Field(100, gt=0, description="Of the forest.")
-    min_samples_leaf: int = Field(1, gt=0, description="Measured candidates in each leaf of a tree.")
-    pool: int = Field(1_000, gt=0, description="Candidates drawn within the limit, of which the best are proposed.")
+    trees: int = Field(100, gt=0, le=SEVERAL, description="Of the forest.")
+    min_samples_leaf: int = Field(1, gt=0, le=MANY, description="Measured candidates in each leaf of a tree.")
+    pool: int = Field(
+        1_000, gt=0, le=MANY, description="Candidates drawn within the limit, of which the best are proposed."
+    )
     quantile: float | None = Field(
         None, gt=0, lt=1, description="Of the trees' guesses, by which proposals are ordered; null takes their mean."
     )

@@ -13,6 +13,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 
 import numpy as np
@@ -29,6 +30,7 @@ from dfnas_ray.algorithms.base import (
 )
 from dfnas_ray.algorithms.config import SearchConfig, Trial
 from dfnas_ray.config.cluster import SearchResources
+from dfnas_ray.errors import GenotypeError
 from dfnas_ray.progress import Board
 from dfnas_ray.search_spaces.base import Genotype, SearchSpace
 from dfnas_ray.seeding import derive_seed, seed_everything
@@ -116,9 +118,15 @@ class SearchJob:
         """Return where a trial's result is, once the trial is over."""
         return self.trial_folder(trial) / "result.json"
 
-    def is_over(self, trial: Trial, say: Say) -> bool:
-        """Whether a trial has a result. One that was altered is named and removed, and does not count."""
-        return read_or_remove(self.result_file(trial), TrialResult, say) is not None
+    def is_over(self, trial: Trial, say: Say, decode: Callable[[str], object] = lambda text: None) -> bool:
+        """Whether a trial has a result. One that was altered is named and removed, and does not count.
+
+        Args:
+            trial: Which one.
+            say: Told of a result that is removed.
+            decode: Raises a `GenotypeError` for what is no architecture of the trial's space.
+        """
+        return read_or_remove(self.result_file(trial), TrialResult, say, partial(_fault, trial, decode)) is not None
 
     def results(self) -> list[TrialResult]:
         """Return the results of all trials, which are finished, in the order of `SearchConfig.trials`.
@@ -127,6 +135,19 @@ class SearchJob:
             StorageError: a result cannot be read.
         """
         return [self.result_file(trial).read_model(TrialResult) for trial in self.config.trials]
+
+
+def _fault(trial: Trial, decode: Callable[[str], object], result: TrialResult) -> str:
+    """Return why a result cannot be this trial's."""
+    expected = (trial.name, trial.algorithm.kind, trial.space.model_dump(mode="json"), trial.seed)
+    if (result.trial, result.algorithm, result.space_config, result.seed) != expected:
+        return f"it is the result of {result.trial} in another space, by another algorithm or with another seed"
+    try:
+        for text in {result.genotype, *result.finalists}:
+            decode(text)
+    except GenotypeError as error:
+        return str(error).rstrip(".")
+    return ""
 
 
 def run_trial(

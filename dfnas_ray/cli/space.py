@@ -273,9 +273,11 @@ def _random(space: SearchSpace, seed: int) -> Genotype:
 
 
 def _read_lines(file: Path) -> list[tuple[str, str]]:
+    from dfnas_ray.storage.location import read_regular
+
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_regular(file).decode().splitlines()
+    except (OSError, ValueError) as error:  # what is no regular file, or no UTF-8
         raise ConfigError(f"--file ({file}) cannot be read: {error}") from error
     return [(line.strip(), f"{file}, line {number}: ") for number, line in enumerate(lines, start=1) if line.strip()]
 

@@ -12,6 +12,8 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from pydantic import BaseModel, ByteSize, ConfigDict, Field, field_validator
 
+from dfnas_ray.limits import SEVERAL
+
 Placement = Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"]
 
 ClusterStage: TypeAlias = Literal["synthesis", "search", "retraining"]
@@ -28,7 +30,7 @@ class WorkerResources(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    cpus: int = Field(1, gt=0, description="CPUs of one worker, and its threads.")
+    cpus: int = Field(1, gt=0, le=SEVERAL, description="CPUs of one worker, and its threads.")
     gpus: float = Field(0, ge=0, description="GPUs of one worker; a fraction shares one.")
     memory: ByteSize | None = Field(
         None, gt=0, description="Memory that the scheduler sets aside for one worker, such as 8GB."
@@ -41,7 +43,9 @@ class WorkerResources(BaseModel):
         description="Of workers that start together: on few nodes or on many; STRICT_PACK: on one, STRICT_SPREAD: each on "
         "its own.",
     )
-    attempts: int = Field(3, gt=0, description="How often work is tried that breaks off, before it is given up.")
+    attempts: int = Field(
+        3, gt=0, le=SEVERAL, description="How often work is tried that breaks off, before it is given up."
+    )
 
     @field_validator("custom")
     @classmethod
@@ -76,7 +80,7 @@ class SynthesisResources(WorkerResources):
     """What one synthesis actor holds, and how many there are."""
 
     actors: int | None = Field(
-        None, gt=0, description="Actors at work; by default as many as the cluster has room for."
+        None, gt=0, le=SEVERAL, description="Actors at work; by default as many as the cluster has room for."
     )
     placement: Literal["PACK", "SPREAD"] = Field("PACK", description="Fill one node first, or all alike.")
 
@@ -85,7 +89,10 @@ class SearchResources(WorkerResources):
     """What one search trial holds."""
 
     scoring_workers: int = Field(
-        0, ge=0, description="Further places of the same size, where a trial's candidates are scored; 0: its own."
+        0,
+        ge=0,
+        le=SEVERAL,
+        description="Further places of the same size, where a trial's candidates are scored; 0: its own.",
     )
 
 
@@ -103,12 +110,17 @@ class ClusterConfig(BaseModel):
         description="local: a Ray cluster of its own; auto: the one running here; host:port; ray://host:port. "
         "inline: no Ray, all in this process, on its GPU if torch finds one (CUDA_VISIBLE_DEVICES= keeps it on the CPU).",
     )
-    num_cpus: int | None = Field(None, gt=0, description="CPUs of a local cluster; by default the machine's.")
-    num_gpus: int | None = Field(None, ge=0, description="GPUs of a local cluster; by default the machine's.")
-    max_cpus: int | None = Field(None, gt=0, description="CPUs that an autoscaling cluster may grow to.")
+    num_cpus: int | None = Field(
+        None, gt=0, le=SEVERAL, description="CPUs of a local cluster; by default the machine's."
+    )
+    num_gpus: int | None = Field(
+        None, ge=0, le=SEVERAL, description="GPUs of a local cluster; by default the machine's."
+    )
+    max_cpus: int | None = Field(None, gt=0, le=SEVERAL, description="CPUs that an autoscaling cluster may grow to.")
     max_gpus: int | None = Field(
         None,
         gt=0,
+        le=SEVERAL,
         description="GPUs that an autoscaling cluster may grow to; without max_cpus, their nodes have as many CPUs as their "
         "workers need.",
     )

@@ -14,12 +14,13 @@ from dfnas_ray.config.cluster import ClusterConfig
 from dfnas_ray.config.dotted import list_settings, set_dotted
 from dfnas_ray.config.explain import explain
 from dfnas_ray.config.registry import SettingValues
-from dfnas_ray.config.yaml_text import YamlTextError, read_yaml, write_yaml
+from dfnas_ray.config.yaml_text import MAX_LENGTH, YamlTextError, read_yaml, write_yaml
 from dfnas_ray.datasets import DatasetConfig
 from dfnas_ray.errors import ConfigError, first_line, printable, shortened
+from dfnas_ray.limits import LARGEST_SEED
 from dfnas_ray.ranking.config import BenchmarkConfig
 from dfnas_ray.search_spaces import SpaceConfig
-from dfnas_ray.storage.location import user_path
+from dfnas_ray.storage.location import NotRegularError, read_regular, user_path
 from dfnas_ray.storage.uri import refuse_passwords, refuse_secrets
 from dfnas_ray.sweeps.config import SweepConfig
 from dfnas_ray.synthesis.config import SynthesisConfig
@@ -44,7 +45,7 @@ class ExperimentConfig(BaseModel):
 
     name: str = Field("experiment", pattern=r"^\w[\w.-]*$", description="Names the run directory and the report.")
     run_dir: str | None = Field(None, description="Folder or URI of everything that is made; by default runs/NAME.")
-    seed: int = Field(0, ge=0, description="Root of all random numbers but the built-in teacher's.")
+    seed: int = Field(0, ge=0, le=LARGEST_SEED, description="Root of all random numbers but the built-in teacher's.")
     teacher: TeacherConfig
     synthesis: SynthesisConfig = SynthesisConfig()
     search: SearchConfig = SearchConfig()
@@ -125,9 +126,9 @@ def load_experiment(path: str | Path, overrides: Iterable[str] = ()) -> Experime
 def _read_text(path: str | Path) -> tuple[Path, str]:
     try:
         file = user_path(path)
-        if file.exists() and not file.is_file():  # a pipe would be waited for
-            raise ConfigError(f"The experiment file {printable(file)} is no file but a folder, a pipe or a device.")
-        return file, file.read_text(encoding="utf-8")
+        return file, read_regular(file, 4 * MAX_LENGTH).decode()  # a character has four bytes at most
+    except NotRegularError as error:
+        raise ConfigError(f"The experiment file {printable(path)} {error}.") from error
     except (OSError, ValueError) as error:
         reason = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else first_line(error)
         raise ConfigError(f"The experiment file {printable(path)} cannot be read: {reason}.") from error

@@ -81,12 +81,13 @@ def number_names(
         DatasetError: a folder is none of the given classes, or folders look like splits.
     """
     if classes is not None:
-        strangers = [name for name in names if name not in classes]
+        class_of = {name: number for number, name in reversed(list(enumerate(classes)))}
+        strangers = [name for name in names if name not in class_of]
         if strangers:
             raise DatasetError(
                 f"{where}: the {what} {listed(strangers)} are none of the {len(classes):,} classes that are given."
             )
-        return [list(classes).index(name) for name in names], Numbering(tuple(classes))
+        return [class_of[name] for name in names], Numbering(tuple(classes))
     if len(names) > 1 and all(name.lower() in _SPLITS for name in names):
         raise DatasetError(
             f"{where} has the sub-folders {listed(names)}, which are splits and not classes. Give one of them."
@@ -100,9 +101,11 @@ def number_names(
         if 0 in numbers:
             return numbers, Numbering(tuple(str(number) for number in range(max(numbers) + 1)), "number")
         order = sorted(numbers)
-        return [order.index(number) for number in numbers], Numbering(tuple(map(str, order)))
+        place = {number: label for label, number in enumerate(order)}
+        return [place[number] for number in numbers], Numbering(tuple(map(str, order)))
     order_of_names = sorted(names)
-    return [order_of_names.index(name) for name in names], Numbering(tuple(order_of_names))
+    place_of_name = {name: label for label, name in enumerate(order_of_names)}
+    return [place_of_name[name] for name in names], Numbering(tuple(order_of_names))
 
 
 def classes_of_labels(names: Sequence[str] | None, given: Sequence[str]) -> dict[int, int]:
@@ -114,7 +117,8 @@ def classes_of_labels(names: Sequence[str] | None, given: Sequence[str]) -> dict
     """
     if names is None:
         return {int(name): place for place, name in enumerate(given) if name.isascii() and name.isdigit()}
-    return {label: list(given).index(name) for label, name in enumerate(names) if name in given}
+    place_of = {name: place for place, name in reversed(list(enumerate(given)))}
+    return {label: place_of[name] for label, name in enumerate(names) if name in place_of}
 
 
 def better_numbering(confusion: np.ndarray, names: Sequence[str] | None) -> str | None:

@@ -13,12 +13,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset
 import pyarrow.fs
+import pyarrow.parquet as pq
 from PIL import Image
+from pyarrow import fs
 from pydantic import Field
 
 from dfnas_ray.datasets.base import EVALUATION, DatasetSourceConfig, ImageDataset
 from dfnas_ray.datasets.numbering import ClassNames, Numbering, classes_of_labels, listed, number_names
 from dfnas_ray.errors import DatasetError, printable
+from dfnas_ray.storage.bounded import TooLargeError, read_columns
 from dfnas_ray.storage.location import user_path
 from dfnas_ray.storage.pictures import PictureError, decode_picture
 from dfnas_ray.storage.run_dir import fingerprint
@@ -54,7 +57,8 @@ class _Parquet:
             self._take_names(given)
         elif given is not None:
             self._class_of, self.numbering = classes_of_labels(self.names, given), Numbering(given)
-            if strangers := [name for name in self.names or () if name not in given]:
+            known = set(given)
+            if strangers := [name for name in self.names or () if name not in known]:
                 raise DatasetError(
                     f"{setting}.classes: {listed(strangers)} of {self.description} are none of the {len(given):,} classes that "
                     "are given."
@@ -87,18 +91,34 @@ class _Parquet:
     @cached_property
     def fingerprint(self) -> str:
         """See `ImageDataset`; the labels are compared, too: others may well take as many bytes."""
-        files = [(info.base_name, info.size) for info in self.dataset.filesystem.get_file_info(self.dataset.files)]
+        files = [(info.base_name, info.size) for info in self._files()]
         column = self.config.label_column
         return fingerprint([files, self._read([column])[column].to_pylist()])
 
     def _read(self, columns: list[str]) -> pa.Table:
+        schema = pa.schema([self.dataset.schema.field(name) for name in columns])
         try:
-            return self.dataset.to_table(columns=columns)
+            parts = [self._of_file(info.path, info.size, schema) for info in self._files()]
+            return pa.concat_tables(parts) if parts else schema.empty_table()
+        except TooLargeError as error:
+            raise DatasetError(f"{self.setting}: {self.description} cannot be read: {error}. {_LAYOUT}") from error
         except _DAMAGED as error:
             place = self._damaged_rows(columns)
             raise DatasetError(
                 f"{self.setting}: {self.description} cannot be read{place}: {printable(error)}. {_LAYOUT}"
             ) from error
+
+    def _files(self) -> list[fs.FileInfo]:
+        infos: list[fs.FileInfo] = self.dataset.filesystem.get_file_info(self.dataset.files)
+        return infos
+
+    def _of_file(self, path: str, size: int, schema: pa.Schema) -> pa.Table:
+        with self.dataset.filesystem.open_input_file(path) as source:
+            file = pq.ParquetFile(source, page_checksum_verification=True)
+            batches = read_columns(file, schema.names, size)
+            table = pa.Table.from_batches(batches) if batches else file.schema_arrow.empty_table()
+            table = table.select(schema.names)
+            return table if table.schema.equals(schema) else table.cast(schema)
 
     def _damaged_rows(self, columns: list[str]) -> str:
         """Return which rows of which file cannot be read."""

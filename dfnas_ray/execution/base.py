@@ -102,6 +102,10 @@ class Executor(ABC):
     def close(self) -> None:
         """Leave everything as it was before."""
 
+    def explain(self, error: Exception) -> DfnasError | None:
+        """Return an error that a user can act on, for one that whatever does the work has raised; None if it was not that."""
+        return None
+
     @abstractmethod
     def facts(self) -> dict[str, str | int | float]:
         """Return where the work is done, for the report."""

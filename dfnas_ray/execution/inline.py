@@ -33,7 +33,15 @@ from dfnas_ray.sweeps.pruning import is_weak
 from dfnas_ray.sweeps.record import SweepRecord
 from dfnas_ray.sweeps.trials import SweepJob
 from dfnas_ray.teachers.base import Teacher
-from dfnas_ray.training.retraining import Checkpoint, EpochFigures, Retrained, RetrainingJob, retrained, train_network
+from dfnas_ray.training.retraining import (
+    Checkpoint,
+    EpochFigures,
+    Retrained,
+    RetrainingJob,
+    decode_checkpoint,
+    retrained,
+    train_network,
+)
 
 
 @dataclass(frozen=True)
@@ -222,9 +230,7 @@ class InlineExecutor(Executor):
         checkpoints = FileCheckpoints(job.folder / "state.pt")
         with self._threads_of("retraining"):
             train_network(job, teacher.get(), images.get(), self.device, checkpoints, board)
-        checkpoint = checkpoints.load(torch.device("cpu"))
-        assert checkpoint is not None, "a training has at least one epoch"
-        return retrained(job, checkpoint)
+        return retrained(job, decode_checkpoint(checkpoints.file.read_bytes(), torch.device("cpu")))
 
     def run_sweep(self, job: SweepJob, record: SweepRecord, judge: Shared[Judge], board: Board) -> None:
         """See `Executor`. Optuna is asked directly."""
@@ -267,14 +273,11 @@ class FileCheckpoints:
     def __init__(self, file: Location):
         self.file = file
 
-    def load(self, device: torch.device) -> Checkpoint | None:
-        """See `Checkpoints`. A damaged file is set aside: the training begins anew."""
-        loaded: list[Checkpoint] = []
-        if self.file.exists():
-            load_or_set_aside(
-                self.file, lambda data: loaded.append(torch.load(BytesIO(data), map_location=device, weights_only=True))
-            )
-        return loaded[0] if loaded else None
+    def take_up(self, device: torch.device, load: Callable[[Checkpoint], object]) -> bool:
+        """See `Checkpoints`."""
+        if not self.file.exists():
+            return True
+        return load_or_set_aside(self.file, lambda data: load(decode_checkpoint(data, device)))
 
     def save(self, checkpoint: Checkpoint, figures: EpochFigures) -> None:
         """See `Checkpoints`."""

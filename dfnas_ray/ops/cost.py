@@ -6,13 +6,16 @@ normalisation and activations are left out, as is usual in the field.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from dfnas_ray.ops.networks import copy_network, evaluation_mode
+
+M = TypeVar("M", bound=nn.Module)
 
 
 class Cost(NamedTuple):
@@ -25,6 +28,18 @@ class Cost(NamedTuple):
         if not isinstance(other, Cost):
             return NotImplemented
         return Cost(self.params + other.params, self.macs + other.macs)
+
+
+def make_without_memory(make: Callable[[], M]) -> M:
+    """Return a module whose tensors have shapes and no values, so that one of any size takes no memory.
+
+    One that looks at values while it is made has its own.
+    """
+    try:
+        with torch.device("meta"):
+            return make()
+    except (NotImplementedError, RuntimeError):
+        return make()
 
 
 def measure_cost(module: nn.Module, input_shape: tuple[int, ...], device: str = "meta") -> Cost:

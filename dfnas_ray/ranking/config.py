@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dfnas_ray.datasets import DatasetConfig
+from dfnas_ray.limits import LARGEST_SEED, MANY
+
+Row = Annotated[int, Field(lt=2**63)]
+"""The number of a table's row."""
 
 Source = Literal["synthetic", "noise", "real"]
 """Where the images come from that a ranking is made on."""
@@ -29,20 +33,22 @@ class BenchmarkConfig(BaseModel):
     accuracy_column: str | None = Field(
         None, description="Column of the true accuracies; by default accuracy, or the only column of numbers."
     )
-    rows: tuple[int, int] | None = Field(
+    rows: tuple[Row, Row] | None = Field(
         None, description="[first, end] of the rows that may be used, counted from 0, end left out; null: all."
     )
-    architectures: int | None = Field(None, gt=1, description="How many are drawn from those rows; null: all.")
+    architectures: int | None = Field(None, gt=1, le=MANY, description="How many are drawn from those rows; null: all.")
     sources: tuple[Source, ...] = Field(
         ("synthetic", "noise"), min_length=1, description="Images that rankings are made on; real is for comparison."
     )
     real: DatasetConfig | None = Field(
         None, description="Real images for the source real; their labels are not used. Not data-free."
     )
-    seeds: tuple[int, ...] = Field(
+    seeds: tuple[Annotated[int, Field(le=LARGEST_SEED)], ...] = Field(
         (0, 1, 2), min_length=1, description="Root seeds: for each one, images and weights are all drawn anew."
     )
-    chunk_size: int = Field(8, gt=0, description="Architectures that are measured by one task, and recorded together.")
+    chunk_size: int = Field(
+        8, gt=0, le=MANY, description="Architectures that are measured by one task, and recorded together."
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -14,6 +14,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -106,7 +107,7 @@ class Recorded:
         recorded = cls(ranking.job.folder)
         for name in recorded.folder.file_names():
             if (number := re.fullmatch(r"measured-(\d{5,})\.json", name)) is not None:
-                chunk = read_or_remove(recorded.folder / name, RecordedChunk, say)
+                chunk = read_or_remove(recorded.folder / name, RecordedChunk, say, partial(recorded._fault, ranking))
                 if chunk is not None:
                     recorded._take(chunk.measurements, chunk.seconds)
                     recorded.num_files = max(recorded.num_files, int(number[1]) + 1)
@@ -133,6 +134,18 @@ class Recorded:
     def seconds_per_architecture(self) -> float:
         """Work for each one: the time of training is shared by all, also by those of other samples."""
         return (self.training_seconds + self.seconds) / len(self.measurements)
+
+    def _fault(self, ranking: Ranking, chunk: RecordedChunk) -> str:
+        """Return why a chunk cannot be this ranking's: all its measurements have the same figures, and some are known."""
+        needed = set(ranking.trial.algorithm.figures)
+        known = next((measured.keys() for measured in self.measurements.values()), None)
+        for text, measured in chunk.measurements.items():
+            if lacking := needed - measured.keys():
+                return f"the measurement of {text} has no {min(lacking)}"
+            known = measured.keys() if known is None else known
+            if measured.keys() != known:
+                return f"the measurement of {text} has other figures than those before it"
+        return ""
 
     def _take(self, measurements: Mapping[str, Measurement], seconds: float) -> None:
         self.measurements.update(measurements)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,6 +16,7 @@ from dfnas_ray.errors import ConfigError, DatasetError, GenotypeError, StorageEr
 from dfnas_ray.ranking.config import BenchmarkConfig
 from dfnas_ray.search_spaces.base import Genotype, SearchSpace
 from dfnas_ray.seeding import numpy_generator
+from dfnas_ray.storage.bounded import TooLargeError, read_columns
 from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.run_dir import fingerprint
 
@@ -141,7 +143,10 @@ def _load(config: BenchmarkConfig) -> pa.Table:
         raise DatasetError(f"{where} cannot be read: {error}") from error
     try:
         if data.startswith(_PARQUET_MAGIC):
-            return _with_plain_columns(pq.read_table(pa.BufferReader(data)), where)
+            table = pq.ParquetFile(pa.BufferReader(data))
+            batches = read_columns(table, table.schema_arrow.names, len(data))
+            read = pa.Table.from_batches(batches) if batches else table.schema_arrow.empty_table()
+            return _with_plain_columns(read, where)
         # Text that looks like a number, as genotypes may, must stay text.
         convert = pa.csv.ConvertOptions(
             column_types={config.architecture_column: pa.string()}, strings_can_be_null=True
@@ -151,7 +156,7 @@ def _load(config: BenchmarkConfig) -> pa.Table:
         raise DatasetError(
             f"{where} cannot be read: it is not UTF-8. Save it as CSV in UTF-8, or as Parquet."
         ) from error
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, TooLargeError) as error:
         raise DatasetError(
             f"{where} cannot be read: {shortened(' '.join(str(error).split()))}. It must be a CSV file with a line of column "
             "names, or a Parquet file."
@@ -166,7 +171,7 @@ def _with_plain_columns(table: pa.Table, where: str) -> pa.Table:
         UnicodeDecodeError: a name is not UTF-8.
     """
     names = table.column_names
-    if twice := sorted({name for name in names if names.count(name) > 1}):
+    if twice := sorted(name for name, times in Counter(names).items() if times > 1):
         raise DatasetError(f"{where} has the column {shortened(twice[0], 60)} twice. Keep one.")
     return table
 

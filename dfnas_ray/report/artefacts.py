@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar, cast
 
-from dfnas_ray.config.yaml_text import YamlTextError, read_yaml
-from dfnas_ray.errors import StorageError
+from dfnas_ray.config.yaml_text import MAX_LENGTH, YamlTextError, read_yaml
+from dfnas_ray.errors import AlteredError, StorageError
 from dfnas_ray.storage.location import JsonObject, Location
 from dfnas_ray.storage.run_dir import RecordedInputs, RunDir
 from dfnas_ray.teachers.facts import TeacherDescription
@@ -140,10 +140,11 @@ def _read_config(run_dir: RunDir) -> tuple[JsonObject, str]:
     file = run_dir.location / "experiment.yaml"
     if not file.exists():
         return {}, ""
-    text = file.read_bytes().decode(errors="replace")
+    text = ""
     try:
+        text = file.read_bytes(4 * MAX_LENGTH).decode(errors="replace")
         config = read_yaml(text)
-    except YamlTextError:
+    except (YamlTextError, AlteredError):
         config = None
     return (config if isinstance(config, dict) else {}), text
 

@@ -20,6 +20,7 @@ from PIL import Image
 from pydantic import TypeAdapter
 
 from dfnas_ray.errors import DfnasError
+from dfnas_ray.storage.bounded import read_columns
 from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.manifest import Manifest, ManifestEntry
 from dfnas_ray.storage.pictures import SHARD_FORMATS, PictureError, decode_picture
@@ -243,12 +244,12 @@ _UNREADABLE = (DfnasError, OSError, pa.ArrowException, KeyError, TypeError, Valu
 _Place = tuple[str, int, int]  # file, row group, row in it
 
 
-def _read(location: Location, reading: Callable[[pq.ParquetFile], _T]) -> _T:
-    """Return what ``reading`` does with an open shard; a storage that is out of order is waited for."""
+def _read(location: Location, reading: Callable[[pq.ParquetFile, int], _T]) -> _T:
+    """Return what ``reading`` does with an open shard and its size in bytes; a storage that is out of order is waited for."""
 
     def attempt() -> _T:
-        with pq.ParquetFile(location.filesystem.open_input_file(location.path)) as file:
-            return reading(file)
+        with location.open_file() as source, pq.ParquetFile(source) as file:
+            return reading(file, source.size())
 
     return with_retries(attempt, f"read {location}")
 
@@ -258,10 +259,10 @@ def _index_rows(folder: Location, shards: Sequence[ManifestEntry]) -> tuple[dict
     index: dict[tuple[int, int], list[_Place]] = defaultdict(list)
     num_classes = 0
 
-    def small_columns(file: pq.ParquetFile) -> tuple[int, list[pa.Table]]:
+    def small_columns(file: pq.ParquetFile, num_bytes: int) -> tuple[int, list[pa.Table]]:
         groups = range(file.num_row_groups)
         size: int = file.schema_arrow.field("logits").type.list_size
-        return size, [file.read_row_group(group, columns=["label", "round"]) for group in groups]
+        return size, [_table(file, num_bytes, group, "label", "round") for group in groups]
 
     for entry in shards:
         try:
@@ -314,8 +315,12 @@ def _read_rows(
     return dict(found)
 
 
-def _images_of(group: int, file: pq.ParquetFile) -> pa.Table:
-    return file.read_row_group(group, columns=["image", "logits"])
+def _images_of(group: int, file: pq.ParquetFile, num_bytes: int) -> pa.Table:
+    return _table(file, num_bytes, group, "image", "logits")
+
+
+def _table(file: pq.ParquetFile, num_bytes: int, group: int, *columns: str) -> pa.Table:
+    return pa.Table.from_batches(read_columns(file, columns, num_bytes, [group]))
 
 
 def _examples(samples: list[Sample]) -> list[Sample]:

@@ -21,6 +21,7 @@ from dfnas_ray import formatting
 from dfnas_ray.errors import ShardError, StorageError
 from dfnas_ray.report.samples import Strip, make_strip
 from dfnas_ray.report.sweep_figures import sweep_figures
+from dfnas_ray.storage.bounded import read_columns
 from dfnas_ray.storage.location import Location, section
 from dfnas_ray.storage.pictures import PictureError
 from dfnas_ray.storage.run_dir import RecordedInputs
@@ -126,7 +127,9 @@ def _last_round(shard: Location) -> list[bytes]:
     if not shard.exists():
         return []
     try:
-        table = pq.read_table(pa.BufferReader(shard.read_bytes()), columns=["image", "round"])
+        data = shard.read_bytes()
+        file = pq.ParquetFile(pa.BufferReader(data))
+        table = pa.Table.from_batches(read_columns(file, ["image", "round"], len(data)))
     except (OSError, ValueError) as error:
         raise ShardError(f"Shard {shard} cannot be read: {error}") from error
     last = table.filter(pc.equal(table["round"], pc.max(table["round"])))

@@ -4,11 +4,15 @@ Add one: a module with a config that has ``kind`` and ``space(image_shape, num_c
 `SPACES`, or an entry point in a package of your own. ``tests/conformance`` picks up the members of `SPACES` by itself.
 """
 
+import sys
 from collections.abc import Mapping
 from typing import Annotated, Any
 
+from pydantic import ValidationError
+
+from dfnas_ray.config.explain import explain
 from dfnas_ray.config.registry import Family
-from dfnas_ray.errors import ConfigError
+from dfnas_ray.errors import ConfigError, shortened
 from dfnas_ray.search_spaces.base import Edge, Genotype, Layer, SearchSpace, SpaceConfig, Supernet
 from dfnas_ray.search_spaces.contract import build_space
 from dfnas_ray.search_spaces.darts import DartsSpaceConfig
@@ -37,13 +41,22 @@ def make_space(config: Mapping[str, Any], image_shape: tuple[int, int, int], num
     """Return a space from its settings as a run directory records them.
 
     Raises:
-        ConfigError: there is no such space here, the settings are not those of the space, or it breaks its contract.
+        ConfigError: there is no such space here, the settings are not those of the space, or it breaks its contract. A record
+            imports nothing: code of others must be named by the experiment.
     """
+    kind = config.get("kind")
+    if isinstance(kind, str) and ":" in kind and kind.partition(":")[0] not in sys.modules:
+        raise ConfigError(
+            f"A recorded search space is of the kind {shortened(kind, 100)}. That is code to be imported, which a record cannot "
+            "ask for: name it in search.space of the experiment."
+        )
     try:
         space = SPACES.validate(config)
     except ValueError as error:
+        code = SPACES.class_of(config)
+        reason = explain(error, config, code) if isinstance(error, ValidationError) and code else str(error)
         raise ConfigError(
-            f"The recorded settings of a search space cannot be used: {' '.join(str(error).split())}"
+            f"The recorded settings of a search space cannot be used: {' '.join(reason.split())}"
         ) from error
     return build_space(space, image_shape, num_classes)
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from dfnas_ray.config.member import MemberConfig
 from dfnas_ray.errors import ConfigError, GenotypeError
-from dfnas_ray.ops.cost import Cost, trace_cost
+from dfnas_ray.ops.cost import Cost, make_without_memory, trace_cost
 from dfnas_ray.ops.mixed import Choice
 
 Genotype = tuple[int, ...]
@@ -289,7 +289,7 @@ class SearchSpace(ABC):
         for part in self.parts():
             key = (part.key, part.input_shape)
             if key not in traced:
-                traced[key] = trace_cost(part.make(), part.input_shape)[0]
+                traced[key] = trace_cost(make_without_memory(part.make), part.input_shape)[0]
             row = table.fixed if part.option is None else table.options[part.option[0]][part.option[1]]
             row[part.layer] = row.get(part.layer, Cost(0, 0)) + traced[key]
         return table

@@ -5,14 +5,22 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import NamedTuple
+from typing import Annotated, NamedTuple, TypeAlias
 
+from pydantic import Field
 from torch import Tensor, nn
 
 from dfnas_ray.errors import GenotypeError
-from dfnas_ray.ops.cost import trace_cost
+from dfnas_ray.limits import DEEP, WIDE
+from dfnas_ray.ops.cost import make_without_memory, trace_cost
 from dfnas_ray.ops.mixed import Choice, MixedOperation, remove_affine
 from dfnas_ray.search_spaces.base import Genotype, Layer, Part, SearchSpace, Supernet
+
+StageLayers: TypeAlias = Annotated[int, Field(le=DEEP)]
+"""Choice blocks of a stage."""
+
+StageChannels: TypeAlias = Annotated[int, Field(le=WIDE)]
+"""Channels of a stage."""
 
 
 class Position(NamedTuple):
@@ -135,7 +143,7 @@ class ChainSpace(SearchSpace):
     @cached_property
     def _shapes(self) -> list[tuple[int, ...]]:
         """The stem's output shape, and each block's."""
-        shapes = [trace_cost(self.stem(), self.image_shape)[1]]
+        shapes = [trace_cost(make_without_memory(self.stem), self.image_shape)[1]]
         for position in self.positions:
             size = (-(-side // position.stride) for side in shapes[-1][1:])
             shapes.append((position.out_channels, *size))

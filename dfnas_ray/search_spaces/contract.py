@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
+
 import torch
+from torch import nn
 
 from dfnas_ray.config.registry import describe, is_built_in
 from dfnas_ray.errors import ConfigError, first_line
+from dfnas_ray.limits import MAX_DECISIONS, MAX_PARAMETERS
+from dfnas_ray.ops.cost import make_without_memory
 from dfnas_ray.search_spaces.base import SearchSpace, SpaceConfig
 
 _tried: set[tuple[str, tuple[int, int, int], int]] = set()
@@ -15,18 +20,50 @@ def build_space(config: SpaceConfig, image_shape: tuple[int, int, int], num_clas
     """Return the space of these settings for one input shape and number of classes.
 
     Raises:
-        ConfigError: it is of another package, and does not keep the contract; names package, member and rule.
+        ConfigError: its networks are too large to be made; or it is of another package, and does not keep the contract:
+            names package, member and rule.
     """
     space = config.space(image_shape, num_classes)
-    if is_built_in(type(config)):
-        return space
     key = (config.model_dump_json(), image_shape, num_classes)
-    if key not in _tried:
+    if key in _tried:
+        return space
+    if is_built_in(type(config)):
+        _check_size(space)
+    else:
         reason = _broken_rule(space, image_shape, num_classes)
         if reason:
             raise ConfigError(f"The search space {describe(type(config))} breaks its contract: {reason}.")
-        _tried.add(key)
+    _tried.add(key)
     return space
+
+
+def _check_size(space: SearchSpace) -> None:
+    """Count what a space's networks would hold, without making them: the settings may be a stranger's.
+
+    Raises:
+        ConfigError: it is more than a machine has memory for.
+    """
+    if (decisions := len(space.num_choices)) > MAX_DECISIONS:
+        raise ConfigError(
+            f"The search space {space.kind} has {decisions:,} decisions with these settings; at most {MAX_DECISIONS:,} are "
+            "taken. Make its networks shorter (search.space)."
+        )
+    counted: dict[Hashable, int] = {}
+    alone = 0
+    for part in space.parts():
+        if part.key not in counted:
+            counted[part.key] = _num_parameters(part.make)
+        alone += counted[part.key]  # of all options together: more than any network has
+    if (most := max(_num_parameters(space.supernet), alone)) > MAX_PARAMETERS:
+        raise ConfigError(
+            f"The search space {space.kind} with these settings, {space.num_classes:,} classes and images of "
+            f"{' x '.join(map(str, space.image_shape))} has options of {most:,} parameters in all; at most "
+            f"{MAX_PARAMETERS:,} are taken. Make its networks narrower or shorter (search.space)."
+        )
+
+
+def _num_parameters(make: Callable[[], nn.Module]) -> int:
+    return sum(parameter.numel() for parameter in make_without_memory(make).parameters())
 
 
 def _broken_rule(space: object, image_shape: tuple[int, int, int], num_classes: int) -> str:

@@ -15,10 +15,12 @@ import numpy as np
 from pydantic import Field
 from torch import nn
 
+from dfnas_ray.limits import DEEP, WIDE
 from dfnas_ray.ops.blocks import Classifier, ConvBN, ConvBNReLU
 from dfnas_ray.ops.cell_operations import (
     ReLUConvBN,
 )
+from dfnas_ray.ops.cost import make_without_memory
 from dfnas_ray.search_spaces.base import Edge, Genotype, Layer, Part, SearchSpace, SpaceConfig, Supernet
 from dfnas_ray.search_spaces.darts_genotype import CellGenes, format_genotype, parse_genotype
 from dfnas_ray.search_spaces.darts_networks import (
@@ -44,10 +46,16 @@ class DartsSpaceConfig(SpaceConfig):
     form: Literal["cifar", "imagenet"] = Field(
         "cifar", description="One convolution before the cells, or three that reduce the size by 4."
     )
-    channels: int = Field(36, gt=0, multiple_of=2, description="Channels of the first cells, stand-alone network.")
-    layers: int = Field(20, ge=3, description="Cells of the stand-alone network; those at 1/3 and 2/3 reduce the size.")
-    search_channels: int = Field(16, gt=0, multiple_of=2, description="Channels of the first cells of the supernet.")
-    search_layers: int = Field(8, ge=3, description="Cells of the supernet.")
+    channels: int = Field(
+        36, gt=0, le=WIDE, multiple_of=2, description="Channels of the first cells, stand-alone network."
+    )
+    layers: int = Field(
+        20, ge=3, le=DEEP, description="Cells of the stand-alone network; those at 1/3 and 2/3 reduce the size."
+    )
+    search_channels: int = Field(
+        16, gt=0, le=WIDE, multiple_of=2, description="Channels of the first cells of the supernet."
+    )
+    search_layers: int = Field(8, ge=3, le=DEEP, description="Cells of the supernet.")
 
     has_auxiliary_classifier: ClassVar[bool] = True
     has_drop_path: ClassVar[bool] = True
@@ -144,7 +152,7 @@ class DartsSpace(SearchSpace):
         """Yield the stand-alone network's stem, preprocessing and head, and every operation of every cell."""
         plans = self.final_plan
         channels, shape = self.config.channels, self.image_shape
-        for number in range(len(self.stem(channels))):
+        for number in range(len(make_without_memory(lambda: self.stem(channels)))):
             yield Part(0, None, ("stem", number), lambda n=number: self.stem(channels)[n], shape)  # type: ignore[misc]
             shape = (channels, *plans[0].sizes[0])
         for layer, plan in enumerate(plans, start=1):

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
 from dfnas_ray.errors import GenotypeError
+from dfnas_ray.limits import DEEP, WIDE
 from dfnas_ray.ops.blocks import Classifier, ConvBN
 from dfnas_ray.ops.cell_operations import ReLUConvBN, Zero, average_pool
 from dfnas_ray.ops.cost import Cost
@@ -31,8 +33,10 @@ class NASBench201Config(SpaceConfig):
     """The cell-based benchmark; the defaults are its full size."""
 
     kind: Literal["nasbench201"] = "nasbench201"
-    channels: int = Field(16, gt=0, description="Channels of the first stage; each later stage doubles them.")
-    cells_per_stage: int = Field(5, gt=0, description="N: how often the cell is repeated in each of the three stages.")
+    channels: int = Field(16, gt=0, le=WIDE, description="Channels of the first stage; each later stage doubles them.")
+    cells_per_stage: int = Field(
+        5, gt=0, le=DEEP, description="N: how often the cell is repeated in each of the three stages."
+    )
 
     def space(self, image_shape: tuple[int, int, int], num_classes: int) -> NASBench201:
         """Return the space for one input shape and number of classes."""
@@ -68,10 +72,11 @@ class NASBench201(SearchSpace):
 
     def parts(self) -> Iterator[Part]:
         """Yield stem, reductions and head, and every operation of every cell."""
-        for layer, module in enumerate(self._skeleton()):
+        for layer, module in enumerate(self._outline):
             channels, shape = self.channels_of(layer), self._input_shape(layer)
             if module is not None:
-                yield Part(layer, None, (type(module).__name__, channels), lambda m=module: m, shape)  # type: ignore[misc]
+                make = partial(self._make_layer, layer)
+                yield Part(layer, None, (type(module).__name__, channels), make, shape)
                 continue
             for edge in range(len(EDGES)):
                 for option, name in enumerate(OPERATIONS):
@@ -80,8 +85,8 @@ class NASBench201(SearchSpace):
     def layers(self, genotype: Genotype) -> list[Layer]:
         """Return stem, cells, reductions and head."""
         costs, layers, number = self.layer_costs(genotype), [], 0
-        count = len(self._skeleton())
-        for layer, module in enumerate(self._skeleton()):
+        count = len(self._outline)
+        for layer, module in enumerate(self._outline):
             shape = self._input_shape(layer + 1) if layer < count - 1 else (self.num_classes,)
             if module is None:
                 number += 1
@@ -132,6 +137,17 @@ class NASBench201(SearchSpace):
     def _reductions(self) -> tuple[int, ...]:
         cells = self.config.cells_per_stage
         return tuple(1 + cells + stage * (cells + 1) for stage in range(_NUM_STAGES - 1))
+
+    @cached_property
+    def _outline(self) -> list[nn.Module | None]:
+        """The skeleton without memory for its weights."""
+        with torch.device("meta"):
+            return self._skeleton()
+
+    def _make_layer(self, layer: int) -> nn.Module:
+        module = self._skeleton()[layer]
+        assert module is not None
+        return module
 
     def _skeleton(self) -> list[nn.Module | None]:
         """Return every layer but the cells, for which None stands."""

@@ -11,9 +11,10 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 from torch import nn
 
+from dfnas_ray.limits import WIDE
 from dfnas_ray.ops.blocks import Classifier, ConvBNReLU, InvertedResidual, ProjectedIdentity
 from dfnas_ray.search_spaces.base import SpaceConfig
-from dfnas_ray.search_spaces.chain import ChainSpace, stage_positions
+from dfnas_ray.search_spaces.chain import ChainSpace, StageChannels, StageLayers, stage_positions
 
 OPERATIONS = ("identity", "MB3 3x3", "MB6 5x5")  # by digit of the genotype
 
@@ -22,13 +23,13 @@ class NASBenchMacroConfig(SpaceConfig):
     """A chain of choice blocks; the defaults are the benchmark's form for 32x32 images."""
 
     kind: Literal["nasbench_macro"] = "nasbench_macro"
-    stem_channels: int = Field(32, gt=0, description="Output channels of the first convolution.")
-    stem_stride: int = Field(1, gt=0, description="Its stride: 1 for small images, 2 for large ones.")
-    stage_layers: tuple[int, ...] = Field(
+    stem_channels: int = Field(32, gt=0, le=WIDE, description="Output channels of the first convolution.")
+    stem_stride: int = Field(1, gt=0, le=WIDE, description="Its stride: 1 for small images, 2 for large ones.")
+    stage_layers: tuple[StageLayers, ...] = Field(
         (2, 3, 3), min_length=1, description="Layers per stage; the first has stride 2."
     )
-    stage_channels: tuple[int, ...] = Field((64, 128, 256), min_length=1, description="Channels per stage.")
-    head_channels: int = Field(1280, gt=0, description="Channels before pooling.")
+    stage_channels: tuple[StageChannels, ...] = Field((64, 128, 256), min_length=1, description="Channels per stage.")
+    head_channels: int = Field(1280, gt=0, le=WIDE, description="Channels before pooling.")
 
     @model_validator(mode="after")
     def _check(self) -> Self:

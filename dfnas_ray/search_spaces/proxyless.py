@@ -12,9 +12,10 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 from torch import nn
 
+from dfnas_ray.limits import WIDE
 from dfnas_ray.ops.blocks import Classifier, ConvBNReLU, InvertedResidual
 from dfnas_ray.search_spaces.base import SpaceConfig
-from dfnas_ray.search_spaces.chain import ChainSpace, Position, stage_positions
+from dfnas_ray.search_spaces.chain import ChainSpace, Position, StageChannels, StageLayers, stage_positions
 
 KERNELS_AND_EXPANSIONS = tuple(product((3, 5, 7), (3, 6)))  # by digit of the genotype; 6 is the skip
 _NAMES = tuple(f"MB{expansion} {kernel}x{kernel}" for kernel, expansion in KERNELS_AND_EXPANSIONS)
@@ -28,14 +29,20 @@ class ProxylessSpaceConfig(SpaceConfig):
     form: Literal["imagenet", "cifar"] = Field(
         "imagenet", description="Strides for images of 224 pixels (total 32), or of 32 pixels (total 8)."
     )
-    stem_channels: int = Field(32, gt=0, description="Output channels of the first convolution.")
-    first_channels: int = Field(16, gt=0, description="Output channels of the first block, which is not searched.")
-    stage_layers: tuple[int, ...] = Field((4, 4, 4, 4, 4, 1), min_length=1, description="Searched layers per stage.")
-    stage_channels: tuple[int, ...] = Field((32, 40, 80, 96, 192, 320), min_length=1, description="Channels per stage.")
-    stage_strides: tuple[int, ...] | None = Field(
+    stem_channels: int = Field(32, gt=0, le=WIDE, description="Output channels of the first convolution.")
+    first_channels: int = Field(
+        16, gt=0, le=WIDE, description="Output channels of the first block, which is not searched."
+    )
+    stage_layers: tuple[StageLayers, ...] = Field(
+        (4, 4, 4, 4, 4, 1), min_length=1, description="Searched layers per stage."
+    )
+    stage_channels: tuple[StageChannels, ...] = Field(
+        (32, 40, 80, 96, 192, 320), min_length=1, description="Channels per stage."
+    )
+    stage_strides: tuple[Literal[1, 2], ...] | None = Field(
         None, description="Stride of each stage's first layer; by default the form's."
     )
-    head_channels: int = Field(1280, gt=0, description="Channels before pooling.")
+    head_channels: int = Field(1280, gt=0, le=WIDE, description="Channels before pooling.")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -45,10 +52,9 @@ class ProxylessSpaceConfig(SpaceConfig):
                 f"stage_layers {self.stage_layers}, stage_channels {self.stage_channels} and stage_strides {strides} "
                 "must have one number per stage. With a number of stages of your own, set all three."
             )
-        if min(self.stage_layers + self.stage_channels) < 1 or not set(strides) <= {1, 2}:
+        if min(self.stage_layers + self.stage_channels) < 1:
             raise ValueError(
-                f"stage_layers {self.stage_layers} and stage_channels {self.stage_channels} must be positive, and "
-                f"stage_strides {strides} must be 1 or 2."
+                f"stage_layers {self.stage_layers} and stage_channels {self.stage_channels} must be positive."
             )
         return self
 

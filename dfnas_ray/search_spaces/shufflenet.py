@@ -10,9 +10,10 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 from torch import nn
 
+from dfnas_ray.limits import WIDE
 from dfnas_ray.ops.blocks import Classifier, ConvBNReLU, ShuffleBlock, XceptionBlock
 from dfnas_ray.search_spaces.base import SpaceConfig
-from dfnas_ray.search_spaces.chain import ChainSpace, stage_positions
+from dfnas_ray.search_spaces.chain import ChainSpace, StageChannels, StageLayers, stage_positions
 
 OPERATIONS = ("shuffle 3x3", "shuffle 5x5", "shuffle 7x7", "xception")  # by digit of the genotype
 
@@ -24,12 +25,14 @@ class ShuffleNetConfig(SpaceConfig):
     form: Literal["imagenet", "cifar"] = Field(
         "imagenet", description="A first convolution of stride 2 for images of 224 pixels, or of stride 1 for 32."
     )
-    stem_channels: int = Field(16, gt=0, multiple_of=2, description="Output channels of the first convolution.")
-    stage_layers: tuple[int, ...] = Field((4, 4, 8, 4), min_length=1, description="Choice blocks per stage.")
-    stage_channels: tuple[int, ...] = Field(
+    stem_channels: int = Field(
+        16, gt=0, le=WIDE, multiple_of=2, description="Output channels of the first convolution."
+    )
+    stage_layers: tuple[StageLayers, ...] = Field((4, 4, 8, 4), min_length=1, description="Choice blocks per stage.")
+    stage_channels: tuple[StageChannels, ...] = Field(
         (64, 160, 320, 640), min_length=1, description="Channels per stage: even, and more than the stage before."
     )
-    head_channels: int = Field(1024, gt=0, description="Channels before pooling.")
+    head_channels: int = Field(1024, gt=0, le=WIDE, description="Channels before pooling.")
 
     @model_validator(mode="after")
     def _check(self) -> Self:

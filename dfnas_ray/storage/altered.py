@@ -9,19 +9,18 @@ from typing import TypeAlias
 import pyarrow as pa
 import torch
 
-from dfnas_ray.errors import StorageError, first_line
-from dfnas_ray.storage.location import Location, Model
+from dfnas_ray.errors import AlteredError, StorageError, first_line, shortened
+from dfnas_ray.storage.location import REMEDY, Location, Model
 
 logger = logging.getLogger(__name__)
 
 Say: TypeAlias = Callable[[str], object]
 """Tells the user one line."""
 
-REMEDY = " Delete it and run again."
-"""The end of an error about a file that is made again where it is not there."""
 
-
-def read_or_remove(file: Location, model: type[Model], say: Say = logger.warning) -> Model | None:
+def read_or_remove(
+    file: Location, model: type[Model], say: Say = logger.warning, fault: Callable[[Model], str] = lambda content: ""
+) -> Model | None:
     """Return the content of a JSON file; None if it is not there, or is of another version or altered.
 
     One that is altered is named and removed: whoever made it makes it again.
@@ -30,6 +29,7 @@ def read_or_remove(file: Location, model: type[Model], say: Say = logger.warning
         file: Where it is.
         model: Of its content.
         say: Told of a file that is removed.
+        fault: Returns why a content cannot belong there, as the end of a sentence; empty if it can.
 
     Raises:
         StorageError: the storage is out of order.
@@ -37,7 +37,10 @@ def read_or_remove(file: Location, model: type[Model], say: Say = logger.warning
     if not file.exists():
         return None
     try:
-        return file.read_model(model)
+        content = file.read_model(model)
+        if not (why := fault(content)):
+            return content
+        say(f"{file} was altered: {shortened(why)}. It is removed, and made again.")
     except StorageError as error:
         if isinstance(error.__cause__, OSError | pa.ArrowException):
             raise
@@ -60,19 +63,31 @@ def load_or_set_aside(file: Location, load: Callable[[bytes], object], say: Say 
         StorageError: the storage is out of order.
         OutOfMemoryError: the device has no room for it: that is not the file's fault.
     """
-    data = file.read_bytes()
+    try:
+        data = file.read_bytes()
+    except AlteredError as error:
+        set_aside(file, reason(error), say)
+        return False
     try:
         load(data)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # a damaged file can end in an error of any kind
-        folder, _, name = file.path.rpartition("/")
-        aside = Location(file.filesystem, f"{folder}/{name}.damaged")
-        aside.write_bytes(data)
-        file.delete_file()
-        say(f"{file} is damaged ({first_line(error)}). It is kept as {aside.name}, and what it held is done again.")
+        set_aside(file, f"{file} is damaged ({shortened(first_line(error))}).", say)
         return False
     return True
+
+
+def set_aside(file: Location, why: str, say: Say = logger.warning) -> None:
+    """Keep something that cannot be used beside its place, under another name, and say so.
+
+    Args:
+        file: A file or a folder.
+        why: A sentence that names it.
+        say: Told.
+    """
+    aside = file.move_aside()
+    say(f"{why} It is kept as {aside.name}, and what it held is done again.")
 
 
 def is_intact(read: Callable[[], object], say: Say) -> bool:

@@ -21,11 +21,12 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import psutil
+from pydantic import BaseModel, Field
 
-from dfnas_ray.errors import StorageError
+from dfnas_ray.errors import AlteredError, StorageError, printable, shortened
 from dfnas_ray.storage.location import Location
 
 logger = logging.getLogger(__name__)
@@ -33,6 +34,14 @@ logger = logging.getLogger(__name__)
 RENEW_SECONDS = 10.0
 DEAD_SECONDS = 45.0
 _ELSEWHERE = "another machine"
+
+
+class Sign(BaseModel):
+    """What a command says of itself; one that says something else is taken for a command on another machine."""
+
+    host: str = Field(_ELSEWHERE, pattern=r"\S")
+    pid: int = Field(0, ge=0, lt=2**31)
+    state: Literal["waiting", "holding"] = "holding"
 
 
 class Lease:
@@ -119,17 +128,17 @@ class Lease:
                         _shown(about),
                         self.dead_seconds,
                     )
-                is_waiting = about["state"] == "waiting"
+                is_waiting = about.state == "waiting"
                 alive = sign != first_seen[name]
                 if name < self.own.name if is_waiting else alive:  # of two that wait, the lesser name goes first
                     raise StorageError(
-                        f"Another command is working in {self.where} (process {about['pid']} on {_shown(about)}). "
+                        f"Another command is working in {self.where} (process {about.pid} on {_shown(about)}). "
                         "Wait for it, or give this one another run_dir."
                     )
             self.wait(self.renew_seconds / 2)
             self._renew("waiting")
 
-    def _others(self) -> dict[str, tuple[int, dict[str, Any]]]:
+    def _others(self) -> dict[str, tuple[int, Sign]]:
         """Return the others that may be alive: name -> last sign of life in ns, and what it says of itself."""
         modified = {info.base_name: info.mtime_ns for info in self.folder.file_infos()}
         now = modified.pop(self.own.name, None)
@@ -137,11 +146,13 @@ class Lease:
         for name, sign in modified.items():
             file = self.folder / name
             try:
-                about = {"host": _ELSEWHERE, "pid": 0, "state": "holding", **file.read_json()}
+                about = file.read_model(Sign)
+            except AlteredError:
+                about = Sign()
             except StorageError:
                 continue  # it has just ended
             silent = now is not None and now - sign > self.dead_seconds * 1e9
-            if silent or (about["host"] == _host() and not psutil.pid_exists(about["pid"])):
+            if silent or (about.host == _host() and not psutil.pid_exists(about.pid)):
                 with suppress(StorageError):
                     file.delete_file()
             else:
@@ -158,6 +169,5 @@ def _host() -> str:
     return " ".join(parts)
 
 
-def _shown(about: dict[str, Any]) -> str:
-    host: str = about["host"]
-    return host if host == _ELSEWHERE else host.split()[0]
+def _shown(about: Sign) -> str:
+    return about.host if about.host == _ELSEWHERE else printable(shortened(about.host.split()[0], 60))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
+import stat
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
@@ -12,11 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias, TypeVar
 
+import psutil
 import pyarrow as pa
 from pyarrow import fs
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from dfnas_ray.errors import AlteredError, StorageError
+from dfnas_ray.limits import MAX_RECORD_BYTES, MAX_RECORD_VALUES
 from dfnas_ray.storage.retries import passes_by_itself, with_retries
 from dfnas_ray.storage.uri import refuse_secrets
 
@@ -31,6 +35,9 @@ Seconds: TypeAlias = Annotated[float, Field(ge=0, lt=1e12)]
 
 Count: TypeAlias = Annotated[int, Field(ge=0, lt=2**63)]
 """How many there are of something, in a record."""
+
+REMEDY = " Delete it and run again."
+"""The end of an error about a file that is made again where it is not there."""
 
 _MAX_DEPTH = 100  # of nesting in a JSON file: settings need a dozen levels, and Python ends at about a thousand
 
@@ -116,16 +123,43 @@ class Location:
             self._do("write", lambda: self.filesystem.create_dir(self.path, recursive=True))
         return self
 
-    def read_bytes(self) -> bytes:
-        """Return the file's content."""
+    def read_bytes(self, limit: int | None = None) -> bytes:
+        """Return the file's content.
+
+        Args:
+            limit: Bytes that it may have; by default as many as this machine has memory for.
+
+        Raises:
+            AlteredError: it is a folder, a pipe or a device, or too large.
+            StorageError: it cannot be read.
+        """
 
         def read() -> bytes:
+            if self.is_local:
+                return read_regular(Path(self.path), limit)
             with self.filesystem.open_input_stream(self.path) as stream:
-                return bytes(stream.read())
+                data = bytes(stream.read(None if limit is None else limit + 1))
+            if limit is not None and len(data) > limit:
+                raise NotRegularError(f"has more than {limit:,} bytes")
+            return data
 
         if self.is_local and not os.path.lexists(self.path):
             _look_anew(Path(self.path).parent)
         return self._do("read", read)
+
+    def open_file(self) -> pa.NativeFile:
+        """Open the file for reading at any place, as `pyarrow.parquet.ParquetFile` takes it.
+
+        Raises:
+            AlteredError: it is a folder, a pipe or a device.
+            OSError: it cannot be opened: there is no second attempt.
+        """
+        if self.is_local:
+            try:
+                _check_regular(os.stat(self.path))  # noqa: PTH116 - a location's path is text
+            except NotRegularError as error:
+                raise self._no_file(error) from error
+        return self.filesystem.open_input_file(self.path)
 
     def write_bytes(self, data: bytes | memoryview) -> None:
         """Write the whole file or nothing: a reader, or a later run, never sees a part of it.
@@ -151,15 +185,18 @@ class Location:
             StorageError: it cannot be read.
         """
         try:
-            value = json.loads(self.read_bytes())
+            data = self.read_bytes(MAX_RECORD_BYTES)
+            if (values := sum(map(data.count, (b",", b"[", b"{")))) > MAX_RECORD_VALUES:
+                raise AlteredError(f"{self} holds some {values:,} values; {MAX_RECORD_VALUES:,} are read.{REMEDY}")
+            value = json.loads(data)
         except ValueError as error:
-            raise AlteredError(f"{self} is not valid JSON ({error}). Delete it and run again.") from error
+            raise AlteredError(f"{self} is not valid JSON ({error}).{REMEDY}") from error
         except RecursionError:
             value = None
         else:
             if not _is_deep(value):
                 return value
-        raise AlteredError(f"{self} is nested more than {_MAX_DEPTH} levels deep. Delete it and run again.")
+        raise AlteredError(f"{self} is nested more than {_MAX_DEPTH} levels deep.{REMEDY}")
 
     def write_json(self, value: Any) -> None:
         """Write ``value`` as indented JSON, whole or not at all."""
@@ -191,9 +228,7 @@ class Location:
     def _altered(self, error: ValidationError) -> AlteredError:
         wrong = error.errors()[0]
         field = ".".join(map(str, wrong["loc"])) or "its content"
-        return AlteredError(
-            f"{self} is of another version, or was altered: {field}: {wrong['msg']}. Delete it and run again."
-        )
+        return AlteredError(f"{self} is of another version, or was altered: {field}: {wrong['msg']}.{REMEDY}")
 
     def write_model(self, value: BaseModel, exclude_none: bool = False) -> None:
         """Write a model as indented JSON, whole or not at all."""
@@ -204,9 +239,30 @@ class Location:
 
         def delete() -> None:
             with suppress(FileNotFoundError):
+                if self.is_local and Path(self.path).is_dir() and not Path(self.path).is_symlink():
+                    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
                 self.filesystem.delete_file(self.path)
 
         self._do("write", delete)
+
+    def move_aside(self) -> Location:
+        """Move a file, or a folder with all that is in it, to the name NAME.damaged, and return where it is now."""
+        aside = Location(self.filesystem, f"{self.path}.damaged")
+
+        def move() -> None:
+            if self.is_local:
+                _remove(Path(aside.path))
+                Path(self.path).replace(aside.path)
+                return
+            if self.filesystem.get_file_info(self.path).type == fs.FileType.Directory:
+                fs.copy_files(self.path, aside.path, self.filesystem, self.filesystem)
+                self.filesystem.delete_dir(self.path)
+                return
+            self.filesystem.copy_file(self.path, aside.path)
+            self.filesystem.delete_file(self.path)
+
+        self._do("write", move)
+        return aside
 
     @property
     def _is_object_store(self) -> bool:
@@ -216,8 +272,53 @@ class Location:
         """Do ``operation``, again if the storage is out of order for a while; turn its error into one sentence."""
         try:
             return with_retries(operation, f"{doing} {self}")
+        except NotRegularError as error:
+            raise self._no_file(error) from error
         except (OSError, pa.ArrowException) as error:
             raise StorageError(f"Cannot {doing} {self}: {error}. {_advice(error)}") from error
+
+    def _no_file(self, error: NotRegularError) -> AlteredError:
+        return AlteredError(f"{self} {error}.{REMEDY}")
+
+
+class NotRegularError(ValueError):
+    """A path leads to no regular file, or to one that is too large; says what it is, as the end of a sentence."""
+
+
+def read_regular(path: Path, limit: int | None = None) -> bytes:
+    """Return a file's content. What is no regular file is not opened: a pipe would be waited for.
+
+    Args:
+        path: Where it is.
+        limit: Bytes that it may have; by default as many as this machine has memory for.
+
+    Raises:
+        NotRegularError: it is a folder, a pipe or a device, or too large.
+        OSError: it cannot be read.
+    """
+    _check_regular(path.stat())
+    # Whoever puts a pipe there meanwhile does not make it wait either.
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        status = os.fstat(file.fileno())
+        _check_regular(status)
+        most = psutil.virtual_memory().available if limit is None else limit
+        if status.st_size > most:
+            why = "that this machine has memory for" if limit is None else "that are read of such a file"
+            raise NotRegularError(f"has {status.st_size:,} bytes, more than the {most:,} {why}")
+        return file.read()
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _check_regular(status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe or a device"
+        raise NotRegularError(f"is {kind}, where a file must be")
 
 
 def user_path(path: str | Path) -> Path:
@@ -277,6 +378,8 @@ def _advice(error: BaseException) -> str:
         return "The disk is full. Free some space and run the same command again: what is finished is kept."
     if isinstance(error, FileNotFoundError):
         return "The file is not there."
+    if isinstance(error, IsADirectoryError):
+        return "It is a folder, where a file must be: delete it and run again."
     if any(words in text for words in ("ACCESS_DENIED", "PERMISSION_DENIED", "HTTP status 403", "INVALID_ACCESS_KEY")):
         return (
             "The credentials of this machine do not allow it: they need to list, read, write and delete below run_dir."

@@ -185,6 +185,10 @@ class RunDir:
         folder = Path(self.location.path)
         made = [each for each in (folder, *folder.parents) if not each.exists()]
         self.location.make_dir()
+        if (folder / _LOCK).is_symlink():  # whatever it leads to would be written to
+            raise StorageError(
+                f"{folder / _LOCK} is a link, where a file of this product must be. Delete it and run again."
+            )
         lock = FileLock(folder / _LOCK, timeout=0)
         try:
             lock.acquire()

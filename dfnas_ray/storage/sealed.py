@@ -6,9 +6,11 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
 
 from pyarrow import fs
-from pydantic import RootModel
+from pydantic import AfterValidator, RootModel
 
 from dfnas_ray.errors import AlteredError, StorageError
 from dfnas_ray.storage.location import Location
@@ -21,7 +23,13 @@ _NOT_SEALED = re.compile(
 """Shards have their digests in the manifest; states are for going on; manifest and trials are described again by their stages."""
 
 
-class Digests(RootModel[dict[str, str]]):
+def _check_name(name: str) -> str:
+    if any(part in ("", ".", "..") for part in name.split("/")):
+        raise ValueError(f"{name!r} is no path of a file in the folder")
+    return name
+
+
+class Digests(RootModel[dict[Annotated[str, AfterValidator(_check_name)], str]]):
     """Sha256 of every file of a stage's folder, by its path in it."""
 
 
@@ -55,7 +63,7 @@ def remove_altered(folder: Location, say: Callable[[str], object]) -> bool:
         more = f" and {len(altered) - 3} more" if len(altered) > 3 else ""
         say(f"{shown}{more} was altered or lost since it was made, and is made again.")
         for name in altered:
-            (folder / name).delete_file()
+            _remove(folder, name)
         file.delete_file()
     return bool(altered)
 
@@ -89,6 +97,13 @@ def check_unaltered(folder: Location, names: Iterable[str]) -> None:
             raise AlteredError(
                 f"{folder / name} was altered or lost since it was made. Run the command that made it again."
             )
+
+
+def _remove(folder: Location, name: str) -> None:
+    """Remove a file of the folder. What a link in the folder leads to is somebody else's, and stays."""
+    above = (folder / name).path.rpartition("/")[0]
+    if not folder.is_local or Path(above).resolve().is_relative_to(Path(folder.path).resolve()):
+        (folder / name).delete_file()
 
 
 def _names(folder: Location) -> list[str]:

@@ -19,7 +19,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image
 
-from dfnas_ray.errors import ShardError, StorageError
+from dfnas_ray.errors import AlteredError, ShardError, StorageError
+from dfnas_ray.storage.bounded import TooLargeError, most_bytes, read_columns
 from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.manifest import Manifest, ManifestEntry
 from dfnas_ray.storage.pictures import SHARD_FORMATS, PictureError, decode_picture
@@ -196,14 +197,16 @@ def read_info(location: Location) -> ShardInfo:
     """
 
     def read() -> ShardInfo:
-        with location.filesystem.open_input_file(location.path) as source:
+        with location.open_file() as source:
             return _footer_info(pq.ParquetFile(source), str(location))
 
     try:
         return with_retries(read, f"read {location}")
     except FileNotFoundError as error:
         raise ShardError(f"Shard {location} is missing. {_REMEDY}") from error
-    except _UNREADABLE as error:
+    except ShardError:
+        raise
+    except (*_UNREADABLE, AlteredError) as error:
         raise _unreadable(str(location), error) from error
 
 
@@ -240,11 +243,11 @@ def decode_shard(data: bytes, key: str, where: str) -> tuple[ShardInfo, Syntheti
         info = _footer_info(file, where)
         if info.key != key:
             raise ShardError(f"Shard {where} was made with other settings ({info.key[:12]}, not {key[:12]}). {_REMEDY}")
-        table = file.read()
+        table = pa.Table.from_batches(read_columns(file, ("image", "label", "round", "logits"), len(data)))
         if table.schema.field("label").type != pa.int64() or table.schema.field("round").type != pa.int64():
             raise ValueError("label and round are not of type int64")
         pngs = pc.struct_field(table["image"], "bytes").to_pylist()
-        images = np.stack([_pixels(png, row) for row, png in enumerate(pngs)])
+        images = _stacked(pngs, len(data))
         logits = table["logits"].combine_chunks()
         return info, SyntheticImages(
             images=images,
@@ -278,7 +281,7 @@ def intact_shards(folder: Location, key: str, num_shards: int, say: Callable[[st
             if shard in expected:
                 verify_entry(data, expected[shard], str(file))  # before anything of it is decoded
             info, images = decode_shard(data, key, str(file))
-        except ShardError as error:
+        except AlteredError as error:
             say(str(error))
             continue
         entry = manifest_entry(shard, data, len(images))
@@ -325,6 +328,28 @@ def _png(image: np.ndarray[Any, Any]) -> bytes:
     buffer = BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, format="PNG")
     return buffer.getvalue()
+
+
+def _stacked(pngs: Sequence[object], size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Return the pixels of all pictures, which are alike in size.
+
+    Args:
+        pngs: At least one.
+        size: Bytes of the file that they are from.
+
+    Raises:
+        ValueError: they differ, or would take more memory than such a file may.
+    """
+    first = _pixels(pngs[0], 0)
+    if (needed := len(pngs) * first.nbytes) > most_bytes(size):
+        raise TooLargeError(f"its {len(pngs):,} images have {needed:,} bytes of pixels, too many for {size:,} bytes")
+    images = np.empty((len(pngs), *first.shape), np.uint8)
+    for row, png in enumerate(pngs):
+        pixels = first if row == 0 else _pixels(png, row)
+        if pixels.shape != first.shape:
+            raise ValueError(f"the image of row {row} has another size than the first")
+        images[row] = pixels
+    return images
 
 
 def _pixels(png: object, row: int) -> np.ndarray[Any, Any]:

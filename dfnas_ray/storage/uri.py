@@ -51,7 +51,9 @@ _REMEDY = (
 )
 
 
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/{1,2}[^\s'\"<>]+")
+_ADDRESS = re.compile(
+    r"(?<![A-Za-z0-9+.-])[A-Za-z0-9+.-]+:/{1,2}[^\s'\"<>]+"
+)  # each place of a long word is tried once
 _SECRET_NAMES = re.compile(r"sig(nature)?$|token|secret|passw|pwd|credential|api_?key|access_?key|auth", re.IGNORECASE)
 
 
@@ -66,7 +68,7 @@ def refuse_passwords(text: str, setting: str) -> None:
         StorageError: names what the text holds, and never a value.
     """
     for address in _ADDRESS.findall(text):
-        scheme, _, rest = address.partition(":/")
+        scheme, _, rest = address.lstrip("0123456789+.-").partition(":/")
         try:
             parts = urlsplit(f"{scheme}://{rest.lstrip('/')}")
         except ValueError:

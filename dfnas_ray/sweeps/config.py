@@ -12,6 +12,7 @@ from dfnas_ray.config.member import Name
 from dfnas_ray.config.registry import SettingValues, UnknownKindError
 from dfnas_ray.datasets import DatasetConfig
 from dfnas_ray.errors import ConfigError
+from dfnas_ray.limits import MANY, MAX_SWEPT, SEVERAL
 from dfnas_ray.sweeps.objectives import OBJECTIVES, Direction
 from dfnas_ray.sweeps.ranges import Parameter, Range
 from dfnas_ray.sweeps.sampler_configs import Sampler, TpeConfig
@@ -29,8 +30,8 @@ class PruningConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    min_rounds: int = Field(1, gt=0, description="Rounds that every trial makes, counted through its shards.")
-    reduction_factor: int = Field(3, gt=1, description="One of so many goes on at each rung.")
+    min_rounds: int = Field(1, gt=0, le=MANY, description="Rounds that every trial makes, counted through its shards.")
+    reduction_factor: int = Field(3, gt=1, le=MANY, description="One of so many goes on at each rung.")
 
     def has_rung(self, after: int, until: int) -> bool:
         """Whether trials are compared after some number of rounds that is above ``after`` and at most ``until``."""
@@ -45,8 +46,8 @@ class StudentConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    steps: int = Field(600, gt=0, description="Optimiser steps: the same work for every trial.")
-    batch_size: int = Field(64, gt=0, description="Images per step.")
+    steps: int = Field(600, gt=0, le=MANY, description="Optimiser steps: the same work for every trial.")
+    batch_size: int = Field(64, gt=0, le=MANY, description="Images per step.")
     optimizer: OptimizerConfig = OptimizerConfig()
 
 
@@ -55,8 +56,8 @@ class ReferenceConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    settings: int = Field(8, gt=1, description="How many settings, a Latin hypercube over the ranges.")
-    images: int = Field(100, gt=0, description="Images of each, of the last calibration round.")
+    settings: int = Field(8, gt=1, le=SEVERAL, description="How many settings, a Latin hypercube over the ranges.")
+    images: int = Field(100, gt=0, le=MANY, description="Images of each, of the last calibration round.")
     share: float = Field(
         0.5, gt=0, le=1, description="Of the settings, those nearest to the teacher's BatchNorm statistics examine."
     )
@@ -68,7 +69,9 @@ class SweepConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     settings: dict[str, Range] = Field(
-        min_length=1, description="Dotted path of each varied setting, such as synthesis.method.tau, and its range."
+        min_length=1,
+        max_length=MAX_SWEPT,
+        description="Dotted path of each varied setting, such as synthesis.method.tau, and its range.",
     )
     fixed: SettingValues = Field(
         default_factory=dict, description="Settings of the trials alone, such as synthesis.num_shards: 1, to save time."
@@ -79,8 +82,10 @@ class SweepConfig(BaseModel):
         description=f"What decides: one or several of {', '.join(OBJECTIVES.built_in)}.",
     )
     sampler: Sampler = Field(TpeConfig(), description="Who proposes settings.")
-    trials: int = Field(32, gt=0, description="Settings that are tried; a grid is tried whole.")
-    concurrency: int | None = Field(None, gt=0, description="Trials at once; by default as many as have room.")
+    trials: int = Field(32, gt=0, le=MANY, description="Settings that are tried; a grid is tried whole.")
+    concurrency: int | None = Field(
+        None, gt=0, le=SEVERAL, description="Trials at once; by default as many as have room."
+    )
     pruning: PruningConfig | None = Field(None, description="Stops weak trials after their first rounds.")
     student: StudentConfig = StudentConfig()
     reference: ReferenceConfig = ReferenceConfig()

@@ -5,9 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from typing import Any, Self, TypeAlias
+from typing import Annotated, Any, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from dfnas_ray.limits import MAX_CHOICES
+
+Whole: TypeAlias = Annotated[int, Field(gt=-(2**53), lt=2**53)]
+"""A whole number that Optuna, which computes with floating-point numbers, keeps as it is."""
 
 Parameter: TypeAlias = bool | int | float | str | None
 """What Optuna stores for a setting: a number, or a category."""
@@ -22,9 +27,11 @@ class Range(BaseModel):
 
     uniform: tuple[float, float] | None = Field(None, description="Any number from the first to the second.")
     log_uniform: tuple[float, float] | None = Field(None, description="The same, every factor being equally likely.")
-    integer: tuple[int, int] | None = Field(None, description="A whole number, both ends included.")
-    log_integer: tuple[int, int] | None = Field(None, description="The same, small numbers being tried more often.")
-    choice: tuple[Any, ...] | None = Field(None, description="One of these values, which may be lists or mappings.")
+    integer: tuple[Whole, Whole] | None = Field(None, description="A whole number, both ends included.")
+    log_integer: tuple[Whole, Whole] | None = Field(None, description="The same, small numbers being tried more often.")
+    choice: tuple[Any, ...] | None = Field(
+        None, max_length=MAX_CHOICES, description="One of these values, which may be lists or mappings."
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -72,6 +79,13 @@ class Range(BaseModel):
     def categories(self) -> Sequence[Parameter] | None:
         """The choices as Optuna stores them - values that are no scalars as JSON - or None for a range of numbers."""
         return None if self.choice is None else [_category(value) for value in self.choice]
+
+    @property
+    def grid_size(self) -> int | None:
+        """How many values there are, or None if they cannot be listed."""
+        if self.choice is not None:
+            return len(self.choice)
+        return self.limits[1] - self.limits[0] + 1 if self.form == "integer" else None
 
     @property
     def grid(self) -> Sequence[Parameter] | None:

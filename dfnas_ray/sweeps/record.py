@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,22 +17,23 @@ from pathlib import Path
 from typing import Any, Self
 
 import optuna
+from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
+from dfnas_ray.errors import StorageError
 from dfnas_ray.seeding import derive_seed
-from dfnas_ray.storage.altered import Say
+from dfnas_ray.storage.altered import Say, set_aside
 from dfnas_ray.storage.location import Location
 from dfnas_ray.sweeps.config import SweepConfig
 from dfnas_ray.sweeps.objectives import OBJECTIVES
 from dfnas_ray.sweeps.result import SweptTrial
 from dfnas_ray.sweeps.samplers import make_sampler, propose
 from dfnas_ray.sweeps.study import name_objectives
+from dfnas_ray.sweeps.study_file import STUDY, fault_of, open_storage, sqlite_reason
 
 logger = logging.getLogger(__name__)
-
-STUDY = "sweep"
-"""The study's name in its file."""
 
 _FILE = "study.db"
 _FIRST_TRIALS = "first_trials"
@@ -57,8 +59,20 @@ class SweepRecord:
 
     @classmethod
     @contextmanager
-    def opened(cls, config: SweepConfig, folder: Location) -> Iterator[Self]:
-        """Open the record of a sweep's folder, or begin one."""
+    def opened(cls, config: SweepConfig, folder: Location, say: Say = logger.warning) -> Iterator[Self]:
+        """Open the record of a sweep's folder, or begin one.
+
+        A study that was damaged is named and set aside, and another one begun: trials whose settings are proposed again find
+        their images.
+
+        Args:
+            config: The sweep.
+            folder: Of the sweep.
+            say: Told of a study that is set aside.
+
+        Raises:
+            StorageError: the disk is full, or the study cannot be read or written for another reason of the storage.
+        """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         file = folder / _FILE
         with tempfile.TemporaryDirectory(prefix="dfnas-study-") as scratch:
@@ -66,7 +80,10 @@ class SweepRecord:
             if not file.is_local and file.exists():
                 path.write_bytes(file.read_bytes())
             path.parent.mkdir(parents=True, exist_ok=True)
-            storage = RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 60}})
+            if os.path.lexists(path) and (fault := fault_of(path, config)):
+                set_aside(file, f"The sweep's study {file} {fault}.", say)
+                path.unlink(missing_ok=True)  # a copy's original was moved
+            storage = open_storage(path)
             try:
                 study = optuna.create_study(
                     storage=storage, study_name=STUDY, directions=config.directions, load_if_exists=True
@@ -79,6 +96,11 @@ class SweepRecord:
                     yield record
                 finally:
                     record.keep()
+            except (SQLAlchemyError, StorageInternalError) as error:
+                raise StorageError(
+                    f"The sweep's study {file} cannot be read or written: {sqlite_reason(error)}. What is finished is kept: mend "
+                    "that, and run the same command again."
+                ) from error
             finally:
                 storage.remove_session()
 
@@ -179,7 +201,7 @@ class SweepRecord:
             say: Told of results that were altered.
         """
         for trial in self.trials(TrialState.RUNNING):
-            result = SweptTrial.read(trial_folder(self.folder, trial.number), say)
+            result = SweptTrial.read(trial_folder(self.folder, trial.number), trial.number, say)
             if result is None:
                 self.end(trial.number, TrialState.WAITING)
                 continue
@@ -204,6 +226,7 @@ class SweepRecord:
 
         study = self.study
         known = [{**trial.system_attrs.get("fixed_params", {}), **trial.params} for trial in study.get_trials()]
+        taken = {repr(sorted(point.items())) for point in known}
         for point in ParameterGrid({path: list(range_.grid or ()) for path, range_ in self.config.settings.items()}):
-            if point not in known:
+            if repr(sorted(point.items())) not in taken:
                 study.enqueue_trial(point)

@@ -64,9 +64,14 @@ class SweptTrial(BaseModel):
         return self
 
     @classmethod
-    def read(cls, folder: Location, say: Say) -> Self | None:
-        """Return the result in a trial's folder; None if there is none, or, after saying so, if it was altered."""
-        return read_or_remove(folder / "result.json", cls, say)
+    def read(cls, folder: Location, number: int, say: Say) -> Self | None:
+        """Return the result in the folder of a trial; None if there is none, or, after saying so, if it was altered."""
+
+        def fault(result: Self) -> str:
+            is_its = result.number in (None, number)
+            return "" if is_its else f"it says that it is the result of trial {result.number}"
+
+        return read_or_remove(folder / "result.json", cls, say, fault)
 
 
 def read_trials(folder: Location) -> list[TriedSettings]:

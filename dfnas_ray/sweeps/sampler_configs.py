@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Protocol
 
 from dfnas_ray.config.member import MemberConfig
 from dfnas_ray.config.registry import Family
+from dfnas_ray.limits import SEVERAL
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
@@ -137,15 +138,20 @@ class GridConfig(SamplerConfig):
     def check(self, sweep: Swept) -> None:
         """Refuse ranges whose values cannot be listed."""
         for path, range_ in sweep.settings.items():
-            if range_.grid is None:
+            if range_.grid_size is None:
                 raise ValueError(
                     f"sampler grid needs values that can be listed, and settings.{path} is {range_.form}. "
                     "Give choice or integer, or take another sampler."
                 )
+        if (number := self.num_trials(sweep)) > SEVERAL:
+            raise ValueError(
+                f"sampler grid would try all {number:,} combinations of sweep.settings; at most {SEVERAL:,} are taken. Narrow "
+                "the ranges, or take another sampler, which tries as many as trials says."
+            )
 
     def num_trials(self, sweep: Swept) -> int:
         """Return the number of points."""
-        return math.prod(len(range_.grid or ()) for range_ in sweep.settings.values())
+        return math.prod(range_.grid_size or 0 for range_ in sweep.settings.values())
 
 
 SAMPLERS: Family[SamplerConfig] = Family(

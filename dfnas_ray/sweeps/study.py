@@ -54,7 +54,7 @@ def study_from(trials: Iterable[Tried], config: SweepConfig) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(directions=config.directions)
     name_objectives(study, config)
-    distributions = {path.removeprefix(PREFIX): _distribution(range_) for path, range_ in config.settings.items()}
+    distributions = {path.removeprefix(PREFIX): distribution_of(range_) for path, range_ in config.settings.items()}
     for trial in trials:
         state = _STATES.get(trial.state)
         if state is None:
@@ -72,7 +72,8 @@ def study_from(trials: Iterable[Tried], config: SweepConfig) -> optuna.Study:
     return study
 
 
-def _distribution(range_: Range) -> BaseDistribution:
+def distribution_of(range_: Range) -> BaseDistribution:
+    """Return what Optuna knows of a range."""
     if range_.categories is not None:
         return CategoricalDistribution(list(range_.categories))
     low, high = range_.limits

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from dfnas_ray.errors import DfnasError, ShardError
+from dfnas_ray.errors import AlteredError, DfnasError
 from dfnas_ray.progress import Board
 from dfnas_ray.storage.location import JsonObject, Location
 from dfnas_ray.storage.run_dir import fingerprint
@@ -137,7 +137,7 @@ def _rounds(
         try:
             yield decode_shard(location.read_bytes(), job.key, str(location))[1]
             return
-        except ShardError as error:
+        except AlteredError as error:
             logger.warning("%s", error)
     for made in synthesizer.make(job.seed, shard, job, on_steps):
         if len(made.curves) == job.config.method.num_rounds:

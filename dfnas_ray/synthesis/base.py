@@ -14,6 +14,7 @@ from torch import nn
 
 from dfnas_ray.config.member import MemberConfig
 from dfnas_ray.config.registry import SettingValues
+from dfnas_ray.limits import MANY
 from dfnas_ray.storage.shards import SyntheticImages
 from dfnas_ray.synthesis.settings import SetSettings
 from dfnas_ray.teachers.base import Teacher
@@ -121,7 +122,7 @@ class SynthesizerConfig(MemberConfig):
     if TYPE_CHECKING:
         kind: str
 
-    batch_size: int = Field(50, gt=0, description="Images made together on one device.")
+    batch_size: int = Field(50, gt=0, le=MANY, description="Images made together on one device.")
 
     @property
     def num_rounds(self) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Self
 
-from dfnas_ray.errors import ShardError
+from dfnas_ray.errors import AlteredError, ShardError
 from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.manifest import ManifestEntry
 from dfnas_ray.storage.shards import (
@@ -138,7 +138,7 @@ class ShardJob(Chain):
             return False
         try:
             self.state(shard)
-        except ShardError as error:
+        except AlteredError as error:
             logger.warning("%s", error)
             return False
         return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from dfnas_ray.limits import MANY
 from dfnas_ray.ops.precision import Precision
 from dfnas_ray.synthesis.regularizers import RegularizersConfig
 
@@ -13,10 +14,15 @@ class SetSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    num_shards: int = Field(10, gt=0, description="Shard files.")
-    images_per_shard: int = Field(1_000, gt=0, description="Images in one shard; of one round, where there are rounds.")
+    num_shards: int = Field(10, gt=0, le=MANY, description="Shard files.")
+    images_per_shard: int = Field(
+        1_000, gt=0, le=MANY, description="Images in one shard; of one round, where there are rounds."
+    )
     canvas_margin: int | None = Field(
-        None, ge=0, description="Pixels by which a canvas is larger than the input; by default a seventh (224: 32)."
+        None,
+        ge=0,
+        le=MANY,
+        description="Pixels by which a canvas is larger than the input; by default a seventh (224: 32).",
     )
     flip_probability: float = Field(0.5, ge=0, le=1, description="Mirrored crops; 0 where mirroring changes the class.")
     regularizers: RegularizersConfig = RegularizersConfig()

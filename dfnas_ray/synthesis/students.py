@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from dfnas_ray.errors import StorageError, first_line
 from dfnas_ray.ops.networks import evaluation_mode
-from dfnas_ray.storage.altered import REMEDY, Say, is_intact
-from dfnas_ray.storage.location import Location
+from dfnas_ray.storage.altered import Say, is_intact
+from dfnas_ray.storage.location import REMEDY, Location
 from dfnas_ray.synthesis.job import ShardJob
 from dfnas_ray.teachers.base import Teacher
 from dfnas_ray.teachers.fresh import fresh_copy

@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Annotated, Self, TypeAlias
 from weakref import WeakSet
 
 import torch
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 from torch.jit import ScriptModule
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -22,6 +23,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from dfnas_ray.config.member import MemberConfig
 from dfnas_ray.config.registry import describe, is_built_in
 from dfnas_ray.errors import DfnasError, TeacherError, first_line
+from dfnas_ray.limits import LONG_SIDE, MANY, MAX_INPUT
 from dfnas_ray.ops.cost import Cost, measure_cost
 from dfnas_ray.ops.networks import copy_network, device_of, evaluation_mode, has_statistics, unwrapped
 from dfnas_ray.storage.location import Location
@@ -31,7 +33,21 @@ from dfnas_ray.teachers.trial import cannot_be_copied, check_numbers, check_stat
 
 logger = logging.getLogger(__name__)
 
-ImageShape = tuple[int, int, int]
+
+def _check_shape(shape: tuple[int, int, int]) -> tuple[int, int, int]:
+    if (size := math.prod(shape)) > MAX_INPUT:
+        raise ValueError(f"one input would have {size:,} numbers; at most {MAX_INPUT:,} are taken")
+    return shape
+
+
+Side: TypeAlias = Annotated[int, Field(gt=0, le=LONG_SIDE)]
+"""Channels, height or width of an image."""
+
+ImageShape: TypeAlias = Annotated[tuple[Side, Side, Side], AfterValidator(_check_shape)]
+"""(C, H, W) of one input."""
+
+Classes: TypeAlias = Annotated[int, Field(gt=1, le=MANY)]
+"""Number of classes."""
 
 _frozen: WeakSet[nn.Module] = WeakSet()
 """Those that `freeze_teacher` has tried."""

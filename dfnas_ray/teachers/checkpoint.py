@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
@@ -18,7 +18,7 @@ from dfnas_ray.config.code import as_a_guest, import_code
 from dfnas_ray.errors import TeacherError, first_line
 from dfnas_ray.ops.networks import copy_network, unwrapped
 from dfnas_ray.storage.location import Location, user_path
-from dfnas_ray.teachers.base import Teacher, TeacherSourceConfig, freeze_teacher
+from dfnas_ray.teachers.base import Classes, ImageShape, Teacher, TeacherSourceConfig, freeze_teacher
 from dfnas_ray.teachers.weight_files import USUAL, StateDict, read_state_dict
 
 logger = logging.getLogger(__name__)
@@ -227,10 +227,8 @@ class CheckpointTeacherConfig(TeacherSourceConfig):
         description="package.module:function that returns the untrained network. This runs your code.",
     )
     arguments: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments of the builder.")
-    image_shape: tuple[PositiveInt, PositiveInt, PositiveInt] = Field(
-        description="(channels, height, width) of one input."
-    )
-    num_classes: int | None = Field(None, gt=1, description="Checked against the network's outputs when given.")
+    image_shape: ImageShape = Field(description="(channels, height, width) of one input.")
+    num_classes: Classes | None = Field(None, description="Checked against the network's outputs when given.")
     mean: tuple[float, ...] = Field(description="Mean of the pixels in [0, 1] that the teacher was trained with.")
     std: tuple[float, ...] = Field(description="Standard deviation likewise, one number per channel.")
 

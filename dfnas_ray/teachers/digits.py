@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from dfnas_ray.datasets import digits
 from dfnas_ray.errors import TeacherError
+from dfnas_ray.limits import LARGEST_SEED, MANY
 from dfnas_ray.ops.blocks import ConvBNReLU
 from dfnas_ray.seeding import fixed_threads, seed_everything, torch_generator
 from dfnas_ray.storage.location import Location
@@ -72,9 +73,9 @@ class DigitsTeacherConfig(TeacherSourceConfig):
     """A small CNN trained on 70 % of scikit-learn's digits on first use; it needs no file."""
 
     kind: Literal["digits"] = "digits"
-    width: int = Field(16, gt=0, description="Channels of the first layer.")
-    epochs: int = Field(30, gt=0, description="Passes over the training split.")
-    seed: int = Field(0, ge=0, description="Seed of the teacher's own training.")
+    width: int = Field(16, gt=0, le=1024, description="Channels of the first layer.")
+    epochs: int = Field(30, gt=0, le=MANY, description="Passes over the training split.")
+    seed: int = Field(0, ge=0, le=LARGEST_SEED, description="Seed of the teacher's own training.")
 
     def load(self, cache: Location | Path) -> Teacher:
         """Load the trained network from the folder ``cache``, or train it (seconds) and keep it there."""

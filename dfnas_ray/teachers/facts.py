@@ -7,7 +7,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict
 
 from dfnas_ray.storage.location import Count, Location
-from dfnas_ray.teachers.base import ImageShape, Teacher
+from dfnas_ray.teachers.base import Classes, ImageShape, Teacher
 
 _FILE = "teacher.json"
 
@@ -28,7 +28,7 @@ class TeacherDescription(BaseModel):
     name: str
     sha256: str
     image_shape: ImageShape
-    num_classes: Count
+    num_classes: Classes
     mean: tuple[float, ...]
     std: tuple[float, ...]
     class_names: tuple[str, ...] | None = None
@@ -70,7 +70,7 @@ class TeacherFacts(BaseModel):
     params: Count
     macs: Count
     image_shape: ImageShape
-    num_classes: Count
+    num_classes: Classes
 
     @classmethod
     def of(cls, teacher: Teacher) -> Self:

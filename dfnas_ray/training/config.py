@@ -6,6 +6,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from dfnas_ray.limits import MANY, SEVERAL
 from dfnas_ray.ops.precision import Precision
 
 
@@ -74,8 +75,8 @@ class RetrainingConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    epochs: int = Field(100, gt=0, description="Passes over the synthetic training images.")
-    batch_size: int = Field(128, gt=0, description="Images per step, over all workers.")
+    epochs: int = Field(100, gt=0, le=MANY, description="Passes over the synthetic training images.")
+    batch_size: int = Field(128, gt=0, le=MANY, description="Images per step, over all workers.")
     optimizer: OptimizerConfig = OptimizerConfig()
     distillation: DistillationConfig = DistillationConfig()
     baseline: bool = Field(
@@ -91,7 +92,10 @@ class RetrainingConfig(BaseModel):
         "auto", description="Of the convolutions; auto takes bfloat16 where the hardware has it."
     )
     num_workers: int = Field(
-        1, gt=0, description="Ray Train workers; more than one train with DDP, each on a GPU of its own or all on CPUs."
+        1,
+        gt=0,
+        le=SEVERAL,
+        description="Ray Train workers; more than one train with DDP, each on a GPU of its own or all on CPUs.",
     )
 
     @model_validator(mode="after")

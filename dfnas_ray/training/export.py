@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from typing import Annotated, Literal, Self, TypeAlias
+from typing import Literal, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, RootModel, model_validator
+from pydantic import BaseModel, ConfigDict, RootModel, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
@@ -15,9 +15,9 @@ from dfnas_ray.errors import DfnasError, StorageError, first_line
 from dfnas_ray.ops.networks import copy_network, evaluation_mode
 from dfnas_ray.search_spaces import make_space
 from dfnas_ray.search_spaces.architecture import Architecture
-from dfnas_ray.storage.altered import REMEDY, Say, is_intact
-from dfnas_ray.storage.location import JsonObject, Location
-from dfnas_ray.teachers.base import Teacher
+from dfnas_ray.storage.altered import Say, is_intact
+from dfnas_ray.storage.location import REMEDY, JsonObject, Location
+from dfnas_ray.teachers.base import Classes, ImageShape, Side, Teacher
 from dfnas_ray.training.classifier import ImageClassifier
 from dfnas_ray.training.programs import Pixels, check_onnx, to_onnx, to_pt2
 from dfnas_ray.training.retraining import EpochFigures
@@ -52,9 +52,6 @@ Format: TypeAlias = Literal["onnx", "pt2", "safetensors"]
 FORMATS: tuple[Format, ...] = ("safetensors", "pt2", "onnx")
 FILES: dict[Format, str] = {"safetensors": _WEIGHTS, "pt2": "network.pt2", "onnx": "network.onnx"}
 
-Side: TypeAlias = Annotated[int, Field(gt=0, lt=2**20)]
-"""Pixels, or channels, of an image in a file."""
-
 
 class NetworkDescription(BaseModel):
     """What it takes to build a network, and to feed it: ``network.json``.
@@ -77,8 +74,8 @@ class NetworkDescription(BaseModel):
 
     space: JsonObject
     genotype: str
-    image_shape: tuple[Side, Side, Side]
-    num_classes: Side
+    image_shape: ImageShape
+    num_classes: Classes
     mean: tuple[float, ...]
     std: tuple[float, ...]
     canvas_size: tuple[Side, Side] | None = None

@@ -6,16 +6,17 @@ gradients several workers average.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from io import BytesIO
+from typing import Annotated, Any, Literal, Protocol, TypeAlias
 
 import torch
+from pydantic import Field, TypeAdapter
 from torch import nn
 
 from dfnas_ray.config.cluster import RetrainingResources
-from dfnas_ray.errors import StorageError, first_line
 from dfnas_ray.ops.networks import evaluation_mode
 from dfnas_ray.progress import Board
 from dfnas_ray.search_spaces.base import Genotype, SearchSpace
@@ -34,6 +35,10 @@ Checkpoint: TypeAlias = dict[str, Any]
 
 EpochFigures: TypeAlias = dict[str, float]
 """What one epoch showed: ``loss``, ``validation_loss`` and ``validation_agreement``."""
+
+
+_Figure: TypeAlias = Literal["loss", "validation_loss", "validation_agreement"]
+_HISTORY = TypeAdapter(Annotated[list[dict[_Figure, float]], Field(min_length=1)])
 
 
 @dataclass(frozen=True)
@@ -60,8 +65,12 @@ class Retrained:
 class Checkpoints(Protocol):
     """Where a training keeps its state."""
 
-    def load(self, device: torch.device) -> Checkpoint | None:
-        """Return what was saved last, its tensors on a device; None at the beginning."""
+    def take_up(self, device: torch.device, load: Callable[[Checkpoint], object]) -> bool:
+        """Give ``load`` what was saved last, its tensors on a device, if anything was.
+
+        Returns:
+            False if what was saved cannot be taken up. It is set aside, and the training is to begin anew.
+        """
         ...
 
     def save(self, checkpoint: Checkpoint, figures: EpochFigures) -> None:
@@ -69,27 +78,21 @@ class Checkpoints(Protocol):
         ...
 
 
-def read_checkpoint(file: Path, device: torch.device, where: str) -> Checkpoint:
-    """Return the state that a file holds, its tensors on a device.
+def decode_checkpoint(data: bytes, device: torch.device) -> Checkpoint:
+    """Return the state that the bytes of a file hold, its tensors on a device. Damaged ones end in an error of any kind."""
+    checkpoint: Checkpoint = torch.load(BytesIO(data), map_location=device, weights_only=True)
+    return checkpoint
 
-    Args:
-        file: Written with `torch.save`.
-        device: Of the tensors.
-        where: What an error calls its place.
+
+def epochs_of(job: RetrainingJob, checkpoint: Checkpoint) -> int:
+    """Return after how many epochs a checkpoint was saved, if a training can go on from it.
 
     Raises:
-        StorageError: it is truncated, or was altered; says what to do.
+        Exception: it cannot: the checkpoint was damaged, or is another training's.
     """
-    try:
-        checkpoint: Checkpoint = torch.load(file, map_location=device, weights_only=True)
-    except torch.OutOfMemoryError:
-        raise
-    except Exception as error:  # a damaged file can end in an error of any kind
-        folder = where.rpartition("/")[0]
-        raise StorageError(
-            f"The checkpoint {where} is damaged ({first_line(error)}). Delete {folder} and run again: the retraining begins anew."
-        ) from error
-    return checkpoint
+    with torch.random.fork_rng(devices=[]):
+        student = _student(job, torch.device("cpu"), 1)
+        return len(_take_up(student, checkpoint))
 
 
 @dataclass(frozen=True)
@@ -146,21 +149,18 @@ def train_network(
     validation = SyntheticBatches(images.select(mask), teacher, settings.distillation, _VALIDATION_BATCH, seed, device)
 
     seed_everything(seed)
-    build = job.space.build_with_auxiliary if settings.auxiliary_weight else job.space.build
-    network = build(job.genotype).to(device).to(memory_format=torch.channels_last)
+    student = _student(job, device, settings.epochs * len(train))
+    network = student.model
     parallel = place.wrap(network)
-    student = Student(
-        network,
-        settings.optimizer,
-        settings.distillation.temperature,
-        settings.epochs * len(train),
-        settings.precision,
-        settings.auxiliary_weight,
-    )
+    beginning = copy.deepcopy(student.state_dict())
     history: list[EpochFigures] = []
-    if (checkpoint := checkpoints.load(device)) is not None:
-        student.load_state_dict(checkpoint["student"])
-        history = checkpoint["history"]
+
+    def take_up(checkpoint: Checkpoint) -> None:
+        history[:] = _take_up(student, checkpoint)
+
+    if not checkpoints.take_up(device, take_up):
+        student.load_state_dict(beginning)
+        history.clear()
     if place.rank == 0:
         board.start("Retraining", f"after epoch {len(history)} of {settings.epochs}")
     write = board.writer("train")
@@ -174,6 +174,29 @@ def train_network(
         checkpoints.save({"student": student.state_dict(), "history": history}, figures)
         if place.rank == 0:
             write(epoch + 1, f"agreement with the teacher {result.agreement:.1%}")
+
+
+def _student(job: RetrainingJob, device: torch.device, total_steps: int) -> Student:
+    settings = job.config
+    build = job.space.build_with_auxiliary if settings.auxiliary_weight else job.space.build
+    return Student(
+        build(job.genotype).to(device).to(memory_format=torch.channels_last),
+        settings.optimizer,
+        settings.distillation.temperature,
+        total_steps,
+        settings.precision,
+        settings.auxiliary_weight,
+    )
+
+
+def _take_up(student: Student, checkpoint: Checkpoint) -> list[EpochFigures]:
+    """Go on from a checkpoint, and return what the epochs before it showed."""
+    history: list[EpochFigures] = [
+        {str(name): value for name, value in figures.items()}
+        for figures in _HISTORY.validate_python(checkpoint["history"])
+    ]
+    student.load_state_dict(checkpoint["student"])
+    return history
 
 
 def retrained(job: RetrainingJob, checkpoint: Checkpoint) -> Retrained:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from hashlib import sha256
 
 from dfnas_ray import formatting
@@ -126,13 +128,16 @@ class Search(Stage[SearchRecord]):
         """Run those of the trials that have no result yet."""
         session, config = self.session, self.config
         job = SearchJob(config, session.config.cluster.search, session.config.seed, session.max_macs, self.location)
-        todo = [trial for trial in trials if not job.is_over(trial, session.listener.say)]
+        todo = [trial for trial in trials if not job.is_over(trial, session.listener.say, self._decoder(trial))]
         if todo:
             executor = session.executor
             total = sum(trial.algorithm.steps_to_show for trial in config.trials)
             with session.listener.task("Searching", total, "epoch") as task, executor.show(task) as board:
                 executor.run_trials(job, todo, session.shared_teacher, images, board)
         return job
+
+    def _decoder(self, trial: Trial) -> Callable[[str], Architecture]:
+        return partial(self.session.architecture, trial.space.model_dump(mode="json"))
 
     def _choose(
         self, job: SearchJob, trials: list[ComparedTrial], images: Shared[SyntheticImages]

@@ -68,6 +68,11 @@ class Session:
             try:
                 yield self
                 self.record()
+            except Exception as error:
+                told = self._executor.explain(error) if self._executor is not None else None
+                if told is not None:
+                    raise told from error
+                raise
             finally:
                 if self._executor is not None:
                     self._executor.close()

@@ -133,7 +133,7 @@ class Sweep(Stage[SweptRecord]):
         session, config = self.session, self.config
         job = SweepJob(config, self.experiment.synthesis, self.experiment.seed, self.location)
         judge = session.executor.share(self._judge())
-        with SweepRecord.opened(config, self.location) as record:
+        with SweepRecord.opened(config, self.location, session.listener.say) as record:
             record.recover(session.listener.say)
             todo = record.num_open()
             if 0 < todo < config.num_trials:
@@ -211,7 +211,7 @@ class Sweep(Stage[SweptRecord]):
         return [made[number] for number in sorted(made)]
 
     def _describe(self, trial: FrozenTrial) -> TriedSettings:
-        result = SweptTrial.read(trial_folder(self.location, trial.number), self.session.listener.say)
+        result = SweptTrial.read(trial_folder(self.location, trial.number), trial.number, self.session.listener.say)
         ranges = self.config.settings
         return TriedSettings(
             number=trial.number,

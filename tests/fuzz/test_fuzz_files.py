@@ -10,25 +10,45 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
+from optuna.trial import TrialState
 from PIL import Image
 from safetensors.torch import save
 from torch import nn
 
+from dfnas_ray.algorithms.population import RecordedCandidate
+from dfnas_ray.algorithms.selection import ComparedScores, ComparedTrials
+from dfnas_ray.algorithms.trials import TrialResult
 from dfnas_ray.datasets.base import iterate_batches
 from dfnas_ray.datasets.parquet import ParquetConfig
 from dfnas_ray.errors import DfnasError
 from dfnas_ray.ranking.config import BenchmarkConfig
+from dfnas_ray.ranking.recorded import RecordedChunk
+from dfnas_ray.ranking.result import BenchmarkResult
 from dfnas_ray.ranking.table import read_table
+from dfnas_ray.search_spaces import make_space
 from dfnas_ray.search_spaces.latency import read_latency_table
+from dfnas_ray.storage.arrivals import Arrivals
 from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.manifest import Manifest
-from dfnas_ray.storage.run_dir import RunDir
+from dfnas_ray.storage.run_dir import LatestFolders, RecordedInputs, RunDir
+from dfnas_ray.storage.sealed import Digests
 from dfnas_ray.storage.shards import ShardInfo, decode_shard, encode_shard
+from dfnas_ray.sweeps.config import SweepConfig
+from dfnas_ray.sweeps.record import SweepRecord
+from dfnas_ray.sweeps.result import SweptTrial, TriedTrials
+from dfnas_ray.sweeps.study_file import fault_of
+from dfnas_ray.synthesis.quality import QualityReport
 from dfnas_ray.teachers.checkpoint import load_weights
 from dfnas_ray.teachers.weight_files import read_state_dict
 from dfnas_ray.testing.small import SMALL_SPACES, small_images
+from dfnas_ray.training.export import History, NetworkDescription
+from dfnas_ray.workflow.benchmark import BenchmarkRecord
+from dfnas_ray.workflow.evaluation import EvaluationRecord
+from dfnas_ray.workflow.retraining import RetrainingRecord
+from dfnas_ray.workflow.search import SearchRecord
+from dfnas_ray.workflow.sweep import SweptRecord
 from dfnas_ray.workflow.synthesis import SynthesisRecord
 from tests.fuzz.outcome import fuzzed, outcome
 
@@ -142,8 +162,11 @@ def test_a_shard_is_read_or_refused(data):
     outcome(lambda: decode_shard(data, "key", "shard-00000.parquet"))
 
 
+NUMBERS = st.sampled_from(
+    [-1, 0, 1, 2, 65_536, 10**6, 10**9, 2**63, 10**30, 0.5, -1e308, 1e308, float("inf"), float("nan")]
+)
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12),
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12) | NUMBERS,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4),
     max_leaves=8,
 )
@@ -155,22 +178,112 @@ RECORDS = [
     b"",
     b"[" * 100_000,
     b'{"a":' * 3000,
+    b"[" + b"0," * 100_000 + b"0]",
+    b"9" * 5000,
     b"\xff",
+    b"\xef\xbb\xbf{}",
     b'{"synthesis": "../../etc"}',
     b"NaN",
 ]
+MODELS = [
+    SynthesisRecord, SearchRecord, RetrainingRecord, EvaluationRecord, SweptRecord, BenchmarkRecord, LatestFolders,
+    RecordedInputs, Manifest, Digests, TriedTrials, SweptTrial, ComparedTrials, ComparedScores, TrialResult,
+    RecordedCandidate, RecordedChunk, Arrivals, History, NetworkDescription, QualityReport, BenchmarkResult,
+]  # fmt: skip
+
+
+@st.composite
+def records(draw):
+    """A kind of record, and a content with some of its fields, or whatever is JSON."""
+    model = draw(st.sampled_from(MODELS))
+    fields = list(model.model_fields)
+    own = st.dictionaries(st.sampled_from(fields), JSON, max_size=len(fields)).map(json.dumps).map(str.encode)
+    return model, draw(own | JSON.map(lambda value: json.dumps(value).encode()) | st.sampled_from(RECORDS))
 
 
 @fuzzed
-@given(data=st.sampled_from(RECORDS) | JSON.map(lambda value: json.dumps(value).encode()))
-def test_a_record_is_what_it_should_be_or_refused(file, data):
-    folder = file.parent / "run"
+@given(record=records())
+def test_a_record_is_what_it_should_be_or_refused(file, record):
+    folder, (model, data) = file.parent / "run", record
     folder.mkdir(exist_ok=True)
-    for name in ("latest.json", "manifest.json", "done.json"):
+    for name in ("latest.json", "manifest.json", "record.json"):
         (folder / name).write_bytes(data)
     outcome(lambda: RunDir(folder).latest())
     outcome(lambda: Manifest.find(Location.parse(folder)))
-    outcome(lambda: (Location.parse(folder) / "done.json").read_model(SynthesisRecord))
+    found = outcome(lambda: (Location.parse(folder) / "record.json").read_model(model))
+    if isinstance(found, NetworkDescription):
+        outcome(lambda: found.architecture)
+
+
+MANIFEST = {"key": "k", "shards": [{"shard": 0, "file": "shard-00000.parquet", "rows": 2, "bytes": 9, "sha256": "0"}]}
+NETWORK = {
+    "space": {"kind": "nasbench_macro", "stage_layers": [1], "stage_channels": [8]}, "genotype": "0",
+    "image_shape": [1, 16, 16], "num_classes": 10, "mean": [0.5], "std": [0.5],
+}  # fmt: skip
+RESULT = {
+    "trial": "t", "algorithm": "spos", "space": "nasbench_macro", "space_config": {}, "seed": 0, "genotype": "01", "macs": 5,
+    "params": 6, "own_score": -1.0, "finalists": ["01"],
+    "history": [{"phase": "training", "number": 1, "loss": 2.0}, {"phase": "sampling", "number": 1, "scores": [1.0]}],
+}  # fmt: skip
+
+
+@fuzzed
+@given(data=altered([json.dumps(record, indent=2).encode() for record in (MANIFEST, NETWORK, RESULT)]))
+def test_an_altered_record_is_read_or_refused(file, data):
+    path = file.with_suffix(".json")
+    path.write_bytes(data)
+    for model in (Manifest, TrialResult, NetworkDescription):
+        found = outcome(lambda model=model: Location.parse(path).read_model(model))
+        if isinstance(found, NetworkDescription):
+            outcome(lambda found=found: found.architecture)
+
+
+SMALL_SETTINGS = [config.model_dump(mode="json") for config in SMALL_SPACES]
+NAMES = sorted({name for settings in SMALL_SETTINGS for name in settings} - {"kind"})
+WIDTHS = (
+    NUMBERS
+    | st.lists(NUMBERS, max_size=4)
+    | st.integers(1, 100)
+    | st.lists(st.integers(1, 100), min_size=2, max_size=3)
+)
+
+
+@fuzzed
+@given(
+    settings=st.sampled_from(SMALL_SETTINGS),
+    values=st.dictionaries(st.sampled_from(NAMES), WIDTHS, max_size=3),
+    shape=st.sampled_from([(3, 32, 32), (1, 8, 8), (3, 1, 1)]),
+    classes=st.sampled_from([2, 10, 10**6]),
+)
+def test_a_recorded_space_is_made_or_refused_before_memory_is_taken(settings, values, shape, classes):
+    outcome(lambda: make_space({**settings, **{n: v for n, v in values.items() if n in settings}}, shape, classes))
+
+
+SWEEP = SweepConfig.model_validate(
+    {"settings": {"synthesis.method.tau": {"uniform": [1, 2]}}, "objectives": ["domain_gap"], "trials": 3}
+)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """The bytes of a study with two trials."""
+    folder = tmp_path_factory.mktemp("study")
+    with SweepRecord.opened(SWEEP, Location.parse(folder)) as record:
+        record.ask(0)
+        record.remember(0, 2, {"domain_gap": 0.5})
+        record.end(0, TrialState.COMPLETE, [0.5])
+        record.ask(0)
+    return (folder / "study.db").read_bytes()
+
+
+@fuzzed
+@given(data=st.data())
+def test_a_study_is_read_or_set_aside(file, study, data):
+    path = file.with_suffix(".db")
+    for left in path.parent.glob(f"{path.name}-*"):
+        left.unlink()
+    path.write_bytes(data.draw(altered([study])))
+    assert isinstance(outcome(lambda: fault_of(path, SWEEP)), str | DfnasError)
 
 
 SPACES = [config.space((3, 32, 32), 10) for config in SMALL_SPACES]
@@ -206,6 +319,7 @@ HEADERS = ["arch,accuracy", "arch,accuracy,accuracy", "arch", "", "a,a,a", "arch
     rows=st.lists(st.lists(CELLS, max_size=4).map(",".join), max_size=5),
     encoding=st.sampled_from(["utf-8", "latin-1", "utf-16"]),
 )
+@example(header="", rows=["\x1f," + "1" * 5000, ""], encoding="utf-8")  # an escaped character is longer than itself
 def test_a_table_is_read_or_refused(file, header, rows, encoding):
     path = file.with_suffix(".csv")
     path.write_bytes("\n".join([header, *rows]).encode(encoding, errors="replace"))

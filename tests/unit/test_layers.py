@@ -9,7 +9,8 @@ import dfnas_ray
 
 ROOT = Path(dfnas_ray.__file__).parent
 FLOORS = [
-    "version", "errors", "surroundings", "config.code", "config.registry", "config.member", "config.dotted", "config.yaml_text",
+    "version", "errors", "limits", "surroundings", "config.code", "config.registry", "config.member", "config.dotted",
+    "config.yaml_text",
     "config.explain",
     "config.cluster", "seeding", "progress", "formatting", "storage", "ops", "datasets", "teachers",
     "search_spaces", "training", "synthesis", "algorithms", "sweeps", "ranking", "config.experiment", "config.imports",

@@ -16,6 +16,7 @@ from dfnas_ray.algorithms.ranks import add_up_ranks
 from dfnas_ray.algorithms.zero_cost.proxies import PROXIES, measure_proxy
 from dfnas_ray.algorithms.zero_cost.untrained import UntrainedNetwork, initialize
 from dfnas_ray.config.member import Name
+from dfnas_ray.limits import MANY
 from dfnas_ray.search_spaces.base import Genotype, SearchSpace
 from dfnas_ray.seeding import derive_seed, seed_everything, torch_generator
 from dfnas_ray.training.batches import Batch
@@ -33,9 +34,11 @@ class ZeroCostConfig(BaseAlgorithmConfig):
     az_nas_input: Literal["noise", "images"] = Field(
         "noise", description="What AZ-NAS feeds a network: Gaussian noise, as published, or the images."
     )
-    batch_size: int = Field(64, gt=1, description="Images per batch.")
-    batches: int = Field(2, gt=1, description="Batches: ZiCo compares gradients of all; NASWOT looks at the first.")
-    repeats: int = Field(1, gt=0, description="Initialisations over which each figure is averaged.")
+    batch_size: int = Field(64, gt=1, le=MANY, description="Images per batch.")
+    batches: int = Field(
+        2, gt=1, le=MANY, description="Batches: ZiCo compares gradients of all; NASWOT looks at the first."
+    )
+    repeats: int = Field(1, gt=0, le=MANY, description="Initialisations over which each figure is averaged.")
     evolution: EvolutionConfig = EvolutionConfig()
 
     search_settings: ClassVar[frozenset[str]] = frozenset({"evolution"})

@@ -24,6 +24,7 @@ from tenacity import (
 from dfnas_ray.config.cluster import ClusterConfig
 from dfnas_ray.errors import ClusterError
 from dfnas_ray.execution.machine import allow_open_files, start_advice
+from dfnas_ray.execution.ray.lost import Watch
 from dfnas_ray.execution.token import token_settings
 
 logger = logging.getLogger(__name__)
@@ -51,12 +52,21 @@ class Connection:
     def __init__(self, config: ClusterConfig, verbose: bool = False):
         self.config, self.verbose = config, verbose
         self._started = False
+        self._watch: Watch | None = None
 
     def close(self) -> None:
         """Leave the cluster; end it if it was started here."""
+        if self._watch is not None:
+            self._watch.stop()
+            self._watch = None
         if self._started:
             ray.shutdown()
             self._started = False
+
+    def check_lost(self) -> None:
+        """End the command with a sentence if the cluster was lost; after an error that may come of it."""
+        if self._watch is not None:
+            self._watch.check()
 
     def ensure(self) -> None:
         """Start or join the cluster, unless this process is connected already.
@@ -102,6 +112,8 @@ class Connection:
                 "Start a cluster there (`ray start --head`), or use --address local."
             ) from error
         self._started = True
+        if not ray.util.client.ray.is_connected():  # Ray Client raises by itself
+            self._watch = Watch(address)
 
 
 def worker_device(threads: int) -> torch.device:

@@ -7,15 +7,18 @@ from contextlib import contextmanager
 from typing import Any
 
 import ray
+from ray.exceptions import RaySystemError, RpcError
 
 from dfnas_ray.algorithms.base import Measurement
 from dfnas_ray.algorithms.config import Trial
 from dfnas_ray.algorithms.trials import SearchJob
 from dfnas_ray.config.cluster import ClusterConfig, ClusterStage, WorkerResources
+from dfnas_ray.errors import ClusterError, DfnasError
 from dfnas_ray.execution.base import Crew, Executor, Item, Result, T, Work
 from dfnas_ray.execution.ray.board import ProgressBoard
 from dfnas_ray.execution.ray.cluster import ClusterSize
 from dfnas_ray.execution.ray.connection import Connection, worker_device
+from dfnas_ray.execution.ray.errors import last_line
 from dfnas_ray.execution.ray.imports import check_imports
 from dfnas_ray.execution.ray.pool import Pool, actor_maker
 from dfnas_ray.execution.ray.sending import check_can_be_sent, put
@@ -61,6 +64,18 @@ class RayExecutor(Executor):
     def close(self) -> None:
         """Leave the cluster; end it if it was started here."""
         self._connection.close()
+
+    def explain(self, error: Exception) -> DfnasError | None:
+        """See `Executor`. If the cluster was lost on this machine, the command ends here."""
+        self._connection.check_lost()
+        if isinstance(error, RaySystemError | RpcError) or (
+            self.cluster.ray_client and isinstance(error, ConnectionError)
+        ):
+            return ClusterError(
+                f"Ray ({self.cluster.address}) was lost while this command was at work: {last_line(error)}. What is finished is "
+                "kept; run the same command again to go on from there."
+            )
+        return None
 
     def facts(self) -> dict[str, str | int | float]:
         """See `Executor`."""

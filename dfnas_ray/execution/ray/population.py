@@ -86,7 +86,7 @@ class Experiment:
     def __init__(self, job: SearchJob, trial: Trial, space: SearchSpace):
         self.job, self.trial, self.space, self.config = job, trial, space, config_of(trial)
         self.seed = seed_of(job, trial)
-        self.files = CandidateFiles(job.trial_folder(trial))
+        self.files = CandidateFiles(job.trial_folder(trial), self.config, space)
 
     def finish(
         self,

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import tempfile
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from dfnas_ray.errors import DfnasError
+from dfnas_ray.execution.ray.checkpoints import FOLDER, STATE_FILE, recover
 from dfnas_ray.execution.ray.connection import worker_device
 from dfnas_ray.execution.ray.errors import last_line
 from dfnas_ray.progress import Board
+from dfnas_ray.storage.location import Location, read_regular
 from dfnas_ray.storage.retries import with_restarts
 from dfnas_ray.storage.shards import SyntheticImages
 from dfnas_ray.storage.shared import Shared
@@ -26,12 +29,10 @@ from dfnas_ray.training.retraining import (
     Place,
     Retrained,
     RetrainingJob,
-    read_checkpoint,
+    decode_checkpoint,
     retrained,
     train_network,
 )
-
-_STATE_FILE = "state.pt"
 
 
 def train(job: RetrainingJob, teacher: Shared[Teacher], images: Shared[SyntheticImages], board: Board) -> Retrained:
@@ -57,13 +58,14 @@ def train(job: RetrainingJob, teacher: Shared[Teacher], images: Shared[Synthetic
             placement_strategy=resources.placement,
         ),
         run_config=ray.train.RunConfig(
-            name="train",
+            name=FOLDER,
             storage_path=job.folder.path,
             storage_filesystem=job.folder.filesystem,
             failure_config=ray.train.FailureConfig(max_failures=resources.attempts - 1),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
         ),
     )
+    recover(job)
     try:
         # Ray Train tries again what its workers write, and not what its controller does.
         result = with_restarts(
@@ -83,14 +85,24 @@ def train(job: RetrainingJob, teacher: Shared[Teacher], images: Shared[Synthetic
 class _TrainCheckpoints:
     """Ray Train's own; all workers report, the first one saves."""
 
-    def __init__(self, rank: int):
-        self.rank = rank
+    def __init__(self, rank: int, before: Location):
+        """Take a worker's number.
 
-    def load(self, device: torch.device) -> Checkpoint | None:
+        Args:
+            rank: Its number.
+            before: Where a state is from which the training goes on when Ray Train knows of none; it may be missing.
+        """
+        self.rank, self.before = rank, before
+
+    def take_up(self, device: torch.device, load: Callable[[Checkpoint], object]) -> bool:
         import ray.train
 
         checkpoint = ray.train.get_checkpoint()
-        return None if checkpoint is None else _read(checkpoint, device)
+        if checkpoint is not None:
+            load(_read(checkpoint, device))  # `recover` has looked at it
+        elif self.before.exists():
+            load(decode_checkpoint(self.before.read_bytes(), device))
+        return True
 
     def save(self, checkpoint: Checkpoint, figures: EpochFigures) -> None:
         import ray.train
@@ -98,14 +110,14 @@ class _TrainCheckpoints:
         with tempfile.TemporaryDirectory() as folder:
             saved = None
             if self.rank == 0:
-                torch.save(checkpoint, Path(folder) / _STATE_FILE)
+                torch.save(checkpoint, Path(folder) / STATE_FILE)
                 saved = ray.train.Checkpoint.from_directory(folder)
             ray.train.report({"epoch": len(checkpoint["history"]), **figures}, checkpoint=saved)
 
 
 def _read(checkpoint: Any, device: torch.device) -> Checkpoint:
     with checkpoint.as_directory() as folder:
-        return read_checkpoint(Path(folder) / _STATE_FILE, device, checkpoint.path)
+        return decode_checkpoint(read_regular(Path(folder) / STATE_FILE), device)
 
 
 def _worker(config: dict[str, Any]) -> None:
@@ -121,5 +133,5 @@ def _worker(config: dict[str, Any]) -> None:
         lambda network: ray.train.torch.prepare_model(network, move_to_device=False),
     )
     device = worker_device(job.resources.cpus)
-    checkpoints = _TrainCheckpoints(place.rank)
+    checkpoints = _TrainCheckpoints(place.rank, job.folder / STATE_FILE)
     train_network(job, config["teacher"].get(), config["images"].get(), device, checkpoints, config["board"], place)

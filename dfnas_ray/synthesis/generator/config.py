@@ -8,8 +8,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dfnas_ray.config.registry import SettingValues
 from dfnas_ray.errors import SynthesisError
+from dfnas_ray.limits import MANY, MAX_PARAMETERS, SEVERAL, WIDE
+from dfnas_ray.ops.cost import make_without_memory
 from dfnas_ray.synthesis.base import Rehearsal, StepKind, SynthesizerConfig
-from dfnas_ray.synthesis.generator.network import can_be_reached, start_size
+from dfnas_ray.synthesis.generator.network import ImageGenerator, can_be_reached, start_size
 from dfnas_ray.synthesis.settings import SetSettings
 from dfnas_ray.teachers.base import Teacher
 from dfnas_ray.teachers.fresh import why_not_fresh
@@ -24,10 +26,12 @@ class StudentSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    steps: int = Field(60, gt=0, description="Optimiser steps after each batch of the generator.")
-    batch_size: int = Field(128, gt=0, description="Images of one step, drawn from all that were made so far.")
+    steps: int = Field(60, gt=0, le=MANY, description="Optimiser steps after each batch of the generator.")
+    batch_size: int = Field(128, gt=0, le=MANY, description="Images of one step, drawn from all that were made so far.")
     temperature: float = Field(4.0, gt=0, description="Of the distillation: KL divergence at temperature T, times T^2.")
-    warmup_batches: int = Field(15, ge=0, description="Batches that the generator makes before the student joins.")
+    warmup_batches: int = Field(
+        15, ge=0, le=MANY, description="Batches that the generator makes before the student joins."
+    )
     optimizer: OptimizerConfig = OptimizerConfig(weight_decay=5e-4)
 
 
@@ -39,17 +43,23 @@ class GeneratorSettings(SynthesizerConfig):
 
     kind: Literal["generator"] = "generator"
 
-    batch_size: int = Field(200, gt=0, description="Images made together on one device.")
+    batch_size: int = Field(200, gt=0, le=MANY, description="Images made together on one device.")
     streams: int = Field(
         1,
         gt=0,
+        le=SEVERAL,
         description="Generators, each with its student; they work side by side. The images depend on their number.",
     )
-    latent_dim: int = Field(256, gt=0, description="Dimensions of the noise that an image is made from.")
+    latent_dim: int = Field(256, gt=0, le=WIDE, description="Dimensions of the noise that an image is made from.")
     width: int = Field(
-        48, gt=0, description="Channels of the generator's map of 32 pixels; twice as many below, half as many at 64."
+        48,
+        gt=0,
+        le=WIDE,
+        description="Channels of the generator's map of 32 pixels; twice as many below, half as many at 64.",
     )
-    adaptation_steps: int = Field(5, gt=0, description="Adam steps in which a copy of the generator makes one batch.")
+    adaptation_steps: int = Field(
+        5, gt=0, le=MANY, description="Adam steps in which a copy of the generator makes one batch."
+    )
     lr: float = Field(5e-3, gt=0, description="Adam step size of the generator's weights.")
     latent_lr: float = Field(1e-2, gt=0, description="Adam step size of the noise.")
     meta_rate: float = Field(
@@ -71,6 +81,7 @@ class GeneratorSettings(SynthesizerConfig):
     pool_limit: int | None = Field(
         None,
         gt=0,
+        le=MANY,
         description="Images that the student learns from at most, the latest ones; by default all of its stream.",
     )
     student: StudentSettings | None = StudentSettings()
@@ -149,7 +160,16 @@ class GeneratorSettings(SynthesizerConfig):
         return Rehearsal(small, 2 * self.batch_size, parts)
 
     def check_teacher(self, teacher: Teacher, settings: SetSettings) -> None:
-        """See `SynthesizerConfig`: the student can be made."""
+        """See `SynthesizerConfig`: the generator is of a size that can be made, and so is the student."""
+        size = self.canvas_size(settings, *teacher.image_shape[1:])
+        generator = make_without_memory(
+            lambda: ImageGenerator(self.latent_dim, size, self.width, teacher.mean, teacher.std)
+        )
+        if (parameters := sum(each.numel() for each in generator.parameters())) > MAX_PARAMETERS:
+            raise SynthesisError(
+                f"synthesis.method.width ({self.width:,}) and latent_dim ({self.latent_dim:,}) make a generator of "
+                f"{parameters:,} parameters; at most {MAX_PARAMETERS:,} are taken. Lower them."
+            )
         if self.student is not None and (reason := why_not_fresh(teacher.model)):
             raise SynthesisError(
                 f"A student like teacher {teacher.name} cannot be made: {reason}. Set synthesis.method.student=null."

@@ -7,6 +7,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from dfnas_ray.limits import MANY, SEVERAL
 from dfnas_ray.synthesis.base import Rehearsal, StepKind, SynthesizerConfig
 from dfnas_ray.synthesis.inversion.checks import check_size
 from dfnas_ray.synthesis.settings import SetSettings
@@ -21,8 +22,10 @@ class ScaleConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    scale: int = Field(gt=0, description="The canvas is average-pooled by this factor: 2 is half resolution.")
-    steps: int = Field(gt=0, description="Adam steps at this resolution.")
+    scale: int = Field(
+        gt=0, le=SEVERAL, description="The canvas is average-pooled by this factor: 2 is half resolution."
+    )
+    steps: int = Field(gt=0, le=MANY, description="Adam steps at this resolution.")
 
 
 class InversionSettings(SynthesizerConfig):
@@ -30,8 +33,10 @@ class InversionSettings(SynthesizerConfig):
 
     kind: Literal["inversion"] = "inversion"
 
-    batch_size: int = Field(50, gt=0, description="Images optimised together on one device.")
-    rounds: int = Field(2, gt=0, description="Rounds of recursive label calibration, the one-hot round included.")
+    batch_size: int = Field(50, gt=0, le=MANY, description="Images optimised together on one device.")
+    rounds: int = Field(
+        2, gt=0, le=SEVERAL, description="Rounds of recursive label calibration, the one-hot round included."
+    )
     keep: Literal["all", "last"] = Field("all", description="Which rounds' images go into the shard.")
     tau: float = Field(1.0, gt=0, description="Temperature of calibrated labels: softmax(logits / tau).")
     scales: tuple[ScaleConfig, ...] = Field(
@@ -40,7 +45,7 @@ class InversionSettings(SynthesizerConfig):
         description="Resolutions from coarse to fine; the last must be at full size.",
     )
     lr: float = Field(0.25, gt=0, description="Adam step size, in normalised pixel units.")
-    warmup_steps: int = Field(100, ge=0, description="Linear warm-up at each scale, before the cosine.")
+    warmup_steps: int = Field(100, ge=0, le=MANY, description="Linear warm-up at each scale, before the cosine.")
 
     @model_validator(mode="after")
     def _check(self) -> Self:

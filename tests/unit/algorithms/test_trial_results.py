@@ -11,13 +11,14 @@ from dfnas_ray.algorithms.config import SearchConfig
 from dfnas_ray.algorithms.selection import ComparedScores, ComparedTrial
 from dfnas_ray.algorithms.trials import SearchJob, TrialResult
 from dfnas_ray.config.cluster import SearchResources
+from dfnas_ray.search_spaces import NASBenchMacroConfig
 from dfnas_ray.storage.location import Location
 
 RESULT = {
-    "trial": "t",
+    "trial": "spos-nasbench_macro-seed-0",
     "algorithm": "spos",
     "space": "nasbench_macro",
-    "space_config": {"kind": "nasbench_macro"},
+    "space_config": NASBenchMacroConfig().model_dump(mode="json"),
     "seed": 0,
     "genotype": "01",
     "macs": 5,
@@ -44,6 +45,9 @@ ALTERED = [
             ("history", [{"phase": "sampling", "number": 1, "scores": 5}]),
             ("finalists", []),
             ("mood", "good"),
+            ("seed", 1),
+            ("trial", "another"),
+            ("space_config", {"kind": "nasbench_macro", "stem_channels": 10**9}),
         ]
     ),
 ]

@@ -22,6 +22,7 @@ from dfnas_ray.storage.location import Location
 from dfnas_ray.training.student import Validation
 
 CONFIG = MultiFidelityConfig(candidates=9, max_epochs=9, reduction_factor=3)
+SPACE = SimpleNamespace(decode=lambda text: text)
 BUDGET, SCORE = population._BUDGET, population.SCORE
 
 
@@ -48,10 +49,10 @@ def worker(tmp_path, monkeypatch):
 
     monkeypatch.setattr(core, "CandidateTraining", lambda *arguments: Training())
     worker = object.__new__(CandidateWorker)
-    worker.settings, worker.files = CONFIG, CandidateFiles(Location.parse(tmp_path))
+    worker.settings, worker.files = CONFIG, CandidateFiles(Location.parse(tmp_path), CONFIG, SPACE)
     worker.trial, worker.device, worker.seed = SimpleNamespace(name="trial"), None, 0
     worker.job = SimpleNamespace(config=SimpleNamespace(distillation=None, precision="float32"))
-    worker.space = SimpleNamespace(decode=lambda text: text)
+    worker.space = SPACE
     worker.batches = SimpleNamespace(train=None, validation=None)
     worker.board = SimpleNamespace(start=lambda worker, where: None)
     trial = object.__new__(CandidateTrial)
@@ -102,7 +103,7 @@ def test_a_candidate_whose_file_was_altered_is_named_and_begins_anew(worker, tmp
 
 
 def test_a_candidate_whose_file_was_altered_is_not_listed(tmp_path, caplog):
-    files = CandidateFiles(Location.parse(tmp_path))
+    files = CandidateFiles(Location.parse(tmp_path), CONFIG, SPACE)
     files.write(reached(0, 0.5, 0.4))
     (tmp_path / "candidate-00001.json").write_text("null")
     assert files.candidates() == [reached(0, 0.5, 0.4)]
@@ -171,7 +172,7 @@ def test_a_candidate_that_was_let_on_is_let_on_again_when_its_process_is_lost():
 
 
 def test_a_storage_out_of_order_does_not_undo_a_stop(tmp_path, monkeypatch, caplog):
-    files = CandidateFiles(Location.parse(tmp_path))
+    files = CandidateFiles(Location.parse(tmp_path), CONFIG, SPACE)
     closing = object.__new__(Closing)
     closing.files, closing.config, closing.name, closing.num_over = files, CONFIG, "trial", 0
     closing.write = lambda done, note: None

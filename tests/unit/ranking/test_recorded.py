@@ -12,7 +12,9 @@ from dfnas_ray.storage.location import Location
 
 @pytest.fixture
 def ranking(tmp_path):
-    return SimpleNamespace(job=SimpleNamespace(folder=Location.parse(tmp_path).make_dir()))
+    algorithm = SimpleNamespace(figures=("score",))
+    job = SimpleNamespace(folder=Location.parse(tmp_path).make_dir())
+    return SimpleNamespace(job=job, trial=SimpleNamespace(algorithm=algorithm))
 
 
 @pytest.mark.parametrize(
@@ -23,6 +25,9 @@ def ranking(tmp_path):
         b"{}",
         b'{"seconds": -1, "measurements": {}}',
         b'{"seconds": 1, "measurements": {"a": {"score": []}}}',
+        b'{"seconds": 1, "measurements": {"a": {"synflow": 1.0}}}',
+        b'{"seconds": 1, "measurements": {"a": {}}}',
+        b'{"seconds": 1, "measurements": {"a": {"score": 1.0, "epochs": 2}, "b": {"score": 1.0}}}',
     ],
 )
 def test_an_altered_chunk_is_named_and_missing_and_no_other_is_overwritten(ranking, content):

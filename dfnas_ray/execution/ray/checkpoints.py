@@ -1,0 +1,114 @@
+"""Ray Train's checkpoints in the folder of a retraining, looked through before Ray Train goes on from them.
+
+Ray Train keeps a file with the names of its checkpoints. What that file names is read, and deleted when there are newer ones:
+somebody else's file must not lead out of the folder. It is also no atomic write, and a kill may leave a part of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+
+import pyarrow as pa
+import ray
+import torch
+from pyarrow import fs
+from pydantic import BaseModel
+
+from dfnas_ray.errors import StorageError, first_line, shortened
+from dfnas_ray.storage.altered import Say, reason, set_aside
+from dfnas_ray.storage.location import Location
+from dfnas_ray.training.retraining import RetrainingJob, decode_checkpoint, epochs_of
+
+logger = logging.getLogger(__name__)
+
+FOLDER = "train"
+"""Ray Train's, in that of the stage."""
+
+STATE_FILE = "state.pt"
+"""In each checkpoint; beside `FOLDER`, a state from which the training goes on where Ray Train knows of none."""
+
+_SNAPSHOT = "checkpoint_manager_snapshot.json"
+_CHECKPOINT = re.compile(r"checkpoint_[\w.-]+")
+
+
+class _Named(BaseModel):
+    checkpoint_dir_name: str
+
+
+class _Snapshot(BaseModel):
+    """Of Ray's file what is looked at here."""
+
+    ray_version: str
+    checkpoint_results: list[_Named]
+    pending_training_results: list[_Named]
+    latest_checkpoint_result: _Named | None = None
+
+
+def recover(job: RetrainingJob, say: Say = logger.warning) -> None:
+    """Make sure that Ray Train can go on: what is damaged is named and set aside, with all that Ray Train knows.
+
+    The training then goes on from the last checkpoint that can be used, or begins anew.
+
+    Raises:
+        StorageError: the storage is out of order.
+    """
+    own = job.folder / STATE_FILE
+    if own.exists() and _read(job, job.folder) is None:
+        set_aside(own, f"{own} is damaged.", say)
+    folder = job.folder / FOLDER
+    fault = _fault(job, folder)
+    if not fault:
+        return
+    usable = [found for name in _checkpoints(folder) if (found := _read(job, folder / name)) is not None]
+    if usable:
+        _, data = max(usable, key=lambda found: found[0])
+        own.write_bytes(data)
+    set_aside(folder, fault, say)
+
+
+def _fault(job: RetrainingJob, folder: Location) -> str:
+    """Return what is wrong with what Ray Train would go on from, as a sentence; empty if nothing is."""
+    file = folder / _SNAPSHOT
+    if not file.exists():
+        return ""
+    try:
+        snapshot = file.read_model(_Snapshot)
+    except StorageError as error:
+        _raise_if_out_of_order(error)
+        return reason(error)
+    if snapshot.ray_version != ray.__version__:
+        return f"{folder} was written by Ray {shortened(snapshot.ray_version, 40)}, which Ray {ray.__version__} does not read."
+    named = [*snapshot.checkpoint_results, *snapshot.pending_training_results]
+    named += [snapshot.latest_checkpoint_result] if snapshot.latest_checkpoint_result else []
+    for name in {each.checkpoint_dir_name for each in named}:
+        if not _CHECKPOINT.fullmatch(name):
+            return f"{file} was altered: {shortened(repr(name), 100)} is no name of a checkpoint."
+        if _read(job, folder / name) is None:
+            return f"The checkpoint {folder / name} is damaged."
+    return ""
+
+
+def _checkpoints(folder: Location) -> list[str]:
+    infos = folder.filesystem.get_file_info(fs.FileSelector(folder.path, allow_not_found=True))
+    folders = [info.base_name for info in infos if info.type == fs.FileType.Directory]
+    return sorted(name for name in folders if _CHECKPOINT.fullmatch(name))
+
+
+def _read(job: RetrainingJob, checkpoint: Location) -> tuple[int, bytes] | None:
+    """Return after how many epochs a checkpoint was saved, and its state; None if the training cannot go on from it."""
+    file = checkpoint / STATE_FILE
+    try:
+        data = file.read_bytes()
+        return epochs_of(job, decode_checkpoint(data, torch.device("cpu"))), data
+    except StorageError as error:
+        if not isinstance(error.__cause__, FileNotFoundError):
+            _raise_if_out_of_order(error)
+    except Exception as error:  # a damaged file can end in an error of any kind
+        logger.debug("%s: %s", file, first_line(error))
+    return None
+
+
+def _raise_if_out_of_order(error: StorageError) -> None:
+    if isinstance(error.__cause__, OSError | pa.ArrowException):
+        raise error

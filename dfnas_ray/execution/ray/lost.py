@@ -1,0 +1,133 @@
+"""A cluster that is lost while a command works: said in one sentence, before Ray ends this process without one.
+
+Ray ends a driver that has lost its raylet after about a second, and one that has lost its GCS after a minute, from threads that
+Python does not see: no exception can be caught then. So the processes are watched, and the command ends by itself. What it
+had finished is in the run directory.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing, suppress
+from functools import partial
+
+import psutil
+import ray
+
+logger = logging.getLogger(__name__)
+
+EXIT_LOST = 2
+_STOP_SECONDS = 1.0  # after which threads notice that they are not needed any more
+_PROBE_SECONDS = 3.0  # between two looks at a GCS on another machine, and as long as each may take
+_PATIENCE_SECONDS = 45.0  # a GCS may be started again; Ray itself ends the process after 60
+_RAYLET, _GCS = "raylet", "gcs_server"
+
+
+class Watch:
+    """Looks after the cluster that this process is connected to, until it is stopped.
+
+    Args:
+        address: As `cluster.address` says it.
+        end: Called with the sentence when the cluster is lost.
+    """
+
+    def __init__(self, address: str, end: Callable[[str], object] | None = None):
+        self.address, self._end = address, end or _end
+        self._stop = threading.Event()
+        self._processes = _processes_here()
+        self._gcs = ray.get_runtime_context().gcs_address
+        looks: list[Callable[[], str]] = [partial(self._wait_for, *each) for each in self._processes.items()]
+        if _GCS not in self._processes:
+            looks.append(self._ask_head)
+        for look in looks:
+            threading.Thread(target=self._watch, args=(look,), name="ray-watch", daemon=True).start()
+
+    def stop(self) -> None:
+        """Look no longer: what ends from now on was asked to."""
+        self._stop.set()
+
+    def check(self) -> None:
+        """End the command if the cluster is lost; whoever calls has met an error that may come of it."""
+        for name, process in self._processes.items():
+            if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
+                self._end(self._sentence(_has_ended(name)))
+
+    def _watch(self, look: Callable[[], str]) -> None:
+        lost = look()
+        if not self._stop.is_set():
+            self._end(self._sentence(lost))
+
+    def _wait_for(self, name: str, process: psutil.Process) -> str:
+        while not self._stop.is_set():
+            with suppress(psutil.TimeoutExpired):
+                process.wait(_STOP_SECONDS)
+                break
+        return _has_ended(name)
+
+    def _ask_head(self) -> str:
+        last_answer = time.monotonic()
+        while not self._stop.wait(_PROBE_SECONDS) and time.monotonic() - last_answer < _PATIENCE_SECONDS:
+            if _answers(self._gcs):
+                last_answer = time.monotonic()
+        return f"its head at {self._gcs} has not answered for {_PATIENCE_SECONDS:.0f} s"
+
+    def _sentence(self, what: str) -> str:
+        logs = (
+            "Ray's logs are in /tmp/ray/session_latest/logs." if self.address == "local" else "Look after the cluster."
+        )
+        return (
+            f"Ray ({self.address}) was lost while this command was at work: {what}. What is finished is kept; run the same "
+            f"command again to go on from there. {logs}"
+        )
+
+
+def _has_ended(name: str) -> str:
+    return f"its process {name} on this machine has ended, perhaps for want of memory"
+
+
+def _processes_here() -> dict[str, psutil.Process]:
+    """Return the raylet that this process is connected to, and the GCS if this process has started it, by their names."""
+    node = ray.get_runtime_context().get_node_id()
+    sockets = [each["RayletSocketName"] for each in ray.nodes() if each["NodeID"] == node]
+    found = {}
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, IndexError):
+            words = process.cmdline()
+            name = os.path.basename(words[0])  # noqa: PTH119 - a word of a command line
+            if name == _RAYLET and any(f"--raylet_socket_name={place}" in words for place in sockets):
+                found[_RAYLET] = process
+            elif name == _GCS and psutil.Process() in process.parents():
+                found[_GCS] = process
+    return found
+
+
+def _answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        with closing(socket.create_connection((host.strip("[]"), int(port)), timeout=_PROBE_SECONDS)):
+            return True
+    except OSError:
+        return False
+
+
+def _end(sentence: str) -> None:
+    """Say what happened, end what is left of a cluster that was started here, and this process."""
+    with suppress(Exception):
+        if sys.stderr.isatty():
+            sys.stderr.write("\033[?25h")  # a bar has hidden the cursor
+        logger.error("error: %s", sentence)
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for descriptor in (1, 2):  # Ray would print the last lines of its log after the sentence
+            os.dup2(nowhere, descriptor)
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            process.kill()
+    os._exit(EXIT_LOST)
