@@ -120,9 +120,7 @@ def test_the_published_resnet_gets_what_was_measured_for_it(make_teacher):
     assert row_of(teacher).width == config.synthesis.method.width == 48
 
 
-@pytest.mark.parametrize(
-    "name", ["digits", "digits-spos", "digits-darts", "digits-proxyless", "digits-multi-fidelity"]
-)
+@pytest.mark.parametrize("name", ["digits", "digits-spos", "digits-darts", "digits-proxyless", "digits-multi-fidelity"])
 def test_experiments_of_this_repository_say_everything_themselves(name, digits_teacher, pytestconfig):
     config = load_experiment(pytestconfig.rootpath / "experiments" / f"{name}.yaml")
     assert complete(config, digits_teacher) == config
