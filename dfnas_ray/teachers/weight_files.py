@@ -104,8 +104,8 @@ def _listed(names: Any) -> str:
 
 
 def _check_is_file(path: Path) -> None:
-    text = str(path)
-    if re.match(r"[a-z0-9+]{2,}:/", text):
+    text = re.sub(r"^([a-z0-9+]{2,}):/(?!/)", r"\1://", str(path))  # a path has one slash where an address has two
+    if re.match(r"[a-z0-9+]{2,}://", text):
         raise TeacherError(
             f"teacher.checkpoint {text} is an address. Nothing is downloaded: fetch the file, and set teacher.checkpoint to "
             "its path."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import sys
 import zipfile
@@ -431,3 +432,94 @@ def test_the_command_sees_what_the_library_sees(dfnas, tmp_path, monkeypatch):
     assert "100.00% of 6 images" in out
     assert "Loading" not in out
     assert Path.cwd() == tmp_path
+
+
+LEVELS = (
+    "import torch\nfrom torch import nn\n"
+    "class Net(nn.Module):\n"
+    "    def __init__(self, dtype='float32'):\n"
+    "        super().__init__()\n"
+    "        self.levels = nn.Parameter(torch.zeros(3, dtype=getattr(torch, dtype)))\n"
+    "    def forward(self, x):\n"
+    "        return -(255 * x.mean((1, 2, 3))[:, None] - self.levels).abs()\n"
+)
+
+
+@pytest.fixture
+def inspected(dfnas, tmp_path, monkeypatch, caplog):
+    """Return a function that writes a checkpoint, inspects it by the command, and gives exit code and all that was said."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "field_levels", raising=False)
+    (tmp_path / "field_levels.py").write_text(LEVELS)
+    folder(tmp_path / "photos", ["0", "1", "2"], lambda k: grey(10 * k, "RGB"))
+
+    def inspect(content, *overrides, checkpoint="x.pt"):
+        if isinstance(content, torch.jit.ScriptModule):
+            torch.jit.save(content, "x.pt")
+        elif content is not None:
+            torch.save(content, "x.pt")
+        Path("x.yaml").write_text(
+            f"teacher: {{kind: checkpoint, checkpoint: '{checkpoint}', builder: field_levels:Net, "
+            "image_shape: [1, 4, 4], mean: [0], std: [1]}\n"
+            "evaluation: {dataset: {kind: image_folder, path: photos}}\n"
+        )
+        caplog.clear()
+        settings = [word for override in overrides for word in ("--set", override)]
+        code, out, err = dfnas("teacher", "inspect", "x.yaml", "--run-dir", "run", *settings)
+        return code, " ".join([out, err, caplog.text])
+
+    return inspect
+
+
+def levels(*values):
+    return {"levels": torch.tensor(values, dtype=torch.float32)}
+
+
+def test_the_command_says_which_of_two_sets_it_takes_and_lets_one_choose(inspected):
+    both = {"state_dict": levels(0, 10, 20), "model_ema": levels(20, 10, 0)}
+    code, said = inspected(both)
+    assert (code, "100.00% of 6 images" in said) == (0, True)
+    assert "weights under state_dict are taken; others are under model_ema (teacher.weights)" in said
+    code, said = inspected(both, "teacher.weights=model_ema")
+    assert (code, "33.33% of 6 images" in said) == (0, True)
+
+
+@pytest.mark.parametrize("address", ["https://host/x.pt", "s3://bucket/x.pt"])
+def test_the_command_downloads_no_checkpoint_and_says_what_to_do(inspected, address):
+    code, said = inspected(None, checkpoint=address)
+    assert code == 2
+    assert address in said
+    assert "weights_only=False" not in said
+
+
+def test_the_command_names_a_torchscript_archive_and_takes_half_a_network(inspected):
+    code, said = inspected(torch.jit.script(nn.Linear(1, 1)))
+    assert (code, "is a TorchScript archive: a program" in said) == (2, True)
+    assert "weights_only" not in said or "state_dict()" in said
+    code, said = inspected(levels(0, 10, 20), "teacher.arguments.dtype=float16")
+    assert (code, "100.00% of 6 images" in said) == (0, True)
+    assert "computes in float32" in said
+
+
+def test_the_command_says_when_another_numbering_would_be_right_far_more_often(inspected):
+    for number in range(4):  # enough images of each class to mean something
+        for level, name in ((0, "0"), (10, "1"), (20, "2")):
+            Image.fromarray(np.full((4, 4, 3), level, np.uint8)).save(Path("photos") / name / f"more{number}.png")
+    code, said = inspected(levels(20, 0, 10))
+    assert code == 0
+    assert "another numbering" in said or "numbered" in said
+
+
+def test_the_command_sees_an_edited_forward(inspected):
+    def fingerprint_of(source):
+        sys.modules.pop("field_levels", None)
+        Path("field_levels.py").write_text(source)
+        importlib.invalidate_caches()
+        code, said = inspected(levels(0, 10, 20))
+        assert code == 0, said
+        return said.partition("fingerprint")[2].split()[0]
+
+    before = fingerprint_of(LEVELS)
+    assert fingerprint_of(LEVELS.replace("-(255 *", "-2 * (255 *")) != before
+    assert fingerprint_of(LEVELS + "# as ever, and longer\n") == before
