@@ -171,6 +171,19 @@ def meta():
         (zipped("e/archive_format", "e/models/model.json"), r"is a torch\.export archive: a program, which is not run"),
         (b"\x28\xb5\x2f\xfd" + bytes(99), "is a Zstandard archive"),
     ],
+    ids=[
+        "int8",
+        "meta",
+        "two-sets",
+        "module",
+        "index",
+        "onnx",
+        "tflite",
+        "npz",
+        "keras",
+        "pt2",
+        "zstd",
+    ],  # zips hold the time
 )
 def test_what_is_not_the_weights_of_this_network_is_told_as_what_it_is(tmp_path, content, said):
     with pytest.raises(TeacherError, match=said):
