@@ -165,7 +165,7 @@ def _plain(value: Schema) -> str:
         value["type"], value["type"]
     )
     bounds = [
-        f"{sign} {value[name]:g}"
+        f"{sign} {_amount(value[name])}"
         for name, sign in (
             ("exclusiveMinimum", "&gt;"),
             ("minimum", "≥"),
@@ -236,3 +236,8 @@ def _parameter(parameter: Any) -> str | None:
     default = parameter.default
     is_plain = isinstance(default, (int, float, str)) and not isinstance(default, bool)
     return f"| {shown} | {text} | {f'`{default}`' if is_plain else ''} |"
+
+
+def _amount(number: float) -> str:
+    """Return a limit as people write it: 0.5, 10,000."""
+    return f"{int(number):,}" if number == int(number) else f"{number:g}"

@@ -58,7 +58,7 @@ def test_every_setting_is_in_the_reference_once(reference):
     "row",
     [
         "| `synthesis` | [Synthesis](#synthesisconfig) | as below | Image synthesis. |",
-        "| `num_shards` | whole number &gt; 0 | `10` | Shard files. |",
+        "| `num_shards` | whole number &gt; 0, ≤ 1,000,000 | `10` | Shard files. |",
         "| `flip_probability` | number ≥ 0, ≤ 1 | `0.5` | Mirrored crops; 0 where mirroring changes the class. |",
         "| `method` | [`generator`](#generatorconfig) or [`inversion`](#inversionconfig) | `inversion` | "
         "How images are made: the synthesizer and its settings. |",

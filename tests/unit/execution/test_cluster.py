@@ -202,6 +202,7 @@ def joining(monkeypatch):
         monkeypatch.setattr("ray.is_initialized", lambda: False)
         monkeypatch.setattr("ray.init", init)
         monkeypatch.setattr("dfnas_ray.execution.ray.connection._probe", lambda address: None)
+        monkeypatch.setattr("dfnas_ray.execution.ray.connection.Watch", lambda address: None)  # nothing runs
         return attempts
 
     return failing
@@ -336,6 +337,7 @@ def failing_start(monkeypatch, *errors):
     monkeypatch.setattr("ray.is_initialized", lambda: False)
     monkeypatch.setattr("ray.shutdown", lambda: None)
     monkeypatch.setattr("dfnas_ray.execution.ray.connection._START_PAUSE", 0)
+    monkeypatch.setattr("dfnas_ray.execution.ray.connection.Watch", lambda address: None)  # nothing runs
     Connection(ClusterConfig()).ensure()
     return left
 
