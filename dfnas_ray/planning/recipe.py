@@ -55,36 +55,9 @@ class RecipeRow:
 
 
 ROWS = (
-    RecipeRow(
-        up_to=20,
-        images=8_000,
-        batch_size=100,
-        width=24,
-        bn_weight=10,
-        student_batch=64,
-        training_steps=1_500,
-        precision="float32",
-    ),
-    RecipeRow(
-        up_to=48,
-        images=24_000,
-        batch_size=200,
-        width=48,
-        bn_weight=2,
-        student_batch=128,
-        training_steps=4_500,
-        precision="auto",
-    ),
-    RecipeRow(
-        up_to=math.inf,
-        images=20_000,
-        batch_size=50,
-        width=48,
-        bn_weight=2,
-        student_batch=64,
-        training_steps=10_000,
-        precision="auto",
-    ),
+    RecipeRow(20, 8_000, 100, 24, bn_weight=10, student_batch=64, training_steps=1_500, precision="float32"),
+    RecipeRow(48, 24_000, 200, 48, bn_weight=2, student_batch=128, training_steps=4_500, precision="auto"),
+    RecipeRow(math.inf, 20_000, 50, 48, bn_weight=2, student_batch=64, training_steps=10_000, precision="auto"),
 )
 
 

@@ -18,7 +18,7 @@ from dfnas_ray.errors import StorageError
 from dfnas_ray.ranking.result import BenchmarkResult, RankingRow
 from dfnas_ray.report.artefacts import Artefacts
 from dfnas_ray.report.drawing import stack
-from dfnas_ray.report.figures import INK, MUTED, limits, outlier_floor, panel, scatter, series
+from dfnas_ray.report.panel import INK, MUTED, limits, outlier_floor, panel, scatter, series
 from dfnas_ray.storage.location import Location
 from dfnas_ray.workflow.benchmark import Benchmark
 

@@ -1,66 +1,41 @@
-"""Curves as SVG elements whose colours are CSS variables, so that one figure suits light, dark and printed pages.
+"""The figures of a report: curves of the images' making, of searches and of trainings, and accuracies against cost.
 
-Each panel is a small figure of its own; the page lays panels side by side as the window allows.
+Each is a small figure of its own; the page lays panels side by side as the window allows.
 """
 
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from io import StringIO
 from typing import Any
 
 import numpy as np
 from markupsafe import Markup
-from matplotlib import rc_context
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from dfnas_ray.algorithms.selection import HistoryPoint
 from dfnas_ray.formatting import quantity
+from dfnas_ray.report.panel import (
+    INK,
+    MUTED,
+    limits,
+    log_scale,
+    outlier_floor,
+    panel,
+    plot,
+    ramp,
+    scatter,
+    series,
+    tick,
+    variable,
+    whole_numbers,
+)
 from dfnas_ray.report.samples import Curve
 from dfnas_ray.training.retraining import EpochFigures
 
-_WIDTH, _HEIGHT = 3.75, 2.45  # inches of a panel
-_AXES = (0.125, 0.18, 0.865, 0.68)  # left, bottom, width, height, as shares of it
 _WIDE, _WIDE_AXES = (6.0, 2.6), (0.1, 0.17, 0.885, 0.7)  # of the one figure of accuracies
 _LOG_FROM = 20  # times as many MACs
-INK, MUTED, _GRID = "#010101", "#020202", "#030303"  # placeholders: each becomes a CSS variable
-_VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", _GRID: "var(--grid)"}
-_SERIES = tuple(f"#0{index}0000" for index in range(1, 9))
-_VARIABLES.update({colour: f"var(--series-{index})" for index, colour in enumerate(_SERIES, start=1)})
-_RAMP = ("#4a7bd0", "#8a6fc4", "#c0649d", "#d8685f", "#cf8a2e")  # first to last round, mid-tones on light and dark
-_SETTINGS = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "dfnas",
-    "font.family": "DejaVu Sans",  # ships with matplotlib; the page's own font replaces it and is not wider
-    "font.size": 8.5,
-    "text.parse_math": False,
-    "text.color": INK,
-    "axes.labelcolor": MUTED,
-    "axes.edgecolor": MUTED,
-    "axes.linewidth": 0.7,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.unicode_minus": True,
-    "grid.color": _GRID,
-    "grid.linewidth": 0.7,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.major.width": 0.7,
-    "ytick.major.width": 0.7,
-    "xtick.minor.size": 0,
-    "ytick.minor.size": 0,
-    "lines.linewidth": 1.6,
-    "lines.solid_capstyle": "round",
-}
 
 TERM_TITLES = {
     "total": "Total",
@@ -113,16 +88,16 @@ def synthesis_panels(curves: dict[int, Curve], scale_steps: Sequence[int] = ()) 
     terms = list(dict.fromkeys(name for r in rounds for _, losses in curves[r] for name in losses))
     terms.sort(key=lambda name: name != "total")
     boundaries = np.cumsum(scale_steps)[:-1]
-    colours = {r: _ramp(position, len(rounds)) for position, r in enumerate(rounds)}
+    colours = {r: ramp(position, len(rounds)) for position, r in enumerate(rounds)}
     svgs = []
     for term in terms:
         with panel(f"synthesis-{term}", TERM_TITLES.get(term, term.replace("_", " ")), "step") as (axes, finish):
             for r in rounds:
                 points = [(step, losses[term]) for step, losses in curves[r] if term in losses]
-                _plot(axes, [step for step, _ in points], [value for _, value in points], colours[r])
+                plot(axes, [step for step, _ in points], [value for _, value in points], colours[r])
             for boundary in boundaries:
                 axes.axvline(boundary, color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)))
-            _log_scale(axes)
+            log_scale(axes)
             svgs.append(finish())
     keys = [Key(f"round {r}", colours[r]) for r in rounds] if len(rounds) > 1 else []
     return Panels.of(svgs, keys)
@@ -142,7 +117,7 @@ METRIC_TITLES = {
 
 def keys_of(names: Sequence[str]) -> list[Key]:
     """Return the legend of lines that are drawn in the order of ``names``."""
-    return [Key(name, _variable(position)) for position, name in enumerate(names)]
+    return [Key(name, variable(position)) for position, name in enumerate(names)]
 
 
 def training_panels(histories: Mapping[str, Sequence[HistoryPoint]]) -> list[str]:
@@ -156,14 +131,14 @@ def training_panels(histories: Mapping[str, Sequence[HistoryPoint]]) -> list[str
                 points = [point for point in history if name in point.metrics]
                 if points:
                     values = [point.metrics[name] for point in points]
-                    _plot(axes, [point.number for point in points], values, series(position))
+                    plot(axes, [point.number for point in points], values, series(position))
             if "loss" in name:
-                _log_scale(axes)
+                log_scale(axes)
             elif name.startswith("expected"):
                 axes.yaxis.set_major_formatter(
                     FuncFormatter(lambda value, _: quantity(value) if value > 1 else tick(value))
                 )
-            _whole_numbers(axes)
+            whole_numbers(axes)
             svgs.append(finish())
     return svgs
 
@@ -190,7 +165,7 @@ def _sampling_panel(name: str, position: int, rounds: Sequence[HistoryPoint], lo
         axes.plot([n for n, _ in best], [b for _, b in best], color=INK, linewidth=1.4, zorder=4)
         axes.set_xlim(x.min() - 0.6, x.max() + 0.6)
         limits(axes, shown)
-        _whole_numbers(axes)
+        whole_numbers(axes)
         return finish()
 
 
@@ -241,7 +216,7 @@ def accuracy_panel(rows: Sequence[AccuracyPoint]) -> Panels:
         low, high = 100 * min(row.low for row in rows), 100 * max(row.high for row in rows)
         margin = max(0.5, 0.08 * (high - low))
         axes.set_ylim(max(0.0, low - margin), min(100.0, high + margin) + 0.02 * margin)
-        return Panels.of([finish()], [Key(row.title, _variable(place)) for place, row in enumerate(rows)])
+        return Panels.of([finish()], [Key(row.title, variable(place)) for place, row in enumerate(rows)])
 
 
 def retraining_panels(histories: Mapping[str, Sequence[EpochFigures]]) -> Panels:
@@ -250,189 +225,21 @@ def retraining_panels(histories: Mapping[str, Sequence[EpochFigures]]) -> Panels
     with panel("retraining-loss", "Distillation loss", "epoch") as (axes, finish):
         for position, history in enumerate(histories.values()):
             epochs = range(1, len(history) + 1)
-            _plot(axes, epochs, [entry.get("loss", math.nan) for entry in history], series(position))
+            plot(axes, epochs, [entry.get("loss", math.nan) for entry in history], series(position))
             validation = [entry.get("validation_loss", math.nan) for entry in history]
-            _plot(axes, epochs, validation, series(position), linestyle=(0, (3, 1.6)), linewidth=1.2)
-        _log_scale(axes)
-        _whole_numbers(axes)
+            plot(axes, epochs, validation, series(position), linestyle=(0, (3, 1.6)), linewidth=1.2)
+        log_scale(axes)
+        whole_numbers(axes)
         svgs.append(finish())
     if any("validation_agreement" in entry for history in histories.values() for entry in history):
         with panel("retraining-agreement", "Agreement with the teacher, validation", "epoch") as (axes, finish):
             for position, history in enumerate(histories.values()):
                 epochs = range(1, len(history) + 1)
                 agreement = [100 * entry.get("validation_agreement", math.nan) for entry in history]
-                _plot(axes, epochs, agreement, series(position), linestyle=(0, (3, 1.6)))
+                plot(axes, epochs, agreement, series(position), linestyle=(0, (3, 1.6)))
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} %"))
-            _whole_numbers(axes)
+            whole_numbers(axes)
             svgs.append(finish())
-    keys = [Key(name, _variable(position)) for position, name in enumerate(histories)]
+    keys = [Key(name, variable(position)) for position, name in enumerate(histories)]
     keys += [Key("training", "var(--muted)"), Key("validation", "var(--muted)", dashed=True)]
     return Panels.of(svgs, keys)
-
-
-@contextmanager
-def panel(
-    name: str,
-    title: str,
-    x_label: str,
-    size: tuple[float, float] = (_WIDTH, _HEIGHT),
-    place: tuple[float, float, float, float] = _AXES,
-) -> Iterator[tuple[Any, Callable[[], str]]]:
-    """Give axes to draw on and a function that returns the SVG.
-
-    Args:
-        name: Unique on its page.
-        title: Above the axes.
-        x_label: Below them.
-        size: Width and height, in inches.
-        place: Left, bottom, width and height of the axes, as shares of the size. The same in every panel by default,
-            so that panels side by side line up.
-    """
-    with rc_context(_SETTINGS):
-        figure = Figure(figsize=size)
-        FigureCanvasSVG(figure)
-        axes = figure.add_axes(place)
-        figure.text(0, 0.985, title, va="top", fontsize=9.5)
-        axes.set_xlabel(x_label)
-        axes.margins(x=0.02)
-
-        def finish() -> str:
-            buffer = StringIO()
-            figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-            return _for_page(buffer.getvalue(), name, title)
-
-        yield axes, finish
-
-
-@contextmanager
-def page_style(**settings: Any) -> Iterator[None]:
-    """Let what is drawn in the block suit the page, in light and in dark; `element_of` makes an element of it."""
-    with rc_context({**_SETTINGS, **settings}):
-        yield
-
-
-def element_of(figure: Figure, name: str, title: str) -> str:
-    """Return a figure as an SVG element, cut to what is drawn.
-
-    Args:
-        figure: Drawn in `page_style`.
-        name: Unique on its page.
-        title: What a screen reader says.
-    """
-    buffer = StringIO()
-    figure.savefig(buffer, format="svg", transparent=True, bbox_inches="tight", metadata={"Date": None})
-    return _for_page(buffer.getvalue(), name, title)
-
-
-def middle_tones() -> LinearSegmentedColormap:
-    """Return colours from first to last that are seen on light and on dark."""
-    return LinearSegmentedColormap.from_list("middle-tones", _RAMP)
-
-
-def _for_page(svg: str, name: str, title: str) -> str:
-    """Turn matplotlib's file into an element: no prolog, ids of its own, CSS variables for colours, the page's font."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", svg)
-    svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)
-    prefix = re.sub(r"[^a-z0-9]+", "-", name.lower())
-    svg = re.sub(r'(\sid="|href="#|url\(#)', rf"\g<1>{prefix}-", svg)
-    svg = re.sub(r"'DejaVu Sans'[^;\"]*", "var(--sans)", svg)
-    for colour, variable in _VARIABLES.items():
-        svg = svg.replace(colour, variable)
-    label = re.sub(r'[<>&"]', " ", title)
-    return svg.replace("<svg", f'<svg class="panel" role="img" aria-label="{label}"', 1).strip()
-
-
-def _plot(axes: Any, x: Sequence[float], y: Sequence[float], colour: str, **style: Any) -> None:
-    values = [value if isinstance(value, int | float) and math.isfinite(value) else math.nan for value in y]
-    marker = {"marker": "o", "markersize": 3} if len(values) == 1 else {}
-    axes.plot(list(x), values, color=colour, **marker, **style)
-
-
-def scatter(axes: Any, x: Any, y: Any, colour: str, low: float) -> Any:
-    """Draw dots; scores far below the rest are marked at the lower edge. Returns the y values that set the limits."""
-    finite = np.isfinite(y)
-    inside = finite & (y >= low)
-    axes.plot(x[inside], y[inside], linestyle="none", marker="o", markersize=3.6, color=colour, alpha=0.6, mew=0)
-    if (~inside).any():
-        axes.plot(
-            x[~inside],
-            np.full((~inside).sum(), 0.02),
-            transform=axes.get_xaxis_transform(),
-            linestyle="none",
-            marker="v",
-            markersize=4,
-            color=colour,
-            alpha=0.6,
-            mew=0,
-        )
-    return y[inside]
-
-
-def outlier_floor(scores: Any) -> float:
-    """Return the score below which a candidate would squeeze all others together."""
-    finite = scores[np.isfinite(scores)]
-    if len(finite) == 0:
-        return -math.inf
-    low, high = np.percentile(finite, [25, 75])
-    return float(low - 3 * (high - low)) if high > low else -math.inf
-
-
-def limits(axes: Any, shown: Any) -> None:
-    """Let the y axis end a little outside of the values shown."""
-    if len(shown) and shown.max() > shown.min():
-        span = shown.max() - shown.min()
-        axes.set_ylim(shown.min() - 0.08 * span, shown.max() + 0.08 * span)
-
-
-def _log_scale(axes: Any) -> None:
-    """Take a logarithmic scale if the values are positive and span more than a factor of four."""
-    curves = [line for line in axes.lines if len(line.get_xdata()) > 2]  # not the vertical marks
-    values = np.concatenate([np.empty(0), *(np.asarray(line.get_ydata(), float) for line in curves)])
-    values = values[np.isfinite(values)]
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
-    if len(values) == 0 or values.min() <= 0 or values.max() < 4 * values.min():
-        axes.yaxis.set_major_locator(MaxNLocator(5))
-        return
-    axes.set_yscale("log")
-    decades = math.log10(values.max() / values.min())
-    axes.yaxis.set_major_locator(
-        LogLocator(
-            subs=(1.0, 2.0, 3.0, 5.0) if decades < 1 else (1.0, 2.0, 5.0) if decades < 2.2 else (1.0,), numticks=12
-        )
-    )
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
-    axes.yaxis.set_minor_formatter(NullFormatter())
-
-
-def tick(value: float) -> str:
-    """Return a tick's label: short, and never with trailing noise."""
-    text = f"{value:.4g}" if value == 0 or 1e-3 <= abs(value) < 1e4 else f"{value:.1e}".replace(".0e", "e")
-    return re.sub(r"e([+-])0*", lambda match: f"e{match[1].strip('+')}", text).replace("-", "−")
-
-
-def _whole_numbers(axes: Any) -> None:
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-
-
-def series(position: int) -> str:
-    """Return the colour of a series, a placeholder until the panel is finished."""
-    return _SERIES[position % len(_SERIES)]
-
-
-def _variable(position: int) -> str:
-    return _VARIABLES[series(position)]
-
-
-def _ramp(position: int, length: int) -> str:
-    """Return a colour between those of the first and the last round."""
-    place = (position / (length - 1) if length > 1 else 0) * (len(_RAMP) - 1)
-    left = min(int(place), len(_RAMP) - 2)
-    parts = [
-        round(
-            int(_RAMP[left][i : i + 2], 16) * (1 - place + left) + int(_RAMP[left + 1][i : i + 2], 16) * (place - left)
-        )
-        for i in (1, 3, 5)
-    ]
-    return "#" + "".join(f"{part:02x}" for part in parts)

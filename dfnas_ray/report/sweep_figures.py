@@ -19,7 +19,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from dfnas_ray.report.figures import INK, MUTED, element_of, middle_tones, page_style, series, tick
+from dfnas_ray.report.panel import INK, MUTED, element_of, middle_tones, page_style, series, tick
 from dfnas_ray.sweeps.config import SweepConfig
 
 _ENOUGH_FOR_IMPORTANCE = 4

@@ -37,7 +37,7 @@ def spoil(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
 class SpoilingConfig(NASBenchMacroConfig):
     """A space whose networks change their inputs in place."""
 
-    kind: Literal["spoiling"] = "spoiling"  # type: ignore[assignment]
+    kind: Literal["spoiling"] = "spoiling"  # type: ignore[assignment]  # a kind of its own
 
     def space(self, image_shape, num_classes):
         space = super().space(image_shape, num_classes)
@@ -110,7 +110,7 @@ class SoftConfig(RegularizerConfig):
 
 
 class ShiftsConfig(SoftConfig):
-    kind: Literal["shifts"] = "shifts"  # type: ignore[assignment]
+    kind: Literal["shifts"] = "shifts"  # type: ignore[assignment]  # a kind of its own
     observes: ClassVar[frozenset[str]] = frozenset({"bn_inputs"})
 
     def loss(self):
@@ -124,7 +124,7 @@ class ShiftsConfig(SoftConfig):
 class Careless(InversionConfig):
     """A synthesizer that leaves its teacher in another state."""
 
-    kind: Literal["careless"] = "careless"  # type: ignore[assignment]
+    kind: Literal["careless"] = "careless"  # type: ignore[assignment]  # a kind of its own
 
     def synthesizer(self, teacher, settings, device):
         made = InversionConfig.synthesizer(self, teacher, settings, device)
@@ -168,7 +168,7 @@ def test_a_synthesizer_of_another_package_has_a_teacher_of_its_own():
     teacher = small_teacher()
     before = {name: tensor.clone() for name, tensor in teacher.model.state_dict().items()}
     job = type("Job", (), {"config": settings(Careless)})()
-    MakeShards(_Kept(teacher), job, board=None)(torch.device("cpu"))  # type: ignore[arg-type]
+    MakeShards(_Kept(teacher), job, board=None)(torch.device("cpu"))  # type: ignore[arg-type]  # makes nothing
     assert all(torch.equal(before[name], tensor) for name, tensor in teacher.model.state_dict().items())
     assert not any(module.training for module in teacher.model.modules())
 

@@ -536,3 +536,31 @@ def test_the_command_sees_an_edited_forward(inspected):
     before = fingerprint_of(LEVELS)
     assert fingerprint_of(LEVELS.replace("-(255 *", "-2 * (255 *")) != before
     assert fingerprint_of(LEVELS + "# as ever, and longer\n") == before
+
+
+@pytest.mark.parametrize("name", ["20240501", "exp #1", "a: b", "[x]"])
+def test_a_run_directory_is_the_text_that_was_typed(dfnas, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    Path("x.yaml").write_text("teacher: {kind: digits, width: 4, epochs: 1}\n")
+    code, _, err = dfnas("teacher", "inspect", "x.yaml", "--run-dir", name)
+    assert code == 0, err
+    assert Path(name).is_dir()
+
+
+def test_an_address_in_brackets_is_an_address(dfnas, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("x.yaml").write_text("teacher: {kind: digits, width: 4, epochs: 1}\n")
+    code, _, err = dfnas("synthesize", "x.yaml", "--address", "[::1]:6379", "--set", "synthesis.num_shards=zero")
+    assert code == 2
+    assert "synthesis.num_shards" in err  # the only thing that is wrong
+    assert "--set cluster" not in err
+
+
+def test_a_label_that_is_missing_is_named_with_its_row(tmp_path):
+    buffer = BytesIO()
+    grey(0).save(buffer, "png")
+    table = pa.table({"image": [{"bytes": buffer.getvalue(), "path": None}] * 3, "label": [0, None, 0]})
+    pq.write_table(table, tmp_path / "x.parquet")
+    with pytest.raises(DatasetError, match=r"label") as raised:
+        accuracy({"kind": "parquet", "path": str(tmp_path / "x.parquet")})
+    assert "row 1" in str(raised.value) or "row 2" in str(raised.value)

@@ -83,7 +83,7 @@ def test_a_device_is_no_file():
 
 def test_a_record_that_would_take_too_much_is_refused_before_it_is_read(tmp_path):
     file = Location.parse(tmp_path / "latest.json")
-    with open(file.path, "wb") as sparse:  # noqa: PTH123
+    with open(file.path, "wb") as sparse:  # noqa: PTH123 - a location's path is text
         sparse.truncate(2**40)
     with pytest.raises(AlteredError, match=r"has 1,099,511,627,776 bytes, more than the 268,435,456"):
         file.read_model(LatestFolders)
