@@ -564,3 +564,17 @@ def test_a_label_that_is_missing_is_named_with_its_row(tmp_path):
     with pytest.raises(DatasetError, match=r"label") as raised:
         accuracy({"kind": "parquet", "path": str(tmp_path / "x.parquet")})
     assert "row 1" in str(raised.value) or "row 2" in str(raised.value)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_temporary_directory_that_is_too_long_for_sockets_is_named(start_dfnas, tiny_yaml, tmp_path, monkeypatch):
+    far = tmp_path / ("x" * 100)
+    far.mkdir()
+    monkeypatch.setenv("TMPDIR", str(far))
+    log = tmp_path / "log.txt"
+    process = start_dfnas("synthesize", tiny_yaml, "--run-dir", tmp_path / "run", "--address", "local", log=log)
+    assert process.wait(120) == 2, log.read_text()
+    said = "".join(log.read_text().split())
+    assert "setTMPDIRtoashortpath" in said
+    assert "use--addresslocal" not in said
