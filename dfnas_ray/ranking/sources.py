@@ -14,6 +14,7 @@ import torch
 
 from dfnas_ray.datasets.base import ImageDataset, read_image, to_uint8
 from dfnas_ray.errors import DatasetError
+from dfnas_ray.ops.networks import device_of
 from dfnas_ray.ops.regions import center_crop
 from dfnas_ray.seeding import numpy_generator, torch_generator
 from dfnas_ray.storage.shards import SyntheticImages
@@ -100,12 +101,12 @@ def _pixels(dataset: ImageDataset, index: int, image_shape: tuple[int, int, int]
 
 @torch.no_grad()
 def labelled(teacher: Teacher, canvases: Canvases, size: SetSize) -> SyntheticImages:
-    """Let the teacher label the canvases' centres, as it labels finished synthetic images."""
-    logits = []
+    """Let the teacher label the canvases' centres, as it labels finished synthetic images; it works where it is."""
+    logits, device = [], device_of(teacher.model)
     for start in range(0, len(canvases), _BATCH_SIZE):
-        part = torch.from_numpy(np.array(canvases[start : start + _BATCH_SIZE]))
+        part = torch.from_numpy(np.array(canvases[start : start + _BATCH_SIZE])).to(device)
         view = center_crop(part, (teacher.image_shape[1], teacher.image_shape[2]))
-        logits.append(teacher.model(teacher.normalize(view)).float())
+        logits.append(teacher.model(teacher.normalize(view)).float().cpu())
     stored = torch.cat(logits).numpy()
     return SyntheticImages(
         images=canvases,

@@ -41,6 +41,7 @@ class Bench:
         device: A GPU; in tests of the runbook itself, a CPU.
         seconds: Of this piece.
         small: Whether sizes are those of a test.
+        seed: Of whatever a piece draws.
     """
 
     data: Path
@@ -48,6 +49,7 @@ class Bench:
     device: torch.device
     seconds: float
     small: bool = False
+    seed: int = 0
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -111,11 +113,19 @@ class Bench:
             "date": str(datetime.date.today()),
         }
 
+    def file(self, name: str) -> Path:
+        """Return where a piece's result is; one of another seed stands beside it."""
+        return self.out / (f"{name}.json" if not self.seed else f"{name}-seed-{self.seed}.json")
+
+    def read(self, name: str) -> dict[str, Any]:
+        """Return what is known so far."""
+        return dict(json.loads(self.file(name).read_text())) if self.file(name).exists() else {}
+
     def write(self, name: str, result: dict[str, Any]) -> None:
         """Write what is known so far; a piece may do so many times."""
         facts = {**self.facts(), "seconds": round(time.monotonic() - self.started, 1)}
         self.out.mkdir(parents=True, exist_ok=True)
-        (self.out / f"{name}.json").write_text(json.dumps({**facts, **result}, indent=1) + "\n")
+        self.file(name).write_text(json.dumps({**facts, **result}, indent=1) + "\n")
 
 
 def kernel_by_kernel(yes: bool = True) -> AbstractContextManager[object]:

@@ -15,9 +15,8 @@ from dfnas_ray.training.config import OptimizerConfig
 from tests.benchmarks.gpu.bench import Bench
 
 SPARE_SECONDS = 15
-SEED = 0
-IMAGES_OF_A_FILE, FILES = 3900, 2
-"""As many as may be brought back from a machine that is lent."""
+POOL, POOL_IMAGES = "cifar10-images.pt", 20_000
+"""The last images that were made, for the pieces that come after."""
 
 
 def run(bench: Bench) -> dict[str, Any]:
@@ -25,7 +24,7 @@ def run(bench: Bench) -> dict[str, Any]:
     teacher = bench.teacher().to(bench.device)
     real = bench.real_images(teacher)
     trial = plan(bench, batches=14)
-    stream = Stream(teacher, trial, trial.method, bench.device, SEED, 0)
+    stream = Stream(teacher, trial, trial.method, bench.device, bench.seed, 0)
     for _ in range(bench.pick(13, 4)):
         began = bench.left
         stream.make_batch(torch.arange(trial.method.batch_size) % 10, lambda images: None)
@@ -34,16 +33,18 @@ def run(bench: Bench) -> dict[str, Any]:
     batches = max(bench.pick(40, 4), int(available / seconds))
     config = plan(bench, batches)
     method = config.method
-    stream = Stream(teacher, config, method, bench.device, SEED, 0)
+    stream = Stream(teacher, config, method, bench.device, bench.seed, 0)
     result: dict[str, Any] = {
         "settings": config.model_dump(mode="json"),
-        "seed": SEED,
+        "seed": bench.seed,
         "seconds_of_a_batch": round(seconds, 3),
         "batches": batches,
         "curve": [],
     }
     began, measuring = bench.left, 0.0
-    for number, classes in enumerate(class_of_slots(0, batches * method.batch_size, 10, SEED).split(method.batch_size)):
+    for number, classes in enumerate(
+        class_of_slots(0, batches * method.batch_size, 10, bench.seed).split(method.batch_size)
+    ):
         made = stream.make_batch(classes, lambda images: None)
         if stream.student_has_joined and (number % 25 == 24 or number == batches - 1):
             paused = bench.left
@@ -55,9 +56,7 @@ def run(bench: Bench) -> dict[str, Any]:
             result["curve"].append(point)
             print(point, f"{bench.left:.0f} s left", flush=True)
             bench.write("cifar10", result)
-    made = stream.canvases[: stream.pool_size].cpu()
-    for part, canvases in enumerate(made.split(IMAGES_OF_A_FILE)[-FILES:]):
-        torch.save(canvases.clone(), bench.out / f"cifar10-images-{part}.pt")
+    torch.save(stream.canvases[: stream.pool_size][-POOL_IMAGES:].cpu().clone(), bench.out / POOL)
     (bench.out / "cifar10-state.pt").write_bytes(stream.state())
     return result
 

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import statistics
 import sys
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+
+from dfnas_ray.ranking.statistics import draw_resamples, measure_agreement
 
 HEAD = """# On a GPU
 
@@ -20,13 +25,13 @@ What the runbook measured. Each piece is one process; seconds include its start-
 def page(folder: Path) -> str:
     """Return the page of all pieces that have a result."""
     parts = [HEAD + Path(__file__).with_name("notes.md").read_text()]
-    for name, show in {"check": check, "cifar10": cifar10, "speed": speed, "kernels": kernels}.items():
-        file = folder / f"{name}.json"
-        if file.exists():
+    shown = {"check": check, "cifar10": cifar10, "question": question, "speed": speed, "kernels": kernels}
+    for name, show in shown.items():
+        for file in sorted(folder.glob(f"{name}*.json")):
             result = json.loads(file.read_text())
             where = f"{result['device']}, torch {result['torch']}, commit {result['commit']}, {result['date']}"
             note = "" if result.get("done") else " The piece ran out of time."
-            parts.append(f"## {name}\n\n{where}, {result['seconds']:.0f} s.{note}\n\n{show(result)}")
+            parts.append(f"## {file.stem}\n\n{where}, {result['seconds']:.0f} s.{note}\n\n{show(result)}")
     return "\n".join(parts)
 
 
@@ -56,6 +61,40 @@ def cifar10(result: dict[str, Any]) -> str:
     )
     points = [(p["batch"], p["minutes"], f"{p['accuracy']:.2%}", p["bn_statistics"]) for p in result["curve"]]
     return intro + rows(("batches", "minutes", "accuracy", "weighted R_bn"), points)
+
+
+def question(result: dict[str, Any]) -> str:
+    """Show every source's agreement over its seeds, and how much it differs from the others, chain by chain."""
+    accuracies = np.array(result["accuracies"])
+    resamples = draw_resamples(len(accuracies), 0)
+    by_source: dict[str, list[dict[str, Any]]] = {}
+    for name, cell in result["cells"].items():
+        by_source.setdefault(name.rsplit(",", 1)[0], []).append(cell)
+    agreements = {
+        source: measure_agreement(np.array([cell["scores"] for cell in cells]), accuracies, resamples)
+        for source, cells in by_source.items()
+    }
+    lines: list[tuple[object, ...]] = []
+    for source, found in agreements.items():
+        cells = by_source[source]
+        seconds = (f"{statistics.mean(cell[key] for cell in cells):.0f}" for key in ("train_s", "score_s"))
+        below = "; ".join(
+            f"{other}: {found.tau.mean - agreements[other].tau.mean:+.3f} ({low:+.3f} .. {high:+.3f})"
+            for other in agreements
+            if other != source
+            for low, high in [np.quantile(found.resampled_tau - agreements[other].resampled_tau, (0.025, 0.975))]
+        )
+        taus = ", ".join(f"{value:.3f}" for value in found.tau.per_seed)
+        regrets = (f"{found.regret[top].mean:.2f}" for top in (1, 5))
+        interval = f"{found.tau.low:.3f} .. {found.tau.high:.3f}"
+        lines.append((source, f"{found.tau.mean:.3f}", interval, taus, *regrets, " + ".join(seconds), below))
+    intro = (
+        f"SPOS on NAS-Bench-Macro, full size: {result['epochs']} epochs on {result['images']:,} images of each source (real ones "
+        f"are not data-free), {len(accuracies)} chains scored with the supernet's weights. The chains' MACs alone: tau "
+        f"{result['macs']['tau']}, regret {result['macs']['regret_1']} and {result['macs']['regret_5']} points.\n\n"
+    )
+    head = ("source", "tau", "95 %", "by seed", "regret@1", "regret@5", "seconds (training + scoring)", "tau beside")
+    return intro + rows(head, lines)
 
 
 def speed(result: dict[str, Any]) -> str:
