@@ -6,7 +6,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Sequence
-from typing import Annotated, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -17,6 +17,7 @@ from dfnas_ray.config.registry import Family
 from dfnas_ray.limits import LARGEST_SEED, MANY, MAX_TRIALS, SEVERAL
 from dfnas_ray.ops.precision import Precision
 from dfnas_ray.search_spaces import SPACES, NASBenchMacroConfig, SearchSpaceConfig, SpaceConfig
+from dfnas_ray.sources import ImagesConfig, SyntheticSource
 from dfnas_ray.training.config import DistillationConfig, OptimizerConfig
 
 ALGORITHMS: Family[BaseAlgorithmConfig] = Family(
@@ -106,6 +107,9 @@ class SearchConfig(BaseModel):
     seeds: tuple[Annotated[int, Field(le=LARGEST_SEED)], ...] = Field(
         (0, 1), min_length=1, description="One trial each, of every pair."
     )
+    images: ImagesConfig = Field(
+        SyntheticSource(), description="What candidates are trained and judged on; real images need allow_real_images."
+    )
     max_macs: Annotated[int | str | None, BeforeValidator(_parse_limit)] = Field(
         "90%", description="Largest MACs of an architecture: a number, a share of the teacher's such as 50%, or null."
     )
@@ -147,6 +151,16 @@ class SearchConfig(BaseModel):
                     f"the algorithm {algorithm.kind} cannot search the space {space.kind}: {reason}. Take another "
                     "algorithm, such as darts or spos, or another space."
                 )
+        if self.start_after_shards is not None and self.images != SyntheticSource():
+            raise ValueError(
+                f"start_after_shards ({self.start_after_shards}) is for images that are being made, and those of images: "
+                f"{self.images.description} are drawn at once. Set it to null."
+            )
+        if self.images == SyntheticSource(labels="shuffled") and self.distillation.labels == "online":
+            raise ValueError(
+                "images.labels: shuffled does nothing where the teacher labels every image anew. Set distillation.labels to "
+                "stored."
+            )
         if self.start_after_shards is not None and not any(algorithm.trains_by_epochs for algorithm in self.algorithm):
             kinds = ", ".join(dict.fromkeys(algorithm.kind for algorithm in self.algorithm))
             raise ValueError(
@@ -154,6 +168,12 @@ class SearchConfig(BaseModel):
                 "whole set. Set it to null, or take an algorithm that trains first, such as spos."
             )
         return self
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What trials depend on beside their images, in the form of before there was a choice of images."""
+        waits = self.start_after_shards is None  # as every search did before there was a choice
+        return self.model_dump(mode="json", exclude={"images", *({"start_after_shards"} if waits else ())})
 
     @property
     def pairs(self) -> list[tuple[BaseAlgorithmConfig, SpaceConfig]]:

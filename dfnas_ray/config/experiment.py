@@ -46,6 +46,9 @@ class ExperimentConfig(BaseModel):
     name: str = Field("experiment", pattern=r"^\w[\w.-]*$", description="Names the run directory and the report.")
     run_dir: str | None = Field(None, description="Folder or URI of everything that is made; by default runs/NAME.")
     seed: int = Field(0, ge=0, le=LARGEST_SEED, description="Root of all random numbers but the built-in teacher's.")
+    allow_real_images: bool = Field(
+        False, description="Let search.images or retraining.images be real ones; what they give is not data-free."
+    )
     teacher: TeacherConfig
     synthesis: SynthesisConfig = SynthesisConfig()
     search: SearchConfig = SearchConfig()
@@ -85,6 +88,17 @@ class ExperimentConfig(BaseModel):
                 f"search.start_after_shards ({start}) is more than synthesis.num_shards ({shards}): the search would never "
                 f"start. Set it to {shards} or less, or to null to wait for all."
             )
+        for setting, images in (("search.images", self.search.images), ("retraining.images", self.retraining.images)):
+            if not images.is_data_free and not self.allow_real_images:
+                raise ValueError(
+                    f"{setting} ({images.kind}) are not data-free: what comes of them says nothing about a teacher without its "
+                    "data. Allow them with allow_real_images: true, or leave the setting out."
+                )
+            if self.evaluation.dataset is not None and getattr(images, "dataset", None) == self.evaluation.dataset:
+                raise ValueError(
+                    f"{setting}.dataset and evaluation.dataset are the same images: a network would be tested on what it "
+                    "learned from. Give others, such as another split."
+                )
         workers, resources = self.retraining.num_workers, self.cluster.retraining
         # Above 0.5, or each on its own node, no two are ever on one GPU.
         if workers > 1 and 0 < resources.gpus <= 0.5 and resources.placement != "STRICT_SPREAD":
@@ -94,6 +108,11 @@ class ExperimentConfig(BaseModel):
                 "CPUs, or retraining.num_workers to 1."
             )
         return self
+
+    @property
+    def uses_synthesis(self) -> bool:
+        """Whether a search and a retraining look at synthetic images."""
+        return self.search.images.is_synthetic or self.retraining.images.is_synthetic
 
     @property
     def run_directory(self) -> str:

@@ -191,6 +191,24 @@ def read_image(dataset: ImageDataset, index: int, setting: str) -> tuple[Image.I
     return image, label, where
 
 
+def check_label(label: int, num_classes: int, where: str) -> None:
+    """Compare one label with a teacher's classes.
+
+    Raises:
+        DatasetError: it is none of them.
+    """
+    if not 0 <= label < num_classes:
+        raise DatasetError(
+            f"{where}: label {label}, but the teacher has {num_classes} classes (0 to {num_classes - 1}). "
+            "The dataset and the teacher must number the same classes from 0 on"
+            + (
+                ". If the labels begin at 1, name them in the teacher's order: classes: [1, 2, ...]."
+                if label == num_classes
+                else "."
+            )
+        )
+
+
 class _Decoded(Dataset[tuple[Tensor, int]]):
     def __init__(self, dataset: ImageDataset, image_shape: tuple[int, int, int], num_classes: int):
         self.dataset, self.image_shape, self.num_classes = dataset, image_shape, num_classes
@@ -200,16 +218,7 @@ class _Decoded(Dataset[tuple[Tensor, int]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         image, label, where = read_image(self.dataset, index, EVALUATION)
-        if not 0 <= label < self.num_classes:
-            raise DatasetError(
-                f"{where}: label {label}, but the teacher has {self.num_classes} classes (0 to {self.num_classes - 1}). "
-                "The dataset and the teacher must number the same classes from 0 on"
-                + (
-                    ". If the labels begin at 1, name them in the teacher's order: classes: [1, 2, ...]."
-                    if label == self.num_classes
-                    else "."
-                )
-            )
+        check_label(label, self.num_classes, where)
         return to_uint8(image, self.image_shape, where), label
 
 

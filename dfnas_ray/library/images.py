@@ -35,6 +35,8 @@ class Images:
         teacher: Whose images they are.
     """
 
+    name = "synthesis"  # of the stage that made them
+
     def __init__(self, data: SyntheticImages, teacher: Teacher, folder: Location, manifest: Manifest):
         self.data, self.teacher = data, teacher
         self._files = {entry.file: (folder / entry.file).read_bytes() for entry in manifest.shards}

@@ -8,17 +8,15 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dfnas_ray.datasets import DatasetConfig
 from dfnas_ray.limits import LARGEST_SEED, MANY
+from dfnas_ray.sources import SourceConfig, SyntheticSource
+from dfnas_ray.sources.noise import NoiseSource
+from dfnas_ray.sources.real import RealSource
 
 Row = Annotated[int, Field(lt=2**63)]
 """The number of a table's row."""
 
 Source = Literal["synthetic", "noise", "real"]
 """Where the images come from that a ranking is made on."""
-
-
-def is_data_free(source: Source | None) -> bool:
-    """Whether a ranking on this source could be had without the data that the teacher was trained on."""
-    return source != "real"
 
 
 class BenchmarkConfig(BaseModel):
@@ -49,6 +47,13 @@ class BenchmarkConfig(BaseModel):
     chunk_size: int = Field(
         8, gt=0, le=MANY, description="Architectures that are measured by one task, and recorded together."
     )
+
+    def source(self, name: Source) -> SourceConfig:
+        """Return the settings of a source: all have as many images as synthesis makes, and their labels are the teacher's."""
+        if name == "real":
+            assert self.real is not None
+            return RealSource(dataset=self.real, labels="teacher")
+        return NoiseSource() if name == "noise" else SyntheticSource()
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -37,6 +37,14 @@ class Batch(NamedTuple):
     teacher_logits: Tensor
 
 
+class LabelledBatch(NamedTuple):
+    """The same with the images' own labels, int64 (B,)."""
+
+    images: Tensor
+    teacher_logits: Tensor
+    labels: Tensor
+
+
 def split_mask(ids: Ids, fraction: float, seed: int, name: str = "validation-split") -> np.ndarray[Any, Any]:
     """Say which images are on the smaller side of a split, as a mask (N,).
 
@@ -68,6 +76,7 @@ class SyntheticBatches:
         world_size: Number of workers.
         planned_ids: The ids (N,) of the finished set, if ``data`` is a part of it that will grow.
         precision: In which the teacher labels varied images.
+        asks_teacher: Whether the teacher labels varied images. Where nobody learns from it, the stored logits do.
     """
 
     def __init__(
@@ -82,15 +91,18 @@ class SyntheticBatches:
         world_size: int = 1,
         planned_ids: Ids | None = None,
         precision: Precision = "float32",
+        asks_teacher: bool = True,
     ):
         self.teacher, self.config, self.seed, self.device = teacher, config, seed, device
         self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
         self.precision: Precision = precision
+        self.asks_teacher = asks_teacher
         self.input_size = teacher.image_shape[1:]
         self.ids = data.ids
         self.planned_ids = data.ids if planned_ids is None else planned_ids
         self.images = torch.from_numpy(data.images).to(device)
         self.logits = torch.tensor(data.logits, device=device)  # whoever changes them changes his own
+        self.labels = torch.tensor(data.labels, device=device)
         self.model = copy_network(teacher.model).to(device).to(memory_format=torch.channels_last)
         self._parts: list[_Part] = []
 
@@ -103,13 +115,14 @@ class SyntheticBatches:
         self.ids = data.ids
         self.images = torch.from_numpy(data.images).to(self.device)
         self.logits = torch.tensor(data.logits, device=self.device)
+        self.labels = torch.tensor(data.labels, device=self.device)
         for part in self._parts:
             part.fill(self)
 
     def to(self, device: torch.device) -> None:
         """Move the set and the teacher to a device."""
         self.device = device
-        self.images, self.logits = self.images.to(device), self.logits.to(device)
+        self.images, self.logits, self.labels = (t.to(device) for t in (self.images, self.logits, self.labels))
         self.model.to(device)
 
     def split(self, fraction: float, name: str) -> tuple[SyntheticBatches, SyntheticBatches]:
@@ -140,6 +153,13 @@ class SyntheticBatches:
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """Yield the training batches of epoch ``number``, shuffled and varied."""
+        return (batch for _, batch in self._epoch(number))
+
+    def labelled_epoch(self, number: int) -> Iterator[LabelledBatch]:
+        """Yield the same with the images' own labels."""
+        return (LabelledBatch(*batch, self.labels[rows]) for rows, batch in self._epoch(number))
+
+    def _epoch(self, number: int) -> Iterator[tuple[Tensor, Batch]]:
         if not len(self.images):
             raise ConfigError(
                 "search: the first shards hold no image for training. Make larger ones with synthesis.images_per_shard, or "
@@ -155,10 +175,10 @@ class SyntheticBatches:
             mine = order[start : start + total][self.rank :: self.world_size].to(self.device)
             if variation is None:
                 view = center_crop(self.images[mine], self.input_size)
-                yield Batch(_channels_last(self.teacher.normalize(view)), self.logits[mine])
+                yield mine, Batch(_channels_last(self.teacher.normalize(view)), self.logits[mine])
             else:
                 images = _channels_last(self._vary(self.images[mine], variation, generator))
-                yield Batch(images, self._ask_teacher(images))
+                yield mine, Batch(images, self._ask_teacher(images) if self.asks_teacher else self.logits[mine])
 
     def first(self, number: int, from_epoch: int = 0) -> list[Batch]:
         """Return the first so many training batches, epoch after epoch."""
@@ -207,6 +227,7 @@ class _Part:
         rows = torch.from_numpy(side).to(whole.device)
         self.batches.ids = whole.ids[side]
         self.batches.images, self.batches.logits = whole.images[rows], whole.logits[rows]
+        self.batches.labels = whole.labels[rows]
         for part in self.batches._parts:
             part.fill(self.batches)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dfnas_ray.limits import MANY, SEVERAL
 from dfnas_ray.ops.precision import Precision
+from dfnas_ray.sources import ImagesConfig, SyntheticSource
 
 
 class AugmentationConfig(BaseModel):
@@ -70,8 +71,20 @@ class OptimizerConfig(BaseModel):
         return self
 
 
+class LabelConfig(BaseModel):
+    """Learning from the images' own labels: cross entropy, beside or in place of the teacher.
+
+    The loss is (1 - weight) times that of distillation, plus weight times the cross entropy.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    weight: float = Field(1.0, gt=0, le=1, description="Share of the labels in the loss; 1: the teacher is not asked.")
+    smoothing: float = Field(0.1, ge=0, lt=1, description="Of the labels: this share is spread over all classes.")
+
+
 class RetrainingConfig(BaseModel):
-    """Training the chosen architecture from scratch on synthetic images alone."""
+    """Training the chosen architecture from scratch, on synthetic images unless the file says otherwise."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -79,6 +92,12 @@ class RetrainingConfig(BaseModel):
     batch_size: int = Field(128, gt=0, le=MANY, description="Images per step, over all workers.")
     optimizer: OptimizerConfig = OptimizerConfig()
     distillation: DistillationConfig = DistillationConfig()
+    images: ImagesConfig = Field(
+        SyntheticSource(), description="What it learns from; real images need allow_real_images."
+    )
+    labels: LabelConfig | None = Field(
+        None, description="Also, or only, learn from the images' own labels; null: from the teacher alone."
+    )
     baseline: bool = Field(
         True, description="Also train a random architecture of the same budget, to see what the search was worth."
     )
@@ -105,4 +124,22 @@ class RetrainingConfig(BaseModel):
                 f"batch_size ({self.batch_size}) must be a multiple of num_workers ({self.num_workers}). "
                 f"Next multiple: {-(-self.batch_size // self.num_workers) * self.num_workers}."
             )
+        if self.labels is not None:
+            if not self.images.is_labelled:
+                raise ValueError(
+                    f"labels needs images that have labels of their own, and those of {self.images.kind} have none but the "
+                    "teacher's. Leave labels out, or give images: {kind: real, dataset: ...}."
+                )
+            variation = self.distillation.variation
+            if variation is not None and variation.mixup:
+                raise ValueError(
+                    f"labels cannot follow images that are mixed in pairs: distillation.augmentation.mixup "
+                    f"({variation.mixup:g}). Set mixup to 0, or leave labels out."
+                )
         return self
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a network depends on beside its images, in the form of before there was a choice of images."""
+        rest = {"baseline", "images", *({"labels"} if self.labels is None else ())}
+        return self.model_dump(mode="json", exclude=rest)

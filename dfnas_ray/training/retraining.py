@@ -1,4 +1,4 @@
-"""Retraining: one network from scratch, by distillation on synthetic images alone.
+"""Retraining: one network from scratch, by distillation or from labels.
 
 The loop knows nothing of processes: whoever runs it says where checkpoints are kept, and how a network is wrapped whose
 gradients several workers average.
@@ -145,6 +145,7 @@ def train_network(
         place.rank,
         place.world_size,
         precision=settings.precision,
+        asks_teacher=settings.labels is None or settings.labels.weight < 1,
     )
     validation = SyntheticBatches(images.select(mask), teacher, settings.distillation, _VALIDATION_BATCH, seed, device)
 
@@ -186,6 +187,7 @@ def _student(job: RetrainingJob, device: torch.device, total_steps: int) -> Stud
         total_steps,
         settings.precision,
         settings.auxiliary_weight,
+        labels=settings.labels,
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
@@ -17,8 +18,8 @@ from dfnas_ray.ops.precision import Precision, autocast, autocast_dtype
 from dfnas_ray.seeding import seed_everything
 from dfnas_ray.surroundings import torch_settings_kept
 from dfnas_ray.teachers.guarded import logits_of
-from dfnas_ray.training.batches import Batch, SyntheticBatches
-from dfnas_ray.training.config import OptimizerConfig
+from dfnas_ray.training.batches import Batch, LabelledBatch, SyntheticBatches
+from dfnas_ray.training.config import LabelConfig, OptimizerConfig
 from dfnas_ray.training.distillation import distillation_loss
 
 
@@ -58,6 +59,7 @@ class Student:
         auxiliary_weight: Of the loss of an auxiliary classifier, if the network has one.
         average_gradients: Called with the parameters after backward, where several processes train together without DDP.
         restarts: Steps at which the learning rate starts anew; see `make_schedule`.
+        labels: What the images' own labels teach; None: nothing.
     """
 
     def __init__(
@@ -70,12 +72,14 @@ class Student:
         auxiliary_weight: float = 0.0,
         average_gradients: Callable[[Iterable[nn.Parameter]], None] | None = None,
         restarts: Sequence[int] = (),
+        labels: LabelConfig | None = None,
     ):
         self.model = model.to(memory_format=torch.channels_last)
         self.config, self.temperature = config, temperature
         self.device = device_of(model)
         self.dtype = autocast_dtype(precision, self.device)
         self.auxiliary_weight, self.average_gradients = auxiliary_weight, average_gradients
+        self.labels = labels
         self.parameters = list(model.parameters())
         self.learning_rate = make_schedule(config, total_steps, restarts)
         self.steps_done = 0
@@ -89,7 +93,7 @@ class Student:
 
     def step(
         self,
-        batch: Batch,
+        batch: Batch | LabelledBatch,
         forward: Callable[[Tensor], Tensor] | None = None,
         extra_loss: Callable[[], Tensor] | None = None,
     ) -> Tensor:
@@ -115,7 +119,7 @@ class Student:
 
     def learn(
         self,
-        batch: Batch,
+        batch: Batch | LabelledBatch,
         forward: Callable[[Tensor], Tensor] | None = None,
         extra_loss: Callable[[], Tensor] | None = None,
     ) -> Tensor:
@@ -131,7 +135,7 @@ class Student:
                 f"A batch of {len(batch.images)} image leaves BatchNorm one value per channel, without a variance. Raise the "
                 "batch_size of this stage: search.algorithm, search.selection, retraining or synthesis.method.student."
             ) from error
-        loss = self._loss(output, batch.teacher_logits)
+        loss = self._loss(output, batch)
         self.optimizer.zero_grad()
         (loss if extra_loss is None else loss + extra_loss()).backward()
         if self.average_gradients is not None:
@@ -147,11 +151,21 @@ class Student:
                 group["lr"] = torch.tensor(group["lr"], device=self.device)
                 group["fused"] = True
 
-    def _loss(self, output: Tensor | tuple[Tensor, Tensor], teacher_logits: Tensor) -> Tensor:
+    def _loss(self, output: Tensor | tuple[Tensor, Tensor], batch: Batch | LabelledBatch) -> Tensor:
         if isinstance(output, Tensor) or not self.auxiliary_weight:
-            return distillation_loss(logits_of(output), teacher_logits, self.temperature)
-        main, auxiliary = (distillation_loss(logits, teacher_logits, self.temperature) for logits in output)
+            return self._loss_of(logits_of(output), batch)
+        main, auxiliary = (self._loss_of(logits, batch) for logits in output)
         return main + self.auxiliary_weight * auxiliary
+
+    def _loss_of(self, logits: Tensor, batch: Batch | LabelledBatch) -> Tensor:
+        if self.labels is None:
+            return distillation_loss(logits, batch.teacher_logits, self.temperature)
+        assert isinstance(batch, LabelledBatch), "whoever learns from labels is given them"
+        own = F.cross_entropy(logits.float(), batch.labels, label_smoothing=self.labels.smoothing)
+        if self.labels.weight == 1:
+            return own
+        taught = distillation_loss(logits, batch.teacher_logits, self.temperature)
+        return (1 - self.labels.weight) * taught + self.labels.weight * own
 
     def state_dict(self) -> dict[str, Any]:
         """Return tensors and numbers only: the state can be loaded with ``weights_only=True``."""
@@ -188,7 +202,8 @@ def train_epoch(
         forward: Replaces the model's own.
     """
     seed_everything(seed)
-    losses = read_losses([student.step(batch, forward) for batch in batches.epoch(epoch)])
+    given = batches.epoch(epoch) if student.labels is None else batches.labelled_epoch(epoch)
+    losses = read_losses([student.step(batch, forward) for batch in given])
     return sum(losses) / len(losses)
 
 

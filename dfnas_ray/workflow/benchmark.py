@@ -15,25 +15,29 @@ from dfnas_ray import formatting
 from dfnas_ray.algorithms.config import ALGORITHMS, Trial, distinct
 from dfnas_ray.algorithms.trials import SearchJob
 from dfnas_ray.config.experiment import ExperimentConfig
-from dfnas_ray.datasets.base import open_dataset
 from dfnas_ray.errors import ConfigError
-from dfnas_ray.ranking.config import BenchmarkConfig, Source, is_data_free
+from dfnas_ray.ranking.config import BenchmarkConfig, Source
 from dfnas_ray.ranking.recorded import Ranking, Recorded
 from dfnas_ray.ranking.result import BASELINES, BenchmarkFacts, BenchmarkResult, Interval, RankingRow, TableFacts
-from dfnas_ray.ranking.sources import SetSize, labelled, real_canvases
 from dfnas_ray.ranking.statistics import LEVEL, Agreement, draw_resamples, measure_agreement
 from dfnas_ray.ranking.table import BenchmarkTable, read_table, table_uri
 from dfnas_ray.search_spaces.base import SearchSpace
 from dfnas_ray.search_spaces.contract import build_space
+from dfnas_ray.sources.base import draw_all
+from dfnas_ray.sources.noise import NoiseSource
+from dfnas_ray.sources.real import RealSource
 from dfnas_ray.storage.location import Count, JsonObject, Location
 from dfnas_ray.storage.run_dir import StageDir, fingerprint
 from dfnas_ray.storage.shards import SyntheticImages
 from dfnas_ray.storage.shared import Shared
 from dfnas_ray.synthesis.checks import check_synthesis
 from dfnas_ray.workflow import rankings
+from dfnas_ray.workflow.images import ImagesStage, images_of, synthetic_size
 from dfnas_ray.workflow.session import Session
 from dfnas_ray.workflow.stage import Record, Stage
-from dfnas_ray.workflow.synthesis import Synthesis
+
+REAL = "benchmark.real"
+"""What errors call the real images."""
 
 _TRIAL_SEED = 0  # with the root seed of the experiment, an algorithm trains as in the search's first trial
 
@@ -95,7 +99,12 @@ class Contender:
         """What a reader calls it: spos on synthetic."""
         if self.source is None:
             return self.label
-        return f"{self.label} on {self.source}" + ("" if is_data_free(self.source) else " (not data-free)")
+        return f"{self.label} on {self.source}" + ("" if self.is_data_free else " (not data-free)")
+
+    @property
+    def is_data_free(self) -> bool:
+        """Whether it could be had without the data that the teacher was trained on."""
+        return self.source != "real"
 
 
 class Scored(NamedTuple):
@@ -145,7 +154,7 @@ def plan(config: ExperimentConfig) -> Plan:
     space = config.search.space[0]
     table = read_table(benchmark, build_space(space, *space.native_input))
     if benchmark.real is not None and "real" in benchmark.sources:
-        open_dataset(benchmark.real, "benchmark.real")  # finds the files; no image is read
+        RealSource(dataset=benchmark.real).opened(REAL)
     return Plan(benchmark, table, table.sample(benchmark, config.seed))
 
 
@@ -178,11 +187,8 @@ class Benchmark(Stage[BenchmarkRecord]):
                 label: algorithm.model_dump(mode="json") for label, algorithm in _algorithms(config).items()
             },
         }
-        if "synthetic" in planned.config.sources:
-            inputs["upstream"] = {"synthesis": Synthesis(self.session).key}
-        if planned.config.real is not None and "real" in planned.config.sources:
-            inputs["files"] = open_dataset(planned.config.real, "benchmark.real").fingerprint
-        return inputs
+        upstream = [self._images(source, config.seed) for source in planned.config.sources if source != "noise"]
+        return inputs | {"upstream": {source.name: source.key for source in upstream}}
 
     def check(self) -> None:
         """See `Stage`."""
@@ -231,7 +237,7 @@ class Benchmark(Stage[BenchmarkRecord]):
     def _common_inputs(self) -> JsonObject:
         """Return what all measurements depend on."""
         config, session = self.config, self.session
-        size = SetSize.of(config.synthesis, session.teacher.image_shape)
+        size = synthetic_size(session)
         settings = config.search.model_dump(mode="json", include={"validation_fraction", "distillation", "precision"})
         return {
             "teacher": session.teacher.fingerprint,
@@ -253,12 +259,9 @@ class Benchmark(Stage[BenchmarkRecord]):
             "source": contender.source,
             "algorithm": contender.algorithm.measuring_settings(),
         }
-        if contender.source == "synthetic":
-            inputs["upstream"] = {"synthesis": Synthesis(self.session, seed).key}
-        elif contender.source == "real":
-            assert self.plan.config.real is not None
-            inputs["real"] = self.plan.config.real.model_dump(mode="json")
-            inputs["files"] = open_dataset(self.plan.config.real, "benchmark.real").fingerprint
+        if contender.source is not None:
+            source = self._images(contender.source, seed)
+            inputs["upstream"] = {source.name: source.key}
         if contender.algorithm.measures_population:
             inputs["population"] = fingerprint(self.plan.sample.architectures)
         return self.session.run_dir.stage("ranking", inputs)
@@ -267,9 +270,9 @@ class Benchmark(Stage[BenchmarkRecord]):
         """Measure what is missing, and return each contender's scores."""
         session, config, planned = self.session, self.config, self.plan
         seeds, contenders = planned.config.seeds, _contenders(config, planned)
-        if "synthetic" in planned.config.sources:
+        for source in dict.fromkeys(contender.source for contender in contenders if contender.source):
             for seed in seeds:
-                Synthesis(session, seed).finish()
+                self._images(source, seed).finish()
         image_set = self._image_sets()
         sets: dict[str, tuple[Source | None, int]] = {}
         recorded: dict[Ranking, Recorded] = {}
@@ -307,22 +310,19 @@ class Benchmark(Stage[BenchmarkRecord]):
 
     def _image_sets(self) -> Callable[[Source | None, int], Shared[SyntheticImages]]:
         """Return a function that gives the images of a source and a root seed, each made once."""
-        session, real = self.session, self.plan.config.real
-        image_shape, executor = session.teacher.image_shape, session.executor
-        size = SetSize.of(self.config.synthesis, image_shape)
+        session, executor = self.session, self.session.executor
+        token = synthetic_size(session).token
 
         @cache
         def image_set(source: Source | None, seed: int) -> Shared[SyntheticImages]:
-            if source == "synthetic":
-                return Synthesis(session, seed).images(executor)
-            if source == "real":
-                assert real is not None
-                canvases = real_canvases(open_dataset(real, "benchmark.real"), image_shape, size, seed)
-                return executor.compute(labelled, session.shared_teacher, executor.share(canvases), size)
-            wanted = size.token if source is None else size
-            return executor.compute(rankings.label_noise, session.shared_teacher, wanted, seed)
+            if source is None:
+                return executor.compute(draw_all, session.shared_teacher, NoiseSource(), token, seed, "")
+            return self._images(source, seed).images(executor)
 
         return image_set
+
+    def _images(self, source: Source, seed: int) -> ImagesStage:
+        return images_of(self.session, self.plan.config.source(source), REAL, seed)
 
 
 def _algorithms(config: ExperimentConfig) -> dict[str, Any]:
@@ -346,7 +346,7 @@ def _row(scored: Scored, agreement: Agreement) -> RankingRow:
         title=contender.title,
         ranking=contender.label,
         images=contender.source,
-        data_free=is_data_free(contender.source),
+        data_free=contender.is_data_free,
         best=False,
         tau=Interval.of(agreement.tau),
         rho=Interval.of(agreement.rho),

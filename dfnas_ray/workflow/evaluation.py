@@ -138,6 +138,7 @@ class Evaluation(Stage[EvaluationRecord]):
     def __init__(self, session: Session, networks: Sequence[Outcome[RetrainingRecord]]):
         super().__init__(session)
         self.students = Synthesis(session)
+        self.num_students = self.students.num_students if session.config.uses_synthesis else 0
         self.networks = {outcome.stage: outcome.location for outcome in networks}
 
     @classmethod
@@ -157,7 +158,7 @@ class Evaluation(Stage[EvaluationRecord]):
 
     def inputs(self) -> JsonObject:
         """See `Stage`."""
-        beside = {self.students.name: self.students.location.name} if self.students.num_students else {}
+        beside = {self.students.name: self.students.location.name} if self.num_students else {}
         return {
             "dataset": evaluation_dataset(self.session.config).model_dump(mode="json"),
             "files": self.dataset.fingerprint,
@@ -175,7 +176,7 @@ class Evaluation(Stage[EvaluationRecord]):
         teacher = session.teacher
         loaded: dict[str, torch.nn.Module] = {TEACHER: teacher.model}
         costs: dict[str, tuple[str, Cost]] = {TEACHER: (teacher.name, teacher.cost)}
-        for number in range(self.students.num_students):
+        for number in range(self.num_students):
             name = f"{STUDENT}-{number + 1}" if number else STUDENT
             loaded[name] = load_student(self.students.location, number, teacher)
             costs[name] = (f"as {teacher.name}", teacher.cost)

@@ -14,7 +14,6 @@ from dfnas_ray.algorithms.population import config_of
 from dfnas_ray.execution.base import Executor, Work
 from dfnas_ray.progress import Board
 from dfnas_ray.ranking.recorded import Ranking, Recorded
-from dfnas_ray.ranking.sources import SetSize, labelled, noise_canvases
 from dfnas_ray.search_spaces.base import Genotype
 from dfnas_ray.storage.shards import SyntheticImages
 from dfnas_ray.storage.shared import Shared
@@ -46,11 +45,6 @@ class Scores(NamedTuple):
 
     scores: list[float]
     seconds: float
-
-
-def label_noise(teacher: Teacher, size: SetSize, seed: int) -> SyntheticImages:
-    """Return noise that the teacher has labelled."""
-    return labelled(teacher, noise_canvases(teacher, size, seed), size)
 
 
 @dataclass(frozen=True)

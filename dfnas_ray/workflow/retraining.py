@@ -1,4 +1,4 @@
-"""Retraining: one architecture from scratch on synthetic images alone, and the random one beside it."""
+"""Retraining: one architecture from scratch, and the random one beside it."""
 
 from __future__ import annotations
 
@@ -22,13 +22,18 @@ from dfnas_ray.training.export import (
 )
 from dfnas_ray.training.export import History as History
 from dfnas_ray.training.retraining import RetrainingJob
+from dfnas_ray.workflow.images import images_of
 from dfnas_ray.workflow.session import Session
 from dfnas_ray.workflow.stage import ImageSource, Record, Stage
-from dfnas_ray.workflow.synthesis import Synthesis
 
 
 class RetrainingRecord(Record):
-    """A trained network, and what its last epoch showed."""
+    """A trained network, and what its last epoch showed.
+
+    Attributes:
+        images: What it learned from.
+        data_free: Whether these could be had without real images.
+    """
 
     space_config: JsonObject
     genotype: str
@@ -37,6 +42,8 @@ class RetrainingRecord(Record):
     loss: float
     validation_loss: float
     validation_agreement: float
+    images: str = "synthetic"
+    data_free: bool = True
 
     @property
     def headline(self) -> str:
@@ -72,21 +79,21 @@ class Retraining(Stage[RetrainingRecord]):
         Args:
             session: The command.
             architecture: What is trained.
-            source: Of the images; by default the experiment's synthesis.
+            source: Of the images; by default what `retraining.images` says.
         """
         super().__init__(session)
         self.architecture, self.config = architecture, session.config.retraining
-        self.source = Synthesis(session) if source is None else source
+        self.source = images_of(session, self.config.images, "retraining.images") if source is None else source
 
     def inputs(self) -> JsonObject:
         """See `Stage`."""
         return {
-            "upstream": {"synthesis": self.source.key},
+            "upstream": {self.source.name: self.source.key},
             "seed": self.session.config.seed,
             "space": self.architecture.config,
             "genotype": self.architecture.text,
             "search": {"validation_fraction": self.session.config.search.validation_fraction},
-            "retraining": self.config.model_dump(mode="json", exclude={"baseline"}),
+            "retraining": self.config.settings,
             "threads": self.session.config.cluster.retraining.cpus,
         }
 
@@ -151,6 +158,8 @@ class Retraining(Stage[RetrainingRecord]):
             genotype=architecture.text,
             macs=cost.macs,
             params=cost.params,
+            images=self.config.images.description,
+            data_free=self.config.images.is_data_free,
             **trained.history[-1],
         )
 

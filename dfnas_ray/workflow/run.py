@@ -13,6 +13,7 @@ from dfnas_ray.errors import GenotypeError
 from dfnas_ray.search_spaces.architecture import Architecture
 from dfnas_ray.workflow.benchmark import Benchmark
 from dfnas_ray.workflow.evaluation import Evaluation, EvaluationRecord, check_dataset
+from dfnas_ray.workflow.images import images_of
 from dfnas_ray.workflow.retraining import Baseline, Retraining, RetrainingRecord
 from dfnas_ray.workflow.search import Search, SearchRecord
 from dfnas_ray.workflow.session import Session
@@ -33,13 +34,20 @@ def synthesize(session: Session) -> Outcome[SynthesisRecord]:
 
 
 def search(session: Session, synthesis: Synthesis | None = None) -> Outcome[SearchRecord]:
-    """Find an architecture on the synthetic images, which are made first; ``synthesis`` is their stage, if there is one."""
-    synthesis = synthesis or Synthesis(session)
-    stage = Search(session, synthesis)
+    """Find an architecture on the images of `search.images`, which are made first.
+
+    Args:
+        session: The command.
+        synthesis: The stage of the synthetic images, if there is one already.
+    """
+    source = images_of(session, session.config.search.images, "search.images")
+    if isinstance(source, Synthesis):
+        source = synthesis or source
+    stage = Search(session, source)
     stage.check()  # before images are made
-    if session.config.search.start_after_shards is not None and not stage.is_done:
-        synthesize_beside(synthesis, stage)
-    synthesis.finish()
+    if session.config.search.start_after_shards is not None and isinstance(source, Synthesis) and not stage.is_done:
+        synthesize_beside(source, stage)
+    source.finish()
     return stage.finish()
 
 
@@ -60,10 +68,11 @@ def retrain(session: Session, genotype: str | None = None) -> list[Outcome[Retra
         chosen = session.architecture(found.space_config, found.genotype)
     else:
         chosen = _given(session, genotype)
-    synthesize(session)
-    stages: list[Retraining] = [Retraining(session, chosen)]
+    source = images_of(session, session.config.retraining.images, "retraining.images")
+    source.finish()
+    stages: list[Retraining] = [Retraining(session, chosen, source)]
     if session.config.retraining.baseline:
-        stages.append(Baseline(session, chosen.random_alike(session.config.seed)))
+        stages.append(Baseline(session, chosen.random_alike(session.config.seed), source))
     return [stage.finish() for stage in stages]
 
 
@@ -80,7 +89,8 @@ def run(session: Session) -> Outcomes:
     synthesis = Synthesis(session)
     check_all(session, synthesis)
     found = search(session, synthesis)  # it may begin before all images are made
-    outcomes: list[Outcome[Record]] = [synthesize(session), found, *retrain(session)]
+    made: list[Outcome[Record]] = [synthesize(session)] if session.config.uses_synthesis else []
+    outcomes: list[Outcome[Record]] = [*made, found, *retrain(session)]
     if session.config.evaluation.dataset is not None:
         outcomes.append(evaluate(session))
     return {outcome.stage: outcome for outcome in outcomes}
@@ -92,16 +102,26 @@ def check_all(session: Session, synthesis: Synthesis) -> None:
     Raises:
         DfnasError: something would.
     """
-    stage = Search(session, synthesis)
-    synthesis.check()
+    config = session.config
+    sources = {
+        setting: images_of(session, images, setting)
+        for setting, images in (
+            ("search.images", config.search.images),
+            ("retraining.images", config.retraining.images),
+        )
+    }
+    stage = Search(session, sources["search.images"])
+    for source in sources.values():
+        source.check()
     stage.check()
-    if session.config.evaluation.dataset is not None:
-        check_dataset(open_dataset(session.config.evaluation.dataset), session.teacher)  # no image is read
-    if not synthesis.is_done:
+    if config.evaluation.dataset is not None:
+        check_dataset(open_dataset(config.evaluation.dataset), session.teacher)  # no image is read
+    missing = config.uses_synthesis and not synthesis.is_done
+    if missing:
         synthesis.check_fits()
-    if not synthesis.is_done or not stage.is_done:
+    if missing or not stage.is_done:
         stage.check_fits()
-        session.executor.check_fits("retraining", session.config.retraining.num_workers)
+        session.executor.check_fits("retraining", config.retraining.num_workers)
 
 
 def _given(session: Session, text: str) -> Architecture:

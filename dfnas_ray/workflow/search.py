@@ -25,9 +25,9 @@ from dfnas_ray.storage.arrivals import ShardFolder
 from dfnas_ray.storage.location import Count, JsonObject, Location
 from dfnas_ray.storage.shards import SyntheticImages
 from dfnas_ray.storage.shared import Shared
+from dfnas_ray.workflow.images import images_of
 from dfnas_ray.workflow.session import Session
 from dfnas_ray.workflow.stage import ImageSource, Record, Stage
-from dfnas_ray.workflow.synthesis import Synthesis
 
 
 class SearchRecord(Record, TrialSummary):
@@ -35,10 +35,14 @@ class SearchRecord(Record, TrialSummary):
 
     Attributes:
         max_macs: The limit that all kept to.
+        images: What they looked at.
+        data_free: Whether these could be had without real images.
     """
 
     space_config: JsonObject
     max_macs: Count | None = None
+    images: str = "synthetic"
+    data_free: bool = True
     trials: tuple[TrialSummary, ...]
 
     @property
@@ -64,21 +68,19 @@ class Search(Stage[SearchRecord]):
 
         Args:
             session: The command.
-            source: Of the images; by default the experiment's synthesis.
+            source: Of the images; by default what `search.images` says.
         """
         super().__init__(session)
         self.config = session.config.search
-        self.source = Synthesis(session) if source is None else source
+        self.source = images_of(session, self.config.images, "search.images") if source is None else source
 
     def inputs(self) -> JsonObject:
         """See `Stage`."""
-        waits = self.config.start_after_shards is None  # as every search did before there was a choice
-        settings = self.config.model_dump(mode="json", exclude={"start_after_shards"} if waits else None)
         files = self._files()
         return {
-            "upstream": {"synthesis": self.source.key},
+            "upstream": {self.source.name: self.source.key},
             "seed": self.session.config.seed,
-            "search": settings,
+            "search": self.config.settings,
             "threads": self.session.config.cluster.search.cpus,
             **({"files": files} if files else {}),
         }
@@ -117,6 +119,8 @@ class Search(Stage[SearchRecord]):
         return SearchRecord(
             **best.model_dump(exclude={"history", "arrivals"}),
             max_macs=self.session.max_macs,
+            images=self.config.images.description,
+            data_free=self.config.images.is_data_free,
             trials=tuple(trial.summary() for trial in trials),
         )
 

@@ -88,6 +88,11 @@ class ImageSource(Protocol):
     """Where the images of a stage come from."""
 
     @property
+    def name(self) -> str:
+        """Under which a stage's inputs have its key."""
+        ...
+
+    @property
     def key(self) -> str:
         """Everything that the images depend on, as a fingerprint."""
         ...

@@ -10,7 +10,7 @@ import multiprocessing
 import os
 import time
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +21,16 @@ from scipy.stats import kendalltau
 from dfnas_ray.algorithms.base import SearchProblem, SearchState
 from dfnas_ray.algorithms.one_shot import OneShotScorer
 from dfnas_ray.algorithms.spos import SposConfig
-from dfnas_ray.datasets.base import open_dataset
 from dfnas_ray.datasets.parquet import ParquetConfig
 from dfnas_ray.ranking.config import BenchmarkConfig
-from dfnas_ray.ranking.sources import SetSize, labelled, noise_canvases, real_canvases
 from dfnas_ray.ranking.statistics import regret
 from dfnas_ray.ranking.table import BenchmarkTable, read_table
 from dfnas_ray.search_spaces.nasbench_macro import NASBenchMacro, NASBenchMacroConfig
 from dfnas_ray.seeding import derive_seed, numpy_generator, seed_everything
+from dfnas_ray.sources.base import Drawn, SetSize, draw_all, labelled
+from dfnas_ray.sources.noise import NoiseSource
+from dfnas_ray.sources.real import RealSource
+from dfnas_ray.sources.synthetic import shuffle_labels
 from dfnas_ray.storage.shards import SyntheticImages
 from dfnas_ray.teachers.base import Teacher
 from dfnas_ray.training.batches import SplitBatches
@@ -156,22 +158,15 @@ def fill(bench: Bench, cell: Cell) -> dict[str, Any]:
 
 def source_images(bench: Bench, cell: Cell, teacher: Teacher) -> SyntheticImages:
     """Return the images of one source on canvases of one size, with the teacher's logits on their centres."""
-    size = SetSize(1, cell.images, (3, 32 + 2 * MARGIN, 32 + 2 * MARGIN))
-    if cell.source == "noise":
-        canvases = noise_canvases(teacher, size, cell.seed)
-    elif bench.small:
-        canvases = np.random.default_rng(cell.seed).integers(0, 256, (size.images, *size.canvas), dtype=np.uint8)
-    elif cell.source == "real":
-        dataset = open_dataset(ParquetConfig(kind="parquet", path=str(bench.data / TRAINING_IMAGES)))
-        canvases = real_canvases(dataset, teacher.image_shape, size, cell.seed)
-    else:
-        made = torch.load(bench.out / POOL, weights_only=True).numpy()
-        canvases = made[-cell.images :]
-    images = labelled(teacher, canvases, size)
-    if cell.source == "shuffled labels":
-        order = numpy_generator(cell.seed, "shuffled-labels").permutation(len(images))
-        images = replace(images, logits=images.logits[order], labels=images.labels[order])
-    return images
+    size = SetSize(cell.images, cell.images, (3, 32 + 2 * MARGIN, 32 + 2 * MARGIN))
+    if cell.source == "noise" or bench.small:
+        return draw_all(teacher, NoiseSource(), size, cell.seed, "noise")
+    if cell.source == "real":
+        dataset = ParquetConfig(kind="parquet", path=str(bench.data / TRAINING_IMAGES))
+        return draw_all(teacher, RealSource(dataset=dataset, labels="teacher"), size, cell.seed, "real")
+    made = torch.load(bench.out / POOL, weights_only=True).numpy()
+    images = labelled(teacher, Drawn(made[-cell.images :]), 0)
+    return images if cell.source == "synthetic" else shuffle_labels(images, cell.seed)
 
 
 def agreement(scores: np.ndarray[Any, Any], accuracies: np.ndarray[Any, Any]) -> dict[str, float]:

@@ -136,17 +136,19 @@ SEARCHES = {
 """Of search, with an algorithm and a space at their defaults."""
 
 
-def digest(settings):
-    return hashlib.sha256(json.dumps(settings.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+def digest_of(section):
+    """Of what keys are made from: where images come from, and what their labels teach, was no choice at first."""
+    settings = section.model_dump(mode="json", exclude={"images", "labels"})
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 @pytest.mark.parametrize("name", SECTIONS)
 def test_the_sections_of_an_experiment_are_dumped_as_ever(name, tiny_values):
     config = make_experiment(tiny_values()) if name == "tiny" else load_experiment(EXPERIMENTS / f"{name}.yaml")
-    assert {section: digest(getattr(config, section)) for section in SECTIONS[name]} == SECTIONS[name]
+    assert {section: digest_of(getattr(config, section)) for section in SECTIONS[name]} == SECTIONS[name]
 
 
 @pytest.mark.parametrize(("algorithm", "space"), SEARCHES)
 def test_members_at_their_defaults_are_dumped_as_ever(algorithm, space):
     config = make_experiment({"teacher": "digits", "search": {"algorithm": algorithm, "space": space}})
-    assert digest(config.search) == SEARCHES[algorithm, space]
+    assert digest_of(config.search) == SEARCHES[algorithm, space]

@@ -1,0 +1,41 @@
+"""Gaussian noise: what a search finds without any image."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from dfnas_ray.limits import MANY
+from dfnas_ray.seeding import torch_generator
+from dfnas_ray.sources.base import Canvases, Drawer, Drawn, SetSize, SourceConfig
+from dfnas_ray.teachers.base import Teacher
+
+_BATCH_SIZE = 250
+
+
+class NoiseSource(SourceConfig):
+    """Gaussian noise in the teacher's normalised space, clamped to valid pixels."""
+
+    kind: Literal["noise"] = "noise"
+    num_images: int | None = Field(None, gt=0, le=MANY, description="By default as many as synthesis makes.")
+
+    def size(self, like: SetSize, setting: str) -> SetSize:
+        """See `SourceConfig`."""
+        return like if self.num_images is None else like.of(self.num_images)
+
+    def drawer(self, teacher: Teacher, size: SetSize, seed: int, setting: str) -> Drawer:
+        """See `SourceConfig`."""
+        return lambda shard: Drawn(noise_canvases(teacher, size, seed, shard))
+
+
+def noise_canvases(teacher: Teacher, size: SetSize, seed: int, shard: int) -> Canvases:
+    """Draw the noise of one shard, rounded to uint8."""
+    generator = torch_generator(seed, "noise-images", shard)
+    canvases = np.empty((size.rows_of(shard), *size.canvas), np.uint8)
+    for start in range(0, len(canvases), _BATCH_SIZE):
+        part = canvases[start : start + _BATCH_SIZE]
+        part[:] = teacher.denormalize(torch.randn(part.shape, generator=generator)).numpy()
+    return canvases

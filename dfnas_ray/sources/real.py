@@ -1,0 +1,97 @@
+"""Real images: for comparison, or for a team that has some. Nothing that uses them is data-free."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from dfnas_ray.datasets import DatasetConfig
+from dfnas_ray.datasets.base import ImageDataset, check_classes, check_label, open_dataset, read_image, to_uint8
+from dfnas_ray.errors import DatasetError
+from dfnas_ray.limits import MANY
+from dfnas_ray.seeding import numpy_generator
+from dfnas_ray.sources.base import Canvases, Drawer, Drawn, SetSize, SourceConfig
+from dfnas_ray.storage.location import JsonObject
+from dfnas_ray.teachers.base import ImageShape, Teacher
+
+
+class RealSource(SourceConfig):
+    """Images of a dataset, enlarged to the canvas by reflection at their edges."""
+
+    kind: Literal["real"] = "real"
+    dataset: DatasetConfig = Field(description="The images; not those of the evaluation.")
+    num_images: Annotated[int, Field(gt=0, le=MANY)] | Literal["all"] | None = Field(
+        None, description="Drawn without replacement; all, or by default as many as synthesis makes."
+    )
+    labels: Literal["own", "teacher"] = Field(
+        "own", description="The dataset's own labels are kept beside the teacher's, or are never looked at."
+    )
+
+    is_data_free: ClassVar[bool] = False
+
+    @property
+    def is_labelled(self) -> bool:
+        """See `SourceConfig`."""
+        return self.labels == "own"
+
+    def files(self, setting: str) -> JsonObject:
+        """See `SourceConfig`."""
+        return {"files": self.opened(setting).fingerprint}
+
+    def size(self, like: SetSize, setting: str) -> SetSize:
+        """See `SourceConfig`."""
+        dataset = self.opened(setting)
+        wanted = like.images if self.num_images is None else self.num_images
+        if wanted == "all":
+            wanted = len(dataset)
+        if len(dataset) < wanted or not wanted:
+            given = "the synthetic set, with which they are compared," if self.num_images is None else "num_images"
+            raise DatasetError(
+                f"{setting}: {dataset.description} holds {len(dataset):,} images, and {given} {wanted:,}. Give more, make "
+                f"fewer with synthesis.num_shards or images_per_shard, or set {setting}.num_images."
+            )
+        return like.of(wanted)
+
+    def drawer(self, teacher: Teacher, size: SetSize, seed: int, setting: str) -> Drawer:
+        """See `SourceConfig`."""
+        dataset = self.opened(setting)
+        if self.is_labelled:
+            check_classes(dataset, teacher.num_classes, dataset_setting(setting))
+        drawn = numpy_generator(seed, "real-images").permutation(len(dataset))[: size.images]
+
+        def draw(shard: int) -> Drawn:
+            rows = drawn[shard * size.rows :][: size.rows_of(shard)]
+            return self._draw(dataset, rows, teacher, size, dataset_setting(setting))
+
+        return draw
+
+    def _draw(
+        self, dataset: ImageDataset, rows: np.ndarray[Any, Any], teacher: Teacher, size: SetSize, setting: str
+    ) -> Drawn:
+        canvases = np.empty((len(rows), *size.canvas), np.uint8)
+        labels = np.empty(len(rows), np.int64)
+        for number, row in enumerate(rows):
+            image, labels[number], where = read_image(dataset, int(row), setting)
+            canvases[number] = on_canvas(to_uint8(image, teacher.image_shape, where).numpy(), size, teacher.image_shape)
+            if self.is_labelled:
+                check_label(int(labels[number]), teacher.num_classes, where)
+        return Drawn(canvases, labels if self.is_labelled else None)
+
+    def opened(self, setting: str) -> ImageDataset:
+        """Return the dataset: its files are there; no image is read."""
+        return open_dataset(self.dataset, dataset_setting(setting))
+
+
+def dataset_setting(setting: str) -> str:
+    """Return what errors call the dataset of a source: `benchmark.real` is a dataset itself."""
+    return setting if setting.endswith(".real") else f"{setting}.dataset"
+
+
+def on_canvas(pixels: Canvases, size: SetSize, image_shape: ImageShape) -> Canvases:
+    """Enlarge an image (C, H, W) to the canvas by reflection at its edges."""
+    margins = [outer - inner for outer, inner in zip(size.canvas[1:], image_shape[1:], strict=True)]
+    padding = [(0, 0), *((margin // 2, margin - margin // 2) for margin in margins)]
+    enlarged: Canvases = np.pad(pixels, padding, mode="reflect")
+    return enlarged

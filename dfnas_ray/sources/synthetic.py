@@ -1,0 +1,45 @@
+"""The images of the experiment's own synthesis."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from dfnas_ray.seeding import numpy_generator
+from dfnas_ray.sources.base import Drawer, SetSize, SourceConfig
+from dfnas_ray.storage.shards import SyntheticImages
+from dfnas_ray.teachers.base import Teacher
+
+
+class SyntheticSource(SourceConfig):
+    """The synthetic images, which the synthesis stage makes."""
+
+    kind: Literal["synthetic"] = "synthetic"
+    labels: Literal["teacher", "shuffled"] = Field(
+        "teacher",
+        description="shuffled gives every image the stored labels of another one: a control that knows nothing.",
+    )
+
+    is_synthetic: ClassVar[bool] = True
+
+    @property
+    def is_labelled(self) -> bool:
+        """The class asked for."""
+        return self.labels == "teacher"
+
+    @property
+    def description(self) -> str:
+        """What tables call it."""
+        return self.kind if self.labels == "teacher" else f"{self.kind}, shuffled labels"
+
+    def drawer(self, teacher: Teacher, size: SetSize, seed: int, setting: str) -> Drawer:
+        """Synthesis makes them; nothing is drawn."""
+        raise NotImplementedError
+
+
+def shuffle_labels(images: SyntheticImages, seed: int) -> SyntheticImages:
+    """Give every image the labels and logits of another one."""
+    order = numpy_generator(seed, "shuffled-labels").permutation(len(images))
+    return replace(images, labels=images.labels[order], logits=images.logits[order])

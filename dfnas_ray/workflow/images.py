@@ -1,0 +1,205 @@
+"""Images of another source than synthesis, as ordinary shards: for comparison, or where a team has some."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import TypeAlias
+
+import torch
+
+from dfnas_ray import formatting
+from dfnas_ray.execution.base import Executor, Work
+from dfnas_ray.sources.base import Drawn, SetSize, SourceConfig, labelled
+from dfnas_ray.sources.synthetic import SyntheticSource, shuffle_labels
+from dfnas_ray.storage.location import Count, JsonObject, Location
+from dfnas_ray.storage.manifest import Manifest, ManifestEntry
+from dfnas_ray.storage.run_dir import fingerprint
+from dfnas_ray.storage.shards import ShardInfo, SyntheticImages, encode_shard, intact_shards, manifest_entry, shard_name
+from dfnas_ray.storage.shared import Shared
+from dfnas_ray.synthesis.job import TeacherLabel
+from dfnas_ray.teachers.base import Teacher
+from dfnas_ray.teachers.class_names import unique_names
+from dfnas_ray.workflow.session import Session
+from dfnas_ray.workflow.stage import Record, Stage
+from dfnas_ray.workflow.synthesis import Synthesis
+
+_AT_ONCE = 4
+"""Shards that are drawn and wait to be labelled: what this process and the workers hold of a set of any size."""
+
+
+class SourceRecord(Record):
+    """A finished set.
+
+    Attributes:
+        source: What tables call the images.
+        data_free: Whether they could be had without real images.
+    """
+
+    source: str
+    data_free: bool
+    images: Count
+    shards: Count
+
+    @property
+    def headline(self) -> str:
+        """See `Record`."""
+        return f"{self.images:,} images, {self.source}"
+
+    def detail(self, folder: Location) -> str:
+        """See `Record`."""
+        return formatting.plural(self.shards, "shard")
+
+
+@dataclass(frozen=True)
+class LabelShards:
+    """The teacher's labels for shards that were drawn, which are then committed."""
+
+    teacher: Shared[Teacher]
+    drawn: dict[int, Shared[Drawn]]
+    label: TeacherLabel
+    key: str
+    num_shards: int
+    folder: Location
+
+    def __call__(self, device: torch.device) -> Callable[[int], ManifestEntry]:
+        """Return the function that labels one."""
+        teacher = self.teacher.get().to(device)
+
+        def commit(shard: int) -> ManifestEntry:
+            images = labelled(teacher, self.drawn[shard].get(), shard)
+            shape = list(self.label.image_shape)
+            info = ShardInfo(self.key, shard, self.num_shards, self.label.fingerprint, [], image_shape=shape)
+            names = unique_names(images.logits.shape[1], self.label.class_names)
+            data = encode_shard(info, images.images, images.labels, images.rounds, images.logits, names)
+            (self.folder / shard_name(shard)).write_bytes(data)
+            return manifest_entry(shard, data, len(images))
+
+        return commit
+
+
+class SourceImages(Stage[SourceRecord]):
+    """Shards and a manifest, as synthesis leaves them."""
+
+    name = "images"
+    title = "Images"
+    record = SourceRecord
+    workers = "synthesis"
+
+    def __init__(self, session: Session, config: SourceConfig, setting: str, seed: int | None = None):
+        """Take a source.
+
+        Args:
+            session: The command.
+            config: The source's settings.
+            setting: What errors call them.
+            seed: By default the experiment's.
+        """
+        super().__init__(session, is_own=False)
+        self.config, self.setting = config, setting
+        self.seed = session.config.seed if seed is None else seed
+
+    @property
+    def size(self) -> SetSize:
+        """How large the set is."""
+        return self.config.size(synthetic_size(self.session), self.setting)
+
+    def inputs(self) -> JsonObject:
+        """See `Stage`."""
+        return {
+            "teacher": self.session.teacher.fingerprint,
+            "seed": self.seed,
+            "source": self.config.model_dump(mode="json"),
+            "size": asdict(self.size),
+            **self.config.files(self.setting),
+        }
+
+    def check(self) -> None:
+        """Find files that are missing, labels of other classes, and sets that are too small."""
+        self.config.drawer(self.session.teacher, self.size, self.seed, self.setting)
+
+    @property
+    def canvas_size(self) -> tuple[int, int]:
+        """See `ImageSource`."""
+        _, height, width = self.size.canvas
+        return height, width
+
+    def images(self, executor: Executor) -> Shared[SyntheticImages]:
+        """See `ImageSource`."""
+        return self.session.images(self.location)
+
+    def work(self) -> SourceRecord:
+        """See `Stage`."""
+        session, size = self.session, self.size
+        entries = intact_shards(self.location, self.key, size.shards, session.listener.say)
+        todo = [shard for shard in range(size.shards) if shard not in entries]
+        drawer = self.config.drawer(session.teacher, size, self.seed, self.setting)
+        executor, label = session.executor, TeacherLabel.of(session.teacher)
+        with session.listener.task(f"Preparing {self.config.description} images", size.shards, "shard") as task:
+            for start in range(0, len(todo), _AT_ONCE):
+                some = todo[start : start + _AT_ONCE]
+                drawn = {shard: executor.share(drawer(shard)) for shard in some}
+                step = LabelShards(session.shared_teacher, drawn, label, self.key, size.shards, self.location)
+                executor.map_all(Work("synthesis", "shard", step), some, entries.__setitem__)
+                task.advance_to(len(entries))
+        manifest = Manifest(key=self.key, shards=tuple(entries[shard] for shard in range(size.shards)))
+        manifest.write(self.location)
+        source, data_free = self.config.description, self.config.is_data_free
+        return SourceRecord(source=source, data_free=data_free, images=manifest.rows, shards=size.shards)
+
+
+class ShuffledSynthesis:
+    """The synthetic images, each with the labels of another one."""
+
+    name = "shuffled"
+
+    def __init__(self, synthesis: Synthesis):
+        self.synthesis = synthesis
+
+    @property
+    def key(self) -> str:
+        """See `ImageSource`."""
+        return fingerprint([self.synthesis.key, self.name])
+
+    @property
+    def canvas_size(self) -> tuple[int, int]:
+        """See `ImageSource`."""
+        return self.synthesis.canvas_size
+
+    def images(self, executor: Executor) -> Shared[SyntheticImages]:
+        """See `ImageSource`."""
+        return executor.compute(shuffle_labels, self.synthesis.images(executor), self.synthesis.seed)
+
+    def check(self) -> None:
+        """See `Stage`."""
+        self.synthesis.check()
+
+    def finish(self) -> object:
+        """Finish the synthesis."""
+        return self.synthesis.finish()
+
+
+ImagesStage: TypeAlias = Synthesis | SourceImages | ShuffledSynthesis
+"""What makes the images of a search or a retraining."""
+
+
+def images_of(session: Session, config: SourceConfig, setting: str, seed: int | None = None) -> ImagesStage:
+    """Return what makes the images of a source.
+
+    Args:
+        session: The command.
+        config: The source's settings.
+        setting: What errors call them.
+        seed: By default the experiment's.
+    """
+    if not isinstance(config, SyntheticSource):
+        return SourceImages(session, config, setting, seed)
+    synthesis = Synthesis(session, seed)
+    return synthesis if config.labels == "teacher" else ShuffledSynthesis(synthesis)
+
+
+def synthetic_size(session: Session) -> SetSize:
+    """Return how large the experiment's synthetic set is."""
+    config, (channels, height, width) = session.config.synthesis, session.teacher.image_shape
+    rows = config.images_in_total // config.num_shards
+    return SetSize(config.images_in_total, rows, (channels, *config.canvas_size(height, width)))
