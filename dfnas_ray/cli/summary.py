@@ -52,14 +52,14 @@ def show_outcomes(outcomes: Iterable[Outcome[Record]], report: Location | None =
 
 def show_accuracies(record: EvaluationRecord) -> None:
     """Print each network's accuracy on real images beside its cost."""
-    from dfnas_ray.workflow.evaluation import ROLES
+    from dfnas_ray.workflow.evaluation import NOT_DATA_FREE, ROLES
 
     table = Table(title=f"Accuracy on {record.images:,} real images: {record.dataset}", title_justify="left")
     for heading in ("network", "architecture", "accuracy", "parameters", "MACs"):
         table.add_column(heading, justify="left" if heading in ("network", "architecture") else "right")
     for name, network in record.in_order.items():
         table.add_row(
-            ROLES[name].title if name in ROLES else name,
+            (ROLES[name].title if name in ROLES else name) + ("" if network.data_free else f" ({NOT_DATA_FREE})"),
             network.architecture,
             f"{network.accuracy:.2%}",
             f"{network.params:,}",

@@ -115,6 +115,11 @@ class ExperimentConfig(BaseModel):
         return self.search.images.is_synthetic or self.retraining.images.is_synthetic
 
     @property
+    def is_data_free(self) -> bool:
+        """Whether neither the search nor the retraining looks at real images."""
+        return self.search.images.is_data_free and self.retraining.images.is_data_free
+
+    @property
     def run_directory(self) -> str:
         """Where everything goes."""
         return self.run_dir or f"runs/{self.name}"

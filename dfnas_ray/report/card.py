@@ -13,7 +13,7 @@ from dfnas_ray.report.artefacts import Artefacts, read_artefacts
 from dfnas_ray.report.benchmark_section import benchmark_section
 from dfnas_ray.report.classes_section import classes_section
 from dfnas_ray.report.network_section import larger_input, load_lines
-from dfnas_ray.report.page import commands
+from dfnas_ray.report.page import commands, is_data_free
 from dfnas_ray.report.results import compare, verdict
 from dfnas_ray.report.search_section import network_roles
 from dfnas_ray.storage.location import Location
@@ -61,6 +61,7 @@ def render_card(artefacts: Artefacts, place: Location) -> str | None:
         return None
     own = artefacts.problems.read(NetworkDescription.find, place)
     described = own or described  # an export may take other pixels, and know other names
+    search = artefacts[Search].record
     roles, evaluation, synthesis = network_roles(artefacts), artefacts[Evaluation].record, artefacts[Synthesis].record
     comparison, benchmark = compare(evaluation, roles) if evaluation else None, benchmark_section(artefacts)
     machine = {"dfnas-ray": __version__, **record.machine}
@@ -85,7 +86,9 @@ def render_card(artefacts: Artefacts, place: Location) -> str | None:
         classes=classes_section(artefacts, roles),
         uses_real=benchmark is not None and benchmark.uses_real,
         trained=record,
-        search=artefacts[Search].record,
+        is_data_free=is_data_free(artefacts),
+        search_data_free=search is None or search.data_free,
+        search=search,
         num_images=synthesis.images if synthesis else None,
         facts=synthesis.teacher if synthesis else None,
         seed=artefacts.config.get("seed", found.inputs.get("seed", "–")),

@@ -36,8 +36,8 @@ from dfnas_ray.training.retraining import EpochFigures
 from dfnas_ray.version import __version__
 from dfnas_ray.workflow.benchmark import Benchmark
 from dfnas_ray.workflow.evaluation import TEACHER, Evaluation
-from dfnas_ray.workflow.retraining import Baseline, History, Retraining
-from dfnas_ray.workflow.search import Search
+from dfnas_ray.workflow.retraining import Baseline, History, Retraining, RetrainingRecord
+from dfnas_ray.workflow.search import Search, SearchRecord
 from dfnas_ray.workflow.synthesis import Synthesis
 
 
@@ -108,6 +108,9 @@ class Page:
     keys: Sequence[tuple[str, str]]
     commands: dict[str, str]
     unreadable: Sequence[str]
+    search_images: str
+    training_images: str
+    is_data_free: bool
 
 
 def write_report(run_dir: RunDir) -> Location:
@@ -137,6 +140,16 @@ def render(artefacts: Artefacts) -> str:
     return template.render(style=Markup(style), **vars(_page(artefacts)))
 
 
+def is_data_free(artefacts: Artefacts) -> bool:
+    """Return whether neither the search nor the retraining saw a real image."""
+    records = (artefacts[Search].record, artefacts[Retraining].record)
+    return all(record is None or record.data_free for record in records)
+
+
+def _images(record: SearchRecord | RetrainingRecord | None) -> str:
+    return "them" if record is None or record.images == "synthetic" else f"images of another source, {record.images}"
+
+
 def _page(artefacts: Artefacts) -> Page:
     space = rebuild_space(artefacts)
     evaluation = artefacts[Evaluation].record
@@ -163,6 +176,9 @@ def _page(artefacts: Artefacts) -> Page:
         config_text=artefacts.config_text,
         keys=_keys(artefacts),
         commands=commands(artefacts),
+        search_images=_images(artefacts[Search].record),
+        training_images=_images(artefacts[Retraining].record),
+        is_data_free=is_data_free(artefacts),
         unreadable=artefacts.problems.texts,  # last: whoever reads a file may add to it
     )
 

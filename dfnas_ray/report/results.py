@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 from dfnas_ray.formatting import capitalised, percent, plural, points
-from dfnas_ray.workflow.evaluation import ROLES, TEACHER, EvaluationRecord, Role
+from dfnas_ray.workflow.evaluation import NOT_DATA_FREE, ROLES, TEACHER, EvaluationRecord, Role
 from dfnas_ray.workflow.retraining import Baseline, Retraining
 
 
@@ -89,7 +89,7 @@ def compare(record: EvaluationRecord, roles: Mapping[str, Role] = ROLES) -> Comp
         rows.append(
             Row(
                 name,
-                capitalised(role.title),
+                capitalised(role.title) + ("" if network.data_free else f" ({NOT_DATA_FREE})"),
                 role.short,
                 network.architecture,
                 network.params,

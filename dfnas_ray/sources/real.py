@@ -49,8 +49,9 @@ class RealSource(SourceConfig):
         if len(dataset) < wanted or not wanted:
             given = "the synthetic set, with which they are compared," if self.num_images is None else "num_images"
             raise DatasetError(
-                f"{setting}: {dataset.description} holds {len(dataset):,} images, and {given} {wanted:,}. Give more, make "
-                f"fewer with synthesis.num_shards or images_per_shard, or set {setting}.num_images."
+                f"{dataset_setting(setting)}: {dataset.description} holds {len(dataset):,} images, and {given} {wanted:,}. "
+                "Give more, make fewer with synthesis.num_shards or images_per_shard"
+                + ("." if setting.endswith(".real") else f", or set {setting}.num_images.")
             )
         return like.of(wanted)
 

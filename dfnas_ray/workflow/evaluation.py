@@ -31,6 +31,9 @@ TEACHER = "teacher"
 STUDENT = "student"
 
 
+NOT_DATA_FREE = "not data-free"
+
+
 class Role(NamedTuple):
     """What a network's role is called.
 
@@ -56,6 +59,7 @@ class MeasuredNetwork(BaseModel):
 
     Attributes:
         correct: Of each class's images, how many it puts into this class; empty in records of older versions.
+        data_free: Whether neither its search nor its training saw a real image. The teacher counts as what it is.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -65,6 +69,7 @@ class MeasuredNetwork(BaseModel):
     params: Count
     macs: Count
     correct: tuple[Count, ...] = ()
+    data_free: bool = True
 
 
 class EvaluationRecord(Record):
@@ -195,6 +200,7 @@ class Evaluation(Stage[EvaluationRecord]):
                 params=cost.params,
                 macs=cost.macs,
                 correct=tuple(map(int, np.diag(confusion[name]))),
+                data_free=name not in self.networks or session.config.is_data_free,
             )
             for name, (text, cost) in costs.items()
         }

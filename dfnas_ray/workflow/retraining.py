@@ -24,7 +24,7 @@ from dfnas_ray.training.export import History as History
 from dfnas_ray.training.retraining import RetrainingJob
 from dfnas_ray.workflow.images import images_of
 from dfnas_ray.workflow.session import Session
-from dfnas_ray.workflow.stage import ImageSource, Record, Stage
+from dfnas_ray.workflow.stage import ImageSource, Record, Stage, of_other_images
 
 
 class RetrainingRecord(Record):
@@ -48,7 +48,8 @@ class RetrainingRecord(Record):
     @property
     def headline(self) -> str:
         """See `Record`."""
-        return f"{self.genotype}: agrees with the teacher on {self.validation_agreement:.1%}"
+        agrees = f"agrees with the teacher on {self.validation_agreement:.1%}"
+        return f"{self.genotype}: {agrees}{of_other_images(self.images)}"
 
     def detail(self, folder: Location) -> str:
         """See `Record`."""

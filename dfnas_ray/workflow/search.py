@@ -27,7 +27,7 @@ from dfnas_ray.storage.shards import SyntheticImages
 from dfnas_ray.storage.shared import Shared
 from dfnas_ray.workflow.images import images_of
 from dfnas_ray.workflow.session import Session
-from dfnas_ray.workflow.stage import ImageSource, Record, Stage
+from dfnas_ray.workflow.stage import ImageSource, Record, Stage, of_other_images
 
 
 class SearchRecord(Record, TrialSummary):
@@ -48,7 +48,7 @@ class SearchRecord(Record, TrialSummary):
     @property
     def headline(self) -> str:
         """See `Record`."""
-        return f"{self.genotype} ({self.macs:,} MACs)"
+        return f"{self.genotype} ({self.macs:,} MACs){of_other_images(self.images)}"
 
     def detail(self, folder: Location) -> str:
         """See `Record`."""

@@ -58,6 +58,11 @@ class Record(BaseModel):
         """
 
 
+def of_other_images(images: str) -> str:
+    """Return what a headline adds where something else than the synthetic images was looked at."""
+    return "" if images == "synthetic" else f", on images: {images}"
+
+
 R = TypeVar("R", bound=Record)
 R_co = TypeVar("R_co", bound=Record, covariant=True)
 
