@@ -10,6 +10,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from dfnas_ray.algorithms.config import SearchConfig
+from dfnas_ray.comparison.config import ComparisonConfig
 from dfnas_ray.config.cluster import ClusterConfig
 from dfnas_ray.config.dotted import list_settings, set_dotted
 from dfnas_ray.config.explain import explain
@@ -57,6 +58,9 @@ class ExperimentConfig(BaseModel):
     sweep: SweepConfig | None = Field(None, description="Tuning of synthesis settings; read by `dfnas sweep` alone.")
     benchmark: BenchmarkConfig | None = Field(
         None, description="Rankings against true accuracies; read by `dfnas benchmark` alone."
+    )
+    comparison: ComparisonConfig | None = Field(
+        None, description="The same search under different settings; read by `dfnas compare` alone."
     )
     cluster: ClusterConfig = ClusterConfig()
 
@@ -177,7 +181,30 @@ def make_experiment(values: Mapping[str, Any], overrides: Iterable[str] = ()) ->
         refuse_passwords(text, path)
     if config.sweep is not None:
         _check_sweep(merged, config.synthesis, config.sweep)
+    for name in config.comparison.variants if config.comparison is not None else ():
+        make_variant(config, name, config.seed)
     return config
+
+
+def make_variant(config: ExperimentConfig, name: str, seed: int) -> ExperimentConfig:
+    """Return the experiment as a variant of its comparison has it, with a root seed.
+
+    Its search draws with this seed alone: one trial of every algorithm in every space.
+
+    Raises:
+        ConfigError: the variant names an unknown setting, or one with a wrong value; names the variant.
+    """
+    assert config.comparison is not None
+    values: SettingValues = config.model_dump(mode="json", exclude_unset=True)
+    for section in ("comparison", "sweep"):
+        values.pop(section, None)
+    for path, value in config.comparison.variants[name].items():
+        values = set_dotted(values, path, value, f"comparison.variants.{name}.{path}")
+    values = set_dotted(values, "search.seeds", [0], "search.seeds")
+    try:
+        return _validate({**values, "seed": seed})
+    except ConfigError as error:
+        raise ConfigError(f"comparison.variants.{name}: {error}") from error
 
 
 def _without_empty_sections(values: Mapping[str, Any]) -> SettingValues:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
 
+from dfnas_ray.comparison.statistics import mcnemar
 from dfnas_ray.formatting import capitalised, percent, plural, points
 from dfnas_ray.workflow.evaluation import NOT_DATA_FREE, ROLES, TEACHER, EvaluationRecord, Role
 from dfnas_ray.workflow.retraining import Baseline, Retraining
@@ -62,6 +63,7 @@ class Comparison:
     num_images: int
     dataset: str
     axis: tuple[float, float]
+    only_right: tuple[int, int] | None = None
 
     def row(self, role: str) -> Row | None:
         """Return a network by its role, one of `ROLES`."""
@@ -104,7 +106,27 @@ def compare(record: EvaluationRecord, roles: Mapping[str, Role] = ROLES) -> Comp
                 round(100 * (high - low) / span, 2),
             )
         )
-    return Comparison(rows, record.images, record.dataset, axis)
+    return Comparison(rows, record.images, record.dataset, axis, record.only_right)
+
+
+def _apart(comparison: Comparison, searched: Row, baseline: Row) -> str:
+    """Say whether the images tell the searched and the random network apart."""
+    if comparison.only_right is not None:
+        only_searched, only_baseline = comparison.only_right
+        p = mcnemar(only_searched, only_baseline)
+        told = (
+            f" Only the searched network is right on {plural(only_searched, 'image')}, only the random one on "
+            f"{only_baseline:,}: "
+        )
+        if p < 0.05:
+            return f"{told}they differ (McNemar's exact test, p = {p:.2g})."
+        return f"{told}{plural(comparison.num_images, 'image')} cannot tell the two apart (McNemar's exact test, p = {p:.2g})."
+    if searched.low > baseline.high or baseline.low > searched.high:  # a record of an older version
+        return " The 95 % intervals of the searched and the random network do not overlap."
+    return (
+        " The 95 % intervals of the searched and the random network overlap: "
+        f"{plural(comparison.num_images, 'image')} cannot tell the two apart with certainty."
+    )
 
 
 def verdict(comparison: Comparison) -> str:
@@ -127,11 +149,5 @@ def verdict(comparison: Comparison) -> str:
         sentence += ": " + " and ".join(against)
     sentence += "."
     if baseline is not None:
-        apart = searched.low > baseline.high or baseline.low > searched.high
-        sentence += (
-            " The 95 % intervals of the searched and the random network do not overlap."
-            if apart
-            else " The 95 % intervals of the searched and the random network overlap: "
-            f"{plural(comparison.num_images, 'image')} cannot tell the two apart with certainty."
-        )
+        sentence += _apart(comparison, searched, baseline)
     return sentence

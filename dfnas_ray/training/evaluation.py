@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -24,6 +25,44 @@ logger = logging.getLogger(__name__)
 Confusion: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 """Images by label, (K, ...), and by the class that a network names, (..., K)."""
 
+Classes: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
+"""Class indices (N,)."""
+
+
+@dataclass(frozen=True)
+class Guesses:
+    """The class that each network names for each image.
+
+    Attributes:
+        labels: What the images show.
+        of: By network, in the same order.
+        num_classes: Of the teacher.
+    """
+
+    labels: Classes
+    of: dict[str, Classes]
+    num_classes: int
+
+    def confusion(self, name: str) -> Confusion:
+        """Return how often a network takes each class for each other one."""
+        counts = np.zeros((self.num_classes,) * 2, dtype=np.int64)
+        np.add.at(counts, (self.labels, self.of[name]), 1)
+        return counts
+
+    def right(self, name: str) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Return which images a network is right on, (N,)."""
+        right: np.ndarray[Any, np.dtype[np.bool_]] = self.of[name] == self.labels
+        return right
+
+    def accuracy(self, name: str) -> float:
+        """Return a network's top-1 accuracy in [0, 1]."""
+        return int(self.right(name).sum()) / len(self.labels)
+
+    def only_right(self, one: str, other: str) -> tuple[int, int]:
+        """Return on how many images only one of two networks is right, and on how many only the other."""
+        first, second = self.right(one), self.right(other)
+        return int((first & ~second).sum()), int((second & ~first).sum())
+
 
 def evaluate_networks(
     networks: Mapping[str, nn.Module],
@@ -32,20 +71,20 @@ def evaluate_networks(
     device: torch.device,
     on_images: Callable[[int], object] = lambda count: None,
 ) -> dict[str, float]:
-    """Return the top-1 accuracy of each network in [0, 1]; see `confuse_networks`."""
-    confusion = confuse_networks(networks, teacher, dataset, device, on_images)
-    return {name: int(np.trace(counts)) / int(counts.sum()) for name, counts in confusion.items()}
+    """Return the top-1 accuracy of each network in [0, 1]; see `guess_classes`."""
+    guesses = guess_classes(networks, teacher, dataset, device, on_images)
+    return {name: guesses.accuracy(name) for name in networks}
 
 
 @torch.no_grad()
-def confuse_networks(
+def guess_classes(
     networks: Mapping[str, nn.Module],
     teacher: Teacher,
     dataset: ImageDataset,
     device: torch.device,
     on_images: Callable[[int], object] = lambda count: None,
-) -> dict[str, Confusion]:
-    """Return how often each network takes each class for each other one; every image is decoded once.
+) -> Guesses:
+    """Return the class that each network names for each image; every image is decoded once.
 
     Args:
         networks: Take the teacher's normalised input (B, C, H, W).
@@ -61,7 +100,8 @@ def confuse_networks(
     placed = {
         name: evaluation_mode(copy_network(network).to(device)) for name, network in networks.items()
     }  # theirs stay
-    confusion = {name: np.zeros((teacher.num_classes,) * 2, dtype=np.int64) for name in networks}
+    named: dict[str, list[Classes]] = {name: [] for name in networks}
+    given: list[Classes] = []
     count = 0
     for images, labels in iterate_batches(dataset, teacher.image_shape, teacher.num_classes):
         x = teacher.normalize(images.to(device))
@@ -73,12 +113,16 @@ def confuse_networks(
                     f"networks.{name} returns {tuple(logits.shape)}, and the teacher has {teacher.num_classes} classes. Give "
                     "networks of the same classes."
                 )
-            guesses = logits.argmax(1).cpu()
-            np.add.at(confusion[name], (labels.numpy(), guesses.numpy()), 1)
+            named[name].append(logits.argmax(1).cpu().numpy())
+        given.append(labels.numpy())
         count += len(labels)
         on_images(count)
-    best = max(confusion, key=lambda name: int(np.trace(confusion[name])))
+    labels_of_all = np.concatenate(given)
+    guesses = Guesses(
+        labels_of_all, {name: np.concatenate(parts) for name, parts in named.items()}, teacher.num_classes
+    )
+    best = max(networks, key=guesses.accuracy)
     numbering = numbering_of(dataset)
-    if said := better_numbering(confusion[best], numbering.names if numbering else None):
+    if said := better_numbering(guesses.confusion(best), numbering.names if numbering else None):
         logger.warning("%s: %s", best, said)
-    return confusion
+    return guesses

@@ -27,7 +27,6 @@ from dfnas_ray.sources.base import draw_all
 from dfnas_ray.sources.noise import NoiseSource
 from dfnas_ray.sources.real import RealSource
 from dfnas_ray.storage.location import Count, JsonObject, Location
-from dfnas_ray.storage.run_dir import StageDir, fingerprint
 from dfnas_ray.storage.shards import SyntheticImages
 from dfnas_ray.storage.shared import Shared
 from dfnas_ray.synthesis.checks import check_synthesis
@@ -248,24 +247,6 @@ class Benchmark(Stage[BenchmarkRecord]):
             "threads": config.cluster.search.cpus,
         }
 
-    def _ranking_dir(self, contender: Contender, seed: int) -> StageDir:
-        """Return where the measurements of one contender with one root seed are kept.
-
-        They depend neither on the table nor on each other: another benchmark can use them again.
-        """
-        inputs = {
-            **self._common_inputs(),
-            "seed": seed,
-            "source": contender.source,
-            "algorithm": contender.algorithm.measuring_settings(),
-        }
-        if contender.source is not None:
-            source = self._images(contender.source, seed)
-            inputs["upstream"] = {source.name: source.key}
-        if contender.algorithm.measures_population:
-            inputs["population"] = fingerprint(self.plan.sample.architectures)
-        return self.session.run_dir.stage("ranking", inputs)
-
     def _rank(self) -> list[Scored]:
         """Measure what is missing, and return each contender's scores."""
         session, config, planned = self.session, self.config, self.plan
@@ -278,7 +259,9 @@ class Benchmark(Stage[BenchmarkRecord]):
         recorded: dict[Ranking, Recorded] = {}
         for contender in contenders:
             for seed in seeds:
-                folder = self._ranking_dir(contender, seed)
+                named = None if contender.source is None else (contender.source, self._images(contender.source, seed))
+                seeded = session.variant(config.model_copy(update={"seed": seed}))
+                folder = rankings.ranking_folder(seeded, contender.algorithm, named, planned.sample.architectures)
                 folder.begin()
                 name = f"{contender.title}, seed {seed}"
                 job = SearchJob(config.search, config.cluster.search, seed, session.max_macs, folder.location)

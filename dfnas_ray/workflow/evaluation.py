@@ -20,7 +20,7 @@ from dfnas_ray.storage.location import Count, JsonObject, Location, section
 from dfnas_ray.synthesis.students import load_student
 from dfnas_ray.teachers.base import Teacher
 from dfnas_ray.training.confusion import write_confusion
-from dfnas_ray.training.evaluation import confuse_networks
+from dfnas_ray.training.evaluation import guess_classes
 from dfnas_ray.training.export import load_network
 from dfnas_ray.workflow.retraining import Baseline, Retraining, RetrainingRecord
 from dfnas_ray.workflow.session import Session
@@ -80,12 +80,14 @@ class EvaluationRecord(Record):
         images: Their number.
         images_of_class: Of each class; empty in records of older versions.
         networks: By role: teacher, and the names of the stages that trained them.
+        only_right: Images that only the searched network is right on, and that only the random one is.
     """
 
     dataset: str
     images: Count = Field(gt=0)
     networks: dict[str, MeasuredNetwork] = Field(min_length=1)
     images_of_class: tuple[Count, ...] = ()
+    only_right: tuple[Count, Count] | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -190,7 +192,8 @@ class Evaluation(Stage[EvaluationRecord]):
             costs[name] = (architecture.text, architecture.cost)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         with session.listener.task("Evaluating on real images", len(dataset), "image") as task:
-            confusion = confuse_networks(loaded, teacher, dataset, device, task.advance_to)
+            guesses = guess_classes(loaded, teacher, dataset, device, task.advance_to)
+        confusion = {name: guesses.confusion(name) for name in loaded}
         write_confusion(self.location, confusion, teacher.class_names)
         per_class = next(iter(confusion.values())).sum(1)
         networks = {
@@ -209,4 +212,5 @@ class Evaluation(Stage[EvaluationRecord]):
             images=len(dataset),
             networks=networks,
             images_of_class=tuple(map(int, per_class)),
+            only_right=guesses.only_right(Retraining.name, Baseline.name) if Baseline.name in loaded else None,
         )

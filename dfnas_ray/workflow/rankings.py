@@ -9,18 +9,54 @@ from typing import NamedTuple, TypeAlias
 
 import torch
 
-from dfnas_ray.algorithms.base import Measurement, Scorer
+from dfnas_ray.algorithms.base import BaseAlgorithmConfig, Measurement, Scorer
 from dfnas_ray.algorithms.population import config_of
 from dfnas_ray.execution.base import Executor, Work
 from dfnas_ray.progress import Board
 from dfnas_ray.ranking.recorded import Ranking, Recorded
 from dfnas_ray.search_spaces.base import Genotype
+from dfnas_ray.storage.run_dir import StageDir, fingerprint
 from dfnas_ray.storage.shards import SyntheticImages
 from dfnas_ray.storage.shared import Shared
 from dfnas_ray.teachers.base import Teacher
+from dfnas_ray.workflow.images import ImagesStage, synthetic_size
+from dfnas_ray.workflow.session import Session
 
 ImagesOf: TypeAlias = Callable[[str], Shared[SyntheticImages]]
 """Returns the images of a ranking, by its name."""
+
+
+def ranking_folder(
+    session: Session,
+    algorithm: BaseAlgorithmConfig,
+    source: tuple[str, ImagesStage] | None,
+    architectures: Sequence[Genotype],
+) -> StageDir:
+    """Return where the measurements of one algorithm on one set of images are kept.
+
+    They depend neither on the table nor on each other: another benchmark can use them again.
+
+    Args:
+        session: With the ranking's settings and root seed.
+        algorithm: Whose ranking it is.
+        source: Of the images, with what they are called; None if they do not matter.
+        architectures: That are ranked.
+    """
+    config, size = session.config, synthetic_size(session)
+    inputs = {
+        "teacher": session.teacher.fingerprint,
+        "images": {"number": size.images, "canvas": size.canvas},
+        "space": config.search.space[0].model_dump(mode="json"),
+        "max_macs": session.max_macs,
+        "search": config.search.model_dump(mode="json", include={"validation_fraction", "distillation", "precision"}),
+        "threads": config.cluster.search.cpus,
+        "seed": config.seed,
+        "source": source and source[0],
+        "algorithm": algorithm.measuring_settings(),
+        **({"upstream": {source[1].name: source[1].key}} if source is not None else {}),
+        **({"population": fingerprint(architectures)} if algorithm.measures_population else {}),
+    }
+    return session.run_dir.stage("ranking", inputs)
 
 
 class Chunk(NamedTuple):

@@ -60,6 +60,7 @@ class Session:
         self._executor: Executor | None = None
         self._images: dict[str, Shared[SyntheticImages]] = {}
         self._noted: list[StageDir] = []
+        self._whole = self
 
     @contextmanager
     def opened(self) -> Iterator[Self]:
@@ -76,6 +77,20 @@ class Session:
             finally:
                 if self._executor is not None:
                     self._executor.close()
+
+    def variant(self, config: ExperimentConfig) -> Session:
+        """Return a session of other settings in the same command: teacher, executor and what is finished are shared.
+
+        What it makes is in the same run directory, and is not what reports show.
+        """
+        other = Session(config, self.listener, self.verbose, self.teacher)
+        other.run_dir, other.outcomes, other._images, other._whole = self.run_dir, self.outcomes, self._images, self
+        return other
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is the command's own, and not one of its variants."""
+        return self._whole is self
 
     def record(self) -> None:
         """Write that the run directory is now this experiment's and this teacher's, with the stages that were noted, if any.
@@ -116,7 +131,7 @@ class Session:
     @cached_property
     def shared_teacher(self) -> Shared[Teacher]:
         """The teacher where all workers can get it."""
-        return self.executor.share(self.teacher)
+        return self.executor.share(self.teacher) if self.is_whole else self._whole.shared_teacher
 
     @cached_property
     def spaces(self) -> list[SearchSpace]:
@@ -139,6 +154,8 @@ class Session:
         Raises:
             ClusterError: it cannot be reached, or a node does not see the run directory.
         """
+        if not self.is_whole:
+            return self._whole.executor
         if self._executor is None:
             cluster = self.given.cluster
             if not cluster.is_inline:
@@ -170,5 +187,5 @@ class Session:
             "python": platform.python_version(),
             "torch": torch.__version__,
             "threads": torch.get_num_threads(),
-            **(self._executor.facts() if self._executor is not None else {}),
+            **(self._whole._executor.facts() if self._whole._executor is not None else {}),
         }

@@ -136,7 +136,7 @@ class Stage(ABC, Generic[R]):
     """Whether reports show it, if it is finished, where the experiment does not ask for it."""
 
     def __init__(self, session: Session, is_own: bool = True):
-        self.session, self.is_own = session, is_own
+        self.session, self.is_own = session, is_own and session.is_whole
         self._dir: StageDir | None = None
         self._began: float | None = None
         self._is_checked = False  # against its digests

@@ -13,7 +13,8 @@ FLOORS = [
     "config.yaml_text",
     "config.explain",
     "config.cluster", "seeding", "progress", "formatting", "storage", "ops", "datasets", "teachers",
-    "search_spaces", "sources", "training", "synthesis", "algorithms", "sweeps", "ranking", "config.experiment", "config.imports",
+    "search_spaces", "sources", "training", "synthesis", "algorithms", "sweeps", "ranking", "comparison",
+    "config.experiment", "config.imports",
     "planning", "execution", "workflow", "report", "library", "submission", "testing", "cli", "__main__",
 ]  # fmt: skip
 FACADE = ROOT / "__init__.py"  # the public names, loaded when they are asked for
