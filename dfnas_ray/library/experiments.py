@@ -1,4 +1,4 @@
-"""Experiments as other programmes run them: what `dfnas run`, `sweep` and `benchmark` do."""
+"""Experiments as other programmes run them: what `dfnas run`, `sweep`, `benchmark` and `compare` do."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from dfnas_ray.planning.estimate import ExperimentPlan
 from dfnas_ray.progress import Listener
 from dfnas_ray.report.benchmark_section import write_figure
 from dfnas_ray.report.card import write_card
+from dfnas_ray.report.comparison_page import write_comparison
 from dfnas_ray.report.page import write_report
 from dfnas_ray.report.sweep_page import write_sweep_report
 from dfnas_ray.storage.location import Location
 from dfnas_ray.workflow import run as order
 from dfnas_ray.workflow.benchmark import Benchmark, BenchmarkRecord
+from dfnas_ray.workflow.comparison import ComparisonRecord, VariantComparison
 from dfnas_ray.workflow.run import Outcomes
 from dfnas_ray.workflow.session import Session
 from dfnas_ray.workflow.stage import Outcome
@@ -116,6 +118,22 @@ def benchmark(
         outcome = stage.finish()
         write_figure(outcome.location)
         report(session)
+    return outcome
+
+
+def compare(
+    config: ExperimentConfig, listener: Listener | None = None, verbose: bool = False
+) -> Outcome[ComparisonRecord]:
+    """Run the same search under different settings with several seeds, and say how what it finds differs.
+
+    Raises:
+        DfnasError: the experiment has no comparison section, a variant cannot be run, or a search failed.
+    """
+    with Session(config, listener, verbose).opened() as session:
+        stage = VariantComparison(session)
+        stage.check()
+        outcome = stage.finish()
+        write_comparison(outcome.location, config.name)
     return outcome
 
 

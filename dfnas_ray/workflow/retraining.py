@@ -74,6 +74,9 @@ class Retraining(Stage[RetrainingRecord]):
     short: ClassVar[str] = "searched"
     """The same where there is little room."""
 
+    programs: ClassVar[tuple[Format, ...]] = ("pt2",)
+    """What is written beside the weights."""
+
     def __init__(self, session: Session, architecture: Architecture, source: ImageSource | None = None):
         """Train on images.
 
@@ -127,7 +130,7 @@ class Retraining(Stage[RetrainingRecord]):
         """Write what a network is, and the program; its weights unless there is a file of them."""
         rest: list[Format] = [] if weights else ["safetensors"]
         try:
-            write_network(network, self.description, self.location, [*rest, "pt2"], weights)
+            write_network(network, self.description, self.location, [*rest, *self.programs], weights)
         except ExportError as error:  # after hours of training
             self.session.listener.say(f"{self.name}: there is no network.pt2. {error}")
             write_network(network, self.description, self.location, rest, weights)
@@ -163,6 +166,14 @@ class Retraining(Stage[RetrainingRecord]):
             data_free=self.config.images.is_data_free,
             **trained.history[-1],
         )
+
+
+class ComparedNetwork(Retraining):
+    """One of the many networks of a comparison: weights alone."""
+
+    name = "compared"
+    title = "Compared network"
+    programs = ()
 
 
 class Baseline(Retraining):

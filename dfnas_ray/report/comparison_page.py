@@ -1,0 +1,180 @@
+"""A comparison as a table for a paper and as one figure: ``comparison.md`` and ``comparison.svg``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from importlib import resources
+
+from dfnas_ray.comparison.result import TITLES, ComparedRow, ComparisonResult, Figure
+from dfnas_ray.comparison.statistics import Spread
+from dfnas_ray.formatting import capitalised, plural
+from dfnas_ray.report.drawing import stack
+from dfnas_ray.report.panel import INK, MUTED, panel, series
+from dfnas_ray.storage.location import Location
+
+_WIDTH, _ROW, _FRAME, _LETTER = 5.9, 0.235, 0.72, 0.063  # inches: as the bars of a benchmark
+_UNITS: dict[Figure, str] = {"accuracy": "points", "gain": "points", "regret": "points", "tau": "Kendall's tau"}
+
+
+def write_comparison(folder: Location, name: str) -> Location:
+    """Write table and figure into a finished comparison's folder, and return the table's place.
+
+    Args:
+        folder: Of the comparison.
+        name: Of the experiment.
+    """
+    result = ComparisonResult.read(folder)
+    target = folder / "comparison.md"
+    target.write_bytes(as_markdown(result, name).encode())
+    (folder / "comparison.svg").write_bytes(_as_file(_panels(result)).encode())
+    return target
+
+
+def as_markdown(result: ComparisonResult, name: str) -> str:
+    """Return the table: differences from the reference first."""
+    seeds = ", ".join(map(str, result.seeds))
+    parts = [
+        f"# {name}: comparison\n",
+        f"Seeds {seeds}. Accuracies are from {result.judged_by}, in points."
+        + (f" Rankings are of {result.architectures:,} architectures." if result.architectures else "")
+        + " Brackets: 95 % intervals; of differences, paired by seed.\n",
+        f"## Differences from {result.reference}\n",
+        _table(
+            ("figure", "algorithm", "variant", "difference", "95 %", "what it says"),
+            [
+                (TITLES[row.figure], row.algorithm, titled(row), signed(row.difference), interval(row.difference), row.verdict)
+                for row in result.rows
+                if row.difference is not None
+            ],
+        ),
+        "## Values\n",
+        _table(
+            ("figure", "algorithm", "variant", "mean", "95 %", "deviation", "by seed"),
+            [
+                (
+                    TITLES[row.figure], row.algorithm, titled(row), number(row.value.mean), interval(row.value),
+                    number(row.value.deviation), ", ".join(map(number, row.value.per_seed)),
+                )
+                for row in result.rows
+            ],
+        ),
+    ]  # fmt: skip
+    if result.found:
+        parts += ["## What was found\n", _table(*_found(result))]
+    if result.missing:
+        parts.append(f"The table does not have {', '.join(result.missing)}: they count nowhere.\n")
+    parts += [
+        "## Variants\n",
+        _table(
+            ("variant", "settings that differ"),
+            [
+                (name, ", ".join(f"`{path}: {value}`" for path, value in changed.items()) or "the file's own")
+                for name, changed in result.variants.items()
+            ],
+        ),
+    ]
+    return "\n".join(parts)
+
+
+def _found(result: ComparisonResult) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    tested = any(one.mcnemar is not None for one in result.found)
+    head = ("variant", "seed", "algorithm", "architecture", "MACs", "accuracy", "random ones")
+    rows = [
+        (
+            one.variant, str(one.seed), one.algorithm, f"`{one.genotype}`", f"{one.macs:,}",
+            "not in the table" if one.accuracy is None else number(one.accuracy),
+            "" if one.random_mean is None else f"{number(one.random_mean)} ({one.random:,})",
+            *([] if not tested else [_mcnemar(one.only_right, one.mcnemar)]),
+        )
+        for one in result.found
+    ]  # fmt: skip
+    return (*head, *(["only it is right, only the reference; McNemar's p"] if tested else [])), rows
+
+
+def _mcnemar(only_right: tuple[int, int] | None, p: float | None) -> str:
+    return "" if only_right is None or p is None else f"{only_right[0]:,}, {only_right[1]:,}; {p:.2g}"
+
+
+def titled(row: ComparedRow) -> str:
+    """Return what tables call a row's variant."""
+    return row.variant + ("" if row.data_free else " (not data-free)")
+
+
+def number(value: float) -> str:
+    """Return a figure as tables have it."""
+    return f"{value:.3f}" if abs(value) < 2 else f"{value:.2f}"
+
+
+def signed(spread: Spread | None) -> str:
+    """Return a difference with its sign."""
+    if spread is None:
+        return ""
+    text = number(spread.mean)
+    return text if spread.mean < 0 else f"+{text}"
+
+
+def interval(spread: Spread | None) -> str:
+    """Return the 95 % interval, or nothing."""
+    if spread is None or spread.low is None or spread.high is None:
+        return ""
+    return f"{number(spread.low)} .. {number(spread.high)}"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def _panels(result: ComparisonResult) -> list[tuple[str, str]]:
+    """Draw one panel per figure: a bar for each algorithm in each variant, with its interval and its seeds."""
+    found = []
+    for figure in dict.fromkeys(row.figure for row in result.rows):
+        rows = [row for row in result.rows if row.figure == figure]
+        found.append((capitalised(TITLES[figure]), _bars(figure, rows, list(result.variants))))
+    return found
+
+
+def _bars(figure: Figure, rows: Sequence[ComparedRow], variants: Sequence[str]) -> str:
+    several = len({row.algorithm for row in rows}) > 1
+    titles = [f"{row.algorithm}, {titled(row)}" if several else titled(row) for row in rows]
+    height = _FRAME + _ROW * len(rows)
+    left = min(0.6, (0.12 + _LETTER * max(map(len, titles))) / _WIDTH)
+    place = (left, 0.44 / height, 0.985 - left, 1 - _FRAME / height)
+    title = f"{capitalised(TITLES[figure])}, mean over {plural(len(rows[0].value.per_seed), 'seed')}"
+    with panel(f"comparison-{figure}", title, _UNITS[figure], (_WIDTH, height), place) as (axes, finish):
+        for position, row in enumerate(rows):
+            colour = series(variants.index(row.variant))
+            value = row.value
+            if figure != "accuracy":  # accuracies are far from 0: dots alone
+                axes.barh(position, value.mean, height=0.62, color=colour, alpha=0.55, linewidth=0)
+            axes.plot(
+                value.per_seed,
+                [position] * len(value.per_seed),
+                linestyle="none",
+                marker="o",
+                markersize=3,
+                color=colour,
+            )
+            axes.plot([value.mean] * 2, [position - 0.31, position + 0.31], color=colour, linewidth=2)
+            if value.low is not None:
+                axes.plot(
+                    [value.low, value.high], [position, position], color=INK, linewidth=1.3, solid_capstyle="butt"
+                )
+        if figure != "accuracy":
+            axes.axvline(0, color=MUTED, linewidth=0.7)
+        axes.set_yticks(range(len(rows)), titles)
+        axes.tick_params(axis="y", length=0, labelcolor=INK)
+        axes.set_ylim(len(rows) - 0.4, -0.6)
+        axes.grid(axis="y", visible=False)
+        axes.spines["left"].set_visible(False)
+        return finish()
+
+
+def _as_file(panels: Sequence[tuple[str, str]]) -> str:
+    pictures = [(title, re.sub(r'(width|height)="([\d.]+)pt"', r'\1="\2"', svg)) for title, svg in panels]
+    style = (resources.files("dfnas_ray.report") / "style.css").read_text(encoding="utf-8")
+    variables = re.search(r":root \{.*?\}", style, re.DOTALL)  # the light colours, which come first
+    assert variables is not None
+    head = f' xmlns:xlink="http://www.w3.org/1999/xlink"><style>{variables[0]}</style>'
+    return stack(pictures).replace(">", head, 1)

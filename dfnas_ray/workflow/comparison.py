@@ -1,0 +1,352 @@
+"""Comparison: the same search under different settings, with several seeds, and what its results are worth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeAlias
+
+import numpy as np
+import torch
+
+from dfnas_ray import formatting
+from dfnas_ray.algorithms.selection import TrialSummary
+from dfnas_ray.comparison.config import ComparisonConfig
+from dfnas_ray.comparison.result import ComparisonResult, FoundArchitecture
+from dfnas_ray.comparison.rows import rows_of
+from dfnas_ray.comparison.statistics import mcnemar
+from dfnas_ray.config.experiment import ExperimentConfig, evaluation_dataset, make_variant
+from dfnas_ray.datasets.base import open_dataset
+from dfnas_ray.errors import ConfigError
+from dfnas_ray.ranking.table import BenchmarkTable, read_table
+from dfnas_ray.search_spaces.architecture import Architecture
+from dfnas_ray.search_spaces.contract import build_space
+from dfnas_ray.seeding import derive_seed
+from dfnas_ray.storage.location import Count, JsonObject, Location
+from dfnas_ray.training.evaluation import Guesses, guess_classes
+from dfnas_ray.training.export import load_network
+from dfnas_ray.workflow.evaluation import check_dataset
+from dfnas_ray.workflow.images import ImagesStage, images_of
+from dfnas_ray.workflow.ranked_variants import label_of, rank_variants
+from dfnas_ray.workflow.retraining import ComparedNetwork
+from dfnas_ray.workflow.search import Search
+from dfnas_ray.workflow.session import Session
+from dfnas_ray.workflow.stage import Record, Stage
+
+_ALIKE = 0.1  # of the MACs: as `Architecture.random_alike`
+_POINTS = 100.0
+
+Cell: TypeAlias = tuple[str, int]
+"""A variant's name and a root seed."""
+
+
+class ComparisonRecord(Record):
+    """A finished comparison.
+
+    Attributes:
+        searches: Their number.
+        judged_by: Where accuracies are from.
+    """
+
+    variants: Count
+    seeds: Count
+    searches: Count
+    judged_by: str
+
+    @property
+    def headline(self) -> str:
+        """See `Record`."""
+        return f"{formatting.plural(self.variants, 'variant')}, {formatting.plural(self.seeds, 'seed')}"
+
+    def detail(self, folder: Location) -> str:
+        """See `Record`."""
+        return f"{formatting.plural(self.searches, 'search', 'searches')}, judged by {self.judged_by}"
+
+
+def comparison_config(config: ExperimentConfig) -> ComparisonConfig:
+    """Return the comparison section.
+
+    Raises:
+        ConfigError: there is none, or what it needs is not there.
+    """
+    comparison = config.comparison
+    if comparison is None:
+        raise ConfigError(
+            "The experiment has no comparison section. Add, for instance\ncomparison:\n  variants:\n    synthetic: {}\n"
+            "    noise: {search.images: noise}"
+        )
+    table = config.benchmark is not None and config.benchmark.table is not None
+    if "ranking" in (comparison.measures or ()) and not table:
+        raise ConfigError("comparison.measures: ranking needs the true accuracies of a table: benchmark.table.")
+    if table and len(config.search.space) > 1:
+        raise ConfigError(
+            f"search.space lists {len(config.search.space)} spaces, and a benchmark's table belongs to one. Leave the "
+            "table's space alone there, or leave benchmark.table out."
+        )
+    if not table:
+        evaluation_dataset(config)
+    return comparison
+
+
+@dataclass
+class _Cells:
+    """What all variants with all seeds found, as far as it is known.
+
+    Attributes:
+        searches: The trials of each.
+        guesses: Of every network that was retrained, on the evaluation's images; None with a table.
+        names: In ``guesses``, of what was found and of the random ones beside it, by cell and algorithm.
+    """
+
+    searches: dict[Cell, tuple[TrialSummary, ...]]
+    guesses: Guesses | None
+    names: dict[tuple[Cell, str], list[str]]
+
+
+class VariantComparison(Stage[ComparisonRecord]):
+    """Figures of all variants, and their differences from the reference's."""
+
+    name = "comparison"
+    title = "Comparison"
+    record = ComparisonRecord
+    workers = "search"
+
+    def __init__(self, session: Session):
+        super().__init__(session)
+        self.config = comparison_config(session.given)
+        self._sessions: dict[Cell, Session] = {}
+
+    @classmethod
+    def is_asked_for(cls, experiment: JsonObject) -> bool:
+        """Return no: it is a command of its own, and nothing is missing without it."""
+        return False
+
+    # What there is to do
+
+    @property
+    def cells(self) -> Iterator[Cell]:
+        """Every variant with every seed; those of one seed together, so that there is something to look at early."""
+        return ((variant, seed) for seed in self.config.seeds for variant in self.config.variants)
+
+    def session_of(self, cell: Cell) -> Session:
+        """Return the session of a variant with a seed."""
+        if cell not in self._sessions:
+            self._sessions[cell] = self.session.variant(make_variant(self.session.given, *cell))
+        return self._sessions[cell]
+
+    @cached_property
+    def table(self) -> BenchmarkTable | None:
+        """All rows of the table."""
+        benchmark = self.session.given.benchmark
+        if benchmark is None or benchmark.table is None:
+            return None
+        space = self.session.given.search.space[0]
+        return read_table(benchmark, build_space(space, *space.native_input))
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """What is measured."""
+        return self.config.measures or (("search",) if self.table is None else ("search", "ranking"))
+
+    def inputs(self) -> JsonObject:
+        """See `Stage`."""
+        session = self.session
+        searches = {f"{variant}, seed {seed}": self._search((variant, seed)).key for variant, seed in self.cells}
+        inputs: JsonObject = {
+            "comparison": self.config.model_dump(mode="json", exclude={"margins"}),
+            "searches": searches,
+            "margins": self.config.margins.model_dump(mode="json"),
+        }
+        if self.table is not None:
+            benchmark = session.given.benchmark
+            assert benchmark is not None
+            chosen = benchmark.model_dump(mode="json", include={"rows", "architectures"})
+            return inputs | {"table": self.table.fingerprint, "benchmark": chosen}
+        dataset = evaluation_dataset(session.config)
+        trained = {
+            name: [one.config.retraining.settings, self.source(one, "retraining.images").key]
+            for name, one in ((f"{cell[0]}, seed {cell[1]}", self.session_of(cell)) for cell in self.cells)
+        }
+        return inputs | {
+            "retraining": trained,
+            "evaluation": [dataset.model_dump(mode="json"), open_dataset(dataset).fingerprint],
+        }
+
+    def check(self) -> None:
+        """Find what would fail later: in every variant, before the first of them is searched."""
+        for cell in self.cells:
+            session = self.session_of(cell)
+            self.source(session, "search.images").check()
+            self._search(cell).check()
+            if self.table is None:
+                self.source(session, "retraining.images").check()
+            elif "ranking" in self.measures:
+                self._check_rankings(session)
+        if self.table is None:
+            check_dataset(open_dataset(evaluation_dataset(self.session.config)), self.session.teacher)
+
+    def _check_rankings(self, session: Session) -> None:
+        able = [algorithm.kind for algorithm in session.config.search.algorithm if not algorithm.cannot_rank]
+        if not able and self.measures == ("ranking",):
+            raise ConfigError(
+                "comparison.measures: ranking needs an algorithm that can rank given architectures, such as spos or "
+                "zero_cost, in search.algorithm."
+            )
+
+    def work(self) -> ComparisonRecord:
+        """See `Stage`."""
+        given = self.session.given
+        found = self._judged(self._found()) if "search" in self.measures else []
+        ranked = None
+        if "ranking" in self.measures:
+            assert self.table is not None
+            assert given.benchmark is not None
+            ranked = rank_variants(self, self.table.sample(given.benchmark, given.seed), given.benchmark.chunk_size)
+        free = {
+            name: self.session_of((name, given.seed)).config.search.images.is_data_free for name in self.config.variants
+        }
+        result = ComparisonResult(
+            reference=self.config.compared_with,
+            variants=dict(self.config.variants),
+            seeds=self.config.seeds,
+            judged_by="the table" if self.table is not None else "retraining",
+            architectures=ranked.architectures if ranked is not None else 0,
+            rows=tuple(rows_of(self.config, free, found, ranked)),
+            found=tuple(found),
+            missing=tuple(sorted({one.genotype for one in found if one.accuracy is None})),
+        )
+        result.write(self.location)
+        return ComparisonRecord(
+            variants=len(self.config.variants),
+            seeds=len(self.config.seeds),
+            searches=len(found),
+            judged_by=result.judged_by,
+        )
+
+    # Searches, and what they found
+
+    def source(self, session: Session, setting: str) -> ImagesStage:
+        """Return what makes the images of a variant's search or retraining."""
+        section = session.config.search if setting == "search.images" else session.config.retraining
+        return images_of(session, section.images, setting)
+
+    def _search(self, cell: Cell) -> Search:
+        session = self.session_of(cell)
+        return Search(session, self.source(session, "search.images"))
+
+    def _found(self) -> _Cells:
+        """Run what was not run yet: every search, and without a table the retraining of what it found."""
+        cells = list(self.cells)
+        searches: dict[Cell, tuple[TrialSummary, ...]] = {}
+        listener = self.session.listener
+        with listener.task("Comparing", len(cells), "search") as task:
+            for number, cell in enumerate(cells):
+                self.source(self.session_of(cell), "search.images").finish()
+                search = self._search(cell)
+                searches[cell] = search.finish().record.trials
+                task.advance_to(number + 1, f"{cell[0]}, seed {cell[1]}")
+        if self.table is not None:
+            return _Cells(searches, None, {})
+        return self._retrained(searches)
+
+    def _retrained(self, searches: Mapping[Cell, tuple[TrialSummary, ...]]) -> _Cells:
+        """Retrain every architecture and the random ones beside it, and let all guess on the same images."""
+        todo: dict[str, ComparedNetwork] = {}
+        names: dict[tuple[Cell, str], list[str]] = {}
+        for cell, trials in searches.items():
+            session = self.session_of(cell)
+            source = self.source(session, "retraining.images")
+            source.finish()
+            for trial, planned in zip(trials, session.config.search.trials, strict=True):
+                architecture = session.architecture(planned.space.model_dump(mode="json"), trial.genotype)
+                beside = random_beside(architecture, self.config.random, cell[1])
+                names[cell, label_of(planned)] = []
+                for number, one in enumerate([architecture, *beside]):
+                    name = f"{cell[0]}/{cell[1]}/{label_of(planned)}/{number}"
+                    todo[name] = ComparedNetwork(session, one, source)
+                    names[cell, label_of(planned)].append(name)
+        with self.session.listener.task("Retraining", len(todo), "network") as task:
+            folders = {}
+            for number, (name, stage) in enumerate(todo.items()):
+                folders[name] = stage.finish().location
+                task.advance_to(number + 1, name)
+        dataset = open_dataset(evaluation_dataset(self.session.config))
+        networks = {name: load_network(folder)[1] for name, folder in folders.items()}
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        with self.session.listener.task("Evaluating on real images", len(dataset), "image") as task:
+            guesses = guess_classes(networks, self.session.teacher, dataset, device, task.advance_to)
+        return _Cells(dict(searches), guesses, names)
+
+    def _judged(self, cells: _Cells) -> list[FoundArchitecture]:
+        """Say what each search's architecture is worth."""
+        found = []
+        for cell, trials in cells.searches.items():
+            session = self.session_of(cell)
+            for trial, planned in zip(trials, session.config.search.trials, strict=True):
+                label = label_of(planned)
+                common = {"variant": cell[0], "seed": cell[1], "algorithm": label}
+                what = {"genotype": trial.genotype, "macs": trial.macs}
+                looked_up = self.table is not None
+                worth = self._looked_up(session, trial) if looked_up else self._measured(cells, cell, label)
+                found.append(FoundArchitecture(**common, **what, **worth))
+        return found
+
+    def _looked_up(self, session: Session, trial: TrialSummary) -> JsonObject:
+        """Return an architecture's true accuracy, all of those of its MACs, and the best within the limit."""
+        assert self.table is not None
+        known, macs = self._true, self._macs
+        limit = session.max_macs
+        within = [accuracy for text, accuracy in known.items() if limit is None or macs[text] <= limit]
+        alike = [
+            known[text]
+            for text, cost in macs.items()
+            if abs(cost - trial.macs) <= _ALIKE * trial.macs
+            and text != trial.genotype
+            and (limit is None or cost <= limit)
+        ]
+        return {
+            "accuracy": known.get(trial.genotype),
+            "random_mean": float(np.mean(alike)) if alike else None,
+            "random": len(alike),
+            "best": max(within, default=None),
+        }
+
+    @cached_property
+    def _true(self) -> dict[str, float]:
+        assert self.table is not None
+        space = self.session.spaces[0]
+        return dict(zip(map(space.encode, self.table.architectures), self.table.accuracies.tolist(), strict=True))
+
+    @cached_property
+    def _macs(self) -> dict[str, int]:
+        assert self.table is not None
+        space = self.session.spaces[0]
+        return {space.encode(genotype): space.cost(genotype).macs for genotype in self.table.architectures}
+
+    def _measured(self, cells: _Cells, cell: Cell, label: str) -> JsonObject:
+        """Return an architecture's accuracy after retraining, those of random ones, and the test against the reference's."""
+        guesses = cells.guesses
+        assert guesses is not None
+        own, *beside = cells.names[cell, label]
+        worth: JsonObject = {
+            "accuracy": _POINTS * guesses.accuracy(own),
+            "random_mean": _POINTS * float(np.mean([guesses.accuracy(name) for name in beside])) if beside else None,
+            "random": len(beside),
+        }
+        reference = (self.config.compared_with, cell[1])
+        if cell != reference and (reference, label) in cells.names:
+            only = guesses.only_right(own, cells.names[reference, label][0])
+            worth |= {"only_right": only, "mcnemar": mcnemar(*only)}
+        return worth
+
+
+def random_beside(architecture: Architecture, number: int, seed: int) -> list[Architecture]:
+    """Draw different random architectures of the same MACs; fewer where the space has no more."""
+    different: dict[str, Architecture] = {}
+    for draw in range(4 * number):
+        one = architecture.random_alike(derive_seed(seed, "comparison", draw))
+        different.setdefault(one.text, one)
+        if len(different) == number:
+            break
+    return list(different.values())
