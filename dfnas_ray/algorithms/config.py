@@ -25,6 +25,7 @@ ALGORITHMS: Family[BaseAlgorithmConfig] = Family(
     BaseAlgorithmConfig,  # type: ignore[type-abstract]  # only its members are made
     {
         "alignment": "dfnas_ray.algorithms.alignment:AlignmentConfig",
+        "borda": "dfnas_ray.algorithms.borda:BordaConfig",
         "darts": "dfnas_ray.algorithms.darts:DartsSearchConfig",
         "multi_fidelity": "dfnas_ray.algorithms.multi_fidelity:MultiFidelityConfig",
         "proxyless": "dfnas_ray.algorithms.proxyless:ProxylessSearchConfig",

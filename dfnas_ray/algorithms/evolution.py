@@ -187,3 +187,34 @@ class EvolutionarySearch(SearchAlgorithm):
     def finalists(self, count: int) -> list[Genotype]:
         """Return the genotypes of the highest scores."""
         return self.evolution.ranked()[:count]
+
+
+class RelativeSearch(EvolutionarySearch):
+    """One whose scores are relative to all candidates measured so far: computed anew for all after each generation."""
+
+    def __init__(self, space: SearchSpace, config: EvolutionConfig, max_macs: int | None, seed: int):
+        self.space = space
+        self.evolution = Evolution(space, config, max_macs, seed)
+        self.measured: dict[Genotype, Measurement] = {}
+
+    def tell(self, measurements: Sequence[Measurement]) -> list[float]:
+        """Take the generation's figures, and score all candidates anew."""
+        candidates = self.evolution.asked
+        self.measured.update(zip(candidates, measurements, strict=True))
+        scores = dict(zip(self.measured, self.rank(list(self.measured.values())), strict=True))
+        told = [scores[candidate] for candidate in candidates]
+        self.evolution.tell(told)
+        self.evolution.update_scores(scores)
+        return told
+
+    def state_dict(self) -> StateDict:
+        """Return numbers and text only."""
+        return {
+            "evolution": self.evolution.state_dict(),
+            "measured": [[self.space.encode(genotype), figures] for genotype, figures in self.measured.items()],
+        }
+
+    def load_state_dict(self, state: StateDict) -> None:
+        """Go on exactly where ``state_dict`` was called."""
+        self.evolution.load_state_dict(state["evolution"])
+        self.measured = {self.space.decode(text): dict(figures) for text, figures in state["measured"]}

@@ -14,6 +14,14 @@ SHORT = {
     "proxyless": {"epochs": 3, "warmup_epochs": 1, "batch_size": 16},
     "random_search": {"candidates": 3, "round_size": 1, "epochs": 1, "batch_size": 16},
     "zero_cost": {"proxies": ("synflow", "zico", "az_nas"), "batch_size": 8, "evolution": EVOLUTION},
+    "borda": {
+        "supernets": 2,
+        "epochs": 1,
+        "batch_size": 8,
+        "calibration_batches": 1,
+        "proxies": ("synflow", "naswot"),
+        "evolution": EVOLUTION,
+    },
     "spos": {"epochs": 2, "batch_size": 16, "calibration_batches": 2, "evolution": EVOLUTION},
 }
 

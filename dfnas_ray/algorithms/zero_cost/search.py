@@ -10,8 +10,8 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from dfnas_ray.algorithms.base import BaseAlgorithmConfig, Measurement, SearchProblem, StateDict
-from dfnas_ray.algorithms.evolution import Evolution, EvolutionarySearch, EvolutionConfig
+from dfnas_ray.algorithms.base import BaseAlgorithmConfig, Measurement, SearchProblem
+from dfnas_ray.algorithms.evolution import EvolutionConfig, RelativeSearch
 from dfnas_ray.algorithms.ranks import add_up_ranks
 from dfnas_ray.algorithms.zero_cost.proxies import PROXIES, measure_proxy
 from dfnas_ray.algorithms.zero_cost.untrained import UntrainedNetwork, initialize
@@ -137,27 +137,12 @@ class ZeroCostScorer:
         return figures
 
 
-class ZeroCost(EvolutionarySearch):
-    """Evolution whose candidates are scored without training.
-
-    With several figures a score is relative to all candidates measured so far: it is computed anew for all of them after
-    each generation.
-    """
+class ZeroCost(RelativeSearch):
+    """Evolution whose candidates are scored without training."""
 
     def __init__(self, config: ZeroCostConfig, problem: SearchProblem):
-        self.config, self.problem, self.space = config, problem, problem.space
-        self.evolution = Evolution(self.space, config.evolution, problem.max_macs, problem.seed)
-        self.measured: dict[Genotype, Measurement] = {}
-
-    def tell(self, measurements: Sequence[Measurement]) -> list[float]:
-        """Take the generation's figures, and score all candidates anew."""
-        candidates = self.evolution.asked
-        self.measured.update(zip(candidates, measurements, strict=True))
-        scores = self._scores()
-        told = [scores[candidate] for candidate in candidates]
-        self.evolution.tell(told)
-        self.evolution.update_scores(scores)
-        return told
+        super().__init__(problem.space, config.evolution, problem.max_macs, problem.seed)
+        self.config, self.problem = config, problem
 
     def rank(self, measurements: Sequence[Measurement]) -> list[float]:
         """Return a single figure as it is, or the sum of the logarithms of ranks by several."""
@@ -175,18 +160,3 @@ class ZeroCost(EvolutionarySearch):
             noise = torch.randn(shape, generator=torch_generator(self.problem.seed, "zero-cost-noise"))
             probe = noise.to(probe.device, memory_format=torch.channels_last)
         return ZeroCostScorer(self.space, self.config.proxies, batches, probe, self.problem.seed, self.config.repeats)
-
-    def state_dict(self) -> StateDict:
-        """Return numbers and text only."""
-        return {
-            "evolution": self.evolution.state_dict(),
-            "measured": [[self.space.encode(genotype), figures] for genotype, figures in self.measured.items()],
-        }
-
-    def load_state_dict(self, state: StateDict) -> None:
-        """Go on exactly where ``state_dict`` was called."""
-        self.evolution.load_state_dict(state["evolution"])
-        self.measured = {self.space.decode(text): dict(figures) for text, figures in state["measured"]}
-
-    def _scores(self) -> dict[Genotype, float]:
-        return dict(zip(self.measured, self.rank(list(self.measured.values())), strict=True))
