@@ -20,6 +20,8 @@ from functools import partial
 import psutil
 import ray
 
+from dfnas_ray.execution.reaper import end_processes_of
+
 logger = logging.getLogger(__name__)
 
 EXIT_LOST = 2
@@ -130,4 +132,6 @@ def _end(sentence: str) -> None:
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):
             process.kill()
+    with suppress(Exception):
+        end_processes_of(os.getpid())  # Ray's agents, if their raylet has ended before
     os._exit(EXIT_LOST)
