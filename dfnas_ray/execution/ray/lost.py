@@ -28,6 +28,7 @@ EXIT_LOST = 2
 _STOP_SECONDS = 1.0  # after which threads notice that they are not needed any more
 _PROBE_SECONDS = 3.0  # between two looks at a GCS on another machine, and as long as each may take
 _PATIENCE_SECONDS = 45.0  # a GCS may be started again; Ray itself ends the process after 60
+_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # RFC 9113, 3.4, with no settings
 _RAYLET, _GCS = "raylet", "gcs_server"
 
 
@@ -110,12 +111,17 @@ def _processes_here() -> dict[str, psutil.Process]:
 
 
 def _answers(address: str) -> bool:
+    """Whether a gRPC server answers a greeting: for a process that is stopped, the kernel goes on taking connections."""
     host, _, port = address.rpartition(":")
     try:
-        with closing(socket.create_connection((host.strip("[]"), int(port)), timeout=_PROBE_SECONDS)):
-            return True
+        with closing(socket.create_connection((host.strip("[]"), int(port)), timeout=_PROBE_SECONDS)) as connection:
+            connection.sendall(_GREETING)
+            connection.recv(1)  # its settings; where TLS is spoken an alert, or the end
+    except ConnectionResetError:
+        return True
     except OSError:
         return False
+    return True
 
 
 def _end(sentence: str) -> None:
