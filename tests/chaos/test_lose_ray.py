@@ -29,7 +29,7 @@ def process_of(head: Path, name: str) -> psutil.Process:
 def kill(session: int, name: str) -> None:
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError, IndexError):
-            if os.getsid(process.pid) == session and Path(process.cmdline()[0]).name == name:
+            if os.getsid(process.pid) == session and Path(process.cmdline()[0]).name.strip() == name:
                 process.kill()
                 return
     pytest.fail(f"there is no {name}")
@@ -37,8 +37,12 @@ def kill(session: int, name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "artefact"),
-    [("raylet", "search/*/*/state.pt"), ("gcs_server", "synthesis/*/shard-*.parquet")],
-    ids=["raylet", "gcs_server"],
+    [
+        ("raylet", "search/*/*/state.pt"),
+        ("gcs_server", "synthesis/*/shard-*.parquet"),
+        ("ray::RuntimeEnvAgent", "synthesis/*/shard-*.parquet"),  # the raylet ends because of it
+    ],
+    ids=["raylet", "gcs_server", "agent"],
 )
 def test_a_lost_ray_is_said_in_one_sentence_and_the_run_goes_on(
     start_dfnas, tiny_yaml, tiny_inline_run, tmp_path, name, artefact
@@ -52,7 +56,7 @@ def test_a_lost_ray_is_said_in_one_sentence_and_the_run_goes_on(
     kill(command.pid, name)
     assert command.wait(60) == 2, log.read_text()[-3000:]
     said = log.read_text()
-    assert f"its process {name} on this machine has ended" in said.splitlines()[-1]
+    assert f"its process {name.removeprefix('ray::')} on this machine has ended" in said.splitlines()[-1]
     assert "run the same command again" in said.splitlines()[-1]
     assert len(said.splitlines()) < 12, "Ray's own lines are not for the terminal"
     assert "Traceback" not in said

@@ -91,11 +91,16 @@ class Watch:
 
 
 def _has_ended(name: str) -> str:
-    return f"its process {name} on this machine has ended, perhaps for want of memory"
+    return f"its process {name.removeprefix('ray::')} on this machine has ended, perhaps for want of memory"
 
 
 def _processes_here() -> dict[str, psutil.Process]:
-    """Return the raylet that this process is connected to, and the GCS if this process has started it, by their names."""
+    """Return what this process cannot do without, by its name: the raylet that it is connected to, that one's agents, and
+    the GCS if this process has started it.
+
+    A raylet ends because an agent has ended (`agent_manager.cc`), or ends its agents first. Meanwhile its object store is closed,
+    and Ray ends a driver that touches it.
+    """
     node = ray.get_runtime_context().get_node_id()
     sockets = [each["RayletSocketName"] for each in ray.nodes() if each["NodeID"] == node]
     found = {}
@@ -105,8 +110,19 @@ def _processes_here() -> dict[str, psutil.Process]:
             name = os.path.basename(words[0])  # noqa: PTH119 - a word of a command line
             if name == _RAYLET and any(f"--raylet_socket_name={place}" in words for place in sockets):
                 found[_RAYLET] = process
+                found |= _agents_of(process)
             elif name == _GCS and psutil.Process() in process.parents():
                 found[_GCS] = process
+    return found
+
+
+def _agents_of(raylet: psutil.Process) -> dict[str, psutil.Process]:
+    found = {}
+    for process in raylet.children():
+        with suppress(psutil.Error, IndexError):
+            title = process.cmdline()[0].strip()
+            if title.startswith("ray::") and title.endswith("Agent"):
+                found[title] = process
     return found
 
 

@@ -111,7 +111,9 @@ def test_a_raylet_of_this_machine_that_ends_is_said_and_a_stopped_watch_says_not
         raylet.kill()
         assert ended.wait(20)
         assert "its process raylet on this machine has ended" in said[0]
-        stopped, nothing, ended = watch("127.0.0.1:1", {"gcs_server": processes["gcs_server"], "raylet": psutil.Process()})
+        stopped, nothing, ended = watch(
+            "127.0.0.1:1", {"gcs_server": processes["gcs_server"], "raylet": psutil.Process()}
+        )
         stopped.stop()
         gcs.kill()
         assert not ended.wait(1.5)
