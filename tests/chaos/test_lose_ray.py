@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
+import yaml
+from ray_heads import ray_head
 from undisturbed import assert_undisturbed
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
+def process_of(head: Path, name: str) -> psutil.Process:
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, IndexError):
+            words = process.cmdline()
+            if Path(words[0]).name == name and any(str(head) in word for word in words):
+                return process
+    pytest.fail(f"there is no {name}")
+
+
 def kill(session: int, name: str) -> None:
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError, IndexError):
-            if os.getsid(process.pid) == session and Path(process.cmdline()[0]).name == name:
+            if os.getsid(process.pid) == session and Path(process.cmdline()[0]).name.strip() == name:
                 process.kill()
                 return
     pytest.fail(f"there is no {name}")
@@ -25,8 +37,12 @@ def kill(session: int, name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "artefact"),
-    [("raylet", "search/*/*/state.pt"), ("gcs_server", "synthesis/*/shard-*.parquet")],
-    ids=["raylet", "gcs_server"],
+    [
+        ("raylet", "search/*/*/state.pt"),
+        ("gcs_server", "synthesis/*/shard-*.parquet"),
+        ("ray::RuntimeEnvAgent", "synthesis/*/shard-*.parquet"),  # the raylet ends because of it
+    ],
+    ids=["raylet", "gcs_server", "agent"],
 )
 def test_a_lost_ray_is_said_in_one_sentence_and_the_run_goes_on(
     start_dfnas, tiny_yaml, tiny_inline_run, tmp_path, name, artefact
@@ -40,9 +56,39 @@ def test_a_lost_ray_is_said_in_one_sentence_and_the_run_goes_on(
     kill(command.pid, name)
     assert command.wait(60) == 2, log.read_text()[-3000:]
     said = log.read_text()
-    assert f"its process {name} on this machine has ended" in said.splitlines()[-1]
+    assert f"its process {name.removeprefix('ray::')} on this machine has ended" in said.splitlines()[-1]
     assert "run the same command again" in said.splitlines()[-1]
     assert len(said.splitlines()) < 12, "Ray's own lines are not for the terminal"
     assert "Traceback" not in said
     assert start_dfnas(*line, log=log).wait(600) == 0, log.read_text()[-3000:]
+    assert_undisturbed(tmp_path / "run", tiny_inline_run.folder)
+
+
+def test_a_head_that_stops_answering_is_said_in_one_sentence_and_the_run_goes_on_elsewhere(
+    tiny_values, tiny_inline_run, tmp_path
+):
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tiny_values()))
+
+    def run(head, *arguments: str):
+        return head.dfnas("run", "tiny.yaml", "--run-dir", "run", "--address", head.address, *arguments, cwd=tmp_path)
+
+    with ray_head("--num-cpus=2", "--num-gpus=0") as head:
+        command, end = run(head), time.monotonic() + 300
+        while not list((tmp_path / "run").glob("search/*/*/state.pt")):
+            assert command.poll() is None, command.communicate()
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        gcs = process_of(head.folder, "gcs_server")
+        gcs.send_signal(signal.SIGSTOP)  # its port still takes connections
+        try:
+            _, said = command.communicate(timeout=120)
+        finally:
+            gcs.send_signal(signal.SIGCONT)
+    assert command.returncode == 2, said
+    assert f"its head at {head.address} has not answered for 45 s" in said.splitlines()[-1]
+    assert "run the same command again" in said.splitlines()[-1]
+    assert "Traceback" not in said
+    with ray_head("--num-cpus=2", "--num-gpus=0") as another:
+        again = run(another)
+        assert again.wait(400) == 0, again.communicate()
     assert_undisturbed(tmp_path / "run", tiny_inline_run.folder)

@@ -23,13 +23,19 @@ from undisturbed import assert_undisturbed
 
 KILLS = int(os.environ.get("DFNAS_KILLS", "4"))
 SEED = int(os.environ.get("DFNAS_KILL_SEED") or time.time())
-VICTIMS = {"inline": ["command"], "local": ["command", "worker", "raylet", "gcs_server"]}
+VICTIMS = {"inline": ["command"], "local": ["command", "worker", "agent", "raylet", "gcs_server"]}
 LEFT_SECONDS = 30.0
 """After which nothing of a command that was killed may be left."""
 HUNG_SECONDS = float(os.environ.get("DFNAS_HUNG_SECONDS", "300"))
 """After which a command that should have ended, or gone on to its end, counts as hung."""
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(int((1 + KILLS) * HUNG_SECONDS))]
+
+
+def kind_of(name: str) -> str:
+    if name.startswith("ray::"):  # the title of an agent or a worker
+        return "agent" if name.endswith("Agent") else "worker"
+    return Path(name).name
 
 
 class Attempt:
@@ -63,9 +69,7 @@ class Attempt:
         found = []
         for process in self.family():
             with suppress(psutil.Error, IndexError):
-                name = process.cmdline()[0]
-                if name.startswith("ray::") if kind == "worker" else Path(name).name == kind:
-                    found.append(process)
+                found += [process] if kind_of(process.cmdline()[0].strip()) == kind else []
         if not found:
             return False
         with suppress(psutil.NoSuchProcess):

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import ray
@@ -25,6 +26,7 @@ from dfnas_ray.config.cluster import ClusterConfig
 from dfnas_ray.errors import ClusterError
 from dfnas_ray.execution.machine import allow_open_files, start_advice
 from dfnas_ray.execution.ray.lost import Watch
+from dfnas_ray.execution.reaper import start_reaper
 from dfnas_ray.execution.token import token_settings
 
 logger = logging.getLogger(__name__)
@@ -53,6 +55,7 @@ class Connection:
         self.config, self.verbose = config, verbose
         self._started = False
         self._watch: Watch | None = None
+        self._stop_reaper: Callable[[], None] | None = None
 
     def close(self) -> None:
         """Leave the cluster; end it if it was started here."""
@@ -62,6 +65,9 @@ class Connection:
         if self._started:
             ray.shutdown()
             self._started = False
+        if self._stop_reaper is not None:
+            self._stop_reaper()
+            self._stop_reaper = None
 
     def check_lost(self) -> None:
         """End the command with a sentence if the cluster was lost; after an error that may come of it."""
@@ -87,6 +93,7 @@ class Connection:
             if address == "local":
                 allow_open_files()
                 os.environ.update(token_settings(os.environ))
+                self._stop_reaper = self._stop_reaper or start_reaper()
                 _start(
                     num_cpus=self.config.num_cpus,
                     num_gpus=self.config.num_gpus,

@@ -20,12 +20,15 @@ from functools import partial
 import psutil
 import ray
 
+from dfnas_ray.execution.reaper import end_processes_of
+
 logger = logging.getLogger(__name__)
 
 EXIT_LOST = 2
 _STOP_SECONDS = 1.0  # after which threads notice that they are not needed any more
 _PROBE_SECONDS = 3.0  # between two looks at a GCS on another machine, and as long as each may take
 _PATIENCE_SECONDS = 45.0  # a GCS may be started again; Ray itself ends the process after 60
+_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # RFC 9113, 3.4, with no settings
 _RAYLET, _GCS = "raylet", "gcs_server"
 
 
@@ -88,11 +91,16 @@ class Watch:
 
 
 def _has_ended(name: str) -> str:
-    return f"its process {name} on this machine has ended, perhaps for want of memory"
+    return f"its process {name.removeprefix('ray::')} on this machine has ended, perhaps for want of memory"
 
 
 def _processes_here() -> dict[str, psutil.Process]:
-    """Return the raylet that this process is connected to, and the GCS if this process has started it, by their names."""
+    """Return what this process cannot do without, by its name: the raylet that it is connected to, that one's agents, and
+    the GCS if this process has started it.
+
+    A raylet ends because an agent has ended (`agent_manager.cc`), or ends its agents first. Meanwhile its object store is closed,
+    and Ray ends a driver that touches it.
+    """
     node = ray.get_runtime_context().get_node_id()
     sockets = [each["RayletSocketName"] for each in ray.nodes() if each["NodeID"] == node]
     found = {}
@@ -102,18 +110,34 @@ def _processes_here() -> dict[str, psutil.Process]:
             name = os.path.basename(words[0])  # noqa: PTH119 - a word of a command line
             if name == _RAYLET and any(f"--raylet_socket_name={place}" in words for place in sockets):
                 found[_RAYLET] = process
+                found |= _agents_of(process)
             elif name == _GCS and psutil.Process() in process.parents():
                 found[_GCS] = process
     return found
 
 
+def _agents_of(raylet: psutil.Process) -> dict[str, psutil.Process]:
+    found = {}
+    for process in raylet.children():
+        with suppress(psutil.Error, IndexError):
+            title = process.cmdline()[0].strip()
+            if title.startswith("ray::") and title.endswith("Agent"):
+                found[title] = process
+    return found
+
+
 def _answers(address: str) -> bool:
+    """Whether a gRPC server answers a greeting: for a process that is stopped, the kernel goes on taking connections."""
     host, _, port = address.rpartition(":")
     try:
-        with closing(socket.create_connection((host.strip("[]"), int(port)), timeout=_PROBE_SECONDS)):
-            return True
+        with closing(socket.create_connection((host.strip("[]"), int(port)), timeout=_PROBE_SECONDS)) as connection:
+            connection.sendall(_GREETING)
+            connection.recv(1)  # its settings; where TLS is spoken an alert, or the end
+    except ConnectionResetError:
+        return True
     except OSError:
         return False
+    return True
 
 
 def _end(sentence: str) -> None:
@@ -130,4 +154,6 @@ def _end(sentence: str) -> None:
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):
             process.kill()
+    with suppress(Exception):
+        end_processes_of(os.getpid())  # Ray's agents, if their raylet has ended before
     os._exit(EXIT_LOST)

@@ -338,6 +338,7 @@ def failing_start(monkeypatch, *errors):
     monkeypatch.setattr("ray.shutdown", lambda: None)
     monkeypatch.setattr("dfnas_ray.execution.ray.connection._START_PAUSE", 0)
     monkeypatch.setattr("dfnas_ray.execution.ray.connection.Watch", lambda address: None)  # nothing runs
+    monkeypatch.setattr("dfnas_ray.execution.ray.connection.start_reaper", lambda: None)
     Connection(ClusterConfig()).ensure()
     return left
 

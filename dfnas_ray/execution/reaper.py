@@ -1,0 +1,92 @@
+"""A process beside a command that has started Ray: when the command dies, it ends what Ray leaves behind.
+
+The kernel ends the raylet with its command, and workers follow within seconds. Ray's agents notice as well, and then try for a
+minute to tell the head, which is dead (`publish_error_to_driver` waits 60 s). Run as a file, ``python -P reaper.py PID``, so that
+it imports next to nothing.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+import psutil
+
+_LOOK_SECONDS = 1.0
+_QUIET_SECONDS = 5.0  # after which nothing more is found: what was only being started has appeared
+
+
+def start_reaper() -> Callable[[], None]:
+    """Start the process for the calling one, and return what ends it. Without it everything works, but for the minute."""
+    if not sys.executable:  # Python within another program
+        return lambda: None
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-P", __file__, str(os.getpid())],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            process_group=0,  # what a terminal sends to the command's group is not for it
+        )
+    except OSError:
+        return lambda: None
+
+    def stop() -> None:
+        process.kill()
+        process.wait()
+
+    return stop
+
+
+def end_processes_of(command: int) -> int:
+    """Kill Ray's processes of the cluster that a process has started, by that one's number; return how many there were."""
+    found = [process for process in psutil.process_iter() if _belongs(process, command)]
+    for process in found:
+        with suppress(psutil.Error):
+            process.kill()
+    return len(found)
+
+
+def _belongs(process: psutil.Process, command: int) -> bool:
+    """Whether a process works in the folder of a session, ``session_DATE_TIME_PID``, that the command has started."""
+    session = re.compile(rf"session_[0-9_-]+_{command}\b")
+    with suppress(psutil.Error, OSError):
+        if process.pid in (os.getpid(), command) or process.uids().real != os.getuid():
+            return False
+        words = process.cmdline()
+        if any(session.search(word) for word in words):
+            return any(word.startswith(f"{_ray_folder()}/") for word in words)  # and no editor that shows a log of it
+        if words and words[0].startswith("ray::"):  # has written its title over its command line
+            return any(session.search(file.path) for file in process.open_files())
+    return False
+
+
+@cache
+def _ray_folder() -> str:
+    spec = importlib.util.find_spec("ray")
+    return str(Path(spec.origin).parent) if spec is not None and spec.origin else ""
+
+
+def _watch(command: int) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # it ends with the command, not before
+        signal.signal(number, signal.SIG_IGN)
+    while os.getppid() == command:
+        time.sleep(_LOOK_SECONDS)
+    end = time.monotonic() + _QUIET_SECONDS
+    while time.monotonic() < end:
+        if end_processes_of(command):
+            end = time.monotonic() + _QUIET_SECONDS
+        time.sleep(_LOOK_SECONDS)
+
+
+if __name__ == "__main__":
+    _watch(int(sys.argv[1]))

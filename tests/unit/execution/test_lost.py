@@ -1,0 +1,120 @@
+"""A cluster that is lost at work: who still answers, and what is said of who does not."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from concurrent import futures
+from contextlib import closing
+from types import SimpleNamespace
+
+import grpc
+import psutil
+import pytest
+
+from dfnas_ray.execution.ray import lost
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setattr(lost, "_PROBE_SECONDS", 0.2)
+    monkeypatch.setattr(lost, "_PATIENCE_SECONDS", 1.0)
+
+
+@pytest.fixture
+def listener():
+    """A socket that takes connections, as the kernel does for a process that is stopped, and says nothing."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+        yield server
+
+
+def address_of(server: socket.socket) -> str:
+    return f"127.0.0.1:{server.getsockname()[1]}"
+
+
+def test_a_grpc_server_answers_without_being_asked_for_anything(impatient):
+    server = grpc.server(futures.ThreadPoolExecutor(1))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        assert lost._answers(f"127.0.0.1:{port}")
+    finally:
+        server.stop(None)
+
+
+def test_a_head_that_takes_connections_and_says_nothing_does_not_answer(impatient, listener):
+    assert not lost._answers(address_of(listener))
+
+
+def test_a_head_that_is_gone_does_not_answer(impatient, listener):
+    address = address_of(listener)
+    listener.close()
+    assert not lost._answers(address)
+
+
+@pytest.mark.parametrize("linger", [None, struct.pack("ii", 1, 0)], ids=["ends", "resets"])
+def test_a_head_that_refuses_the_greeting_is_alive(impatient, listener, linger):
+    def refuse() -> None:
+        connection, _ = listener.accept()
+        connection.recv(8)
+        if linger:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        connection.close()
+
+    thread = threading.Thread(target=refuse)
+    thread.start()
+    assert lost._answers(address_of(listener))
+    thread.join()
+
+
+@pytest.fixture
+def watch(monkeypatch):
+    """Return a function that watches a head, with the sentences that it ended with."""
+    watches: list[lost.Watch] = []
+
+    def start(gcs: str, processes: dict[str, psutil.Process]) -> tuple[lost.Watch, list[str], threading.Event]:
+        said, ended = [], threading.Event()
+
+        def end(sentence: str) -> None:
+            said.append(sentence)
+            ended.set()
+
+        monkeypatch.setattr(lost, "_processes_here", lambda: processes)
+        monkeypatch.setattr(lost.ray, "get_runtime_context", lambda: SimpleNamespace(gcs_address=gcs))
+        watches.append(lost.Watch("head:6379", end))
+        return watches[-1], said, ended
+
+    yield start
+    for each in watches:
+        each.stop()
+
+
+def test_a_head_that_stops_answering_ends_the_command_with_what_to_do(impatient, listener, watch):
+    _, said, ended = watch(address_of(listener), {})
+    assert ended.wait(20)
+    assert said == [
+        f"Ray (head:6379) was lost while this command was at work: its head at {address_of(listener)} has not answered for 1 s. "
+        "What is finished is kept; run the same command again to go on from there. Look after the cluster."
+    ]
+
+
+def test_a_raylet_of_this_machine_that_ends_is_said_and_a_stopped_watch_says_nothing(watch, listener):
+    def sleeping() -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+
+    with sleeping() as raylet, sleeping() as gcs:
+        processes = {"raylet": psutil.Process(raylet.pid), "gcs_server": psutil.Process(gcs.pid)}
+        _, said, ended = watch("127.0.0.1:1", processes)
+        raylet.kill()
+        assert ended.wait(20)
+        assert "its process raylet on this machine has ended" in said[0]
+        stopped, nothing, ended = watch(
+            "127.0.0.1:1", {"gcs_server": processes["gcs_server"], "raylet": psutil.Process()}
+        )
+        stopped.stop()
+        gcs.kill()
+        assert not ended.wait(1.5)
+        assert nothing == []
