@@ -16,8 +16,8 @@ from typer.main import get_command
 from dfnas_ray.cli.console import EXIT_INTERRUPTED, err
 
 COMMANDS = (
-    "init", "plan", "run", "synthesize", "search", "retrain", "evaluate", "export", "report", "sweep", "benchmark", "submit",
-    "jobs", "space", "teacher", "config",
+    "init", "plan", "run", "synthesize", "search", "retrain", "evaluate", "export", "report", "sweep", "benchmark", "truth",
+    "submit", "jobs", "space", "teacher", "config",
 )  # fmt: skip
 """Modules of this package, each with a function of its name, or with an ``app`` of commands of its own."""
 

@@ -21,7 +21,7 @@ MOST_DRAWS = 1000
 """Of each digit: they are kept in memory once they were looked at, 0.3 MB for a draw of all."""
 
 _SHIFT = 3  # pixels, to each side
-_OVERLAY = 0.45  # of the other digit's brightness
+_OVERLAY = 0.45  # weight of the other digit, where the digit itself has 1; the sum is scaled back to [0, 1]
 _NOISE = 0.30  # standard deviation, of pixels in [0, 1]
 _SEED = 0
 
@@ -36,12 +36,13 @@ def draw_hard_digits(digits: LabelledTensors, *names: str | int) -> LabelledTens
         names: Of this draw: the same names give the same images.
     """
     rng = numpy_generator(_SEED, "hard-digits", *names)
-    plain = digits.images[:, 0].numpy().astype(np.float32) / 255
+    plain: _Pixels = digits.images[:, 0].numpy().astype(np.float32) / np.float32(255)
     count, (height, width) = len(plain), plain.shape[1:]
     shifts = rng.integers(-_SHIFT, _SHIFT + 1, (2, count, 2))
     others = (np.arange(count) + rng.integers(1, count, count)) % count
     noise = rng.standard_normal((count, height, width), dtype=np.float32)
-    hard = _shifted(plain, shifts[0]) + _OVERLAY * _shifted(plain[others], shifts[1]) + _NOISE * noise
+    overlaid = (_shifted(plain, shifts[0]) + _OVERLAY * _shifted(plain[others], shifts[1])) / (1 + _OVERLAY)
+    hard = overlaid + _NOISE * noise
     pixels = np.rint(np.clip(hard, 0, 1) * 255).astype(np.uint8)
     return LabelledTensors(torch.from_numpy(pixels).unsqueeze(1), digits.labels)
 

@@ -1,9 +1,9 @@
 """What other programmes call: an experiment from its file, or one step on objects of their own.
 
-`dfnas_ray` itself has the same names, but for `sweep`, `benchmark` and `export`: these are imported from here.
+`dfnas_ray` itself has the same names, but for `sweep`, `benchmark`, `truth` and `export`: these are imported from here.
 """
 
-from dfnas_ray.library.experiments import benchmark, report, run, sweep
+from dfnas_ray.library.experiments import benchmark, report, run, sweep, truth
 from dfnas_ray.library.exports import export, load_network
 from dfnas_ray.library.images import Images, ImageSet, load_images
 from dfnas_ray.library.networks import TrainedNetwork
@@ -25,4 +25,5 @@ __all__ = [
     "search",
     "sweep",
     "synthesize",
+    "truth",
 ]

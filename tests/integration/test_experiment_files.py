@@ -50,7 +50,7 @@ def untrained(teacher, folder):
 
 def reduced(file, folder):
     config = load_experiment(file)
-    if config.teacher.kind == "digits":
+    if config.teacher.kind in ("digits", "hard_digits"):
         teacher = ["teacher.width=4", "teacher.epochs=1"]
     else:
         teacher = [f"teacher.checkpoint={untrained(config.teacher, folder)}"]

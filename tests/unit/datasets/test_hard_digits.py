@@ -58,7 +58,7 @@ def test_splits_and_draws_are_told_apart():
 
 
 def test_an_image_is_the_digit_moved_with_another_one_and_noise():
-    """One bright pixel each: the digit's keeps its brightness, the other one's has 0.45 of it, neither moves by more than 3."""
+    """One bright pixel each: the digit's has 1 / 1.45 of its brightness, the other's 0.45 / 1.45, moved by 3 at most."""
     images = torch.zeros(400, 1, 16, 16, dtype=torch.uint8)
     images[:, 0, 8, 8] = 255
     hard = draw_hard_digits(LabelledTensors(images, torch.arange(400)), "test", 0)
@@ -69,9 +69,8 @@ def test_an_image_is_the_digit_moved_with_another_one_and_noise():
     middle = mean[5:12, 5:12].mean().item()
     assert mean[4, :].mean().item() == pytest.approx(dark, abs=0.01)
     assert mean[:, 12].mean().item() == pytest.approx(dark, abs=0.02)
-    # The mean of 1 + noise cut at 1 is 1 - 0.12; that of 0.45 + noise is 0.45 + 0.01 by the same integral.
-    gain = (1 - 0.12 - dark) + (0.46 - dark)
-    assert middle - dark == pytest.approx(gain / 49, abs=0.004)
+    # 1 / 1.45 and 0.45 / 1.45 are mirror images about 0.5, as is the cut at 0 and 1: their means with noise add up to 1.
+    assert middle - dark == pytest.approx((1 - 2 * dark) / 49, abs=0.002)
 
 
 @pytest.mark.parametrize("change", [{"draws": 0}, {"draws": 1001}, {"split": "validation"}, {"noise": 0.1}])
