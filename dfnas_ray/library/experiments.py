@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dfnas_ray.config.experiment import ExperimentConfig, make_experiment
 from dfnas_ray.config.registry import SettingValues
+from dfnas_ray.errors import ConfigError
 from dfnas_ray.library.plans import announce
 from dfnas_ray.library.plans import plan as timed
 from dfnas_ray.planning.budget import Fitted, fit
@@ -141,7 +142,9 @@ def truth(
         DfnasError: a setting does not fit, or a training failed; what was trained is kept.
     """
     check_truth(config, architectures)
-    file = Location.parse(out, "out")
+    file = Location.parse(out, "--out")
+    if file.is_local and Path(file.path).is_dir():
+        raise ConfigError(f"--out ({out}) is a folder. Give the name of a file, such as {file / 'table.csv'}.")
     with Session(config, listener, verbose).opened() as session:
         stage = Truth(session, architectures)
         stage.check()

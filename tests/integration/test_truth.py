@@ -182,6 +182,12 @@ def test_what_makes_no_sense_is_one_error_before_anything_is_made(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_folder_is_no_table(experiment, tmp_path):
+    with pytest.raises(ConfigError, match=r"--out \(.*\) is a folder.*table.csv"):
+        truth(experiment(), tmp_path)
+    assert not (tmp_path / "run").exists()
+
+
 def test_too_few_images_are_refused_before_the_teacher_labels_one(experiment, table, tmp_path):
     with pytest.raises(
         DatasetError, match=r"retraining.images.dataset: .*hard digits.* holds 1,257 images, and num_images 2,000"
