@@ -17,7 +17,7 @@ from dfnas_ray.cli.console import EXIT_INTERRUPTED, err
 
 COMMANDS = (
     "init", "plan", "run", "synthesize", "search", "retrain", "evaluate", "export", "report", "sweep", "benchmark", "compare",
-    "submit", "jobs", "space", "teacher", "config",
+    "truth", "submit", "jobs", "space", "teacher", "config",
 )  # fmt: skip
 """Modules of this package, each with a function of its name, or with an ``app`` of commands of its own."""
 

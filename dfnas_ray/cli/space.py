@@ -71,7 +71,7 @@ def list_spaces() -> None:
             _with_package(member),
             "x".join(map(str, shape)),
             str(len(space.num_choices)),
-            _power(math.prod(space.num_choices)),
+            _power(space.num_architectures),
             f"{_millions(space.cost(space.cheapest()).macs)}-{_millions(space.cost(largest).macs)} M",
             f"all but {', '.join(unsuitable)}" if unsuitable else "all",
         )

@@ -9,6 +9,7 @@ from typing import Annotated
 from dfnas_ray.config.registry import Family
 from dfnas_ray.datasets.base import DatasetSourceConfig, ImageDataset
 from dfnas_ray.datasets.digits import DigitsConfig
+from dfnas_ray.datasets.hard_digits import HardDigitsConfig
 from dfnas_ray.datasets.image_folder import ImageFolderConfig
 from dfnas_ray.datasets.parquet import ParquetConfig
 from dfnas_ray.datasets.torchvision_datasets import TorchvisionDatasetConfig
@@ -18,6 +19,7 @@ DATASETS: Family[DatasetSourceConfig] = Family(
     DatasetSourceConfig,  # type: ignore[type-abstract]  # only its members are made
     {
         "digits": "dfnas_ray.datasets.digits:DigitsConfig",
+        "hard_digits": "dfnas_ray.datasets.hard_digits:HardDigitsConfig",
         "image_folder": "dfnas_ray.datasets.image_folder:ImageFolderConfig",
         "parquet": "dfnas_ray.datasets.parquet:ParquetConfig",
         "torchvision": "dfnas_ray.datasets.torchvision_datasets:TorchvisionDatasetConfig",
@@ -32,6 +34,7 @@ __all__ = [
     "DatasetConfig",
     "DatasetSourceConfig",
     "DigitsConfig",
+    "HardDigitsConfig",
     "ImageDataset",
     "ImageFolderConfig",
     "ParquetConfig",

@@ -1,9 +1,10 @@
 """What other programmes call: an experiment from its file, or one step on objects of their own.
 
-`dfnas_ray` itself has the same names, but for `sweep`, `benchmark`, `compare` and `export`: these are imported from here.
+`dfnas_ray` itself has the same names, but for `sweep`, `benchmark`, `compare`, `truth` and `export`, which are imported from
+here.
 """
 
-from dfnas_ray.library.experiments import benchmark, compare, report, run, sweep
+from dfnas_ray.library.experiments import benchmark, compare, report, run, sweep, truth
 from dfnas_ray.library.exports import export, load_network
 from dfnas_ray.library.images import Images, ImageSet, load_images
 from dfnas_ray.library.networks import TrainedNetwork
@@ -26,4 +27,5 @@ __all__ = [
     "search",
     "sweep",
     "synthesize",
+    "truth",
 ]

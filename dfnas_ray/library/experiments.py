@@ -1,11 +1,13 @@
-"""Experiments as other programmes run them: what `dfnas run`, `sweep`, `benchmark` and `compare` do."""
+"""Experiments as other programmes run them: what `dfnas run`, `sweep`, `benchmark`, `compare` and `truth` do."""
 
 from __future__ import annotations
 
 import tempfile
+from pathlib import Path
 
 from dfnas_ray.config.experiment import ExperimentConfig, make_experiment
 from dfnas_ray.config.registry import SettingValues
+from dfnas_ray.errors import ConfigError
 from dfnas_ray.library.plans import announce
 from dfnas_ray.library.plans import plan as timed
 from dfnas_ray.planning.budget import Fitted, fit
@@ -25,6 +27,7 @@ from dfnas_ray.workflow.run import Outcomes
 from dfnas_ray.workflow.session import Session
 from dfnas_ray.workflow.stage import Outcome
 from dfnas_ray.workflow.sweep import Sweep, SweptRecord
+from dfnas_ray.workflow.truth import TABLE, Truth, TruthRecord, check_truth
 
 
 def run(config: ExperimentConfig, listener: Listener | None = None, verbose: bool = False) -> Outcomes:
@@ -134,6 +137,37 @@ def compare(
         stage.check()
         outcome = stage.finish()
         write_comparison(outcome.location, config.name)
+    return outcome
+
+
+def truth(
+    config: ExperimentConfig,
+    out: str | Path | Location,
+    architectures: int | None = None,
+    listener: Listener | None = None,
+    verbose: bool = False,
+) -> Outcome[TruthRecord]:
+    """Train architectures of the experiment's space on its real, labelled images, and write a table for benchmarks.
+
+    Args:
+        config: The experiment; `retraining` says on what and how, `evaluation.dataset` what they are measured on.
+        out: The CSV file, local or a URI: arch, accuracy in percent, nll, params, macs. Nothing of it is data-free.
+        architectures: How many are drawn; None: all.
+        listener: Told what happens.
+        verbose: Show what workers say.
+
+    Raises:
+        DfnasError: a setting does not fit, or a training failed; what was trained is kept.
+    """
+    check_truth(config, architectures)
+    file = Location.parse(out, "--out")
+    if file.is_local and Path(file.path).is_dir():
+        raise ConfigError(f"--out ({out}) is a folder. Give the name of a file, such as {file / 'table.csv'}.")
+    with Session(config, listener, verbose).opened() as session:
+        stage = Truth(session, architectures)
+        stage.check()
+        outcome = stage.finish()
+        file.write_bytes((outcome.location / TABLE).read_bytes())
     return outcome
 
 

@@ -10,9 +10,8 @@ architectures are added.
 from __future__ import annotations
 
 import logging
-import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -24,6 +23,7 @@ from dfnas_ray.algorithms.config import Trial
 from dfnas_ray.algorithms.trials import SearchJob, make_state, restore, save
 from dfnas_ray.storage.altered import Say, read_or_remove
 from dfnas_ray.storage.location import Location, Seconds
+from dfnas_ray.storage.numbered import NumberedFiles
 from dfnas_ray.storage.shards import SyntheticImages
 from dfnas_ray.teachers.base import Teacher
 
@@ -88,13 +88,14 @@ class Recorded:
         folder: The ranking's.
         measurements: By the text of the architecture.
         seconds: That workers spent on them.
-        num_files: Names of chunks that are taken: one more than the highest number.
     """
 
     folder: Location
     measurements: dict[str, Measurement] = field(default_factory=dict)
     seconds: float = 0.0
-    num_files: int = 0
+
+    def __post_init__(self) -> None:
+        self._files = NumberedFiles(self.folder, "measured", RecordedChunk)
 
     @classmethod
     def read(cls, ranking: Ranking, say: Say = logger.warning) -> Recorded:
@@ -105,20 +106,14 @@ class Recorded:
             say: Told of chunks that were altered.
         """
         recorded = cls(ranking.job.folder)
-        for name in recorded.folder.file_names():
-            if (number := re.fullmatch(r"measured-(\d{5,})\.json", name)) is not None:
-                chunk = read_or_remove(recorded.folder / name, RecordedChunk, say, partial(recorded._fault, ranking))
-                if chunk is not None:
-                    recorded._take(chunk.measurements, chunk.seconds)
-                    recorded.num_files = max(recorded.num_files, int(number[1]) + 1)
+        recorded._files.read(recorded._take, say, partial(recorded._fault, ranking))
         return recorded
 
     def add(self, texts: Sequence[str], measurements: Sequence[Measurement], seconds: float) -> None:
         """Write one chunk."""
-        measured, seconds = dict(zip(texts, measurements, strict=True)), round(seconds, 3)
-        (self.folder / f"measured-{self.num_files:05d}.json").write_json({"seconds": seconds, "measurements": measured})
-        self._take(measured, seconds)
-        self.num_files += 1
+        chunk = RecordedChunk(seconds=round(seconds, 3), measurements=dict(zip(texts, measurements, strict=True)))
+        self._files.add(dict(chunk))
+        self._take(chunk)
 
     def missing(self, texts: Iterable[str]) -> list[str]:
         """Return those that were not measured yet."""
@@ -147,6 +142,6 @@ class Recorded:
                 return f"the measurement of {text} has other figures than those before it"
         return ""
 
-    def _take(self, measurements: Mapping[str, Measurement], seconds: float) -> None:
-        self.measurements.update(measurements)
-        self.seconds += seconds
+    def _take(self, chunk: RecordedChunk) -> None:
+        self.measurements.update(chunk.measurements)
+        self.seconds += chunk.seconds

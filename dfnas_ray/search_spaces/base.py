@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +22,7 @@ Genotype = tuple[int, ...]
 """One choice per decision of the space: the index of the option taken."""
 
 _MAX_DRAWS = 10_000
+_MAX_LISTED = 1_000_000  # architectures of a space that are held in memory, to draw from
 _BISECTIONS = 60
 
 
@@ -249,6 +252,33 @@ class SearchSpace(ABC):
             for position, choice in enumerate(self.choices(genotype))
             if choice is not None
         )
+
+    @property
+    def num_architectures(self) -> int:
+        """How many there are: every combination of choices is one."""
+        return math.prod(self.num_choices)
+
+    def all_architectures(self) -> Iterator[Genotype]:
+        """Yield every architecture once, the last decision's choices changing fastest."""
+        return itertools.product(*map(range, self.num_choices))
+
+    def sample_distinct(self, rng: np.random.Generator, number: int) -> list[Genotype]:
+        """Draw architectures that are all different, uniformly; more of them begin with fewer of them.
+
+        Raises:
+            GenotypeError: there are not that many.
+        """
+        if number > self.num_architectures:
+            raise GenotypeError(
+                f"{self.kind} has {self.num_architectures:,} architectures, and {number:,} are asked for."
+            )
+        if self.num_architectures <= _MAX_LISTED:
+            listed = list(self.all_architectures())
+            return [listed[row] for row in rng.permutation(len(listed))[:number]]
+        drawn: dict[Genotype, None] = {}
+        while len(drawn) < number:  # seldom twice the same: there are many more
+            drawn.setdefault(self.sample(rng))
+        return list(drawn)
 
     def sample(self, rng: np.random.Generator) -> Genotype:
         """Draw an architecture uniformly."""

@@ -10,6 +10,7 @@ from dfnas_ray.config.registry import Family
 from dfnas_ray.teachers.base import Teacher, TeacherSourceConfig
 from dfnas_ray.teachers.checkpoint import CheckpointTeacherConfig
 from dfnas_ray.teachers.digits import DigitsTeacherConfig
+from dfnas_ray.teachers.hard_digits import HardDigitsTeacherConfig
 from dfnas_ray.teachers.torchvision_models import TorchvisionTeacherConfig
 
 TEACHERS: Family[TeacherSourceConfig] = Family(
@@ -18,6 +19,7 @@ TEACHERS: Family[TeacherSourceConfig] = Family(
     {
         "checkpoint": "dfnas_ray.teachers.checkpoint:CheckpointTeacherConfig",
         "digits": "dfnas_ray.teachers.digits:DigitsTeacherConfig",
+        "hard_digits": "dfnas_ray.teachers.hard_digits:HardDigitsTeacherConfig",
         "torchvision": "dfnas_ray.teachers.torchvision_models:TorchvisionTeacherConfig",
     },
     argument="name",
@@ -30,6 +32,7 @@ __all__ = [
     "TEACHERS",
     "CheckpointTeacherConfig",
     "DigitsTeacherConfig",
+    "HardDigitsTeacherConfig",
     "Teacher",
     "TeacherConfig",
     "TeacherSourceConfig",

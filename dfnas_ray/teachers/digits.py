@@ -1,12 +1,13 @@
-"""The built-in teacher: a small CNN for handwritten digits, trained on first use.
+"""The first built-in teacher: a small CNN for handwritten digits, trained on first use.
 
 It makes the product's whole path runnable on a machine with nothing but the package, on a task that is real.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +27,9 @@ from dfnas_ray.teachers.checkpoint import load_weights
 
 _BATCH_SIZE = 64
 _MEAN, _STD = (0.3056,), (0.3187,)  # of the training split's pixels
+
+View: TypeAlias = Callable[[int, Tensor, torch.Generator], Tensor]
+"""Given an epoch, rows (B,) and where its draws come from, returns normalised training images (B, 1, H, W)."""
 
 
 class DigitsCNN(nn.Module):
@@ -48,25 +52,57 @@ class DigitsCNN(nn.Module):
         return logits
 
 
-def _train(model: nn.Module, epochs: int, seed: int) -> nn.Module:
-    data = digits.load_split("train")
-    x = (data.images.float() / 255 - _MEAN[0]) / _STD[0]
-    padded = F.pad(x, (2, 2, 2, 2), value=-_MEAN[0] / _STD[0])  # a border of black, to shift within
+def train_digits_cnn(width: int, labels: Tensor, view: View, epochs: int, seed: int) -> DigitsCNN:
+    """Train a network of this width from scratch.
+
+    Args:
+        width: Of its first layer.
+        labels: int64 (N,), of the training images.
+        view: Shows them.
+        epochs: Passes over them.
+        seed: Of everything that is drawn.
+    """
+    seed_everything(seed)
+    model = DigitsCNN(width)
     generator = torch_generator(seed, "digits-teacher")
-    steps = -(-len(x) // _BATCH_SIZE) * epochs
+    steps = -(-len(labels) // _BATCH_SIZE) * epochs
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4, nesterov=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=steps)
     model.train()
-    for _ in range(epochs):
-        for index in torch.randperm(len(x), generator=generator).split(_BATCH_SIZE):
-            top, left = torch.randint(0, 5, (2,), generator=generator).tolist()
-            crop = padded[index, :, top : top + 16, left : left + 16]
-            loss = F.cross_entropy(model(crop), data.labels[index])
+    for epoch in range(epochs):
+        for rows in torch.randperm(len(labels), generator=generator).split(_BATCH_SIZE):
+            loss = F.cross_entropy(model(view(epoch, rows, generator)), labels[rows])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
     return model
+
+
+def kept_digits_cnn(file: Location, width: int, train: Callable[[], DigitsCNN]) -> DigitsCNN:
+    """Read the network from a file, or train it on one thread and keep it there.
+
+    Raises:
+        TeacherError: the file is damaged, or holds another network.
+    """
+    if not file.exists():
+        with fixed_threads(1):
+            file.write_bytes(save(train().state_dict()))
+    model = DigitsCNN(width)
+    load_weights(
+        model,
+        _read(file),
+        str(file),
+        network=f"the digits network of teacher.width ({width})",
+        remedy="Delete the file: the next command trains the teacher again.",
+    )
+    return model
+
+
+def freeze_digits_cnn(name: str, model: DigitsCNN, mean: tuple[float], std: tuple[float]) -> Teacher:
+    """Return the teacher of the ten digits."""
+    names = [str(digit) for digit in range(digits.NUM_CLASSES)]
+    return freeze_teacher(name, model, digits.IMAGE_SHAPE, mean, std, class_names=names)
 
 
 class DigitsTeacherConfig(TeacherSourceConfig):
@@ -80,20 +116,18 @@ class DigitsTeacherConfig(TeacherSourceConfig):
     def load(self, cache: Location | Path) -> Teacher:
         """Load the trained network from the folder ``cache``, or train it (seconds) and keep it there."""
         file = Location.parse(cache) / f"digits-w{self.width}-e{self.epochs}-s{self.seed}.safetensors"
-        if not file.exists():
-            seed_everything(self.seed)
-            with fixed_threads(1):
-                file.write_bytes(save(_train(DigitsCNN(self.width), self.epochs, self.seed).state_dict()))
-        model = DigitsCNN(self.width)
-        load_weights(
-            model,
-            _read(file),
-            str(file),
-            network=f"the digits network of teacher.width ({self.width})",
-            remedy="Delete the file: the next command trains the teacher again.",
-        )
-        names = [str(digit) for digit in range(digits.NUM_CLASSES)]
-        return freeze_teacher("digits", model, digits.IMAGE_SHAPE, _MEAN, _STD, class_names=names)
+        return freeze_digits_cnn("digits", kept_digits_cnn(file, self.width, self._train), _MEAN, _STD)
+
+    def _train(self) -> DigitsCNN:
+        data = digits.load_split("train")
+        x = (data.images.float() / 255 - _MEAN[0]) / _STD[0]
+        padded = F.pad(x, (2, 2, 2, 2), value=-_MEAN[0] / _STD[0])  # a border of black, to shift within
+
+        def view(epoch: int, rows: Tensor, generator: torch.Generator) -> Tensor:
+            top, left = torch.randint(0, 5, (2,), generator=generator).tolist()
+            return padded[rows, :, top : top + 16, left : left + 16]
+
+        return train_digits_cnn(self.width, data.labels, view, self.epochs, self.seed)
 
 
 def _read(file: Location) -> dict[str, Tensor]:

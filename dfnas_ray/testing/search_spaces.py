@@ -104,6 +104,18 @@ class SearchSpaceSuite(ConfigSuite):
         assert draws[0] == draws[1]
         assert len(set(draws[0])) > 1
 
+    def test_all_architectures_are_listed_once(self, space: SearchSpace) -> None:
+        """`dfnas truth` trains them all, or some that are all different."""
+        first = list(itertools.islice(space.all_architectures(), 200))
+        assert len({space.encode(genotype) for genotype in first}) == min(200, space.num_architectures)
+        few, many = (space.sample_distinct(np.random.default_rng(6), min(n, space.num_architectures)) for n in (5, 12))
+        assert many[: len(few)] == few
+        assert len({space.encode(genotype) for genotype in many}) == len(many)
+        for genotype in (*first, *many):
+            space.check_genotype(genotype)
+        with pytest.raises(GenotypeError, match="are asked for"):
+            space.sample_distinct(np.random.default_rng(6), space.num_architectures + 1)
+
     def test_every_choice_is_drawn_equally_often(self, space: SearchSpace) -> None:
         """Random search is the baseline: it must not prefer anything."""
         rng, count = np.random.default_rng(0), 4000

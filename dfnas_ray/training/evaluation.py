@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from dfnas_ray.datasets.base import ImageDataset, iterate_batches, numbering_of
 from dfnas_ray.datasets.numbering import better_numbering
@@ -27,6 +28,10 @@ Confusion: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 
 Classes: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 """Class indices (N,)."""
+
+
+LabelledImages: TypeAlias = tuple[Tensor, Tensor]
+"""A batch: images (B, C, H, W), and labels, int64 (B,)."""
 
 
 @dataclass(frozen=True)
@@ -126,3 +131,42 @@ def guess_classes(
     if said := better_numbering(guesses.confusion(best), numbering.names if numbering else None):
         logger.warning("%s: %s", best, said)
     return guesses
+
+
+class Grade(NamedTuple):
+    """How well a network does on labelled images.
+
+    Attributes:
+        accuracy: Top-1, in [0, 1].
+        nll: Mean negative log likelihood of the labels, in nats; not finite where the network's answers are not.
+    """
+
+    accuracy: float
+    nll: float
+
+
+def decode_all(dataset: ImageDataset, teacher: Teacher) -> list[LabelledImages]:
+    """Return all images, uint8, in batches: where many networks look at them, they are decoded once.
+
+    Raises:
+        DatasetError: an image, a label or the number of channels does not fit.
+    """
+    return list(iterate_batches(dataset, teacher.image_shape, teacher.num_classes))
+
+
+def normalised(batches: Sequence[LabelledImages], teacher: Teacher, device: torch.device) -> list[LabelledImages]:
+    """Return decoded images as networks take them, on a device."""
+    return [(teacher.normalize(images.to(device)), labels.to(device)) for images, labels in batches]
+
+
+@torch.no_grad()
+def grade(network: nn.Module, batches: Sequence[LabelledImages]) -> Grade:
+    """Return accuracy and negative log likelihood of a network in evaluation mode on normalised images."""
+    right, loss, count = 0, 0.0, 0
+    for images, labels in batches:
+        with torch_settings_kept():  # a network may change these, and its input
+            logits = logits_of(network(images.clone())).float()
+        right += int((logits.argmax(1) == labels).sum())
+        loss += F.cross_entropy(logits, labels, reduction="sum").item()
+        count += len(labels)
+    return Grade(right / count, loss / count)

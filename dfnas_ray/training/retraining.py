@@ -133,21 +133,9 @@ def train_network(
     place = place or Place()
     settings = job.config
     seed = derive_seed(job.seed, "retraining")
-    mask = split_mask(images.ids, job.validation_fraction, job.seed)
-    per_worker = settings.batch_size // place.world_size
-    train = SyntheticBatches(
-        images.select(~mask),
-        teacher,
-        settings.distillation,
-        per_worker,
-        seed,
-        device,
-        place.rank,
-        place.world_size,
-        precision=settings.precision,
-        asks_teacher=settings.labels is None or settings.labels.weight < 1,
-    )
-    validation = SyntheticBatches(images.select(mask), teacher, settings.distillation, _VALIDATION_BATCH, seed, device)
+    train = training_batches(job, teacher, images, device, place)
+    held_out = images.select(split_mask(images.ids, job.validation_fraction, job.seed))
+    validation = SyntheticBatches(held_out, teacher, settings.distillation, _VALIDATION_BATCH, seed, device)
 
     seed_everything(seed)
     student = _student(job, device, settings.epochs * len(train))
@@ -175,6 +163,41 @@ def train_network(
         checkpoints.save({"student": student.state_dict(), "history": history}, figures)
         if place.rank == 0:
             write(epoch + 1, f"agreement with the teacher {result.agreement:.1%}")
+
+
+def training_batches(
+    job: RetrainingJob, teacher: Teacher, images: SyntheticImages, device: torch.device, place: Place | None = None
+) -> SyntheticBatches:
+    """Return what a network learns from: the same for every architecture of the settings and the seed."""
+    place, settings = place or Place(), job.config
+    return SyntheticBatches(
+        images.select(~split_mask(images.ids, job.validation_fraction, job.seed)),
+        teacher,
+        settings.distillation,
+        settings.batch_size // place.world_size,
+        derive_seed(job.seed, "retraining"),
+        device,
+        place.rank,
+        place.world_size,
+        precision=settings.precision,
+        asks_teacher=settings.labels is None or settings.labels.weight < 1,
+    )
+
+
+def train_at_once(job: RetrainingJob, batches: SyntheticBatches) -> nn.Module:
+    """Train without checkpoints and figures, for many small networks; the network is the one that `train_network` gives.
+
+    Args:
+        job: Which network, and how; its folder is not used.
+        batches: What `training_batches` gave, which many networks share.
+    """
+    seed, settings = derive_seed(job.seed, "retraining"), job.config
+    seed_everything(seed)
+    student = _student(job, batches.device, settings.epochs * len(batches))
+    for epoch in range(settings.epochs):
+        set_drop_path(student.model, settings.drop_path * epoch / settings.epochs)
+        train_epoch(student, batches, epoch, derive_seed(seed, "epoch", epoch, 0))
+    return evaluation_mode(student.model)
 
 
 def _student(job: RetrainingJob, device: torch.device, total_steps: int) -> Student:

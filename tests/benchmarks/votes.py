@@ -37,7 +37,9 @@ def untrained(bench: Bench, images: Path, seed: int, chains: int) -> list[float]
     space, table = truth(bench, chains)
     canvases = torch.load(images, weights_only=True)[:IMAGES].numpy()
     teacher, distillation = bench.teacher(), DistillationConfig()
-    split = SplitBatches(labelled(teacher, Drawn(canvases), 0), teacher, distillation, 64, seed, bench.device, 0.1, seed)
+    split = SplitBatches(
+        labelled(teacher, Drawn(canvases), 0), teacher, distillation, 64, seed, bench.device, 0.1, seed
+    )
     problem = SearchProblem(space, split.train, split.validation, distillation, None, seed)
     algorithm = ZeroCostConfig(batch_size=64).algorithm(problem)
     scorer = algorithm.scorer()

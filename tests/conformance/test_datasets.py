@@ -38,6 +38,7 @@ def _settings(kind, folder):
 MISSING = Path("no/such/place")
 BROKEN = {
     "digits": None,  # it needs no file
+    "hard_digits": None,
     "image_folder": {"path": MISSING},
     "parquet": {"path": str(MISSING)},
     "torchvision": {"name": "CIFAR10", "root": MISSING},

@@ -41,7 +41,7 @@ class TestSynthesizers(SynthesizerSuite):
 def _settings(kind, folder):
     """Return the settings of a source that loads in seconds, and write the files that they name."""
     torch.manual_seed(0)
-    if kind == "digits":
+    if kind in ("digits", "hard_digits"):
         return {"width": 4, "epochs": 1}
     if kind == "torchvision":
         torch.save(resnet18().state_dict(), folder / "resnet18.pt")

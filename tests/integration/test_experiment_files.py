@@ -12,6 +12,7 @@ import torchvision.models
 
 from dfnas_ray import load_experiment
 from dfnas_ray.algorithms.base import SearchProblem
+from dfnas_ray.ranking.table import read_table
 from dfnas_ray.seeding import fixed_threads
 from dfnas_ray.storage.shards import SyntheticImages
 from dfnas_ray.teachers.checkpoint import build_model
@@ -50,7 +51,7 @@ def untrained(teacher, folder):
 
 def reduced(file, folder):
     config = load_experiment(file)
-    if config.teacher.kind == "digits":
+    if config.teacher.kind in ("digits", "hard_digits"):
         teacher = ["teacher.width=4", "teacher.epochs=1"]
     else:
         teacher = [f"teacher.checkpoint={untrained(config.teacher, folder)}"]
@@ -103,3 +104,15 @@ def test_an_experiment_file_names_itself_and_its_command(file):
     assert config.name == file.stem
     command = "sweep" if config.sweep is not None else "benchmark" if config.benchmark is not None else "run"
     assert f"dfnas {command} experiments/{file.name}" in text.split("name:")[0]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_a_table_beside_an_experiment_is_about_all_of_its_space(file, monkeypatch):
+    config, root = load_experiment(file), file.parents[1]
+    table = config.benchmark and config.benchmark.table
+    if not table or not (root / table).exists():
+        pytest.skip("it has no table of its own")
+    monkeypatch.chdir(root)
+    space_config = config.search.space[0]
+    space = space_config.space(*space_config.native_input)
+    assert len(read_table(config.benchmark, space)) == space.num_architectures

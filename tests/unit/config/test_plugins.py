@@ -291,7 +291,7 @@ def test_the_schema_knows_installed_members_and_paths(installed):
         ({"synthesis": {"regularizers": {"sharp": {"kind": "entorpy"}}}}, "synthesis.regularizers.sharp.kind ('entorpy') must be "
          "one of 'bn_statistics', 'total_variation', 'l2', 'adversarial', 'entropy', 'sees_all'. Did you mean entropy?"),
         ({"evaluation": {"dataset": "hand_dawn"}}, "evaluation.dataset.kind ('hand_dawn') must be one of 'digits', "
-         "'image_folder', 'parquet', 'torchvision', 'hand_drawn'. Did you mean hand_drawn?"),
+         "'hard_digits', 'image_folder', 'parquet', 'torchvision', 'hand_drawn'. Did you mean hand_drawn?"),
         ({"sweep": {"settings": TAU, "sampler": "quasi"}}, "sweep.sampler ('quasi') must be 'tpe', 'nsga2', 'cmaes', 'random', "
          "'grid' or 'quasi_random'."),
         ({"sweep": {"settings": TAU, "sampler": {"kind": "quasi_random", "scrambel": 1}}},

@@ -33,7 +33,7 @@ def test_the_teacher_states_what_it_takes(digits_teacher):
 
 
 def test_a_second_load_reads_the_file_and_gives_the_same_fingerprint(digits_teacher, digits_cache, monkeypatch):
-    monkeypatch.setattr("dfnas_ray.teachers.digits._train", None)  # training again would fail
+    monkeypatch.setattr("dfnas_ray.teachers.digits.train_digits_cnn", None)  # training again would fail
     assert DigitsTeacherConfig().load(digits_cache).fingerprint == digits_teacher.fingerprint
 
 
