@@ -10,6 +10,8 @@ from dfnas_ray.config.registry import Family
 from dfnas_ray.teachers.base import Teacher, TeacherSourceConfig
 from dfnas_ray.teachers.checkpoint import CheckpointTeacherConfig
 from dfnas_ray.teachers.digits import DigitsTeacherConfig
+from dfnas_ray.teachers.huggingface_models import HuggingFaceTeacherConfig
+from dfnas_ray.teachers.timm_models import TimmTeacherConfig
 from dfnas_ray.teachers.torchvision_models import TorchvisionTeacherConfig
 
 TEACHERS: Family[TeacherSourceConfig] = Family(
@@ -18,6 +20,8 @@ TEACHERS: Family[TeacherSourceConfig] = Family(
     {
         "checkpoint": "dfnas_ray.teachers.checkpoint:CheckpointTeacherConfig",
         "digits": "dfnas_ray.teachers.digits:DigitsTeacherConfig",
+        "huggingface": "dfnas_ray.teachers.huggingface_models:HuggingFaceTeacherConfig",
+        "timm": "dfnas_ray.teachers.timm_models:TimmTeacherConfig",
         "torchvision": "dfnas_ray.teachers.torchvision_models:TorchvisionTeacherConfig",
     },
     argument="name",
@@ -30,8 +34,10 @@ __all__ = [
     "TEACHERS",
     "CheckpointTeacherConfig",
     "DigitsTeacherConfig",
+    "HuggingFaceTeacherConfig",
     "Teacher",
     "TeacherConfig",
     "TeacherSourceConfig",
+    "TimmTeacherConfig",
     "TorchvisionTeacherConfig",
 ]
