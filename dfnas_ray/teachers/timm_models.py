@@ -80,8 +80,8 @@ class TimmTeacherConfig(PublishedTeacherConfig):
         except (OSError, RuntimeError, ValueError, HTTPException) as error:
             where = f"https://huggingface.co/{repository}" if repository else published.get("url") or "its author"
             raise TeacherError(
-                f"The weights of timm:{self.name} cannot be had ({first_line(error)}). Without a network: fetch model.safetensors "
-                f"of {where} on another machine and set teacher.checkpoint to the file."
+                f"The weights of timm:{self.name} cannot be had ({first_line(error)}). Without a network: fetch "
+                f"model.safetensors of {where} on another machine and set teacher.checkpoint to the file."
             ) from error
 
     def _of_file(self, path: Path) -> Any:

@@ -46,6 +46,11 @@ class Record(BaseModel):
     def headline(self) -> str:
         """What was made, in the line with which a command ends."""
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a reader should know of the result before it is used, in sentences."""
+        return ()
+
     @abstractmethod
     def detail(self, folder: Location) -> str:
         """Return how much work it was, for a table of times.

@@ -15,7 +15,8 @@ from dfnas_ray.storage.shared import Shared
 from dfnas_ray.synthesis.checks import check_synthesis
 from dfnas_ray.synthesis.job import ShardJob, TeacherLabel
 from dfnas_ray.synthesis.quality import Quality, QualityReport
-from dfnas_ray.synthesis.students import lost_students, write_students
+from dfnas_ray.synthesis.students import lost_students, student_agreement, write_students
+from dfnas_ray.synthesis.verdict import Verdict, judge
 from dfnas_ray.synthesis.work import MakeShards, MeasureQuality
 from dfnas_ray.teachers.facts import TeacherFacts
 from dfnas_ray.workflow.session import Session
@@ -33,6 +34,7 @@ class SynthesisRecord(Record):
         actors: By so many workers.
         bytes: Of all files.
         quality: Of the whole set.
+        verdict: What its measures say; None in records of older versions.
         seconds_beside_search: Of the time, what the search counts as well.
     """
 
@@ -43,12 +45,18 @@ class SynthesisRecord(Record):
     bytes: Count
     quality: Quality
     teacher: TeacherFacts
+    verdict: Verdict | None = None
     seconds_beside_search: Seconds | None = None
 
     @property
     def headline(self) -> str:
         """See `Record`."""
         return f"{self.images:,} images in {formatting.plural(self.shards, 'shard')}"
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """See `Record`."""
+        return self.verdict.lines if self.verdict is not None else ()
 
     def detail(self, folder: Location) -> str:
         """See `Record`."""
@@ -218,7 +226,14 @@ class Synthesis(Stage[SynthesisRecord]):
         work = Work("synthesis", "measurement of the images", measure)
         session.executor.map_all(work, ["quality"], measured.__setitem__)
         quality = measured["quality"]
+        followed = student_agreement(self.job)
+        if followed is not None:
+            quality = quality.model_copy(update={"overall": {**quality.overall, "student_agreement": followed}})
         quality.write(self.location)
+        verdict = judge(quality, session.teacher.num_classes, self.config)
+        if verdict.findings and self.is_own:
+            for line in verdict.lines:
+                session.listener.say(line)
         return SynthesisRecord(
             images=manifest.rows,
             shards=num_shards,
@@ -226,5 +241,6 @@ class Synthesis(Stage[SynthesisRecord]):
             actors=num_actors,
             bytes=manifest.bytes,
             quality=quality.overall,
+            verdict=verdict,
             teacher=TeacherFacts.of(session.teacher),
         )
