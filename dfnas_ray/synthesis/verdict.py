@@ -186,7 +186,7 @@ def _unsure(first: Quality, advice: _Advice) -> Finding | None:
         text=f"The teacher does not see what was asked for: in {percent(agreement, 0)} of the images its likeliest class is the "
         f"one asked for, with a mean probability of {percent(confidence, 0)}; sound sets had at least "
         f"{percent(AGREEMENT.sound, 0)}.",
-        advice=f"{advice.longer} Check teacher.mean and teacher.std; dfnas teacher inspect shows the accuracy on real images, if you have some.",
+        advice=f"{advice.longer} Check teacher.mean and teacher.std.",
     )
 
 

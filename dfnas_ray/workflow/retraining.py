@@ -23,6 +23,7 @@ from dfnas_ray.training.export import (
 )
 from dfnas_ray.training.export import History as History
 from dfnas_ray.training.retraining import RetrainingJob
+from dfnas_ray.workflow.events import EventLog, flat
 from dfnas_ray.workflow.session import Session
 from dfnas_ray.workflow.stage import ImageSource, Record, Stage
 from dfnas_ray.workflow.synthesis import Synthesis
@@ -193,6 +194,15 @@ class Retraining(Stage[RetrainingRecord]):
             chance=self._chance(),
             **trained.history[-1],
         )
+
+    def log(self, record: RetrainingRecord, events: EventLog) -> None:
+        """See `Stage`: a curve of each figure over the epochs, and a row of hyper-parameters."""
+        with events.run() as run:
+            for epoch, figures in enumerate(History.read(self.location), 1):
+                for name, value in figures.items():
+                    run.scalar(name, value, epoch)
+            settings = {**flat(self.inputs()["retraining"]), "genotype": record.genotype, "macs": record.macs}
+            run.hyperparameters(settings, {"agreement": record.validation_agreement})
 
 
 class Baseline(Retraining):

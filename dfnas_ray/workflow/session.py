@@ -25,6 +25,7 @@ from dfnas_ray.storage.shards import SyntheticImages, load_shards
 from dfnas_ray.storage.shared import Shared
 from dfnas_ray.teachers.base import Teacher, load_teacher
 from dfnas_ray.teachers.facts import TeacherDescription
+from dfnas_ray.workflow.run_log import logged
 
 
 class Session:
@@ -64,7 +65,8 @@ class Session:
     @contextmanager
     def opened(self) -> Iterator[Self]:
         """Lock the run directory, and leave the executor at the end."""
-        with self.run_dir.locked():
+        with self.run_dir.locked(), logged(self.run_dir.location, self.listener) as listener:
+            self.listener = listener
             try:
                 yield self
                 self.record()

@@ -31,6 +31,7 @@ from dfnas_ray.synthesis.config import SynthesisConfig
 from dfnas_ray.synthesis.job import ShardJob
 from dfnas_ray.teachers import Teacher
 from dfnas_ray.teachers.base import load_teacher
+from dfnas_ray.workflow.events import EventLog
 from dfnas_ray.workflow.session import Session
 from dfnas_ray.workflow.stage import Record, Stage
 
@@ -245,6 +246,12 @@ class Sweep(Stage[SweptRecord]):
             pareto_front=tuple(front),
             data_free=config.is_data_free,
         )
+
+    def log(self, record: SweptRecord, events: EventLog) -> None:
+        """See `Stage`: a run for each trial: its settings and figures."""
+        for trial in (self.location / "trials.json").read_model(TriedTrials).root:
+            with events.run(f"trial-{trial.number:05d}") as run:
+                run.hyperparameters(trial.settings, trial.figures)
 
     def _best_experiment(self, trial: TriedSettings) -> str:
         """Return the experiment with a trial's settings, as `dfnas run` takes it: without what was fixed to save time."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import chain
 from typing import TypeAlias
+
+import numpy as np
 
 from dfnas_ray import formatting
 from dfnas_ray.errors import SynthesisError
 from dfnas_ray.execution.base import Crew, Executor, Work
 from dfnas_ray.storage.location import Count, JsonObject, Location, Seconds
 from dfnas_ray.storage.manifest import Manifest, ManifestEntry
-from dfnas_ray.storage.shards import SyntheticImages, intact_shards
+from dfnas_ray.storage.shards import SyntheticImages, intact_shards, read_info, shard_name
 from dfnas_ray.storage.shared import Shared
 from dfnas_ray.synthesis.checks import check_synthesis
 from dfnas_ray.synthesis.job import ShardJob, TeacherLabel
@@ -19,6 +22,7 @@ from dfnas_ray.synthesis.students import lost_students, student_agreement, write
 from dfnas_ray.synthesis.verdict import Verdict, judge
 from dfnas_ray.synthesis.work import MakeShards, MeasureQuality
 from dfnas_ray.teachers.facts import TeacherFacts
+from dfnas_ray.workflow.events import EventLog, flat
 from dfnas_ray.workflow.session import Session
 from dfnas_ray.workflow.stage import Record, Stage
 
@@ -244,3 +248,22 @@ class Synthesis(Stage[SynthesisRecord]):
             verdict=verdict,
             teacher=TeacherFacts.of(session.teacher),
         )
+
+    def log(self, record: SynthesisRecord, events: EventLog) -> None:
+        """See `Stage`: the loss terms of every shard, images of its first one, and a row of hyper-parameters."""
+        shards = range(0, self.config.num_shards, -(-self.config.num_shards // _LOGGED_SHARDS))
+        for shard in shards:
+            with events.run(f"shard-{shard:05d}") as run:
+                rounds = read_info(self.location / shard_name(shard)).curves
+                for step, point in enumerate(chain.from_iterable(rounds), 1):
+                    for name, value in point["losses"].items():
+                        run.scalar(f"loss/{name}", value, step)
+        with events.run() as run:
+            images = self.job.images(0)
+            some = np.argsort(images.labels[:_LOGGED_IMAGES], kind="stable")
+            run.images("images", images.images[:_LOGGED_IMAGES][some], columns=10)
+            run.hyperparameters(flat(self.config.model_dump(mode="json")), record.quality)
+
+
+_LOGGED_SHARDS = 16
+_LOGGED_IMAGES = 100

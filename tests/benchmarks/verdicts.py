@@ -23,6 +23,7 @@ from student_quality import RealImages
 import dfnas_ray as dfnas
 from dfnas_ray.config.experiment import evaluation_dataset, make_experiment
 from dfnas_ray.datasets.base import open_dataset
+from dfnas_ray.errors import DfnasError
 from dfnas_ray.ops.regions import center_crop
 from dfnas_ray.planning.recipe import synthesis_settings
 from dfnas_ray.seeding import seed_everything
@@ -89,7 +90,7 @@ class Measurement:
         """Make a set, judge it, and return what there is to say of it."""
         try:
             images, report = self._made(name, settings, seed)
-        except dfnas.DfnasError as error:
+        except DfnasError as error:
             return {"refused": str(error)}
         config = make_experiment({"teacher": "digits", "synthesis": settings}).synthesis
         verdict = judge(report, self.teacher.num_classes, config)
@@ -115,7 +116,9 @@ class Measurement:
         self.made = self.made or images
         stage = RunDir(Location.parse(str(run_dir))).latest_stage("synthesis")
         assert stage is not None
-        return images, QualityReport.read(stage)
+        report = QualityReport.find(stage)
+        assert report is not None
+        return images, report
 
 
 def main() -> None:
