@@ -146,6 +146,7 @@ class Session:
             if not cluster.is_inline:
                 self.listener.say(f"Starting Ray ({cluster.address}).")
             self._executor = make_executor(cluster, self.run_dir.lock_file, self._imports, self.verbose)
+            self._executor.follow(self.given.tracking, self.given.name)
         self._executor.open()
         return self._executor
 
