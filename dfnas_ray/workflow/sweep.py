@@ -298,7 +298,7 @@ def check_address(config: ExperimentConfig) -> None:
     if config.cluster.ray_client is not None and not Location.parse(config.run_directory).is_local:
         raise ConfigError(
             f"cluster.address ({config.cluster.ray_client}) is Ray Client's, through which a sweep cannot work in an object "
-            f"store ({config.run_directory}): its study would be a file on this machine, which the cluster's head cannot "
+            f"store ({config.run_directory}). Its study would be a file on this machine, which the cluster's head cannot "
             "open. Let the cluster run it: dfnas submit FILE --command sweep."
         )
 
