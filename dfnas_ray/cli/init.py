@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,9 +15,20 @@ import typer
 from dfnas_ray.cli.console import Terminal, err, out
 from dfnas_ray.config.registry import SettingValues
 from dfnas_ray.config.yaml_text import YamlTextError, read_yaml
-from dfnas_ray.errors import ConfigError, printable, shortened
+from dfnas_ray.errors import ConfigError, DfnasError, printable, shortened
 
 _EXAMPLES = ("digits",)
+
+_OPTIONS = {
+    "teacher.checkpoint": "--checkpoint",
+    "teacher.builder": "--builder",
+    "teacher.arguments": "--argument",
+    "teacher.image_shape": "--image-shape",
+    "teacher.mean": "--mean",
+    "teacher.std": "--std",
+    "teacher.name": "--teacher",
+}
+"""What a setting of the file is called where there is no file yet."""
 
 
 def init(
@@ -23,7 +37,7 @@ def init(
     ),
     teacher: Annotated[
         str | None,
-        typer.Option("--teacher", help="digits, torchvision:NAME, or another source that needs no builder."),
+        typer.Option("--teacher", help="digits, torchvision:NAME, timm:NAME, huggingface:NAME, or another source."),
     ] = None,
     builder: Annotated[
         str | None, typer.Option("--builder", help="package.module:function that returns the untrained network.")
@@ -32,7 +46,9 @@ def init(
         list[str] | None,
         typer.Option("--argument", metavar="NAME=VALUE", help="An argument of the builder; may be repeated."),
     ] = None,
-    checkpoint: Annotated[str | None, typer.Option("--checkpoint", help="The trained weights.")] = None,
+    checkpoint: Annotated[
+        str | None, typer.Option("--checkpoint", help="The trained weights: a file, or a folder of Hugging Face's.")
+    ] = None,
     image_shape: Annotated[
         str | None, typer.Option("--image-shape", metavar="C,H,W", help="Of one input, such as 3,32,32.")
     ] = None,
@@ -73,7 +89,8 @@ def init(
     from dfnas_ray.cli.plan import show_plan
     from dfnas_ray.library.experiments import draft_experiment  # brings everything: kept out of `dfnas --help`
 
-    text, fitted = draft_experiment(values, minutes, printable(out_file), mirror, Terminal())
+    with _said_as_options():
+        text, fitted = draft_experiment(values, minutes, printable(out_file), mirror, Terminal())
     _write(out_file, text)
     show_plan(fitted.plan)
     if not fitted.fits:
@@ -99,20 +116,21 @@ def _teacher(
         ConfigError: something is missing, and nobody can be asked.
     """
     if teacher is not None:
-        if builder is not None or checkpoint is not None:
+        if builder is not None:
             raise ConfigError(
-                f"--teacher ({shortened(teacher, 100)}) and --builder or --checkpoint are both given. Keep one: a source such "
-                "as torchvision:resnet18 has its own weights."
+                f"--teacher ({shortened(teacher, 100)}) and --builder are both given. Keep one: a source such as "
+                "torchvision:resnet18 builds its own network."
             )
-        return teacher
+        return _published(teacher, checkpoint, image_shape, mean, std)
     if builder is None or checkpoint is None:
         raise ConfigError(
-            "Which teacher? Give --teacher torchvision:NAME, or --builder package.module:function with --checkpoint FILE."
+            "Which teacher? Give --teacher torchvision:NAME (or timm:, huggingface:), or --builder package.module:function with "
+            "--checkpoint FILE."
         )
     section: SettingValues = {"kind": "checkpoint", "checkpoint": checkpoint, "builder": builder}
     if arguments:
         section["arguments"] = dict(map(_argument, arguments))
-    shape = _numbers("--image-shape", _asked(image_shape, "--image-shape", "Shape of one input: C,H,W"), int)
+    shape = _shape(_asked(image_shape, "--image-shape", "Shape of one input: C,H,W"))
     section["image_shape"] = shape
     channels = shape[0] if shape else 1
     for option, setting, text, what in (
@@ -122,6 +140,46 @@ def _teacher(
         found = _numbers(option, _asked(text, option, f"{what}, {channels} with commas"), float)
         section[setting] = found * channels if len(found) == 1 else found
     return section
+
+
+def _published(
+    teacher: str, checkpoint: str | None, image_shape: str | None, mean: str | None, std: str | None
+) -> SettingValues | str:
+    """Return the section ``teacher`` of a source that builds its own network; what is given takes the place of what it knows."""
+    given: SettingValues = {
+        "checkpoint": checkpoint,
+        "image_shape": None if image_shape is None else _shape(image_shape),
+        "mean": None if mean is None else _numbers("--mean", mean, float),
+        "std": None if std is None else _numbers("--std", std, float),
+    }
+    given = {name: value for name, value in given.items() if value is not None}
+    if not given:
+        return teacher
+    from dfnas_ray.teachers import TEACHERS
+
+    source = TEACHERS.expand(teacher)
+    code = TEACHERS.class_of(source)
+    for name in given:
+        if code is not None and name not in getattr(code, "model_fields", {}):
+            raise ConfigError(
+                f"{_OPTIONS[f'teacher.{name}']} does not go with --teacher {shortened(teacher, 100)}. Leave it out."
+            )
+    return {**source, **given}
+
+
+def _shape(text: str) -> list[int]:
+    return _numbers("--image-shape", text, int)
+
+
+@contextmanager
+def _said_as_options() -> Iterator[None]:
+    """Let errors speak of the options that were given, not of settings of a file that is not there yet."""
+    try:
+        yield
+    except DfnasError as error:
+        names = "|".join(map(re.escape, _OPTIONS))
+        text = re.sub(rf"(?<![\w.])({names})\b", lambda found: _OPTIONS[found[1]], Exception.__str__(error))
+        raise type(error)(text) from error
 
 
 def _asked(value: str | None, option: str, question: str) -> str:

@@ -44,6 +44,9 @@ def show_outcomes(outcomes: Iterable[Outcome[Record]], report: Location | None =
         table.add_row(outcome.stage, Text(outcome.record.headline), time, Text(str(outcome.location)))
     out.print(table)
     for outcome in outcomes:
+        for number, remark in enumerate(outcome.record.remarks):
+            out.print(Text.assemble((f"{outcome.stage}: " if number == 0 else "· ", "dim"), remark))
+    for outcome in outcomes:
         if isinstance(outcome.record, EvaluationRecord):
             show_accuracies(outcome.record)
     if report is not None:

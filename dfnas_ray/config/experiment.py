@@ -15,6 +15,7 @@ from dfnas_ray.config.cluster import ClusterConfig
 from dfnas_ray.config.dotted import list_settings, set_dotted
 from dfnas_ray.config.explain import explain
 from dfnas_ray.config.registry import SettingValues
+from dfnas_ray.config.tracking import TrackingConfig
 from dfnas_ray.config.yaml_text import MAX_LENGTH, YamlTextError, read_yaml, write_yaml
 from dfnas_ray.datasets import DatasetConfig
 from dfnas_ray.errors import ConfigError, first_line, printable, shortened
@@ -63,6 +64,7 @@ class ExperimentConfig(BaseModel):
         None, description="The same search under different settings; read by `dfnas compare` alone."
     )
     cluster: ClusterConfig = ClusterConfig()
+    tracking: TrackingConfig = TrackingConfig()
 
     @field_validator("run_dir")
     @classmethod
@@ -86,6 +88,11 @@ class ExperimentConfig(BaseModel):
                     raise ValueError(
                         f"retraining.{setting} ({value}) does nothing for networks of {space.kind}. Set it to 0."
                     )
+        if self.tracking.is_on and self.cluster.is_inline:
+            raise ValueError(
+                "tracking: MLflow and Weights & Biases are told by Ray, and cluster.address is inline. Remove tracking, or use "
+                "another address; TensorBoard's files are written everywhere."
+            )
         start, shards = self.search.start_after_shards, self.synthesis.num_shards
         if start is not None and start > shards:
             raise ValueError(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import torch
 
 from dfnas_ray.config.cluster import ClusterConfig, ClusterStage, WorkerResources
+from dfnas_ray.config.tracking import TrackingConfig
 from dfnas_ray.errors import DfnasError
 from dfnas_ray.progress import Board, Task
 from dfnas_ray.storage.shared import Shared
@@ -89,6 +90,16 @@ class Executor(ABC):
         self, cluster: ClusterConfig, marker: Location, imports: Mapping[str, str] | None = None, verbose: bool = False
     ):
         self.cluster, self.marker, self.imports, self.verbose = cluster, marker, dict(imports or {}), verbose
+        self.tracking, self.name = TrackingConfig(), "experiment"
+
+    def follow(self, tracking: TrackingConfig, name: str) -> None:
+        """Let trackers know of trials.
+
+        Args:
+            tracking: Which.
+            name: Of the experiment.
+        """
+        self.tracking, self.name = tracking, name
 
     @abstractmethod
     def open(self) -> None:

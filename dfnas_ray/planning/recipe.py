@@ -16,6 +16,7 @@ from dfnas_ray.config.experiment import ExperimentConfig, make_experiment
 from dfnas_ray.config.registry import SettingValues
 from dfnas_ray.search_spaces import NASBench201Config, NASBenchMacroConfig, SpaceConfig, build_space
 from dfnas_ray.teachers.base import Teacher
+from dfnas_ray.teachers.fresh import why_not_fresh
 
 IMAGES_PER_CLASS = 100
 """At least so many, where a teacher has many classes."""
@@ -130,7 +131,7 @@ def _generator(teacher: Teacher, row: RecipeRow, size: Mapping[str, int], method
             "streams": streams,
             "batch_size": batch,
             "width": row.width,
-            "student": student,
+            "student": None if why_not_fresh(teacher.model) else student,  # as of many transformers
         },
         "regularizers": {"bn_statistics": {"weight": row.bn_weight}},
     }

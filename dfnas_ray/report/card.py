@@ -13,7 +13,7 @@ from dfnas_ray.report.artefacts import Artefacts, read_artefacts
 from dfnas_ray.report.benchmark_section import benchmark_section
 from dfnas_ray.report.classes_section import classes_section
 from dfnas_ray.report.network_section import larger_input, load_lines
-from dfnas_ray.report.page import commands, is_data_free
+from dfnas_ray.report.page import commands, is_data_free, remarks
 from dfnas_ray.report.results import compare, verdict
 from dfnas_ray.report.search_section import network_roles
 from dfnas_ray.storage.location import Location
@@ -78,11 +78,13 @@ def render_card(artefacts: Artefacts, place: Location) -> str | None:
         teacher=artefacts.teacher or _unknown_teacher(described),
         described=described,
         names=described.class_names,
-        load=load_lines(str(place), described),
+        load=load_lines(place.shown, described),
         larger=larger_input(described),
-        commands=commands(artefacts),
+        commands=commands(artefacts, artefacts.run_dir.location.shown),
         comparison=comparison,
         verdict=verdict(comparison) if comparison else "",
+        images=synthesis.remarks if synthesis else (),
+        remarks=remarks(artefacts),
         classes=classes_section(artefacts, roles),
         uses_real=benchmark is not None and benchmark.uses_real,
         trained=record,

@@ -83,6 +83,7 @@ class Page:
 
     Attributes:
         changed: Titles of the stages for which experiment.yaml has other settings now.
+        remarks: What a reader should know before the results are used.
         unreadable: Files that are of another version, or were altered.
         keys: Of the stages shown, by title.
     """
@@ -98,6 +99,7 @@ class Page:
     classes: ClassesSection | None
     network: NetworkSection | None
     verdict: str
+    remarks: Sequence[str]
     synthesis: SynthesisSection | None
     search: SearchSection | None
     architecture: ArchitectureSection | None
@@ -167,6 +169,7 @@ def _page(artefacts: Artefacts) -> Page:
         classes=classes_section(artefacts, roles),
         network=network_section(artefacts),
         verdict=verdict(comparison) if comparison else "",
+        remarks=remarks(artefacts),
         synthesis=synthesis_section(artefacts),
         search=search_section(artefacts, space),
         architecture=architecture_section(artefacts, space),
@@ -211,9 +214,23 @@ def _missing(artefacts: Artefacts) -> list[MissingStage]:
     return missing
 
 
-def commands(artefacts: Artefacts) -> dict[str, str]:
-    """Return the command lines that go on, that add the evaluation, that export, and that do everything again elsewhere."""
-    place = str(artefacts.run_dir.location)
+def remarks(artefacts: Artefacts) -> list[str]:
+    """Return what speaks against the images and the networks, in sentences; nothing if nothing does."""
+    found: list[str] = []
+    for stage, record, _ in artefacts.finished:
+        is_sound = stage is Synthesis and not (record.verdict and record.verdict.findings)  # type: ignore[attr-defined]
+        found += [] if is_sound else record.remarks
+    return found
+
+
+def commands(artefacts: Artefacts, place: str | None = None) -> dict[str, str]:
+    """Return the command lines that go on, that add the evaluation, that export, and that do everything again elsewhere.
+
+    Args:
+        artefacts: Of the run.
+        place: What they call the run directory; by default its whole path.
+    """
+    place = place or str(artefacts.run_dir.location)
     file = shlex.quote(f"{place}/experiment.yaml")
     same = f"{file} --run-dir {shlex.quote(place)}"
     return {

@@ -14,6 +14,7 @@ from dfnas_ray.storage.location import JsonObject
 from dfnas_ray.storage.manifest import Manifest
 from dfnas_ray.synthesis.config import SynthesisConfig
 from dfnas_ray.synthesis.quality import Quality, QualityReport
+from dfnas_ray.synthesis.verdict import Verdict
 from dfnas_ray.workflow.synthesis import Synthesis
 
 
@@ -45,8 +46,16 @@ QUALITY_MEASURES = (
         "later rounds ask for soft labels and may drift.",
     ),
     Measure(
+        "classes", "Classes", "percent",
+        "Semantics: classes of which the teacher sees at least a third of their share. Higher is better.",
+    ),
+    Measure(
         "diversity_distance", "Distance", "number",
         "Diversity: mean cosine distance of the teacher's features within a class. Higher is better.",
+    ),
+    Measure(
+        "diversity_relative", "Relative distance", "percent",
+        "Diversity: the same as a share of the distance of any two images. Low values are copies.",
     ),
     Measure(
         "diversity_duplicates", "Duplicates", "percent",
@@ -55,6 +64,10 @@ QUALITY_MEASURES = (
     Measure(
         "domain_gap", "Domain gap", "number",
         "Distance of the images' BatchNorm statistics from the teacher's running statistics. Lower is better.",
+    ),
+    Measure(
+        "student_agreement", "Student", "percent",
+        "New images on which the generator's student named the teacher's class, in its last batches. Higher is better.",
     ),
 )  # fmt: skip
 
@@ -69,6 +82,7 @@ class SynthesisSection:
         boundaries: Steps after which the resolution rises.
         shards_averaged: How many shards the curves are of.
         problems: Shards that cannot be read.
+        verdict: What the measures say; None in runs of older versions.
     """
 
     samples: Samples | None
@@ -79,6 +93,7 @@ class SynthesisSection:
     shards_averaged: int
     num_shards: int
     problems: list[str]
+    verdict: Verdict | None
 
 
 def synthesis_section(artefacts: Artefacts) -> SynthesisSection | None:
@@ -101,6 +116,7 @@ def synthesis_section(artefacts: Artefacts) -> SynthesisSection | None:
         shards_averaged=facts.shards_averaged,
         num_shards=len(manifest.shards),
         problems=facts.problems,
+        verdict=None if found.record is None else found.record.verdict,
     )
 
 

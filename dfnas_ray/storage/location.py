@@ -91,6 +91,14 @@ class Location:
         return self.path.rsplit("/", 1)[-1]
 
     @property
+    def shown(self) -> str:
+        """How documents call it that may travel: from the working directory on where it lies in it; else a local one's name."""
+        if not self.is_local:
+            return str(self)
+        path, here = Path(self.path), Path.cwd()
+        return str(path.relative_to(here)) if path != here and path.is_relative_to(here) else self.name
+
+    @property
     def is_local(self) -> bool:
         """Whether this is a path of the machine's own filesystem."""
         return isinstance(self.filesystem, fs.LocalFileSystem)

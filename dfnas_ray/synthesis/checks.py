@@ -97,7 +97,7 @@ def check_first_batch(teacher: Teacher, classes: Tensor, logits: Tensor, steps: 
         return
     raise SynthesisError(
         f"The first {count} images came to nothing: teacher {teacher.name} sees the class asked for in {hits} of them, no more "
-        f"than by chance, and after {steps} steps the cross entropy is no lower. Is synthesis.method.lr right? Are "
+        f"than by chance. After {steps} steps the cross entropy is no lower. Is synthesis.method.lr right? Are "
         "teacher.mean, teacher.std and teacher.image_shape those of its training? Does its forward keep the gradient?"
     )
 

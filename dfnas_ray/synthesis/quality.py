@@ -24,6 +24,7 @@ from dfnas_ray.teachers.base import Teacher
 
 _BATCH_SIZE = 250
 _MAX_PER_CLASS = 200  # neighbours are searched among so many images of a class
+_MAX_IN_ALL = 2_000  # images of the whole set that are compared with each other
 _DUPLICATE_SIMILARITY = 0.999
 _FILE = "quality.json"
 
@@ -44,6 +45,11 @@ class QualityReport(BaseModel):
     overall: Quality
     rounds: dict[int, Quality]
 
+    @property
+    def first(self) -> Quality:
+        """The first round: images that asked for one class each."""
+        return self.rounds[min(self.rounds)] if self.rounds else self.overall
+
     @classmethod
     def find(cls, folder: Location) -> QualityReport | None:
         """Read it from a set's folder, if it is there.
@@ -59,11 +65,18 @@ class QualityReport(BaseModel):
         (folder / _FILE).write_model(self)
 
 
+def classes_seen(logits: Tensor) -> float:
+    """Return the share of the classes that the teacher sees at least a third as often as if all were equally frequent."""
+    counts = torch.bincount(logits.argmax(1), minlength=logits.shape[1])
+    return float((counts >= len(logits) / logits.shape[1] / 3).float().mean())
+
+
 def semantics(logits: Tensor, labels: Tensor) -> dict[str, float]:
     """Return what the teacher sees in images, from its logits (N, num_classes) and the classes asked for (N,).
 
     ``confidence``: mean highest probability. ``entropy``: mean entropy in nats. ``agreement``: share of images whose
-    most likely class is the one asked for.
+    most likely class is the one asked for. ``classes``: see `classes_seen`. ``largest_class``: share of the images in the
+    class that the teacher sees most often.
     """
     log_probabilities = F.log_softmax(logits.float(), dim=1)
     probabilities = log_probabilities.exp()
@@ -71,14 +84,17 @@ def semantics(logits: Tensor, labels: Tensor) -> dict[str, float]:
         "confidence": float(probabilities.max(dim=1).values.mean()),
         "entropy": float(-(probabilities * log_probabilities).sum(dim=1).mean()),
         "agreement": float((logits.argmax(1) == labels).float().mean()),
+        "classes": classes_seen(logits),
+        "largest_class": float(torch.bincount(logits.argmax(1)).max() / len(logits)),
     }
 
 
 def diversity(features: np.ndarray[Any, Any], classes: np.ndarray[Any, Any]) -> dict[str, float]:
     """Return how different the images of one class are, from features (N, D) and classes (N,).
 
-    ``distance``: mean pairwise cosine distance within a class. ``duplicates``: share of images whose nearest neighbour
-    in the class has a cosine similarity above 0.999. Both are NaN if no class has two images.
+    ``distance``: mean pairwise cosine distance within a class. ``relative``: the same as a share of the mean distance of
+    any two images, for how far features lie apart at all is the teacher's. ``duplicates``: share of images whose nearest
+    neighbour in the class has a cosine similarity above 0.999. All are NaN if no class has two images.
     """
     from sklearn.metrics import pairwise_distances
 
@@ -92,8 +108,19 @@ def diversity(features: np.ndarray[Any, Any], classes: np.ndarray[Any, Any]) -> 
         np.fill_diagonal(pairwise, np.inf)
         duplicates.extend(pairwise.min(axis=1) < 1 - _DUPLICATE_SIMILARITY)
     if not distances:
-        return {"distance": math.nan, "duplicates": math.nan}
-    return {"distance": float(np.mean(distances)), "duplicates": float(np.mean(duplicates))}
+        return {"distance": math.nan, "relative": math.nan, "duplicates": math.nan}
+    distance, of_any = float(np.mean(distances)), _mean_distance(features)
+    relative = distance / of_any if of_any > 0 else math.nan
+    return {"distance": distance, "relative": relative, "duplicates": float(np.mean(duplicates))}
+
+
+def _mean_distance(features: np.ndarray[Any, Any]) -> float:
+    """Return the mean cosine distance of any two of some images, spread evenly over all."""
+    from sklearn.metrics import pairwise_distances
+
+    step = -(-len(features) // _MAX_IN_ALL)
+    some = features[::step]
+    return float(pairwise_distances(some, metric="cosine")[np.triu_indices(len(some), 1)].mean())
 
 
 def domain_gap(

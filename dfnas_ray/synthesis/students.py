@@ -10,9 +10,13 @@ from dfnas_ray.errors import StorageError, first_line
 from dfnas_ray.ops.networks import evaluation_mode
 from dfnas_ray.storage.altered import Say, is_intact
 from dfnas_ray.storage.location import REMEDY, Location
+from dfnas_ray.storage.shards import read_info, shard_name
 from dfnas_ray.synthesis.job import ShardJob
 from dfnas_ray.teachers.base import Teacher
 from dfnas_ray.teachers.fresh import fresh_copy
+
+_DIFFERS = "student_differs"  # in the curves of shards
+_LAST_BATCHES = 10
 
 
 def student_file(folder: Location, number: int) -> Location:
@@ -28,6 +32,19 @@ def write_students(job: ShardJob, teacher: Teacher) -> None:
         network = job.config.method.load_student(job.state(shard), teacher)
         weights = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
         student_file(job.folder, number).write_bytes(save(weights))
+
+
+def student_agreement(job: ShardJob) -> float | None:
+    """Return on which share of the last batches students named the teacher's class, before they learned from them.
+
+    None if none has learned anything.
+    """
+    differences = []
+    for shard in job.ends if job.config.method.has_student else []:
+        curves = read_info(job.folder / shard_name(shard)).curves
+        known = [point["losses"][_DIFFERS] for points in curves for point in points if _DIFFERS in point["losses"]]
+        differences += known[-_LAST_BATCHES:]
+    return round(1 - sum(differences) / len(differences), 6) if differences else None
 
 
 def lost_students(job: ShardJob, say: Say) -> list[int]:

@@ -11,6 +11,8 @@ from dfnas_ray.teachers.base import Teacher, TeacherSourceConfig
 from dfnas_ray.teachers.checkpoint import CheckpointTeacherConfig
 from dfnas_ray.teachers.digits import DigitsTeacherConfig
 from dfnas_ray.teachers.hard_digits import HardDigitsTeacherConfig
+from dfnas_ray.teachers.huggingface_models import HuggingFaceTeacherConfig
+from dfnas_ray.teachers.timm_models import TimmTeacherConfig
 from dfnas_ray.teachers.torchvision_models import TorchvisionTeacherConfig
 
 TEACHERS: Family[TeacherSourceConfig] = Family(
@@ -20,6 +22,8 @@ TEACHERS: Family[TeacherSourceConfig] = Family(
         "checkpoint": "dfnas_ray.teachers.checkpoint:CheckpointTeacherConfig",
         "digits": "dfnas_ray.teachers.digits:DigitsTeacherConfig",
         "hard_digits": "dfnas_ray.teachers.hard_digits:HardDigitsTeacherConfig",
+        "huggingface": "dfnas_ray.teachers.huggingface_models:HuggingFaceTeacherConfig",
+        "timm": "dfnas_ray.teachers.timm_models:TimmTeacherConfig",
         "torchvision": "dfnas_ray.teachers.torchvision_models:TorchvisionTeacherConfig",
     },
     argument="name",
@@ -33,8 +37,10 @@ __all__ = [
     "CheckpointTeacherConfig",
     "DigitsTeacherConfig",
     "HardDigitsTeacherConfig",
+    "HuggingFaceTeacherConfig",
     "Teacher",
     "TeacherConfig",
     "TeacherSourceConfig",
+    "TimmTeacherConfig",
     "TorchvisionTeacherConfig",
 ]

@@ -22,6 +22,7 @@ from dfnas_ray.teachers.base import Teacher
 from dfnas_ray.training.confusion import write_confusion
 from dfnas_ray.training.evaluation import guess_classes
 from dfnas_ray.training.export import load_network
+from dfnas_ray.workflow.events import EventLog
 from dfnas_ray.workflow.retraining import Baseline, Retraining, RetrainingRecord
 from dfnas_ray.workflow.session import Session
 from dfnas_ray.workflow.stage import Outcome, Record, Stage
@@ -176,6 +177,12 @@ class Evaluation(Stage[EvaluationRecord]):
     def check(self) -> None:
         """Compare the dataset's classes with the teacher's."""
         check_dataset(self.dataset, self.session.teacher)
+
+    def log(self, record: EvaluationRecord, events: EventLog) -> None:
+        """See `Stage`: one point for each network."""
+        with events.run() as run:
+            for name, network in record.in_order.items():
+                run.scalar(f"accuracy/{name}", network.accuracy, 0)
 
     def work(self) -> EvaluationRecord:
         """See `Stage`."""

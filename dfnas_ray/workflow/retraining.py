@@ -12,6 +12,7 @@ from dfnas_ray.progress import shorten
 from dfnas_ray.search_spaces.architecture import Architecture
 from dfnas_ray.storage.location import Count, JsonObject, Location, section
 from dfnas_ray.storage.sealed import unsealed
+from dfnas_ray.synthesis.quality import QualityReport
 from dfnas_ray.training.export import (
     Format,
     NetworkDescription,
@@ -22,9 +23,25 @@ from dfnas_ray.training.export import (
 )
 from dfnas_ray.training.export import History as History
 from dfnas_ray.training.retraining import RetrainingJob
-from dfnas_ray.workflow.images import images_of
+from dfnas_ray.workflow.events import EventLog, flat
+from dfnas_ray.workflow.images import SourceImages, images_of
 from dfnas_ray.workflow.session import Session
 from dfnas_ray.workflow.stage import ImageSource, Record, Stage, of_other_images
+from dfnas_ray.workflow.synthesis import Synthesis
+
+_FEW = 20  # images that tell nothing
+
+
+def chance_of(num_classes: int, images: int, largest_class: float = 0.0) -> float | None:
+    """Return the agreement of a network that always names one class, with two standard errors; None for too few images.
+
+    Args:
+        num_classes: Of the teacher.
+        images: On which it is validated.
+        largest_class: Share of the images in the teacher's most frequent class, if it is known.
+    """
+    share = max(1 / num_classes, largest_class)
+    return None if images < _FEW else round(share + 2 * (share * (1 - share) / images) ** 0.5, 6)
 
 
 class RetrainingRecord(Record):
@@ -33,6 +50,7 @@ class RetrainingRecord(Record):
     Attributes:
         images: What it learned from.
         data_free: Whether these could be had without real images.
+        chance: Up to which agreement with the teacher a network has learned nothing; None in records of older versions.
     """
 
     space_config: JsonObject
@@ -44,6 +62,18 @@ class RetrainingRecord(Record):
     validation_agreement: float
     images: str = "synthetic"
     data_free: bool = True
+    chance: float | None = None
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """See `Record`."""
+        if self.chance is None or self.validation_agreement > self.chance:
+            return ()
+        return (
+            f"The network {shorten(self.genotype, 40)} has learned nothing: on images held out it agrees with its teacher in "
+            f"{formatting.percent(self.validation_agreement)}, no more than by chance. Look at the images first; then raise "
+            "retraining.epochs, or lower retraining.optimizer.lr.",
+        )
 
     @property
     def headline(self) -> str:
@@ -135,6 +165,15 @@ class Retraining(Stage[RetrainingRecord]):
             self.session.listener.say(f"{self.name}: there is no network.pt2. {error}")
             write_network(network, self.description, self.location, rest, weights)
 
+    def _chance(self) -> float | None:
+        config, quality = self.session.config, None
+        if isinstance(self.source, Synthesis):
+            quality = QualityReport.find(self.source.location)
+        largest = quality.overall.get("largest_class", 0.0) if quality else 0.0
+        total = self.source.size.images if isinstance(self.source, SourceImages) else config.synthesis.images_in_total
+        images = round(total * config.search.validation_fraction)
+        return chance_of(self.session.teacher.num_classes, images, largest)
+
     def num_workers(self) -> int:
         """Those that train together."""
         return self.config.num_workers
@@ -164,8 +203,18 @@ class Retraining(Stage[RetrainingRecord]):
             params=cost.params,
             images=self.config.images.description,
             data_free=self.config.images.is_data_free,
+            chance=self._chance(),
             **trained.history[-1],
         )
+
+    def log(self, record: RetrainingRecord, events: EventLog) -> None:
+        """See `Stage`: a curve of each figure over the epochs, and a row of hyper-parameters."""
+        with events.run() as run:
+            for epoch, figures in enumerate(History.read(self.location), 1):
+                for name, value in figures.items():
+                    run.scalar(name, value, epoch)
+            settings = {**flat(self.inputs()["retraining"]), "genotype": record.genotype, "macs": record.macs}
+            run.hyperparameters(settings, {"agreement": record.validation_agreement})
 
 
 class ComparedNetwork(Retraining):

@@ -25,6 +25,7 @@ from dfnas_ray.storage.arrivals import ShardFolder
 from dfnas_ray.storage.location import Count, JsonObject, Location
 from dfnas_ray.storage.shards import SyntheticImages
 from dfnas_ray.storage.shared import Shared
+from dfnas_ray.workflow.events import EventLog
 from dfnas_ray.workflow.images import images_of
 from dfnas_ray.workflow.session import Session
 from dfnas_ray.workflow.stage import ImageSource, Record, Stage, of_other_images
@@ -108,6 +109,21 @@ class Search(Stage[SearchRecord]):
     def num_workers(self) -> int:
         """A trial, and the places where its candidates are scored."""
         return 1 + self.session.config.cluster.search.scoring_workers
+
+    def log(self, record: SearchRecord, events: EventLog) -> None:
+        """See `Stage`: a run for each trial, with its metrics and its best score so far."""
+        for trial in (self.location / "trials.json").read_models(ComparedTrial):
+            with events.run(trial.trial) as run:
+                for point in trial.history:
+                    for name, value in {**point.metrics, "best": point.best}.items():
+                        run.scalar(f"{point.phase}/{name}", value, point.number)
+                facts = {
+                    "algorithm": trial.algorithm,
+                    "space": trial.space,
+                    "seed": trial.seed,
+                    "genotype": trial.genotype,
+                }
+                run.hyperparameters(facts, {"macs": trial.macs, "params": trial.params, "score": trial.own_score})
 
     def work(self) -> SearchRecord:
         """See `Stage`."""

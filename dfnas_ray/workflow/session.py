@@ -25,6 +25,7 @@ from dfnas_ray.storage.shards import SyntheticImages, load_shards
 from dfnas_ray.storage.shared import Shared
 from dfnas_ray.teachers.base import Teacher, load_teacher
 from dfnas_ray.teachers.facts import TeacherDescription
+from dfnas_ray.workflow.run_log import logged
 
 
 class Session:
@@ -65,7 +66,8 @@ class Session:
     @contextmanager
     def opened(self) -> Iterator[Self]:
         """Lock the run directory, and leave the executor at the end."""
-        with self.run_dir.locked():
+        with self.run_dir.locked(), logged(self.run_dir.location, self.listener) as listener:
+            self.listener = listener
             try:
                 yield self
                 self.record()
@@ -161,6 +163,7 @@ class Session:
             if not cluster.is_inline:
                 self.listener.say(f"Starting Ray ({cluster.address}).")
             self._executor = make_executor(cluster, self.run_dir.lock_file, self._imports, self.verbose)
+            self._executor.follow(self.given.tracking, self.given.name)
         self._executor.open()
         return self._executor
 

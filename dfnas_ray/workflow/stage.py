@@ -20,6 +20,7 @@ from dfnas_ray.storage.run_dir import StageDir
 from dfnas_ray.storage.sealed import remove_altered, seal
 from dfnas_ray.storage.shards import SyntheticImages
 from dfnas_ray.storage.shared import Shared
+from dfnas_ray.workflow.events import FOLDER, EventLog
 from dfnas_ray.workflow.session import Session
 
 Moment: TypeAlias = Annotated[float, Field(ge=0, lt=2e11)]
@@ -45,6 +46,11 @@ class Record(BaseModel):
     @abstractmethod
     def headline(self) -> str:
         """What was made, in the line with which a command ends."""
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a reader should know of the result before it is used, in sentences."""
+        return ()
 
     @abstractmethod
     def detail(self, folder: Location) -> str:
@@ -162,6 +168,14 @@ class Stage(ABC, Generic[R]):
         """Return how many of its workers must be at work at once."""
         return 1
 
+    def log(self, record: R, events: EventLog) -> None:
+        """Write for TensorBoard what the finished stage showed.
+
+        Args:
+            record: Of the stage, whose folder is complete.
+            events: Where.
+        """
+
     # What each stage says of what a run directory recorded
 
     @classmethod
@@ -270,6 +284,8 @@ class Stage(ABC, Generic[R]):
         written = json_bytes(record, exclude_none=True)
         seal(self.location, written)
         self.dir.done_file.write_bytes(written)
+        if self.is_own:
+            self.log(record, EventLog(self.session.run_dir.location / FOLDER / f"{self.name}-{self.location.name}"))
         return self._remember(record, False)
 
     def _remember(self, record: R, reused: bool) -> Outcome[R]:

@@ -31,6 +31,7 @@ from dfnas_ray.synthesis.config import SynthesisConfig
 from dfnas_ray.synthesis.job import ShardJob
 from dfnas_ray.teachers import Teacher
 from dfnas_ray.teachers.base import load_teacher
+from dfnas_ray.workflow.events import EventLog
 from dfnas_ray.workflow.session import Session
 from dfnas_ray.workflow.stage import Record, Stage
 
@@ -246,6 +247,12 @@ class Sweep(Stage[SweptRecord]):
             data_free=config.is_data_free,
         )
 
+    def log(self, record: SweptRecord, events: EventLog) -> None:
+        """See `Stage`: a run for each trial: its settings and figures."""
+        for trial in (self.location / "trials.json").read_model(TriedTrials).root:
+            with events.run(f"trial-{trial.number:05d}") as run:
+                run.hyperparameters(trial.settings, trial.figures)
+
     def _best_experiment(self, trial: TriedSettings) -> str:
         """Return the experiment with a trial's settings, as `dfnas run` takes it: without what was fixed to save time."""
         config, experiment = self.config, self.experiment
@@ -291,7 +298,7 @@ def check_address(config: ExperimentConfig) -> None:
     if config.cluster.ray_client is not None and not Location.parse(config.run_directory).is_local:
         raise ConfigError(
             f"cluster.address ({config.cluster.ray_client}) is Ray Client's, through which a sweep cannot work in an object "
-            f"store ({config.run_directory}): its study would be a file on this machine, which the cluster's head cannot "
+            f"store ({config.run_directory}). Its study would be a file on this machine, which the cluster's head cannot "
             "open. Let the cluster run it: dfnas submit FILE --command sweep."
         )
 

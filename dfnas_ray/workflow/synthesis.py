@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import chain
 from typing import TypeAlias
+
+import numpy as np
 
 from dfnas_ray import formatting
 from dfnas_ray.errors import SynthesisError
 from dfnas_ray.execution.base import Crew, Executor, Work
 from dfnas_ray.storage.location import Count, JsonObject, Location, Seconds
 from dfnas_ray.storage.manifest import Manifest, ManifestEntry
-from dfnas_ray.storage.shards import SyntheticImages, intact_shards
+from dfnas_ray.storage.shards import SyntheticImages, intact_shards, read_info, shard_name
 from dfnas_ray.storage.shared import Shared
 from dfnas_ray.synthesis.checks import check_synthesis
 from dfnas_ray.synthesis.job import ShardJob, TeacherLabel
 from dfnas_ray.synthesis.quality import Quality, QualityReport
-from dfnas_ray.synthesis.students import lost_students, write_students
+from dfnas_ray.synthesis.students import lost_students, student_agreement, write_students
+from dfnas_ray.synthesis.verdict import Verdict, judge
 from dfnas_ray.synthesis.work import MakeShards, MeasureQuality
 from dfnas_ray.teachers.facts import TeacherFacts
+from dfnas_ray.workflow.events import EventLog, flat
 from dfnas_ray.workflow.session import Session
 from dfnas_ray.workflow.stage import Record, Stage
 
@@ -33,6 +38,7 @@ class SynthesisRecord(Record):
         actors: By so many workers.
         bytes: Of all files.
         quality: Of the whole set.
+        verdict: What its measures say; None in records of older versions.
         seconds_beside_search: Of the time, what the search counts as well.
     """
 
@@ -43,12 +49,18 @@ class SynthesisRecord(Record):
     bytes: Count
     quality: Quality
     teacher: TeacherFacts
+    verdict: Verdict | None = None
     seconds_beside_search: Seconds | None = None
 
     @property
     def headline(self) -> str:
         """See `Record`."""
         return f"{self.images:,} images in {formatting.plural(self.shards, 'shard')}"
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """See `Record`."""
+        return self.verdict.lines if self.verdict is not None else ()
 
     def detail(self, folder: Location) -> str:
         """See `Record`."""
@@ -218,7 +230,14 @@ class Synthesis(Stage[SynthesisRecord]):
         work = Work("synthesis", "measurement of the images", measure)
         session.executor.map_all(work, ["quality"], measured.__setitem__)
         quality = measured["quality"]
+        followed = student_agreement(self.job)
+        if followed is not None:
+            quality = quality.model_copy(update={"overall": {**quality.overall, "student_agreement": followed}})
         quality.write(self.location)
+        verdict = judge(quality, session.teacher.num_classes, self.config)
+        if verdict.findings and self.is_own:
+            for line in verdict.lines:
+                session.listener.say(line)
         return SynthesisRecord(
             images=manifest.rows,
             shards=num_shards,
@@ -226,5 +245,25 @@ class Synthesis(Stage[SynthesisRecord]):
             actors=num_actors,
             bytes=manifest.bytes,
             quality=quality.overall,
+            verdict=verdict,
             teacher=TeacherFacts.of(session.teacher),
         )
+
+    def log(self, record: SynthesisRecord, events: EventLog) -> None:
+        """See `Stage`: the loss terms of every shard, images of its first one, and a row of hyper-parameters."""
+        shards = range(0, self.config.num_shards, -(-self.config.num_shards // _LOGGED_SHARDS))
+        for shard in shards:
+            with events.run(f"shard-{shard:05d}") as run:
+                rounds = read_info(self.location / shard_name(shard)).curves
+                for step, point in enumerate(chain.from_iterable(rounds), 1):
+                    for name, value in point["losses"].items():
+                        run.scalar(f"loss/{name}", value, step)
+        with events.run() as run:
+            images = self.job.images(0)
+            some = np.argsort(images.labels[:_LOGGED_IMAGES], kind="stable")
+            run.images("images", images.images[:_LOGGED_IMAGES][some], columns=10)
+            run.hyperparameters(flat(self.config.model_dump(mode="json")), record.quality)
+
+
+_LOGGED_SHARDS = 16
+_LOGGED_IMAGES = 100

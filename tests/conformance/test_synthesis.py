@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from small_transformers import save_small_resnet
 from torchvision.models import resnet18
 
 from dfnas_ray.synthesis.regularizers import REGULARIZERS
@@ -46,6 +47,12 @@ def _settings(kind, folder):
     if kind == "torchvision":
         torch.save(resnet18().state_dict(), folder / "resnet18.pt")
         return {"name": "resnet18", "checkpoint": folder / "resnet18.pt"}
+    if kind == "timm":
+        timm = pytest.importorskip("timm")
+        torch.save(timm.create_model("test_resnet").state_dict(), folder / "test_resnet.pt")
+        return {"name": "test_resnet", "checkpoint": folder / "test_resnet.pt"}
+    if kind == "huggingface":
+        return {"name": "small", "checkpoint": save_small_resnet(folder / "small")}
     if kind == "checkpoint":
         torch.save(resnet20().state_dict(), folder / "resnet20.pt")
         values = {"image_shape": (3, 32, 32), "mean": (0.5,) * 3, "std": (0.25,) * 3}

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from small_transformers import save_small_resnet
 
 from dfnas_ray.config.experiment import load_experiment
 from dfnas_ray.teachers.digits import DigitsCNN
@@ -86,12 +87,18 @@ def test_mirrored_images_are_used_where_it_is_said(dfnas, own_model):
     [
         (
             (),
-            "Which teacher? Give --teacher torchvision:NAME, or --builder package.module:function with --checkpoint FILE.",
+            "Which teacher? Give --teacher torchvision:NAME (or timm:, huggingface:), or --builder package.module:function with "
+            "--checkpoint FILE.",
         ),
         (("--builder", "a:b"), "Which teacher?"),
+        (("--teacher", "digits", "--builder", "a:b"), "--teacher (digits) and --builder are both given"),
         (
             ("--teacher", "digits", "--checkpoint", "x.pt"),
-            "--teacher (digits) and --builder or --checkpoint are both given",
+            "--checkpoint does not go with --teacher digits. Leave it out.",
+        ),
+        (
+            ("--teacher", "torchvision:resnet18", "--checkpoint", "x.pt"),
+            "The checkpoint x.pt does not exist. Set --checkpoint to the file.",  # an option, where there is no file yet
         ),
         (("--builder", "a:b", "--checkpoint", "x.pt"), "--image-shape is missing, and no checkpoint tells it."),
         (("--builder", "a:b", "--checkpoint", "x.pt", "--image-shape", "1,x"), "--image-shape ('1,x') must be numbers"),
@@ -113,6 +120,19 @@ def test_what_is_missing_or_wrong_is_one_error_and_writes_nothing(dfnas, tmp_pat
     assert code == 2
     assert message in err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_model_of_hugging_face_in_a_folder_is_drafted(dfnas, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save_small_resnet(tmp_path / "small", embedding_size=16, hidden_sizes=[16, 32])
+    code, _, err = dfnas(
+        "init", "own.yaml", "--teacher", "huggingface:org/small", "--checkpoint", "small", "--minutes", "1", "--address", "inline"
+    )  # fmt: skip
+    assert code == 0, err
+    values = yaml.safe_load(Path("own.yaml").read_text())
+    assert values["teacher"] == {"kind": "huggingface", "name": "org/small", "checkpoint": "small"}
+    code, out, err = dfnas("teacher", "inspect", "own.yaml")
+    assert (code, "huggingface:small" in out) == (0, True), err
 
 
 def test_a_file_that_is_there_is_not_replaced(dfnas, tmp_path, monkeypatch):

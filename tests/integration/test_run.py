@@ -23,7 +23,7 @@ from dfnas_ray.workflow.session import Session
 
 pytestmark = pytest.mark.timeout(240)
 
-ALWAYS_WRITTEN = {"experiment.yaml", "latest.json", "teacher.json", "report.html", "model-card.md", ".lock"}
+ALWAYS_WRITTEN = {"run.log", "experiment.yaml", "latest.json", "teacher.json", "report.html", "model-card.md", ".lock"}
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ FLOORS = [
     "version", "errors", "limits", "surroundings", "config.code", "config.registry", "config.member", "config.dotted",
     "config.yaml_text",
     "config.explain",
-    "config.cluster", "seeding", "progress", "formatting", "storage", "ops", "datasets", "teachers",
+    "config.cluster", "config.tracking", "seeding", "progress", "formatting", "storage", "ops", "datasets", "teachers",
     "search_spaces", "sources", "training", "synthesis", "algorithms", "sweeps", "ranking", "comparison",
     "config.experiment", "config.imports",
     "planning", "execution", "workflow", "report", "library", "submission", "testing", "cli", "__main__",

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from itertools import takewhile
 
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
 
 from dfnas_ray.errors import DfnasError
+
+OUT_OF_MEMORY = (
+    "its node had no memory left, and Ray ended it: let fewer workers share a node (cluster.STAGE.memory, such as 8GB, is what "
+    "each one gets), or lower the batch size"
+)
+_SIGNS = ("OutOfMemoryError", "ran out of memory", "running low on memory", "killed due to memory pressure")
 
 
 def raised_in_worker(error: BaseException) -> BaseException:
@@ -26,8 +32,18 @@ def failed_at_start(error: BaseException) -> bool:
     return isinstance(error, RayActorError) and bool(error.actor_init_failed)
 
 
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Whether Ray ended a worker to save its node; Tune and Train have only the text left."""
+    if isinstance(error, OutOfMemoryError):
+        return True
+    own = not isinstance(error, DfnasError) and "torch.OutOfMemoryError" not in str(error)  # that is a GPU's
+    return own and any(sign in str(error) for sign in _SIGNS)
+
+
 def reason_of(error: BaseException) -> str:
     """Return what happened in one line."""
+    if ran_out_of_memory(error):
+        return OUT_OF_MEMORY
     if failed_at_start(error):
         return _end_of_traceback(str(error))  # all that Ray keeps of the cause
     cause = raised_in_worker(error)
@@ -41,6 +57,8 @@ def reason_of(error: BaseException) -> str:
 
 def last_line(error: BaseException) -> str:
     """Return the last line of an error's message: what follows the traceback that Ray puts into it."""
+    if ran_out_of_memory(error):
+        return OUT_OF_MEMORY
     lines = str(error).strip().splitlines()
     return lines[-1] if lines else type(error).__name__
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import ray
+from ray import tune
 from ray.exceptions import RaySystemError, RpcError
 
 from dfnas_ray.algorithms.base import Measurement
@@ -24,6 +26,7 @@ from dfnas_ray.execution.ray.pool import Pool, actor_maker
 from dfnas_ray.execution.ray.sending import check_can_be_sent, put
 from dfnas_ray.execution.ray.shared_storage import SharedStorage
 from dfnas_ray.execution.ray.stored import Stored
+from dfnas_ray.execution.ray.trackers import callbacks, check_installed
 from dfnas_ray.progress import Board, Task
 from dfnas_ray.search_spaces.base import Genotype
 from dfnas_ray.storage.arrivals import ShardFolder
@@ -55,6 +58,7 @@ class RayExecutor(Executor):
         Raises:
             ClusterError: it cannot be reached, or a node does not.
         """
+        check_installed(self.tracking)
         self._connection.ensure()
         if not self._is_checked:
             check_imports(self.imports, self.cluster)
@@ -151,10 +155,14 @@ class RayExecutor(Executor):
         populations = [trial for trial in trials if trial.algorithm.measures_population]
         alone = [trial for trial in trials if trial not in populations]
         if alone:
-            run_trials(job, alone, teacher, images, board)
+            run_trials(job, alone, teacher, images, board, self._callbacks())
         for trial in populations:
             assert not isinstance(images, ShardFolder), "candidates are compared on the whole set"
             search_population(job, trial, teacher, images, board, self.room_for(job.resources))
+
+    def _callbacks(self) -> list[tune.Callback]:
+        here = Path(self.marker.path).parent if self.marker.is_local else None
+        return callbacks(self.tracking, self.name, here)
 
     def measure_population(
         self,
@@ -182,7 +190,7 @@ class RayExecutor(Executor):
         """See `Executor`."""
         from dfnas_ray.execution.ray.sweep import run_sweep
 
-        run_sweep(job, self.cluster.synthesis, record, judge, board)
+        run_sweep(job, self.cluster.synthesis, record, judge, board, self._callbacks())
 
 
 @ray.remote(num_cpus=0)

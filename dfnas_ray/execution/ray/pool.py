@@ -228,8 +228,8 @@ class Pool(Generic[Item, Result]):
         else:
             raise ClusterError(
                 f"Workers of the {stage} stage cannot start ({self._failed_starts} attempts, cluster.{stage}.attempts; the "
-                f"last one: {reason}). What is finished is kept: make every node able to import what the teacher needs, and "
-                f"to hold its model (cluster.{stage}.gpus=1 gives a worker a whole GPU, 0 none), and run again."
+                f"last one: {reason}). What is finished is kept. Every node must be able to import what the teacher needs, "
+                f"and to hold its model: cluster.{stage}.gpus=1 gives a worker a whole GPU, 0 none. Then run again."
             )
 
     def _name(self, item: Item) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ray import tune
@@ -24,7 +24,12 @@ from dfnas_ray.sweeps.trials import SweepJob, run_trial
 
 
 def run_sweep(
-    job: SweepJob, resources: SynthesisResources, record: SweepRecord, judge: Shared[Judge], board: Board
+    job: SweepJob,
+    resources: SynthesisResources,
+    record: SweepRecord,
+    judge: Shared[Judge],
+    board: Board,
+    callbacks: Sequence[tune.Callback] = (),
 ) -> None:
     """Run the open trials of a sweep; see `Executor.run_sweep`."""
     scheduler, stopped = _halving(job, record)
@@ -46,6 +51,7 @@ def run_sweep(
             reuse_actors=True,
         ),
         resources.attempts,
+        callbacks=callbacks,
     )
     if results.errors:
         raise DfnasError(

@@ -35,6 +35,7 @@ def run_trials(
     teacher: Shared[Teacher],
     images: Shared[SyntheticImages] | ShardFolder,
     board: Board,
+    callbacks: Sequence[tune.Callback] = (),
 ) -> None:
     """Run search trials, each a Tune trial; see `Executor.run_trials`."""
     resources = job.resources
@@ -43,9 +44,10 @@ def run_trials(
     results = fit(
         tune.with_resources(trainable, places),
         "search",
-        tune.TuneConfig(reuse_actors=True),
+        tune.TuneConfig(reuse_actors=True, trial_name_creator=lambda one: trials[one.config["trial"]].name),
         resources.attempts,
         param_space={"trial": tune.grid_search(list(range(len(trials))))},
+        callbacks=callbacks,
     )
     if results.errors:
         failed = [trial.name for trial, result in zip(trials, results, strict=True) if result.error]

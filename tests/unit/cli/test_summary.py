@@ -8,6 +8,7 @@ from rich.console import Console
 from dfnas_ray.cli import summary
 from dfnas_ray.cli.summary import show_outcomes
 from dfnas_ray.storage.location import Location
+from dfnas_ray.synthesis.verdict import Finding, Verdict
 from dfnas_ray.teachers.facts import TeacherFacts
 from dfnas_ray.workflow.evaluation import Evaluation, EvaluationRecord, MeasuredNetwork
 from dfnas_ray.workflow.retraining import Baseline, Retraining, RetrainingRecord
@@ -69,3 +70,21 @@ def test_accuracies_stand_in_the_order_of_roles(printed):
         [Retraining.network, "a-retraining", "75.00%", "1,000", "20,000"],
         ["random, same budget", "a-baseline", "50.00%", "1,000", "20,000"],
     ]
+
+
+def test_what_speaks_against_images_and_network_is_said(printed):
+    verdict = Verdict(
+        summary="The images are doubtful.",
+        findings=(Finding(kind="statistics", text="They are far away.", advice="Come closer."),),
+    )
+    synthesis = SynthesisRecord(
+        images=16, shards=4, made_now=4, actors=2, bytes=1, quality={}, verdict=verdict, teacher=TEACHER
+    )
+    facts = {"space_config": {}, "genotype": "2", "macs": 1, "params": 1, "loss": 1, "validation_loss": 1}
+    bad, good = (RetrainingRecord(**facts, validation_agreement=value, chance=0.4) for value in (0.4, 0.41))
+    lines = printed(outcome(Synthesis, synthesis), outcome(Retraining, bad), outcome(Baseline, good))
+    assert " ".join(lines[4:]) == (
+        "synthesis: The images are doubtful. · They are far away. Come closer. retraining: The network 2 has learned nothing: on "
+        "images held out it agrees with its teacher in 40.0 %, no more than by chance. Look at the images first; then raise "
+        "retraining.epochs, or lower retraining.optimizer.lr."
+    )

@@ -1,4 +1,5 @@
 import pytest
+import torch
 from torch import nn
 
 from dfnas_ray.config.experiment import dump_experiment, load_experiment, make_experiment
@@ -148,3 +149,21 @@ def test_the_digits_are_the_teacher_alone(digits_teacher, pytestconfig):
     assert [getattr(written, name) for name in ("synthesis", "search", "retraining")] == [
         getattr(chosen, name) for name in ("synthesis", "search", "retraining")
     ]
+
+
+def test_a_network_that_cannot_begin_anew_gets_no_student(make_teacher):
+    class Positioned(nn.Module):
+        """Has weights of its own that nothing draws anew, as position embeddings of transformers."""
+
+        def __init__(self):
+            super().__init__()
+            self.position = nn.Parameter(torch.zeros(1, 1, 16, 16))
+            self.network = network(1)
+
+        def forward(self, x):
+            return self.network(x + self.position)
+
+    teacher = make_teacher(Positioned(), (1, 16, 16))
+    config = complete(make_experiment({"teacher": "digits"}), teacher).synthesis
+    assert config.method.student is None
+    check_synthesis(teacher, config, config.method)

@@ -10,6 +10,7 @@ import pytest
 from dfnas_ray.report.artefacts import read_artefacts
 from dfnas_ray.report.card import escaped, write_card
 from dfnas_ray.report.page import write_report
+from dfnas_ray.synthesis.verdict import Finding, Verdict
 from dfnas_ray.teachers.facts import TeacherDescription
 
 NAMES = ("cat", "<b>dog</b> | x", "owl")
@@ -121,8 +122,8 @@ def test_the_card_says_which_real_images_were_read(finished_run, run):
     assert "| Searched | arch-retraining | 80.00\u202f% |" in card
     assert "| &lt;b&gt;dog&lt;/b&gt; \\| x | 4 | 75.0\u202f% | 50.0\u202f% | 50.0\u202f% |" in card
     assert "f" * 64 in card
-    assert f'load_network("{finished_run.location}")' in card
-    assert f"dfnas run {finished_run.location}/experiment.yaml" in card
+    assert f'load_network("{finished_run.location.name}")' in card
+    assert f"dfnas run {finished_run.location.name}/experiment.yaml" in card
 
 
 def test_without_an_evaluation_the_card_says_that_nobody_knows_the_accuracy(run, add, space):
@@ -157,3 +158,38 @@ def test_a_description_of_the_teacher_that_was_altered_is_named(finished_run, co
 def test_text_of_users_cannot_become_markdown():
     assert escaped("a|b\n# c") == "a\\|b \\# c"
     assert escaped("<script>&[x](y)`z`*_") == "&lt;script&gt;&amp;\\[x\\](y)\\`z\\`\\*\\_"
+
+
+def test_the_card_names_no_path_of_this_machine(finished_run, monkeypatch, tmp_path):
+    place = finished_run.location
+    monkeypatch.chdir(tmp_path.parent)
+    here = str(tmp_path.parent)
+    card = card_of(finished_run)
+    assert here not in card
+    assert f'load_network("{place.path.removeprefix(here)[1:]}")' in card
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    card = card_of(finished_run)
+    assert here not in card
+    assert f'load_network("{place.name}")' in card
+
+
+def test_what_speaks_against_the_images_stands_above_the_results(run, add):
+    verdict = Verdict(
+        summary="The images are doubtful.",
+        findings=(Finding(kind="statistics", text="They are <far> away.", advice="Come closer."),),
+    )
+    add.synthesis(run, verdict=verdict)
+    page = page_of(run)
+    notice = page.split("<h2>Look at this first</h2>")[1].split("</aside>")[0]
+    assert "The images are doubtful." in notice
+    assert "They are &lt;far&gt; away. Come closer." in notice
+    add.synthesis(run, verdict=Verdict(summary="Nothing speaks against the images: all is well."))
+    page = page_of(run)
+    assert "Look at this first" not in page
+    assert "Nothing speaks against the images: all is well." in page.split("<h3>Quality</h3>")[1]
+
+
+def test_the_card_has_the_verdict_on_its_images(finished_run):
+    assert "## Look at this first" not in card_of(finished_run)

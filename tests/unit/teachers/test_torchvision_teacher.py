@@ -37,7 +37,7 @@ def test_a_parsed_config_passes_unchanged():
     assert parse(config) is config
 
 
-@pytest.mark.parametrize("value", ["timm:resnet18", "resnet18", {"name": "resnet18"}, "torchvision"])
+@pytest.mark.parametrize("value", ["tim:resnet18", "resnet18", {"name": "resnet18"}, "torchvision"])
 def test_an_unknown_or_incomplete_teacher_is_refused(value):
     with pytest.raises(ValidationError, match=r"kind|name"):
         parse(value)

@@ -1,0 +1,244 @@
+"""What a finished set's measures mean: what speaks against the images, against reference values, and what to try.
+
+The references were measured (experiments/results/images.md): sets from which networks learned well beside sets without the
+BatchNorm term, with too few steps, and of noise. No real image is involved. A set that passes may still be poor for a teacher
+unlike those that were measured.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict
+
+from dfnas_ray.formatting import number, percent
+from dfnas_ray.synthesis.config import SynthesisConfig
+from dfnas_ray.synthesis.quality import Quality, QualityReport
+
+Kind: TypeAlias = Literal["statistics", "alike", "unsure", "classes", "student"]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Where a measure stops being that of a sound set.
+
+    Attributes:
+        limit: The worst value that is taken.
+        sound: The worst value of the sets from which networks learned well.
+        bad: The best value of the sets that this measure is to find.
+    """
+
+    limit: float
+    sound: float
+    bad: float
+
+
+DOMAIN_GAP = Reference(0.12, sound=0.087, bad=0.14)
+"""At most: distance from the teacher's BatchNorm statistics."""
+
+RELATIVE_DISTANCE = Reference(0.2, sound=0.3, bad=0.1)
+"""At least: distance within a class, as a share of that of any two images."""
+
+DUPLICATES = 0.1
+"""At most: images that have a near copy in their class."""
+
+AGREEMENT = Reference(0.4, sound=0.66, bad=0.13)
+"""At least: images of the first round in which the teacher sees the class that was asked for."""
+
+CLASSES = Reference(0.75, sound=1.0, bad=0.5)
+"""At least: classes of which the teacher sees a third of their share."""
+
+STUDENT = Reference(0.6, sound=0.9, bad=0.5)
+"""At least: new images on which the generator's student names the teacher's class."""
+
+PER_CLASS = 10
+"""Images that a class must have for its share to say anything."""
+
+
+class Finding(BaseModel):
+    """One thing that speaks against a set.
+
+    Attributes:
+        kind: What is wrong.
+        text: The same in a sentence, with figure and reference.
+        advice: What to try.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Kind
+    text: str
+    advice: str
+
+
+class Verdict(BaseModel):
+    """What speaks against a set.
+
+    Attributes:
+        findings: Nothing, or the most important first.
+        summary: One sentence on the whole.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    findings: tuple[Finding, ...] = ()
+    summary: str
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The whole verdict in sentences, for people."""
+        return (self.summary, *(f"{finding.text} {finding.advice}" for finding in self.findings))
+
+
+def judge(report: QualityReport, num_classes: int, config: SynthesisConfig) -> Verdict:
+    """Return what a set's measures say of it.
+
+    Args:
+        report: The measures. Those that are missing or not a number are not judged.
+        num_classes: Of the teacher.
+        config: What the images were made with.
+    """
+    overall, first = report.overall, report.first
+    advice = _Advice(config)
+    findings = [
+        _far(overall, advice),
+        _alike(overall, advice),
+        _unsure(first, advice),
+        _classes(overall, config.images_in_total, num_classes, advice),
+        _student(overall, advice),
+    ]
+    found = tuple(finding for finding in findings if finding is not None)
+    if not found:
+        return Verdict(summary=f"Nothing speaks against the images: {_figures(overall, first)}.")
+    return Verdict(
+        findings=found,
+        summary="The images are doubtful, and so is what learns from them. dfnas sweep looks for better settings "
+        "without a real image."
+        if any(finding.kind != "student" for finding in found)
+        else f"Nothing speaks against the images themselves: {_figures(overall, first)}.",
+    )
+
+
+class _Advice:
+    """What to try, by what the set was made with."""
+
+    def __init__(self, config: SynthesisConfig):
+        self.kind = config.method.kind
+        self.is_generator = self.kind == "generator"
+        self.has_student = self.is_generator and config.method.has_student
+        self.weight = config.regularizers.bn_statistics.weight
+
+    @property
+    def weight_first(self) -> str:
+        if self.weight == 0:
+            return "Set synthesis.regularizers.bn_statistics.weight, which is 0, to 10."
+        return ""
+
+    @property
+    def longer(self) -> str:
+        if self.is_generator:
+            return "Make more images (synthesis.num_shards): a generator's first batches are its worst."
+        if self.kind == "inversion":
+            return "Take more steps (synthesis.method.scales)."
+        return "Make more images, or take more steps."
+
+    @property
+    def other(self) -> str:
+        return f"Try the other synthesizer: synthesis.method={'inversion' if self.is_generator else 'generator'}."
+
+
+def _far(overall: Quality, advice: _Advice) -> Finding | None:
+    gap = overall.get("domain_gap", math.nan)
+    if not gap > DOMAIN_GAP.limit:
+        return None
+    larger = advice.weight_first or f"{advice.longer} Or raise synthesis.regularizers.bn_statistics.weight."
+    return Finding(
+        kind="statistics",
+        text=f"They are far from the teacher's BatchNorm statistics: domain gap {number(gap)}; sound sets had at most "
+        f"{number(DOMAIN_GAP.sound)}.",
+        advice=larger,
+    )
+
+
+def _alike(overall: Quality, advice: _Advice) -> Finding | None:
+    relative, duplicates = (overall.get(f"diversity_{name}", math.nan) for name in ("relative", "duplicates"))
+    if not (relative < RELATIVE_DISTANCE.limit or duplicates > DUPLICATES):
+        return None
+    copies = f", and {percent(duplicates)} have a near copy" if duplicates > DUPLICATES else ""
+    more = "" if advice.is_generator else "Or ask for soft labels in more rounds (synthesis.method.rounds)."
+    return Finding(
+        kind="alike",
+        text=f"Images of one class are too alike: their distance is {percent(relative, 0)} of that of any two images{copies}; "
+        f"sound sets had at least {percent(RELATIVE_DISTANCE.sound, 0)}.",
+        advice=" ".join(part for part in (advice.weight_first, advice.other, more) if part),
+    )
+
+
+def _unsure(first: Quality, advice: _Advice) -> Finding | None:
+    agreement = first.get("agreement", math.nan)
+    if not agreement < AGREEMENT.limit:
+        return None
+    confidence = first.get("confidence", math.nan)
+    return Finding(
+        kind="unsure",
+        text=f"The teacher does not see what was asked for: in {percent(agreement, 0)} of the images its likeliest class is the "
+        f"one asked for, with a mean probability of {percent(confidence, 0)}; sound sets had at least "
+        f"{percent(AGREEMENT.sound, 0)}.",
+        advice=f"{advice.longer} Check teacher.mean and teacher.std.",
+    )
+
+
+def _classes(overall: Quality, images: int, num_classes: int, advice: _Advice) -> Finding | None:
+    classes = overall.get("classes", math.nan)
+    if images < PER_CLASS * num_classes or not classes < CLASSES.limit:
+        return None
+    return Finding(
+        kind="classes",
+        text=f"The teacher hardly ever sees {percent(1 - classes, 0)} of its classes in them; in sound sets it saw all.",
+        advice=f"{advice.longer} {advice.other}",
+    )
+
+
+def _student(overall: Quality, advice: _Advice) -> Finding | None:
+    agreement = overall.get("student_agreement", math.nan)
+    if advice.has_student and "student_agreement" not in overall:
+        return Finding(
+            kind="student",
+            text="The generator's student has learned nothing: the set ended before it joined.",
+            advice="Make more images (synthesis.num_shards), or let it join earlier (synthesis.method.student.warmup_batches).",
+        )
+    if not agreement < STUDENT.limit:
+        return None
+    return Finding(
+        kind="student",
+        text=f"The generator's student does not follow the teacher: on new images it names the same class in "
+        f"{percent(agreement, 0)}; students that became as good as their teacher had {percent(STUDENT.sound, 0)}.",
+        advice="Make more images (synthesis.num_shards), or let it take more steps after each batch "
+        "(synthesis.method.student.steps).",
+    )
+
+
+def _figures(overall: Quality, first: Quality) -> str:
+    """Return the figures beside their references, of those that are there."""
+    parts = [
+        (overall.get("domain_gap"), lambda v: f"domain gap {number(v)} (at most {number(DOMAIN_GAP.limit)})"),
+        (
+            overall.get("diversity_relative"),
+            lambda v: (
+                f"distance within a class {percent(v, 0)} of any (at least {percent(RELATIVE_DISTANCE.limit, 0)})"
+            ),
+        ),
+        (
+            first.get("agreement"),
+            lambda v: (
+                f"the teacher sees the class asked for in {percent(v, 0)} (at least {percent(AGREEMENT.limit, 0)})"
+            ),
+        ),
+        (
+            overall.get("student_agreement"),
+            lambda v: f"the student follows it in {percent(v, 0)} (at least {percent(STUDENT.limit, 0)})",
+        ),
+    ]
+    return "; ".join(say(value) for value, say in parts if value is not None and math.isfinite(value))

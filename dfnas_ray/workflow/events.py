@@ -1,0 +1,90 @@
+"""What stages showed, as event files for TensorBoard in the run directory: ``RUN/tensorboard/STAGE-KEY/...``.
+
+They are written when a stage is finished, from what it left, and are read by nothing here: losing them loses curves alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dfnas_ray.errors import first_line
+from dfnas_ray.storage.location import Location
+
+logger = logging.getLogger(__name__)
+
+FOLDER = "tensorboard"
+_FILE = "events.out.tfevents.0.dfnas"  # one name: a stage that is made anew replaces it
+
+
+class EventFile:
+    """One run of TensorBoard. What is not a finite number is left out."""
+
+    def __init__(self, writer: Any):
+        self._writer = writer
+
+    def scalar(self, name: str, value: float | None, step: int) -> None:
+        """Add a point of a curve."""
+        if value is not None and math.isfinite(value):
+            self._writer.add_scalar(name, value, step)
+
+    def images(self, name: str, images: np.ndarray[Any, Any], columns: int) -> None:
+        """Add a grid of uint8 images (N, C, H, W), one row after the other."""
+        count, channels, height, width = images.shape
+        rows = -(-count // columns)
+        grid = np.zeros((channels, rows * (height + 1), columns * (width + 1)), np.uint8)
+        for number, image in enumerate(images):
+            top, left = number // columns * (height + 1), number % columns * (width + 1)
+            grid[:, top : top + height, left : left + width] = image
+        self._writer.add_image(name, grid if channels in (1, 3) else grid[:1], 0)
+
+    def hyperparameters(self, settings: Mapping[str, Any], figures: Mapping[str, float]) -> None:
+        """Add a row of the table of hyper-parameters: plain settings by their dotted names, and what came of them."""
+        from tensorboardX.summary import hparams
+
+        plain = {name: value for name, value in settings.items() if isinstance(value, bool | int | float | str)}
+        finite = {name: float(value) for name, value in figures.items() if math.isfinite(value)}
+        for summary in hparams(plain, finite):
+            self._writer.file_writer.add_summary(summary)
+        for name, value in finite.items():
+            self._writer.add_scalar(name, value, 0)
+
+
+class EventLog:
+    """The event files of one finished stage."""
+
+    def __init__(self, folder: Location):
+        self.folder = folder
+
+    @contextmanager
+    def run(self, name: str = "") -> Iterator[EventFile]:
+        """Write one run of TensorBoard; a stage may have several, by name. A file that cannot be written is said, no more."""
+        from tensorboardX import SummaryWriter
+
+        try:
+            with tempfile.TemporaryDirectory(prefix="dfnas-events-") as scratch:
+                with SummaryWriter(scratch) as writer:
+                    yield EventFile(writer)
+                target = self.folder / name if name else self.folder
+                content = b"".join(file.read_bytes() for file in sorted(Path(scratch).iterdir()))
+                (target.make_dir() / _FILE).write_bytes(content)
+        except Exception as error:  # of whatever kind: results must not depend on it
+            logger.warning("There are no curves for TensorBoard in %s: %s", self.folder, first_line(error))
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings by their dotted names."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{prefix}{name}.")
+        else:
+            found[f"{prefix}{name}"] = value
+    return found
