@@ -35,7 +35,11 @@ class SposConfig(BaseAlgorithmConfig):
     calibration_batches: int = Field(
         8, gt=0, le=MANY, description="Batches from which BatchNorm statistics are re-estimated."
     )
-    fitness: Fitness = Field("distillation_loss", description="What evolution maximises (the loss, its negative).")
+    fitness: Fitness = Field(
+        "distillation_loss",
+        description="What evolution maximises: agreement with the teacher, minus the loss, agreement with the class asked for, "
+        "or the angle by which training turned the weights.",
+    )
     evolution: EvolutionConfig = EvolutionConfig()
 
     trains_by_epochs: ClassVar[bool] = True
@@ -74,6 +78,7 @@ class Spos(EvolutionarySearch):
         self.evolution = Evolution(self.space, config.evolution, problem.max_macs, problem.seed)
         seed_everything(derive_seed(problem.seed, "supernet-weights"))
         self.supernet = self.space.supernet().to(self.train.device)
+        self.initial = copy.deepcopy(self.supernet) if config.fitness == "angle" else None
         self.student = Student(
             self.supernet,
             config.optimizer,
@@ -106,6 +111,8 @@ class Spos(EvolutionarySearch):
             self.config.fitness,
             self.problem.distillation.temperature,
             self.problem.precision,
+            self.problem.validation.labels,
+            copy.deepcopy(self.initial),
         )
 
     def state_dict(self) -> StateDict:
