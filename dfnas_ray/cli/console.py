@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -25,6 +26,18 @@ from rich.text import Text
 from dfnas_ray import formatting
 from dfnas_ray.progress import Task
 
+_LARGEST_SIZE = 10_000
+
+
+def forget_odd_sizes(environment: MutableMapping[str, str]) -> None:
+    """Drop a size of the terminal that is none: of 0 columns Rich prints nothing, for a billion it takes memory."""
+    for name in ("COLUMNS", "LINES"):
+        text = environment.get(name, "1")
+        if not (text.isdecimal() and len(text) < 9 and 0 < int(text) <= _LARGEST_SIZE):
+            del environment[name]
+
+
+forget_odd_sizes(os.environ)
 out = Console()
 err = Console(stderr=True)
 

@@ -79,3 +79,13 @@ def test_what_is_over_at_once_says_nothing_where_there_is_no_terminal(monkeypatc
     with console.Terminal().task("Searching", 8, "epoch") as line:
         line.advance_to(8)
     assert written.getvalue() == ""
+
+
+@pytest.mark.parametrize(
+    ("size", "is_kept"),
+    [("80", True), ("1", True), ("0", False), ("-5", False), ("²", False), ("", False), ("9" * 9, False), ("abc", False)],
+)
+def test_a_size_that_is_none_is_forgotten(size, is_kept):
+    environment = {"COLUMNS": size, "LINES": size, "TERM": "xterm"}
+    console.forget_odd_sizes(environment)
+    assert environment == ({"COLUMNS": size, "LINES": size, "TERM": "xterm"} if is_kept else {"TERM": "xterm"})
