@@ -132,7 +132,9 @@ def _columns(quality: QualityReport | None) -> list[tuple[str, Quality]]:
     if quality is None:
         return []
     columns = [(f"round {number}", values) for number, values in sorted(quality.rounds.items())]
-    return columns if len(columns) == 1 or not quality.overall else [*columns, ("all", quality.overall)]
+    if len(columns) == 1:  # what is measured of the whole set is of this round
+        return [(columns[0][0], {**columns[0][1], **quality.overall})]
+    return [*columns, ("all", quality.overall)] if quality.overall else columns
 
 
 def _boundaries(steps: Sequence[int]) -> list[int]:

@@ -8,10 +8,6 @@ from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskErr
 
 from dfnas_ray.errors import DfnasError
 
-OUT_OF_MEMORY = (
-    "its node had no memory left, and Ray ended it: let fewer workers share a node (cluster.STAGE.memory, such as 8GB, is what "
-    "each one gets), or lower the batch size"
-)
 _SIGNS = ("OutOfMemoryError", "ran out of memory", "running low on memory", "killed due to memory pressure")
 
 
@@ -36,14 +32,23 @@ def ran_out_of_memory(error: BaseException) -> bool:
     """Whether Ray ended a worker to save its node; Tune and Train have only the text left."""
     if isinstance(error, OutOfMemoryError):
         return True
-    own = not isinstance(error, DfnasError) and "torch.OutOfMemoryError" not in str(error)  # that is a GPU's
-    return own and any(sign in str(error) for sign in _SIGNS)
+    text = str(error)
+    is_of_gpu = "CUDA out of memory" in text or "torch.OutOfMemoryError" in text
+    return not is_of_gpu and not isinstance(error, DfnasError) and any(sign in text for sign in _SIGNS)
 
 
-def reason_of(error: BaseException) -> str:
-    """Return what happened in one line."""
+def out_of_memory(stage: str) -> str:
+    """Return what to say of a worker that Ray ended to save its node."""
+    return (
+        f"its node had no memory left, and Ray ended it. Let fewer workers share a node: cluster.{stage}.memory, such as 8GB, "
+        "is set aside for each one. Or lower the batch size"
+    )
+
+
+def reason_of(error: BaseException, stage: str) -> str:
+    """Return what happened to a worker of a stage in one line."""
     if ran_out_of_memory(error):
-        return OUT_OF_MEMORY
+        return out_of_memory(stage)
     if failed_at_start(error):
         return _end_of_traceback(str(error))  # all that Ray keeps of the cause
     cause = raised_in_worker(error)
@@ -55,10 +60,15 @@ def reason_of(error: BaseException) -> str:
     return last if last.startswith(type(cause).__name__) else f"{type(cause).__name__}: {last}"
 
 
-def last_line(error: BaseException) -> str:
-    """Return the last line of an error's message: what follows the traceback that Ray puts into it."""
-    if ran_out_of_memory(error):
-        return OUT_OF_MEMORY
+def last_line(error: BaseException, stage: str | None = None) -> str:
+    """Return the last line of an error's message: what follows the traceback that Ray puts into it.
+
+    Args:
+        error: Of a worker.
+        stage: Whose worker it is, if it may have run out of memory.
+    """
+    if stage is not None and ran_out_of_memory(error):
+        return out_of_memory(stage)
     lines = str(error).strip().splitlines()
     return lines[-1] if lines else type(error).__name__
 

@@ -147,9 +147,9 @@ class Pool(Generic[Item, Result]):
             if isinstance(error, RayTaskError) and is_final(error):
                 raise raised_in_worker(error) from None
             if failed_at_start(error):
-                self._start_again(reason_of(error))
+                self._start_again(reason_of(error, self._work.stage))
             else:
-                self._replace(reason_of(error))
+                self._replace(reason_of(error, self._work.stage))
         else:
             self._failed_starts = 0
             self._crew.on_started()
@@ -161,15 +161,15 @@ class Pool(Generic[Item, Result]):
             result = ray.get(call)
         except RayTaskError as error:
             if is_final(error):
-                self._fail(item, reason_of(error))
+                self._fail(item, reason_of(error, self._work.stage))
                 logger.error("%s cannot be done: %s", self._name(item), self._failed[item])
             else:
-                self._try_again(item, attempt, reason_of(error))
+                self._try_again(item, attempt, reason_of(error, self._work.stage))
             self._give_work(actor)
         except RayError as error:
-            self._try_again(item, attempt, reason_of(error))
+            self._try_again(item, attempt, reason_of(error, self._work.stage))
             if self._queue:
-                self._replace(reason_of(error))
+                self._replace(reason_of(error, self._work.stage))
         else:
             on_done(item, result)
             self._queue.extendleft((follower, 1) for follower in reversed(self._waiting.pop(item, [])))

@@ -138,8 +138,8 @@ class Experiment:
         if results.errors:
             raise DfnasError(
                 f"{len(results.errors)} candidate(s) of {self.trial.name} failed {resources.attempts} times, the first with: "
-                f"{last_line(results.errors[0])}. What is finished is kept in {job.folder}; run the same command again to go "
-                "on."
+                f"{last_line(results.errors[0], 'search')}. What is finished is kept in {job.folder}; run the same "
+                "command again to go on."
             )
         return self._closed()
 

@@ -56,7 +56,7 @@ def run_sweep(
     if results.errors:
         raise DfnasError(
             f"{len(results.errors)} of the sweep's trials failed {resources.attempts} times, the first with: "
-            f"{last_line(results.errors[0])}. What is finished is kept in {job.folder}; run the "
+            f"{last_line(results.errors[0], 'synthesis')}. What is finished is kept in {job.folder}; run the "
             "same command again to go on."
         )
 

@@ -75,9 +75,10 @@ def train(job: RetrainingJob, teacher: Shared[Teacher], images: Shared[Synthetic
             lambda error: getattr(error, "controller_failure", error),
         )
     except TrainingFailedError as error:
+        reason = last_line(error, "retraining")
         raise DfnasError(
-            f"Retraining of {job.space.encode(job.genotype)} failed {resources.attempts} times: {last_line(error)}. Its "
-            f"checkpoints are kept in {job.folder}; run the same command again to go on from the last epoch."
+            f"Retraining of {job.space.encode(job.genotype)} failed {resources.attempts} times: {reason}. "
+            f"Its checkpoints are kept in {job.folder}; run the same command again to go on from the last epoch."
         ) from error
     return retrained(job, _read(result.checkpoint, torch.device("cpu")))
 

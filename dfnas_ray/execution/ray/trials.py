@@ -52,7 +52,7 @@ def run_trials(
     if results.errors:
         failed = [trial.name for trial, result in zip(trials, results, strict=True) if result.error]
         raise DfnasError(
-            f"Search trial(s) {', '.join(failed)} failed {resources.attempts} times: {last_line(results.errors[0])}. "
+            f"Search trial(s) {', '.join(failed)} failed {resources.attempts} times: {last_line(results.errors[0], 'search')}. "
             f"Their state is kept in {job.folder}; run the same command again to go on from there."
         )
 

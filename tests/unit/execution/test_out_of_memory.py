@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from ray.exceptions import OutOfMemoryError
 
-from dfnas_ray.execution.ray.errors import OUT_OF_MEMORY, last_line, reason_of
+from dfnas_ray.execution.ray.errors import last_line, out_of_memory, reason_of
 
 REPORT = "\n".join(
     [
@@ -25,12 +25,14 @@ REPORT = "\n".join(
     ],
 )
 def test_it_is_one_sentence_that_names_the_setting(error):
-    assert reason_of(error) == last_line(error) == OUT_OF_MEMORY
-    assert "\n" not in OUT_OF_MEMORY
-    assert "cluster.STAGE.memory" in OUT_OF_MEMORY
+    said = reason_of(error, "search")
+    assert said == last_line(error, "search") == out_of_memory("search")
+    assert "\n" not in said
+    assert "cluster.search.memory" in said
 
 
 def test_a_gpus_memory_is_another_matter():
     error = RuntimeError("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB")
-    assert reason_of(error) != OUT_OF_MEMORY
-    assert "CUDA out of memory" in reason_of(error)
+    said = reason_of(error, "search")
+    assert said != out_of_memory("search")
+    assert "CUDA out of memory" in said

@@ -10,6 +10,7 @@ import pytest
 from dfnas_ray.report.artefacts import read_artefacts
 from dfnas_ray.report.card import escaped, write_card
 from dfnas_ray.report.page import write_report
+from dfnas_ray.synthesis.quality import QualityReport
 from dfnas_ray.synthesis.verdict import Finding, Verdict
 from dfnas_ray.teachers.facts import TeacherDescription
 
@@ -193,3 +194,10 @@ def test_what_speaks_against_the_images_stands_above_the_results(run, add):
 
 def test_the_card_has_the_verdict_on_its_images(finished_run):
     assert "## Look at this first" not in card_of(finished_run)
+
+
+def test_a_set_of_one_round_shows_what_was_measured_of_the_whole(run, add):
+    stage = add.synthesis(run, rounds=1)
+    found = QualityReport.find(stage.location)
+    found.model_copy(update={"overall": {**found.overall, "student_agreement": 0.875}}).write(stage.location)
+    assert "87.5\u202f%" in page_of(run).split("<h3>Quality</h3>")[1]
