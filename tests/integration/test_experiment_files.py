@@ -102,7 +102,8 @@ def test_an_experiment_file_names_itself_and_its_command(file):
     text = file.read_text()
     config = load_experiment(file)
     assert config.name == file.stem
-    command = "sweep" if config.sweep is not None else "benchmark" if config.benchmark is not None else "run"
+    sections = {"sweep": config.sweep, "compare": config.comparison, "benchmark": config.benchmark}
+    command = next((name for name, section in sections.items() if section is not None), "run")
     assert f"dfnas {command} experiments/{file.name}" in text.split("name:")[0]
 
 
