@@ -44,21 +44,24 @@ def show_comparison(folder: Location) -> None:
     from dfnas_ray.report.comparison_page import interval, number, signed, titled
 
     result = ComparisonResult.read(folder)
-    for figure in dict.fromkeys(row.figure for row in result.rows):
-        rows = [row for row in result.rows if row.figure == figure]
-        title = f"{TITLES[figure]}, {plural(len(result.seeds), 'seed')}"
+    for figure, algorithm in dict.fromkeys((row.figure, row.algorithm) for row in result.rows):
+        title = f"{algorithm}: {TITLES[figure]}, {plural(len(result.seeds), 'seed')}"
         table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-        table.add_column("variant")
-        if len({row.algorithm for row in rows}) > 1:
-            table.add_column("algorithm", overflow="fold")
-        for heading in ("mean", "95 %", f"beside {result.reference}", "95 %"):
+        table.add_column("variant", overflow="fold")
+        for heading in ("mean", "95 %", f"- {result.reference}", "95 %"):
             table.add_column(heading, justify="right", no_wrap=True)
         table.add_column("", overflow="fold")
-        for row in rows:
-            algorithm = [row.algorithm] if len(table.columns) == 7 else []
-            figures = (number(row.value.mean), interval(row.value), signed(row.difference), interval(row.difference))
-            table.add_row(titled(row), *algorithm, *figures, row.verdict)
+        for row in result.rows:
+            if (row.figure, row.algorithm) == (figure, algorithm):
+                figures = (
+                    number(row.value.mean),
+                    interval(row.value),
+                    signed(row.difference),
+                    interval(row.difference),
+                )
+                table.add_row(titled(row), *figures, row.verdict)
         out.print(table)
+        out.print()
     if result.missing:
         out.print(Text(f"Not in the table, and counted nowhere: {', '.join(result.missing)}"))
     for heading, name in (("Table", "comparison.md"), ("Figure", "comparison.svg"), ("Figures", "comparison.json")):

@@ -43,7 +43,7 @@ def as_markdown(result: ComparisonResult, name: str) -> str:
         _table(
             ("figure", "algorithm", "variant", "difference", "95 %", "what it says"),
             [
-                (TITLES[row.figure], row.algorithm, titled(row), signed(row.difference), interval(row.difference), row.verdict)
+                (TITLES[row.figure], row.algorithm, titled(row), signed(row.difference, row.figure), interval(row.difference, row.figure), row.verdict)
                 for row in result.rows
                 if row.difference is not None
             ],
@@ -53,8 +53,8 @@ def as_markdown(result: ComparisonResult, name: str) -> str:
             ("figure", "algorithm", "variant", "mean", "95 %", "deviation", "by seed"),
             [
                 (
-                    TITLES[row.figure], row.algorithm, titled(row), number(row.value.mean), interval(row.value),
-                    number(row.value.deviation), ", ".join(map(number, row.value.per_seed)),
+                    TITLES[row.figure], row.algorithm, titled(row), number(row.value.mean, row.figure), interval(row.value, row.figure),
+                    number(row.value.deviation, row.figure), ", ".join(number(one, row.figure) for one in row.value.per_seed),
                 )
                 for row in result.rows
             ],
@@ -83,8 +83,8 @@ def _found(result: ComparisonResult) -> tuple[tuple[str, ...], list[tuple[str, .
     rows = [
         (
             one.variant, str(one.seed), one.algorithm, f"`{one.genotype}`", f"{one.macs:,}",
-            "not in the table" if one.accuracy is None else number(one.accuracy),
-            "" if one.random_mean is None else f"{number(one.random_mean)} ({one.random:,})",
+            "not in the table" if one.accuracy is None else number(one.accuracy, "accuracy"),
+            "" if one.random_mean is None else f"{number(one.random_mean, 'accuracy')} ({one.random:,})",
             *([] if not tested else [_mcnemar(one.only_right, one.mcnemar)]),
         )
         for one in result.found
@@ -101,24 +101,21 @@ def titled(row: ComparedRow) -> str:
     return row.variant + ("" if row.data_free else " (not data-free)")
 
 
-def number(value: float) -> str:
-    """Return a figure as tables have it."""
-    return f"{value:.3f}" if abs(value) < 2 else f"{value:.2f}"
+def number(value: float, figure: Figure, sign: str = "") -> str:
+    """Return a value as tables have it: points to two decimals, tau to three."""
+    return f"{value:{sign}.{3 if figure == 'tau' else 2}f}"
 
 
-def signed(spread: Spread | None) -> str:
-    """Return a difference with its sign."""
-    if spread is None:
-        return ""
-    text = number(spread.mean)
-    return text if spread.mean < 0 else f"+{text}"
+def signed(spread: Spread | None, figure: Figure) -> str:
+    """Return a difference with its sign, or nothing."""
+    return "" if spread is None else number(spread.mean, figure, "+")
 
 
-def interval(spread: Spread | None) -> str:
+def interval(spread: Spread | None, figure: Figure) -> str:
     """Return the 95 % interval, or nothing."""
     if spread is None or spread.low is None or spread.high is None:
         return ""
-    return f"{number(spread.low)} .. {number(spread.high)}"
+    return f"{number(spread.low, figure)} .. {number(spread.high, figure)}"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -141,7 +138,8 @@ def _bars(figure: Figure, rows: Sequence[ComparedRow], variants: Sequence[str]) 
     height = _FRAME + _ROW * len(rows)
     left = min(0.6, (0.12 + _LETTER * max(map(len, titles))) / _WIDTH)
     place = (left, 0.44 / height, 0.985 - left, 1 - _FRAME / height)
-    title = f"{capitalised(TITLES[figure])}, mean over {plural(len(rows[0].value.per_seed), 'seed')}"
+    seeds = plural(len(rows[0].value.per_seed), "seed")
+    title = f"Mean over {seeds}, with its 95 % interval; a dot for each seed"
     with panel(f"comparison-{figure}", title, _UNITS[figure], (_WIDTH, height), place) as (axes, finish):
         for position, row in enumerate(rows):
             colour = series(variants.index(row.variant))

@@ -261,11 +261,12 @@ class VariantComparison(Stage[ComparisonRecord]):
             for trial, planned in zip(trials, session.config.search.trials, strict=True):
                 architecture = session.architecture(planned.space.model_dump(mode="json"), trial.genotype)
                 beside = random_beside(architecture, self.config.random, cell[1])
-                names[cell, label_of(planned)] = []
+                label = label_of(planned, session.config.search)
+                names[cell, label] = []
                 for number, one in enumerate([architecture, *beside]):
-                    name = f"{cell[0]}/{cell[1]}/{label_of(planned)}/{number}"
+                    name = f"{cell[0]}/{cell[1]}/{label}/{number}"
                     todo[name] = ComparedNetwork(session, one, source)
-                    names[cell, label_of(planned)].append(name)
+                    names[cell, label].append(name)
         with self.session.listener.task("Retraining", len(todo), "network") as task:
             folders = {}
             for number, (name, stage) in enumerate(todo.items()):
@@ -284,7 +285,7 @@ class VariantComparison(Stage[ComparisonRecord]):
         for cell, trials in cells.searches.items():
             session = self.session_of(cell)
             for trial, planned in zip(trials, session.config.search.trials, strict=True):
-                label = label_of(planned)
+                label = label_of(planned, session.config.search)
                 common = {"variant": cell[0], "seed": cell[1], "algorithm": label}
                 what = {"genotype": trial.genotype, "macs": trial.macs}
                 looked_up = self.table is not None

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from dfnas_ray.algorithms.config import Trial
+from dfnas_ray.algorithms.config import SearchConfig, Trial
 from dfnas_ray.algorithms.trials import SearchJob
 from dfnas_ray.comparison.config import ComparisonConfig
 from dfnas_ray.comparison.rows import RankedVariants
@@ -38,9 +38,10 @@ class Variants(Protocol):
         ...
 
 
-def label_of(trial: Trial) -> str:
-    """Return what tables call a trial's algorithm in its space: its name without the seed."""
-    return trial.name.rsplit("-seed-", 1)[0]
+def label_of(trial: Trial, search: SearchConfig) -> str:
+    """Return what tables call a trial's algorithm: its name without the seed, and without the space if there is but one."""
+    label = trial.name.rsplit("-seed-", 1)[0]
+    return label.removesuffix(f"-{trial.space.kind}") if len(search.space) == 1 else label
 
 
 def rank_variants(variants: Variants, sample: BenchmarkTable, chunk_size: int) -> RankedVariants:
@@ -57,14 +58,16 @@ def rank_variants(variants: Variants, sample: BenchmarkTable, chunk_size: int) -
     sources: dict[str, ImagesStage] = {}
     keys: list[tuple[str, str]] = []
     for variant in variants.config.variants:
-        for trial in variants.session_of((variant, seeds[0])).config.search.trials:
+        search = variants.session_of((variant, seeds[0])).config.search
+        for trial in search.trials:
             if trial.algorithm.cannot_rank:
                 continue
-            keys.append((label_of(trial), variant))
+            label = label_of(trial, search)
+            keys.append((label, variant))
             for seed in seeds:
                 session = variants.session_of((variant, seed))
                 own = next(one for one in session.config.search.trials if one.name == trial.name)
-                name = f"{label_of(trial)}, {variant}, seed {seed}"
+                name = f"{label}, {variant}, seed {seed}"
                 sources[name] = variants.source(session, "search.images")
                 sources[name].finish()
                 ranking = _ranking(session, own, name, sources[name], sample.architectures)
