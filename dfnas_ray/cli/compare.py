@@ -53,13 +53,10 @@ def show_comparison(folder: Location) -> None:
         table.add_column("", overflow="fold")
         for row in result.rows:
             if (row.figure, row.algorithm) == (figure, algorithm):
-                figures = (
-                    number(row.value.mean),
-                    interval(row.value),
-                    signed(row.difference),
-                    interval(row.difference),
-                )
-                table.add_row(titled(row), *figures, row.verdict)
+                own, difference = row.value, row.difference
+                figures = (number(own.mean, figure), interval(own, figure))
+                beside = (signed(difference, figure), interval(difference, figure))
+                table.add_row(titled(row), *figures, *beside, row.verdict)
         out.print(table)
         out.print()
     if result.missing:

@@ -81,7 +81,8 @@ def _row(
         said.append("better than chance" if value.low > 0 else "no better than chance")
     if variant != config.compared_with and common:
         difference = Spread.over_seeds([own[seed] - reference[seed] for seed in common])
-        said.append(verdict(difference, config.margins.accuracy, figure == "regret"))
+        if figure != "gain":  # which is held against chance
+            said.append(verdict(difference, config.margins.accuracy, figure == "regret"))
     return ComparedRow(
         figure=figure, algorithm=algorithm, variant=variant, data_free=data_free, value=value, difference=difference,
         verdict="; ".join(said),

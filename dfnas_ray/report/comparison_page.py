@@ -43,7 +43,10 @@ def as_markdown(result: ComparisonResult, name: str) -> str:
         _table(
             ("figure", "algorithm", "variant", "difference", "95 %", "what it says"),
             [
-                (TITLES[row.figure], row.algorithm, titled(row), signed(row.difference, row.figure), interval(row.difference, row.figure), row.verdict)
+                (
+                    TITLES[row.figure], row.algorithm, titled(row), signed(row.difference, row.figure),
+                    interval(row.difference, row.figure), row.verdict,
+                )
                 for row in result.rows
                 if row.difference is not None
             ],
@@ -53,7 +56,8 @@ def as_markdown(result: ComparisonResult, name: str) -> str:
             ("figure", "algorithm", "variant", "mean", "95 %", "deviation", "by seed"),
             [
                 (
-                    TITLES[row.figure], row.algorithm, titled(row), number(row.value.mean, row.figure), interval(row.value, row.figure),
+                    TITLES[row.figure], row.algorithm, titled(row), number(row.value.mean, row.figure),
+                    interval(row.value, row.figure),
                     number(row.value.deviation, row.figure), ", ".join(number(one, row.figure) for one in row.value.per_seed),
                 )
                 for row in result.rows
