@@ -21,7 +21,7 @@ def plan(session: Session) -> ExperimentPlan:
     """
     synthesis = Synthesis(session)
     synthesis.check()
-    search = Search(session, synthesis)
+    search = Search(session)
     search.check()
     whole = estimate(session.config, session.teacher)
     done = {stage.name for stage in (synthesis, search) if stage.dir.is_done}
@@ -36,6 +36,8 @@ def announce(session: Session) -> None:
     found = plan(session)
     for name in _LEAD:
         parts = [stage for stage in found.stages if stage.stage == name]
+        if not parts:  # synthesis, where nothing looks at its images
+            continue
         rest = [stage for stage in found.stages if stage.stage not in _LEAD] if name == _LEAD[-1] else []
         end = f" In all about {rounded(found.seconds)} on {found.where}." if name == _LEAD[-1] else ""
         session.listener.say(_line(parts, rest) + end)

@@ -95,14 +95,16 @@ def estimate(
     max_macs = config.search.macs_limit(teacher.cost.macs)
     for space in spaces:
         space.check_limit(max_macs)
-    on_timed("synthesis")
-    stages = [_synthesis(config, teacher)]
+    stages = []
+    if config.uses_synthesis:
+        on_timed("synthesis")
+        stages.append(_synthesis(config, teacher))
     on_timed("search")
     search, parts = _search(config, teacher, max_macs, canvas, spaces[0])
     stages.append(search)
     on_timed("retraining")
     stages += _retraining(config, teacher, max_macs, canvas, spaces[0])
-    stages += _evaluation(config, teacher, 1 + len(stages) - 2)
+    stages += _evaluation(config, teacher, 2 + config.retraining.baseline)
     pixels = teacher.image_shape[0] * canvas[0] * canvas[1]
     memory = psutil.Process().memory_info().rss + images * (pixels + 4 * teacher.num_classes)
     return ExperimentPlan(tuple(stages), memory, _where(cluster), parts)
@@ -150,7 +152,9 @@ def _search(
             device,
         )
         rounds = -(-finalists // workers)
-        compared = rounds * per_image * search.selection.epochs * _learned_from(config)
+        compared = (
+            rounds * per_image * search.selection.epochs * _learned_from(config, config.synthesis.images_in_total)
+        )
     kinds_text = ", ".join(dict.fromkeys(f"{trial.algorithm.label} in {trial.space.kind}" for trial in search.trials))
     text = f"{kinds_text}, {formatting.plural(len(work), 'trial')}, {finalists} finalists"
     start = overhead(cluster, 2)
@@ -174,7 +178,8 @@ def _retraining(
         device_of(cluster, cluster.retraining),
     )
     start = overhead(cluster, 1)
-    seconds = per_image * retraining.epochs * _learned_from(config) / retraining.num_workers + start
+    images = retraining.images.size(config.synthesis.size(teacher.image_shape), "retraining.images").images
+    seconds = per_image * retraining.epochs * _learned_from(config, images) / retraining.num_workers + start
     epochs = formatting.plural(retraining.epochs, "epoch")
     found = [StageEstimate("retraining", f"the network found, {epochs}", seconds, start)]
     if retraining.baseline:
@@ -188,16 +193,16 @@ def _evaluation(config: ExperimentConfig, teacher: Teacher, networks: int) -> li
     from dfnas_ray.datasets.base import open_dataset
 
     count = len(open_dataset(config.evaluation.dataset))  # finds the files; no image is read
-    students = config.synthesis.method.has_student
+    students = config.uses_synthesis and config.synthesis.method.has_student
     forward = timing.time_forward(teacher, torch.device("cpu"))
     seconds = count * forward * (networks + 2 * students)
     return [StageEstimate("evaluation", f"{count:,} real images", seconds)]
 
 
-def _learned_from(config: ExperimentConfig) -> float:
+def _learned_from(config: ExperimentConfig, images: int) -> float:
     """Return the images of an epoch; a look at those that judge takes about a third of a step."""
     share = config.search.validation_fraction
-    return config.synthesis.images_in_total * (1 - share + share / 3)
+    return images * (1 - share + share / 3)
 
 
 def room(cluster: ClusterConfig, resources: WorkerResources) -> int:

@@ -7,10 +7,12 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
+from dfnas_ray.sources.base import SetSize
 from dfnas_ray.synthesis.base import SynthesizerConfig
 from dfnas_ray.synthesis.inversion.synthesizer import InversionConfig
 from dfnas_ray.synthesis.settings import SetSettings
 from dfnas_ray.synthesis.synthesizers import SYNTHESIZERS
+from dfnas_ray.teachers.base import ImageShape
 
 _MOVED = {name: name for name in ("batch_size", "rounds", "keep", "tau", "lr", "warmup_steps")} | {"stages": "scales"}
 """By name, what stood in ``synthesis`` before there were several synthesizers; and its name below ``method`` of the inversion."""
@@ -98,6 +100,12 @@ class SynthesisConfig(SetSettings):
     def num_rounds(self) -> int:
         """Rounds in which the whole set grows, shard after shard."""
         return self.num_shards * self.method.num_rounds
+
+    def size(self, image_shape: ImageShape) -> SetSize:
+        """Return how large the finished set is, for a teacher's input (C, H, W)."""
+        channels, height, width = image_shape
+        rows = self.images_in_total // self.num_shards
+        return SetSize(self.images_in_total, rows, (channels, *self.canvas_size(height, width)))
 
     def canvas_size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of a canvas for inputs of this size.

@@ -200,6 +200,4 @@ def images_of(session: Session, config: SourceConfig, setting: str, seed: int | 
 
 def synthetic_size(session: Session) -> SetSize:
     """Return how large the experiment's synthetic set is."""
-    config, (channels, height, width) = session.config.synthesis, session.teacher.image_shape
-    rows = config.images_in_total // config.num_shards
-    return SetSize(config.images_in_total, rows, (channels, *config.canvas_size(height, width)))
+    return session.config.synthesis.size(session.teacher.image_shape)
