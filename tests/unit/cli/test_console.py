@@ -83,7 +83,16 @@ def test_what_is_over_at_once_says_nothing_where_there_is_no_terminal(monkeypatc
 
 @pytest.mark.parametrize(
     ("size", "is_kept"),
-    [("80", True), ("1", True), ("0", False), ("-5", False), ("²", False), ("", False), ("9" * 9, False), ("abc", False)],
+    [
+        ("80", True),
+        ("1", True),
+        ("0", False),
+        ("-5", False),
+        ("²", False),
+        ("", False),
+        ("9" * 9, False),
+        ("abc", False),
+    ],
 )
 def test_a_size_that_is_none_is_forgotten(size, is_kept):
     environment = {"COLUMNS": size, "LINES": size, "TERM": "xterm"}
