@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import signal
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,10 +15,11 @@ from rich.text import Text
 
 from dfnas_ray.cli.console import err
 from dfnas_ray.cli.lazy import LazyGroup
-from dfnas_ray.errors import DfnasError
+from dfnas_ray.errors import DfnasError, shortened
 from dfnas_ray.version import __version__
 
 EXIT_USER_ERROR = 2
+_NO_PATH = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR)  # a name that cannot be that of a file here
 
 
 def _show_version(wanted: bool) -> None:
@@ -50,10 +53,16 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what a scheduler sends ends a command as Ctrl-C does
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     try:
+        Path.cwd()
+    except OSError as error:  # torch ends the process over it, with words of its own
+        _fail(f"The working directory cannot be used ({error.strerror}). Change to another one.")
+    try:
         app()
     except DfnasError as error:
         _fail(str(error))
     except OSError as error:
+        if error.errno in _NO_PATH and error.filename is not None:
+            _fail(f"{shortened(os.fsdecode(error.filename), 200)} cannot be used: {error.strerror}. Choose another.")
         if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
             raise
         _fail(

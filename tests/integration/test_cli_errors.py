@@ -494,3 +494,20 @@ def test_help_names_every_command(dfnas):
     assert code == 0
     commands = ("run", "synthesize", "search", "retrain", "evaluate", "report", "submit", "jobs", "teacher", "config")
     assert [name for name in commands if name not in out] == []
+
+
+def test_a_name_that_no_file_can_have_is_named_and_shortened(dfnas, tmp_path):
+    code, out, err = dfnas("init", "--example", "digits", tmp_path / ("a" * 300 + ".yaml"))
+    assert (code, out) == (2, "")
+    assert "cannot be used: File name too long. Choose another." in err
+    assert len(err) < 300
+
+
+def test_a_working_directory_that_is_gone_is_said_before_anything_is_loaded(dfnas, tmp_path, monkeypatch):
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    code, _, err = dfnas("config", "show", tmp_path / "x.yaml")
+    assert code == 2
+    assert err == "error: The working directory cannot be used (No such file or directory). Change to another one."

@@ -26,7 +26,8 @@ logger = logging.getLogger(__name__)
 
 EXIT_LOST = 2
 _STOP_SECONDS = 1.0  # after which threads notice that they are not needed any more
-_PROBE_SECONDS = 3.0  # between two looks at a GCS on another machine, and as long as each may take
+_PROBE_SECONDS = 3.0  # between two looks at a GCS on another machine, and as long as a connection may take
+_SILENT_SECONDS = 120.0  # of a head that takes connections, and may only be busy
 _PATIENCE_SECONDS = 45.0  # a GCS may be started again; Ray itself ends the process after 60
 _GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # RFC 9113, 3.4, with no settings
 _RAYLET, _GCS = "raylet", "gcs_server"
@@ -78,7 +79,7 @@ class Watch:
         while not self._stop.wait(_PROBE_SECONDS) and time.monotonic() - last_answer < _PATIENCE_SECONDS:
             if _answers(self._gcs):
                 last_answer = time.monotonic()
-        return f"its head at {self._gcs} has not answered for {_PATIENCE_SECONDS:.0f} s"
+        return f"its head at {self._gcs} has not answered for {time.monotonic() - last_answer:.0f} s"
 
     def _sentence(self, what: str) -> str:
         logs = (
@@ -131,6 +132,7 @@ def _answers(address: str) -> bool:
     host, _, port = address.rpartition(":")
     try:
         with closing(socket.create_connection((host.strip("[]"), int(port)), timeout=_PROBE_SECONDS)) as connection:
+            connection.settimeout(_SILENT_SECONDS)
             connection.sendall(_GREETING)
             connection.recv(1)  # its settings; where TLS is spoken an alert, or the end
     except ConnectionResetError:
