@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from dfnas_ray import formatting
@@ -19,6 +19,40 @@ FILE = "run.log"
 _NAME = "dfnas_ray.run_log"
 
 
+class RunLogHandler(logging.Handler):
+    """Keeps lines until work begins, and then appends them to a file.
+
+    Args:
+        file: None: nothing is written.
+    """
+
+    def __init__(self, file: Path | None):
+        super().__init__(logging.INFO)
+        self._file, self._kept, self._begun = file, list[str](), False
+        self.addFilter(_ThisThreads())
+        self.setFormatter(_OneLine("%(asctime)s %(levelname)s %(message)s"))
+
+    def begin(self) -> None:
+        """Write what was kept, and everything from now on."""
+        self._begun = True
+        self._write()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See `logging.Handler`."""
+        self._kept.append(self.format(record))
+        if self._begun:
+            self._write()
+
+    def _write(self) -> None:
+        if self._file is not None and self._kept:
+            try:
+                with self._file.open("a", encoding="utf-8") as log:
+                    log.write("".join(f"{line}\n" for line in self._kept))
+            except OSError:  # results do not depend on it
+                self._file = None
+        self._kept.clear()
+
+
 class LoggedListener:
     """Passes on what happens, and writes it down.
 
@@ -27,8 +61,12 @@ class LoggedListener:
         handler: Of the log.
     """
 
-    def __init__(self, inner: Listener, handler: logging.Handler):
+    def __init__(self, inner: Listener, handler: RunLogHandler):
         self._inner, self._handler = inner, handler
+
+    def begin(self) -> None:
+        """Write from now on, and what was said before: work begins. A command that fails earlier changes nothing."""
+        self._handler.begin()
 
     def note(self, message: str, level: int = logging.INFO) -> None:
         """Write one line into the log alone."""
@@ -62,19 +100,17 @@ class _ThisThreads(logging.Filter):
 
 
 @contextmanager
-def logged(run_dir: Location, listener: Listener) -> Iterator[Listener]:
+def logged(run_dir: Location, listener: Listener) -> Iterator[LoggedListener]:
     """Write what is said while the block runs, warnings of all modules included, at the end of ``run.log``.
 
-    There is no log in an object store, whose files cannot grow, and none where the file cannot be written.
+    There is no log in an object store, whose files cannot grow, none where the file cannot be written, and none before
+    `LoggedListener.begin` is called.
 
     Args:
         run_dir: Where it lies.
         listener: Who wants to know as well.
     """
-    handler = _handler(run_dir)
-    if handler is None:
-        yield listener
-        return
+    handler = RunLogHandler(Path(run_dir.path) / FILE if run_dir.is_local else None)
     noted, root = LoggedListener(listener, handler), logging.getLogger()
     root.addHandler(handler)
     noted.note(f"dfnas-ray {__version__} begins.")
@@ -88,18 +124,6 @@ def logged(run_dir: Location, listener: Listener) -> Iterator[Listener]:
     finally:
         root.removeHandler(handler)
         handler.close()
-
-
-def _handler(run_dir: Location) -> logging.Handler | None:
-    if not run_dir.is_local:
-        return None
-    with suppress(OSError):
-        handler = logging.FileHandler(Path(run_dir.path) / FILE, encoding="utf-8")
-        handler.setLevel(logging.INFO)
-        handler.addFilter(_ThisThreads())
-        handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(message)s"))
-        return handler
-    return None
 
 
 class _OneLine(logging.Formatter):

@@ -25,7 +25,7 @@ from dfnas_ray.storage.shards import SyntheticImages, load_shards
 from dfnas_ray.storage.shared import Shared
 from dfnas_ray.teachers.base import Teacher, load_teacher
 from dfnas_ray.teachers.facts import TeacherDescription
-from dfnas_ray.workflow.run_log import logged
+from dfnas_ray.workflow.run_log import LoggedListener, logged
 
 
 class Session:
@@ -54,11 +54,12 @@ class Session:
             teacher: Instead of the one that the settings name.
         """
         self.given, self._given_teacher = config, teacher
-        self.listener = listener or Silent()
+        self.listener: Listener = listener or Silent()
         self.verbose = verbose
         self.run_dir = RunDir(config.run_directory)
         self.outcomes: dict[str, Any] = {}
         self._executor: Executor | None = None
+        self._log: LoggedListener | None = None
         self._images: dict[str, Shared[SyntheticImages]] = {}
         self._noted: list[StageDir] = []
         self._whole = self
@@ -67,7 +68,7 @@ class Session:
     def opened(self) -> Iterator[Self]:
         """Lock the run directory, and leave the executor at the end."""
         with self.run_dir.locked(), logged(self.run_dir.location, self.listener) as listener:
-            self.listener = listener
+            self.listener = self._log = listener
             try:
                 yield self
                 self.record()
@@ -101,6 +102,8 @@ class Session:
         It is called when work begins or all is done: a command that fails before that changes nothing.
         """
         if self._noted:
+            if self._log is not None:
+                self._log.begin()
             if self._given_teacher is None:  # else the settings name another teacher than the one at work
                 (self.run_dir.location / "experiment.yaml").write_bytes(dump_experiment(self.config).encode())
             teacher: Teacher | None = vars(self).get("teacher")  # stages whose keys are known need none

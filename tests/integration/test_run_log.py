@@ -33,6 +33,8 @@ def test_what_is_said_and_warned_stands_in_the_log_in_one_line_each(tmp_path):
     listener = Said()
     with logged(Location.parse(tmp_path), listener) as noted:
         noted.say("Hello\nworld.")
+        assert not (tmp_path / "run.log").exists()  # work has not begun
+        noted.begin()
         logging.getLogger("dfnas_ray.anything").warning("Mind the %s.", "gap")
     logging.getLogger("dfnas_ray.anything").warning("Afterwards.")
     assert listener.lines == ["Hello\nworld."]
@@ -43,17 +45,30 @@ def test_what_is_said_and_warned_stands_in_the_log_in_one_line_each(tmp_path):
 
 
 def test_an_error_is_the_last_line_and_the_next_command_goes_on_below(tmp_path):
-    with pytest.raises(ConfigError), logged(Location.parse(tmp_path), Silent()):
-        raise ConfigError("seed (-1) is too small.")
-    with logged(Location.parse(tmp_path), Silent()):
-        pass
+    def fail():
+        with logged(Location.parse(tmp_path), Silent()) as noted:
+            noted.begin()
+            raise ConfigError("seed (-1) is too small.")
+
+    with pytest.raises(ConfigError):
+        fail()
+    with logged(Location.parse(tmp_path), Silent()) as noted:
+        noted.begin()
     lines = (tmp_path / "run.log").read_text().splitlines()
     assert lines[1].endswith("ERROR The command ended with an error: seed (-1) is too small.")
     assert len(lines) == 4
 
 
+def test_a_command_that_fails_before_work_begins_leaves_no_log(tmp_path):
+    with pytest.raises(ConfigError), logged(Location.parse(tmp_path), Silent()):
+        raise ConfigError("seed (-1) is too small.")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_log_that_cannot_be_written_stops_nothing(tmp_path):
     (tmp_path / "run.log").mkdir()
-    listener = Silent()
-    with logged(Location.parse(tmp_path), listener) as same:
-        assert same is listener
+    listener = Said()
+    with logged(Location.parse(tmp_path), listener) as noted:
+        noted.begin()
+        noted.say("Hello.")
+    assert listener.lines == ["Hello."]

@@ -31,7 +31,7 @@ def test_nothing_speaks_against_a_good_set_and_the_figures_stand_beside_their_re
     found = verdict(kind)
     assert found.findings == ()
     assert found.lines == (found.summary,)
-    assert "domain gap 0.00600 (at most 0.120)" in found.summary
+    assert "domain gap 0.00600 (at most 0.100)" in found.summary
     assert ("student" in found.summary) == (kind == "generator")
 
 
