@@ -10,7 +10,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-import yaml
 from ray_heads import ray_head
 from undisturbed import assert_undisturbed
 
@@ -65,15 +64,11 @@ def test_a_lost_ray_is_said_in_one_sentence_and_the_run_goes_on(
 
 
 def test_a_head_that_stops_answering_is_said_in_one_sentence_and_the_run_goes_on_elsewhere(
-    tiny_values, tiny_inline_run, tmp_path
+    start_dfnas, tiny_yaml, tiny_inline_run, tmp_path
 ):
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tiny_values()))
-
-    def run(head, *arguments: str):
-        return head.dfnas("run", "tiny.yaml", "--run-dir", "run", "--address", head.address, *arguments, cwd=tmp_path)
-
     with ray_head("--num-cpus=2", "--num-gpus=0") as head:
-        command, end = run(head), time.monotonic() + 300
+        command = head.dfnas("run", "tiny.yaml", "--run-dir", "run", "--address", head.address, cwd=tmp_path)
+        end = time.monotonic() + 300
         while not list((tmp_path / "run").glob("search/*/*/state.pt")):
             assert command.poll() is None, command.communicate()
             assert time.monotonic() < end
@@ -88,7 +83,6 @@ def test_a_head_that_stops_answering_is_said_in_one_sentence_and_the_run_goes_on
     assert f"its head at {head.address} has not answered for 1" in said.splitlines()[-1]  # two minutes: it may be busy
     assert "run the same command again" in said.splitlines()[-1]
     assert "Traceback" not in said
-    with ray_head("--num-cpus=2", "--num-gpus=0") as another:
-        again = run(another)
-        assert again.wait(400) == 0, again.communicate()
+    log, line = tmp_path / "log.txt", ("run", tiny_yaml, "--run-dir", tmp_path / "run")
+    assert start_dfnas(*line, "--address", "inline", log=log).wait(400) == 0, log.read_text()[-3000:]
     assert_undisturbed(tmp_path / "run", tiny_inline_run.folder)

@@ -172,7 +172,7 @@ def end(process: subprocess.Popen) -> None:
             each.kill()
 
 
-def _wait_for(url: str, process: subprocess.Popen, log: Path, seconds: float = 60) -> None:
+def _wait_for(url: str, process: subprocess.Popen, log: Path, seconds: float = 150) -> None:
     end = time.monotonic() + seconds
     while (status := _status(f"{url}/api/version")) is None:
         assert process.poll() is None, log.read_text()
