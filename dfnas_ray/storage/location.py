@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import stat
-import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from dfnas_ray.errors import AlteredError, StorageError
 from dfnas_ray.limits import MAX_RECORD_BYTES, MAX_RECORD_VALUES
 from dfnas_ray.storage.retries import passes_by_itself, with_retries
+from dfnas_ray.storage.temporary import temporary_name
 from dfnas_ray.storage.uri import refuse_secrets
 
 Result = TypeVar("Result")
@@ -368,7 +368,7 @@ def _look_anew(folder: Path) -> None:
 
 def _write_local(path: Path, data: bytes | memoryview) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    temporary = temporary_name(path)
     try:
         with temporary.open("wb") as file:
             file.write(data)

@@ -25,6 +25,7 @@ from pydantic import RootModel, StringConstraints
 from dfnas_ray.errors import StorageError
 from dfnas_ray.storage.lease import Lease
 from dfnas_ray.storage.location import JsonObject, Location
+from dfnas_ray.storage.temporary import remove_temporary
 
 _KEY_LENGTH = 12
 _LOCK = ".lock"
@@ -202,6 +203,7 @@ class RunDir:
             ) from error
         status = (folder / _LOCK).stat()
         self._held = (status.st_dev, status.st_ino)
+        remove_temporary(folder)
         try:
             yield
         finally:
