@@ -21,9 +21,7 @@ def timed(monkeypatch, tiny_teacher):
 def test_a_retraining_on_more_images_takes_longer_and_synthesis_is_left_out_where_nobody_looks(timed, tiny_values):
     inline = "cluster.address=inline"
     whole = timed(tiny_values(), inline)
-    other = timed(
-        tiny_values(), inline, "search.images=noise", "retraining.images={kind: noise, num_images: 1200}"
-    )
+    other = timed(tiny_values(), inline, "search.images=noise", "retraining.images={kind: noise, num_images: 1200}")
     assert "synthesis" in whole
     assert "synthesis" not in other
     assert other["retraining"] == pytest.approx(10 * whole["retraining"])
