@@ -38,7 +38,7 @@ from dfnas_ray.workflow.benchmark import Benchmark
 from dfnas_ray.workflow.evaluation import TEACHER, Evaluation
 from dfnas_ray.workflow.retraining import Baseline, History, Retraining, RetrainingRecord
 from dfnas_ray.workflow.search import Search, SearchRecord
-from dfnas_ray.workflow.synthesis import Synthesis
+from dfnas_ray.workflow.synthesis import Synthesis, SynthesisRecord
 
 
 @dataclass(frozen=True)
@@ -217,8 +217,9 @@ def _missing(artefacts: Artefacts) -> list[MissingStage]:
 def remarks(artefacts: Artefacts) -> list[str]:
     """Return what speaks against the images and the networks, in sentences; nothing if nothing does."""
     found: list[str] = []
-    for stage, record, _ in artefacts.finished:
-        is_sound = stage is Synthesis and not (record.verdict and record.verdict.findings)  # type: ignore[attr-defined]
+    for _, record, _ in artefacts.finished:
+        verdict_of_images = record.verdict if isinstance(record, SynthesisRecord) else None
+        is_sound = isinstance(record, SynthesisRecord) and not (verdict_of_images and verdict_of_images.findings)
         found += [] if is_sound else record.remarks
     return found
 

@@ -1,6 +1,6 @@
 """Where the images of a search or a retraining come from: synthesis, noise, or real images to compare with.
 
-Add one: a module with a config that has ``kind`` and ``drawer(...)``, and its line in `SOURCES`, or an entry point in a
+Add one: a module with a `DrawnSource` that has ``kind`` and ``drawer(...)``, and its line in `SOURCES`, or an entry point in a
 package of your own. What a source draws becomes ordinary shards, which the teacher labels: nothing downstream knows it.
 """
 
@@ -12,7 +12,7 @@ from dfnas_ray.sources.synthetic import SyntheticSource
 
 SOURCES: Family[SourceConfig] = Family(
     "source of images",
-    SourceConfig,  # type: ignore[type-abstract]  # only its members are made
+    SourceConfig,
     {
         "synthetic": "dfnas_ray.sources.synthetic:SyntheticSource",
         "noise": "dfnas_ray.sources.noise:NoiseSource",

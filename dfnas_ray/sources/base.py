@@ -109,14 +109,6 @@ class SourceConfig(MemberConfig):
         """What tables call it."""
         return self.kind if self.is_data_free else f"{self.kind} (not data-free)"
 
-    def files(self, setting: str) -> JsonObject:
-        """Return what its images depend on beside these settings, the teacher and the seed: digests of files.
-
-        Raises:
-            DatasetError: a file is missing.
-        """
-        return {}
-
     def size(self, like: SetSize, setting: str) -> SetSize:
         """Return how many images it gives.
 
@@ -128,6 +120,18 @@ class SourceConfig(MemberConfig):
             DatasetError: it has fewer than are asked for.
         """
         return like
+
+
+class DrawnSource(SourceConfig):
+    """A source that draws its images; the synthetic ones are made by synthesis."""
+
+    def files(self, setting: str) -> JsonObject:
+        """Return what its images depend on beside these settings, the teacher and the seed: digests of files.
+
+        Raises:
+            DatasetError: a file is missing.
+        """
+        return {}
 
     @abstractmethod
     def drawer(self, teacher: Teacher, size: SetSize, seed: int, setting: str) -> Drawer:
@@ -164,7 +168,7 @@ def labelled(teacher: Teacher, drawn: Drawn, shard: int) -> SyntheticImages:
     return SyntheticImages(drawn.canvases, labels, np.zeros(rows, np.int64), logits, ids_of_shard(shard, rows))
 
 
-def draw_all(teacher: Teacher, config: SourceConfig, size: SetSize, seed: int, setting: str) -> SyntheticImages:
+def draw_all(teacher: Teacher, config: DrawnSource, size: SetSize, seed: int, setting: str) -> SyntheticImages:
     """Return a whole set in memory, labelled."""
     drawer = config.drawer(teacher, size, seed, setting)
     return SyntheticImages.concatenate([labelled(teacher, drawer(shard), shard) for shard in range(size.shards)])

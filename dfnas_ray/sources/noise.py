@@ -10,24 +10,24 @@ from pydantic import Field
 
 from dfnas_ray.limits import MANY
 from dfnas_ray.seeding import torch_generator
-from dfnas_ray.sources.base import Canvases, Drawer, Drawn, SetSize, SourceConfig
+from dfnas_ray.sources.base import Canvases, Drawer, Drawn, DrawnSource, SetSize
 from dfnas_ray.teachers.base import Teacher
 
 _BATCH_SIZE = 250
 
 
-class NoiseSource(SourceConfig):
+class NoiseSource(DrawnSource):
     """Gaussian noise in the teacher's normalised space, clamped to valid pixels."""
 
     kind: Literal["noise"] = "noise"
     num_images: int | None = Field(None, gt=0, le=MANY, description="By default as many as synthesis makes.")
 
     def size(self, like: SetSize, setting: str) -> SetSize:
-        """See `SourceConfig`."""
+        """See `DrawnSource`."""
         return like if self.num_images is None else like.of(self.num_images)
 
     def drawer(self, teacher: Teacher, size: SetSize, seed: int, setting: str) -> Drawer:
-        """See `SourceConfig`."""
+        """See `DrawnSource`."""
         return lambda shard: Drawn(noise_canvases(teacher, size, seed, shard))
 
 

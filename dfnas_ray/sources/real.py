@@ -12,12 +12,12 @@ from dfnas_ray.datasets.base import ImageDataset, check_classes, check_label, op
 from dfnas_ray.errors import DatasetError
 from dfnas_ray.limits import MANY
 from dfnas_ray.seeding import numpy_generator
-from dfnas_ray.sources.base import Canvases, Drawer, Drawn, SetSize, SourceConfig
+from dfnas_ray.sources.base import Canvases, Drawer, Drawn, DrawnSource, SetSize
 from dfnas_ray.storage.location import JsonObject
 from dfnas_ray.teachers.base import ImageShape, Teacher
 
 
-class RealSource(SourceConfig):
+class RealSource(DrawnSource):
     """Images of a dataset, enlarged to the canvas by reflection at their edges."""
 
     kind: Literal["real"] = "real"
@@ -33,15 +33,15 @@ class RealSource(SourceConfig):
 
     @property
     def is_labelled(self) -> bool:
-        """See `SourceConfig`."""
+        """See `DrawnSource`."""
         return self.labels == "own"
 
     def files(self, setting: str) -> JsonObject:
-        """See `SourceConfig`."""
+        """See `DrawnSource`."""
         return {"files": self.opened(setting).fingerprint}
 
     def size(self, like: SetSize, setting: str) -> SetSize:
-        """See `SourceConfig`."""
+        """See `DrawnSource`."""
         dataset = self.opened(setting)
         wanted = like.images if self.num_images is None else self.num_images
         if wanted == "all":
@@ -56,7 +56,7 @@ class RealSource(SourceConfig):
         return like.of(wanted)
 
     def drawer(self, teacher: Teacher, size: SetSize, seed: int, setting: str) -> Drawer:
-        """See `SourceConfig`."""
+        """See `DrawnSource`."""
         dataset = self.opened(setting)
         if self.is_labelled:
             check_classes(dataset, teacher.num_classes, dataset_setting(setting))

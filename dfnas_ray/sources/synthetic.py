@@ -8,9 +8,8 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from dfnas_ray.seeding import numpy_generator
-from dfnas_ray.sources.base import Drawer, SetSize, SourceConfig
+from dfnas_ray.sources.base import SourceConfig
 from dfnas_ray.storage.shards import SyntheticImages
-from dfnas_ray.teachers.base import Teacher
 
 
 class SyntheticSource(SourceConfig):
@@ -33,10 +32,6 @@ class SyntheticSource(SourceConfig):
     def description(self) -> str:
         """What tables call it."""
         return self.kind if self.labels == "teacher" else f"{self.kind}, shuffled labels"
-
-    def drawer(self, teacher: Teacher, size: SetSize, seed: int, setting: str) -> Drawer:
-        """Synthesis makes them; nothing is drawn."""
-        raise NotImplementedError
 
 
 def shuffle_labels(images: SyntheticImages, seed: int) -> SyntheticImages:

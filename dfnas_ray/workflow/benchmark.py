@@ -178,7 +178,7 @@ class Benchmark(Stage[BenchmarkRecord]):
         """See `Stage`."""
         config, planned = self.config, self.plan
         inputs = {
-            **self._common_inputs(),
+            **rankings.measuring_inputs(self.session),
             "seed": config.seed,
             "table": planned.table.fingerprint,
             "benchmark": planned.config.model_dump(mode="json", exclude={"table", "chunk_size"}),
@@ -232,20 +232,6 @@ class Benchmark(Stage[BenchmarkRecord]):
         BenchmarkResult(**dict(facts), rankings=tuple(rows)).write(self.location)
         _write_scores(self.location / "scores.parquet", sample, space, planned.config.seeds, scored)
         return BenchmarkRecord(**dict(facts), rankings=len(rows), best=best.title, tau=best.tau.mean)
-
-    def _common_inputs(self) -> JsonObject:
-        """Return what all measurements depend on."""
-        config, session = self.config, self.session
-        size = synthetic_size(session)
-        settings = config.search.model_dump(mode="json", include={"validation_fraction", "distillation", "precision"})
-        return {
-            "teacher": session.teacher.fingerprint,
-            "images": {"number": size.images, "canvas": size.canvas},
-            "space": config.search.space[0].model_dump(mode="json"),
-            "max_macs": session.max_macs,
-            "search": settings,
-            "threads": config.cluster.search.cpus,
-        }
 
     def _rank(self) -> list[Scored]:
         """Measure what is missing, and return each contender's scores."""

@@ -10,7 +10,7 @@ import torch
 
 from dfnas_ray import formatting
 from dfnas_ray.execution.base import Executor, Work
-from dfnas_ray.sources.base import Drawn, SetSize, SourceConfig, labelled
+from dfnas_ray.sources.base import Drawn, DrawnSource, SetSize, SourceConfig, labelled
 from dfnas_ray.sources.synthetic import SyntheticSource, shuffle_labels
 from dfnas_ray.storage.location import Count, JsonObject, Location
 from dfnas_ray.storage.manifest import Manifest, ManifestEntry
@@ -86,7 +86,7 @@ class SourceImages(Stage[SourceRecord]):
     record = SourceRecord
     workers = "synthesis"
 
-    def __init__(self, session: Session, config: SourceConfig, setting: str, seed: int | None = None):
+    def __init__(self, session: Session, config: DrawnSource, setting: str, seed: int | None = None):
         """Take a source.
 
         Args:
@@ -192,8 +192,9 @@ def images_of(session: Session, config: SourceConfig, setting: str, seed: int | 
         setting: What errors call them.
         seed: By default the experiment's.
     """
-    if not isinstance(config, SyntheticSource):
+    if isinstance(config, DrawnSource):
         return SourceImages(session, config, setting, seed)
+    assert isinstance(config, SyntheticSource), "a source draws its images, or they are synthetic"
     synthesis = Synthesis(session, seed)
     return synthesis if config.labels == "teacher" else ShuffledSynthesis(synthesis)
 

@@ -15,6 +15,7 @@ from dfnas_ray.execution.base import Executor, Work
 from dfnas_ray.progress import Board
 from dfnas_ray.ranking.recorded import Ranking, Recorded
 from dfnas_ray.search_spaces.base import Genotype
+from dfnas_ray.storage.location import JsonObject
 from dfnas_ray.storage.run_dir import StageDir, fingerprint
 from dfnas_ray.storage.shards import SyntheticImages
 from dfnas_ray.storage.shared import Shared
@@ -24,6 +25,19 @@ from dfnas_ray.workflow.session import Session
 
 ImagesOf: TypeAlias = Callable[[str], Shared[SyntheticImages]]
 """Returns the images of a ranking, by its name."""
+
+
+def measuring_inputs(session: Session) -> JsonObject:
+    """Return what all measurements of an experiment depend on."""
+    config, size = session.config, synthetic_size(session)
+    return {
+        "teacher": session.teacher.fingerprint,
+        "images": {"number": size.images, "canvas": size.canvas},
+        "space": config.search.space[0].model_dump(mode="json"),
+        "max_macs": session.max_macs,
+        "search": config.search.model_dump(mode="json", include={"validation_fraction", "distillation", "precision"}),
+        "threads": config.cluster.search.cpus,
+    }
 
 
 def ranking_folder(
@@ -42,15 +56,9 @@ def ranking_folder(
         source: Of the images, with what they are called; None if they do not matter.
         architectures: That are ranked.
     """
-    config, size = session.config, synthetic_size(session)
     inputs = {
-        "teacher": session.teacher.fingerprint,
-        "images": {"number": size.images, "canvas": size.canvas},
-        "space": config.search.space[0].model_dump(mode="json"),
-        "max_macs": session.max_macs,
-        "search": config.search.model_dump(mode="json", include={"validation_fraction", "distillation", "precision"}),
-        "threads": config.cluster.search.cpus,
-        "seed": config.seed,
+        **measuring_inputs(session),
+        "seed": session.config.seed,
         "source": source and source[0],
         "algorithm": algorithm.measuring_settings(),
         **({"upstream": {source[1].name: source[1].key}} if source is not None else {}),
