@@ -4,6 +4,12 @@ Every message says what is wrong, with which value, and what to change. The comm
 exits with code 2; a programme that imports the package catches `DfnasError`.
 """
 
+INTERRUPTED = "Interrupted. What is finished is kept; the same command goes on from there."
+"""What a command says that was asked to end."""
+
+EXIT_USER_ERROR, EXIT_INTERRUPTED = 2, 130
+"""Codes that a command ends with."""
+
 
 def printable(name: object) -> str:
     """Return a name that comes from outside, such as a file's, as any terminal can show it."""

@@ -123,6 +123,10 @@ class ComparedScores(RootModel[dict[str, float]]):
         found = read_or_remove(folder / _COMPARISON, cls, say)
         return {} if found is None else found.root
 
+    def write(self, folder: Location) -> None:
+        """Write them into a search's folder."""
+        (folder / _COMPARISON).write_json(self.root)
+
 
 class ComparedTrials(RootModel[tuple[ComparedTrial, ...]]):
     """All trials of a search: ``trials.json``."""

@@ -41,7 +41,6 @@ forget_odd_sizes(os.environ)
 out = Console()
 err = Console(stderr=True)
 
-EXIT_INTERRUPTED = 130
 
 EVERY_SECONDS = 30.0
 """Between two lines of progress where there is no terminal."""

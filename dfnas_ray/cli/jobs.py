@@ -11,8 +11,8 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from dfnas_ray.cli.console import EXIT_INTERRUPTED, Terminal, err, out
-from dfnas_ray.errors import ClusterError
+from dfnas_ray.cli.console import Terminal, err, out
+from dfnas_ray.errors import EXIT_INTERRUPTED, ClusterError
 from dfnas_ray.execution.addresses import DEFAULT_DASHBOARD
 from dfnas_ray.execution.ray.dashboard import Dashboard, Job
 

@@ -13,7 +13,8 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from dfnas_ray.cli.console import EXIT_INTERRUPTED, err
+from dfnas_ray.cli.console import err
+from dfnas_ray.errors import EXIT_INTERRUPTED, INTERRUPTED
 
 COMMANDS = (
     "init", "plan", "run", "synthesize", "search", "retrain", "evaluate", "export", "report", "sweep", "benchmark", "compare",
@@ -87,7 +88,7 @@ def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
         try:
             command(*args, **kwargs)
         except KeyboardInterrupt:
-            err.print("Interrupted. What is finished is kept; the same command goes on from there.")
+            err.print(INTERRUPTED)
             raise typer.Exit(EXIT_INTERRUPTED) from None
 
     return interruptible

@@ -15,10 +15,9 @@ from rich.text import Text
 
 from dfnas_ray.cli.console import err
 from dfnas_ray.cli.lazy import LazyGroup
-from dfnas_ray.errors import DfnasError, shortened
+from dfnas_ray.errors import EXIT_USER_ERROR, DfnasError, shortened
 from dfnas_ray.version import __version__
 
-EXIT_USER_ERROR = 2
 _NO_PATH = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR)  # a name that cannot be that of a file here
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BytesIO
 from typing import Any
 
 import torch
@@ -22,9 +21,7 @@ from dfnas_ray.execution.base import Crew, Executor, Item, Result, T, Work
 from dfnas_ray.progress import Board, Task, Write
 from dfnas_ray.search_spaces.base import Genotype
 from dfnas_ray.seeding import fixed_threads
-from dfnas_ray.storage.altered import load_or_set_aside
 from dfnas_ray.storage.arrivals import ShardFolder
-from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.shards import SyntheticImages
 from dfnas_ray.storage.shared import Shared
 from dfnas_ray.sweeps import trials as sweep_trials
@@ -33,15 +30,8 @@ from dfnas_ray.sweeps.pruning import is_weak
 from dfnas_ray.sweeps.record import SweepRecord
 from dfnas_ray.sweeps.trials import SweepJob
 from dfnas_ray.teachers.base import Teacher
-from dfnas_ray.training.retraining import (
-    Checkpoint,
-    EpochFigures,
-    Retrained,
-    RetrainingJob,
-    decode_checkpoint,
-    retrained,
-    train_network,
-)
+from dfnas_ray.training.checkpoints import FileCheckpoints
+from dfnas_ray.training.retraining import Retrained, RetrainingJob, train_network
 
 
 @dataclass(frozen=True)
@@ -227,10 +217,10 @@ class InlineExecutor(Executor):
         self, job: RetrainingJob, teacher: Shared[Teacher], images: Shared[SyntheticImages], board: Board
     ) -> Retrained:
         """See `Executor`."""
-        checkpoints = FileCheckpoints(job.folder / "state.pt")
+        checkpoints = FileCheckpoints.of(job)
         with self._threads_of("retraining"):
             train_network(job, teacher.get(), images.get(), self.device, checkpoints, board)
-        return retrained(job, decode_checkpoint(checkpoints.file.read_bytes(), torch.device("cpu")))
+        return checkpoints.trained(job)
 
     def run_sweep(self, job: SweepJob, record: SweepRecord, judge: Shared[Judge], board: Board) -> None:
         """See `Executor`. Optuna is asked directly."""
@@ -265,22 +255,3 @@ class InlineExecutor(Executor):
         threads = self.cluster.of(stage).cpus
         with threadpool_limits(threads), fixed_threads(threads):
             yield
-
-
-class FileCheckpoints:
-    """The state of a training in one file."""
-
-    def __init__(self, file: Location):
-        self.file = file
-
-    def take_up(self, device: torch.device, load: Callable[[Checkpoint], object]) -> bool:
-        """See `Checkpoints`."""
-        if not self.file.exists():
-            return True
-        return load_or_set_aside(self.file, lambda data: load(decode_checkpoint(data, device)))
-
-    def save(self, checkpoint: Checkpoint, figures: EpochFigures) -> None:
-        """See `Checkpoints`."""
-        buffer = BytesIO()
-        torch.save(checkpoint, buffer)
-        self.file.write_bytes(buffer.getbuffer())

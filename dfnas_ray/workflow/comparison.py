@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeAlias
@@ -32,6 +32,7 @@ from dfnas_ray.workflow.ranked_variants import label_of, rank_variants
 from dfnas_ray.workflow.retraining import ComparedNetwork
 from dfnas_ray.workflow.search import Search
 from dfnas_ray.workflow.session import Session
+from dfnas_ray.workflow.side_by_side import search_side_by_side, train_side_by_side
 from dfnas_ray.workflow.stage import Record, Stage
 
 _ALIKE = 0.1  # of the MACs: as `Architecture.random_alike`
@@ -152,7 +153,7 @@ class VariantComparison(Stage[ComparisonRecord]):
     def inputs(self) -> JsonObject:
         """See `Stage`."""
         session = self.session
-        searches = {f"{variant}, seed {seed}": self._search((variant, seed)).key for variant, seed in self.cells}
+        searches = {_text(cell): self._search(cell).key for cell in self.cells}
         inputs: JsonObject = {
             "comparison": self.config.model_dump(mode="json", exclude={"margins"}),
             "searches": searches,
@@ -166,7 +167,7 @@ class VariantComparison(Stage[ComparisonRecord]):
         dataset = evaluation_dataset(session.config)
         trained = {
             name: [one.config.retraining.settings, self.source(one, "retraining.images").key]
-            for name, one in ((f"{cell[0]}, seed {cell[1]}", self.session_of(cell)) for cell in self.cells)
+            for name, one in ((_text(cell), self.session_of(cell)) for cell in self.cells)
         }
         return inputs | {
             "retraining": trained,
@@ -237,47 +238,64 @@ class VariantComparison(Stage[ComparisonRecord]):
 
     def _found(self) -> _Cells:
         """Run what was not run yet: every search, and without a table the retraining of what it found."""
-        cells = list(self.cells)
         searches: dict[Cell, tuple[TrialSummary, ...]] = {}
-        listener = self.session.listener
-        with listener.task("Comparing", len(cells), "search") as task:
-            for number, cell in enumerate(cells):
-                self.source(self.session_of(cell), "search.images").finish()
-                search = self._search(cell)
-                searches[cell] = search.finish().record.trials
-                task.advance_to(number + 1, f"{cell[0]}, seed {cell[1]}")
+        number = len(list(self.cells))
+        with self.session.listener.task("Comparing", number, "search") as task:
+            for cells in self._by_seed():
+                some = {cell: self._search(cell) for cell in cells}
+                for cell in cells:
+                    self.source(self.session_of(cell), "search.images").finish()
+                search_side_by_side(self.session, {_text(cell): search for cell, search in some.items()})
+                for cell, search in some.items():
+                    searches[cell] = search.finish().record.trials
+                    task.advance_to(len(searches), _text(cell))
         if self.table is not None:
             return _Cells(searches, None, {})
         return self._retrained(searches)
 
+    def _by_seed(self) -> Iterator[list[Cell]]:
+        """Yield the cells of each seed: as many as are at work, and hold their images, at once."""
+        for seed in self.config.seeds:
+            yield [cell for cell in self.cells if cell[1] == seed]
+
     def _retrained(self, searches: Mapping[Cell, tuple[TrialSummary, ...]]) -> _Cells:
         """Retrain every architecture and the random ones beside it, and let all guess on the same images."""
-        todo: dict[str, ComparedNetwork] = {}
         names: dict[tuple[Cell, str], list[str]] = {}
-        for cell, trials in searches.items():
-            session = self.session_of(cell)
-            source = self.source(session, "retraining.images")
-            source.finish()
-            for trial, planned in zip(trials, session.config.search.trials, strict=True):
-                architecture = session.architecture(planned.space.model_dump(mode="json"), trial.genotype)
-                beside = random_beside(architecture, self.config.random, cell[1])
-                label = label_of(planned, session.config.search)
-                names[cell, label] = []
-                for number, one in enumerate([architecture, *beside]):
-                    name = f"{cell[0]}/{cell[1]}/{label}/{number}"
-                    todo[name] = ComparedNetwork(session, one, source)
-                    names[cell, label].append(name)
-        with self.session.listener.task("Retraining", len(todo), "network") as task:
-            folders = {}
-            for number, (name, stage) in enumerate(todo.items()):
-                folders[name] = stage.finish().location
-                task.advance_to(number + 1, name)
+        folders: dict[str, Location] = {}
+        todo = {cell: self._to_retrain(cell, trials, names) for cell, trials in searches.items()}
+        number = sum(len(stages) for stages in todo.values())
+        with self.session.listener.task("Retraining", number, "network") as task:
+            for cells in self._by_seed():
+                for cell in cells:
+                    self.source(self.session_of(cell), "retraining.images").finish()
+                some = {name: stage for cell in cells for name, stage in todo[cell].items()}
+                train_side_by_side(self.session, some)
+                for name, stage in some.items():
+                    folders[name] = stage.finish().location
+                    task.advance_to(len(folders), name)
         dataset = open_dataset(evaluation_dataset(self.session.config))
         networks = {name: load_network(folder)[1] for name, folder in folders.items()}
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         with self.session.listener.task("Evaluating on real images", len(dataset), "image") as task:
             guesses = guess_classes(networks, self.session.teacher, dataset, device, task.advance_to)
         return _Cells(dict(searches), guesses, names)
+
+    def _to_retrain(
+        self, cell: Cell, trials: Sequence[TrialSummary], names: dict[tuple[Cell, str], list[str]]
+    ) -> dict[str, ComparedNetwork]:
+        """Return what is retrained for a cell, by names that are added to those of its algorithms."""
+        session = self.session_of(cell)
+        source = self.source(session, "retraining.images")
+        todo: dict[str, ComparedNetwork] = {}
+        for trial, planned in zip(trials, session.config.search.trials, strict=True):
+            architecture = session.architecture(planned.space.model_dump(mode="json"), trial.genotype)
+            beside = random_beside(architecture, self.config.random, cell[1])
+            label = label_of(planned, session.config.search)
+            own = names[cell, label] = []
+            for number, one in enumerate([architecture, *beside]):
+                own.append(f"{cell[0]}/{cell[1]}/{label}/{number}")
+                todo[own[-1]] = ComparedNetwork(session, one, source)
+        return todo
 
     def _judged(self, cells: _Cells) -> list[FoundArchitecture]:
         """Say what each search's architecture is worth."""
@@ -340,6 +358,10 @@ class VariantComparison(Stage[ComparisonRecord]):
             only = guesses.only_right(own, cells.names[reference, label][0])
             worth |= {"only_right": only, "mcnemar": mcnemar(*only)}
         return worth
+
+
+def _text(cell: Cell) -> str:
+    return f"{cell[0]}, seed {cell[1]}"
 
 
 def random_beside(architecture: Architecture, number: int, seed: int) -> list[Architecture]:

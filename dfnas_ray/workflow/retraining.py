@@ -22,7 +22,7 @@ from dfnas_ray.training.export import (
     write_network,
 )
 from dfnas_ray.training.export import History as History
-from dfnas_ray.training.retraining import RetrainingJob
+from dfnas_ray.training.retraining import Retrained, RetrainingJob
 from dfnas_ray.workflow.events import EventLog, flat
 from dfnas_ray.workflow.images import SourceImages, images_of
 from dfnas_ray.workflow.session import Session
@@ -178,21 +178,35 @@ class Retraining(Stage[RetrainingRecord]):
         """Those that train together."""
         return self.config.num_workers
 
-    def work(self) -> RetrainingRecord:
-        """See `Stage`."""
-        session, architecture = self.session, self.architecture
-        job = RetrainingJob(
+    @property
+    def job(self) -> RetrainingJob:
+        """What is trained, how, and where its state is kept."""
+        config, architecture = self.session.config, self.architecture
+        return RetrainingJob(
             self.config,
-            session.config.cluster.retraining,
-            session.config.seed,
+            config.cluster.retraining,
+            config.seed,
             architecture.space,
             architecture.genotype,
-            session.config.search.validation_fraction,
+            config.search.validation_fraction,
             self.location,
         )
-        executor, what = session.executor, f"{self.verb} {shorten(architecture.text, 24)}"
+
+    def work(self) -> RetrainingRecord:
+        """See `Stage`."""
+        session = self.session
+        executor, what = session.executor, f"{self.verb} {shorten(self.architecture.text, 24)}"
         with session.listener.task(what, self.config.epochs, "epoch") as task, executor.show(task) as board:
-            trained = executor.train(job, session.shared_teacher, self.source.images(executor), board)
+            return self.keep(executor.train(self.job, session.shared_teacher, self.source.images(executor), board))
+
+    def keep(self, trained: Retrained, seconds: float = 0.0) -> RetrainingRecord:
+        """Write what was trained, and return the record.
+
+        Args:
+            trained: By the job.
+            seconds: That it took, if the stage cannot know.
+        """
+        architecture = self.architecture
         self._write(trained.network)
         History(tuple(trained.history)).write(self.location)
         cost = architecture.cost
@@ -204,6 +218,7 @@ class Retraining(Stage[RetrainingRecord]):
             images=self.config.images.description,
             data_free=self.config.images.is_data_free,
             chance=self._chance(),
+            seconds=seconds,
             **trained.history[-1],
         )
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+import time
+from collections.abc import Callable, Iterable
+from functools import cached_property, partial
 from hashlib import sha256
 
 from dfnas_ray import formatting
@@ -74,6 +75,8 @@ class Search(Stage[SearchRecord]):
         super().__init__(session)
         self.config = session.config.search
         self.source = images_of(session, self.config.images, "search.images") if source is None else source
+        self.seconds_before = 0.0
+        """Of work on this search that was done before the stage began."""
 
     def inputs(self) -> JsonObject:
         """See `Stage`."""
@@ -127,9 +130,9 @@ class Search(Stage[SearchRecord]):
 
     def work(self) -> SearchRecord:
         """See `Stage`."""
-        images = self.source.images(self.session.executor)
-        job = self._run(images, list(self.config.trials))
-        trials = self._choose(job, [ComparedTrial.of(result) for result in job.results()], images)
+        images, began = self.source.images(self.session.executor), time.monotonic()
+        self._run(images, list(self.config.trials))
+        trials = self._choose(images)
         best = max(trials, key=lambda trial: trial.merit)
         ComparedTrials(tuple(trials)).write(self.location)
         return SearchRecord(
@@ -138,59 +141,85 @@ class Search(Stage[SearchRecord]):
             images=self.config.images.description,
             data_free=self.config.images.is_data_free,
             trials=tuple(trial.summary() for trial in trials),
+            seconds=round(self.seconds_before + time.monotonic() - began, 2),
         )
 
     def go_ahead(self, images: ShardFolder) -> None:
         """Let every trial go as far as it can while its images are being made; `work` goes on from there."""
         self._run(images, [trial for trial in self.config.trials if trial.algorithm.trains_by_epochs])
 
-    def _run(self, images: Shared[SyntheticImages] | ShardFolder, trials: list[Trial]) -> SearchJob:
+    # What is done here, or was done before by whoever runs many searches at once (`workflow.side_by_side`)
+
+    @property
+    def job(self) -> SearchJob:
+        """What all trials have in common."""
+        session = self.session
+        return SearchJob(
+            self.config, session.config.cluster.search, session.config.seed, session.max_macs, self.location
+        )
+
+    def without_result(self, trials: Iterable[Trial]) -> list[Trial]:
+        """Return those of the trials that are not over. A result that was altered is named and removed."""
+        job, say = self.job, self.session.listener.say
+        return [trial for trial in trials if not job.is_over(trial, say, self._decoder(trial))]
+
+    def unscored_finalists(self) -> dict[str, Architecture]:
+        """Return the architectures that are still to be trained alone, by `name_of`; all trials are over."""
+        _, found = self._handed_in()
+        return {name: found[name] for name in found if len(found) > 1 and name not in self._scores}
+
+    def keep_score(self, name: str, score: float) -> None:
+        """Keep what a finalist showed when it was trained alone, for this command and later ones."""
+        self._scores[name] = score
+        ComparedScores(self._scores).write(self.location)
+
+    @cached_property
+    def _scores(self) -> dict[str, float]:
+        return ComparedScores.read(self.location, self.session.listener.say)
+
+    def _run(self, images: Shared[SyntheticImages] | ShardFolder, trials: list[Trial]) -> None:
         """Run those of the trials that have no result yet."""
-        session, config = self.session, self.config
-        job = SearchJob(config, session.config.cluster.search, session.config.seed, session.max_macs, self.location)
-        todo = [trial for trial in trials if not job.is_over(trial, session.listener.say, self._decoder(trial))]
-        if todo:
+        session = self.session
+        if todo := self.without_result(trials):
             executor = session.executor
-            total = sum(trial.algorithm.steps_to_show for trial in config.trials)
+            total = sum(trial.algorithm.steps_to_show for trial in self.config.trials)
             with session.listener.task("Searching", total, "epoch") as task, executor.show(task) as board:
-                executor.run_trials(job, todo, session.shared_teacher, images, board)
-        return job
+                executor.run_trials(self.job, todo, session.shared_teacher, images, board)
 
     def _decoder(self, trial: Trial) -> Callable[[str], Architecture]:
         return partial(self.session.architecture, trial.space.model_dump(mode="json"))
 
-    def _choose(
-        self, job: SearchJob, trials: list[ComparedTrial], images: Shared[SyntheticImages]
-    ) -> list[ComparedTrial]:
-        """Return the trials, each with its best finalist as its result."""
+    def _handed_in(self) -> tuple[list[ComparedTrial], dict[str, Architecture]]:
+        """Return all trials, and their finalists by `name_of`."""
+        trials = [ComparedTrial.of(result) for result in self.job.results()]
         found = {
             name_of(trial, finalist.genotype): self.session.architecture(trial.space_config, finalist.genotype)
             for trial in trials
             for finalist in trial.finalists
         }
+        return trials, found
+
+    def _choose(self, images: Shared[SyntheticImages]) -> list[ComparedTrial]:
+        """Return the trials, each with its best finalist as its result."""
+        trials, found = self._handed_in()
         if len(found) < 2:
             return trials
-        scores = self._compare(job, found, images)
+        self._compare(found, images)
+        scores = {name: self._scores[name] for name in found}
         check_some_trained(scores, self.config.selection.optimizer.lr)
         return [trial.compared(found, scores) for trial in trials]
 
-    def _compare(
-        self, job: SearchJob, found: dict[str, Architecture], images: Shared[SyntheticImages]
-    ) -> dict[str, float]:
-        """Train each architecture alone; what was compared before is kept in ``comparison.json`` and not done again."""
-        session, file = self.session, self.location / "comparison.json"
-        scores = ComparedScores.read(self.location, session.listener.say)
-        todo = [name for name in found if name not in scores]
-        work = Work("search", "architecture", TrainAlone(job, found, session.shared_teacher, images))
+    def _compare(self, found: dict[str, Architecture], images: Shared[SyntheticImages]) -> None:
+        """Train each architecture alone, unless it was before."""
+        session, todo = self.session, list(self.unscored_finalists())
+        work = Work("search", "architecture", TrainAlone(self.job, found, session.shared_teacher, images))
         with session.listener.task("Training each finalist alone", len(found), "architecture") as task:
 
             def on_scored(name: str, score: float) -> None:
-                scores[name] = score
-                file.write_json(scores)
-                task.advance_to(len(scores))
+                self.keep_score(name, score)
+                task.advance_to(len(self._scores))
 
             session.executor.map_all(work, todo, on_scored)
-        return {name: scores[name] for name in found}
 
     def _files(self) -> dict[str, str]:
         """Return the digests of the files that algorithms read, by name."""

@@ -13,8 +13,11 @@ from dfnas_ray.cli.main import app
 from dfnas_ray.comparison.result import ComparisonResult
 from dfnas_ray.config.experiment import make_experiment
 from dfnas_ray.errors import ConfigError, DatasetError
+from dfnas_ray.execution.inline import InlineExecutor
+from dfnas_ray.execution.ray.executor import RayExecutor
 from dfnas_ray.library import compare
 from dfnas_ray.workflow.comparison import VariantComparison
+from dfnas_ray.workflow.retraining import ComparedNetwork
 from dfnas_ray.workflow.search import Search
 from dfnas_ray.workflow.session import Session
 
@@ -194,3 +197,54 @@ def test_every_cell_has_images_of_its_own(values):
         comparison = VariantComparison(session)
         keys = {comparison.source(comparison.session_of(cell), "search.images").key for cell in comparison.cells}
     assert len(keys) == 6
+
+
+@pytest.fixture
+def of_two(values, tmp_path):
+    """Two variants with two seeds, one of the variants only retrained in another way: four searches are two."""
+    del values["comparison"]["variants"]["no statistics"]
+    values["comparison"]["variants"]["longer"] = {"retraining.epochs": 3}
+    values["comparison"] |= {"reference": "synthetic", "seeds": [0, 1]}
+
+    def make(address, folder):
+        values["cluster"]["address"], values["run_dir"] = address, str(tmp_path / folder)
+        return make_experiment(values)
+
+    return make
+
+
+def what_is_there(run):
+    """Every finished stage with its key, and what it found or trained."""
+    files = [*run.glob("search/*/trials.json"), *run.glob("compared/*/weights.safetensors")]
+    return {str(file.relative_to(run)): file.read_bytes() for file in files}
+
+
+def test_cells_at_work_side_by_side_give_what_they_give_one_after_the_other(of_two, address, tmp_path, monkeypatch):
+    def alone(*_):
+        pytest.fail("it is spread with all others")
+
+    for executor in (InlineExecutor, RayExecutor):
+        monkeypatch.setattr(executor, "run_trials", alone)
+        monkeypatch.setattr(executor, "train", alone)
+    monkeypatch.setattr(InlineExecutor, "room_for", lambda *_: 2)
+    kept, keep = [], ComparedNetwork.keep
+
+    def broken(self, trained, seconds=0.0):
+        kept.append(self.location.name)
+        if len(kept) == 2:
+            raise KeyboardInterrupt
+        assert seconds > 0
+        return keep(self, trained, seconds)
+
+    monkeypatch.setattr(ComparedNetwork, "keep", broken)
+    with pytest.raises(KeyboardInterrupt):
+        compare(of_two(address, "spread"))
+    spread = result_of(compare(of_two(address, "spread")))
+    assert len(set(kept)) == len(kept) - 1, "only the one that was broken off was done again"
+    monkeypatch.undo()
+
+    one_by_one = result_of(compare(of_two("inline", "one-by-one")))
+    assert spread.found == one_by_one.found
+    assert what_is_there(tmp_path / "spread") == what_is_there(tmp_path / "one-by-one")
+    for file in (tmp_path / "spread" / "search").glob("*/done.json"):
+        assert json.loads(file.read_text())["seconds"] > 0

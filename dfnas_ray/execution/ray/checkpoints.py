@@ -18,15 +18,13 @@ from pydantic import BaseModel
 from dfnas_ray.errors import StorageError, first_line, shortened
 from dfnas_ray.storage.altered import Say, reason, set_aside
 from dfnas_ray.storage.location import Location
+from dfnas_ray.training.checkpoints import STATE_FILE
 from dfnas_ray.training.retraining import RetrainingJob, decode_checkpoint, epochs_of
 
 logger = logging.getLogger(__name__)
 
 FOLDER = "train"
 """Ray Train's, in that of the stage."""
-
-STATE_FILE = "state.pt"
-"""In each checkpoint; beside `FOLDER`, a state from which the training goes on where Ray Train knows of none."""
 
 _SNAPSHOT = "checkpoint_manager_snapshot.json"
 _CHECKPOINT = re.compile(r"checkpoint_[\w.-]+")

@@ -20,17 +20,20 @@ from functools import partial
 import psutil
 import ray
 
+from dfnas_ray.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, INTERRUPTED
+from dfnas_ray.execution.ray.end_requests import EndRequests
 from dfnas_ray.execution.reaper import end_processes_of
 
 logger = logging.getLogger(__name__)
 
-EXIT_LOST = 2
+_ASKED_SECONDS = 0.3  # within which all processes of a job are sent a signal, and those of Ray end at it
 _STOP_SECONDS = 1.0  # after which threads notice that they are not needed any more
 _PROBE_SECONDS = 3.0  # between two looks at a GCS on another machine, and as long as a connection may take
 _SILENT_SECONDS = 120.0  # of a head that takes connections, and may only be busy
 _PATIENCE_SECONDS = 45.0  # a GCS may be started again; Ray itself ends the process after 60
 _GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # RFC 9113, 3.4, with no settings
 _RAYLET, _GCS = "raylet", "gcs_server"
+_ENDS_ONCE = threading.Lock()  # taken by whoever is first, and never given back
 
 
 class Watch:
@@ -43,7 +46,7 @@ class Watch:
 
     def __init__(self, address: str, end: Callable[[str], object] | None = None):
         self.address, self._end = address, end or _end
-        self._stop = threading.Event()
+        self._stop, self._requests = threading.Event(), EndRequests()
         self._processes = _processes_here()
         self._gcs = ray.get_runtime_context().gcs_address
         looks: list[Callable[[], str]] = [partial(self._wait_for, *each) for each in self._processes.items()]
@@ -53,19 +56,30 @@ class Watch:
             threading.Thread(target=self._watch, args=(look,), name="ray-watch", daemon=True).start()
 
     def stop(self) -> None:
-        """Look no longer: what ends from now on was asked to."""
+        """Look no longer: what ends from now on was asked to. A command that was asked to end, with its cluster, ends here."""
+        if self._requests.came:
+            psutil.wait_procs(self._processes.values(), timeout=_ASKED_SECONDS)
+            self.check()
         self._stop.set()
+        self._requests.close()
 
     def check(self) -> None:
         """End the command if the cluster is lost; whoever calls has met an error that may come of it."""
         for name, process in self._processes.items():
             if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
-                self._end(self._sentence(_has_ended(name)))
+                self._lose(_has_ended(name))
 
     def _watch(self, look: Callable[[], str]) -> None:
         lost = look()
         if not self._stop.is_set():
-            self._end(self._sentence(lost))
+            self._lose(lost)
+
+    def _lose(self, what: str) -> None:
+        """End the command: it was asked to, and its cluster with it, or the cluster is lost."""
+        limit = time.monotonic() + _ASKED_SECONDS
+        while not self._requests.came and time.monotonic() < limit:
+            time.sleep(_ASKED_SECONDS / 10)
+        self._end(INTERRUPTED if self._requests.came else self._sentence(what))
 
     def _wait_for(self, name: str, process: psutil.Process) -> str:
         while not self._stop.is_set():
@@ -144,10 +158,12 @@ def _answers(address: str) -> bool:
 
 def _end(sentence: str) -> None:
     """Say what happened, end what is left of a cluster that was started here, and this process."""
+    _ENDS_ONCE.acquire()
+    was_asked = sentence == INTERRUPTED
     with suppress(Exception):
         if sys.stderr.isatty():
             sys.stderr.write("\033[?25h")  # a bar has hidden the cursor
-        logger.error("error: %s", sentence)
+        logger.error("%s%s", "" if was_asked else "error: ", sentence)
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -158,4 +174,4 @@ def _end(sentence: str) -> None:
             process.kill()
     with suppress(Exception):
         end_processes_of(os.getpid())  # Ray's agents, if their raylet has ended before
-    os._exit(EXIT_LOST)
+    os._exit(EXIT_INTERRUPTED if was_asked else EXIT_USER_ERROR)

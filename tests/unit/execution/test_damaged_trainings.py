@@ -13,11 +13,11 @@ import ray
 import torch
 
 from dfnas_ray.config.cluster import RetrainingResources
-from dfnas_ray.execution.inline import FileCheckpoints
 from dfnas_ray.execution.ray.checkpoints import recover
 from dfnas_ray.search_spaces import NASBenchMacroConfig
 from dfnas_ray.storage.location import Location
 from dfnas_ray.testing.small import small_images, small_teacher
+from dfnas_ray.training.checkpoints import FileCheckpoints
 from dfnas_ray.training.config import RetrainingConfig
 from dfnas_ray.training.retraining import RetrainingJob, decode_checkpoint, epochs_of, train_network
 

@@ -5,8 +5,8 @@ import logging
 import pytest
 import torch
 
-from dfnas_ray.execution.inline import FileCheckpoints
 from dfnas_ray.storage.location import Location
+from dfnas_ray.training.checkpoints import FileCheckpoints
 
 CPU = torch.device("cpu")
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import socket
 import struct
 import subprocess
@@ -16,6 +18,7 @@ import grpc
 import psutil
 import pytest
 
+from dfnas_ray.errors import INTERRUPTED
 from dfnas_ray.execution.ray import lost
 
 
@@ -121,3 +124,27 @@ def test_a_raylet_of_this_machine_that_ends_is_said_and_a_stopped_watch_says_not
         gcs.kill()
         assert not ended.wait(1.5)
         assert nothing == []
+
+
+def test_a_cluster_that_ends_with_the_command_because_both_were_asked_to_is_an_interruption(watch):
+    """As `timeout` and Slurm do it. The main thread need not have seen the signal."""
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as raylet:
+        processes = {"raylet": psutil.Process(raylet.pid), "gcs_server": psutil.Process()}
+        _, said, ended = watch("127.0.0.1:1", processes)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        raylet.kill()
+        assert ended.wait(20)
+    assert set(said) == {INTERRUPTED}
+
+
+def test_whoever_listens_for_signals_already_is_left_alone(watch):
+    reader, writer = os.pipe2(os.O_NONBLOCK)
+    before = signal.set_wakeup_fd(writer)
+    try:
+        started, *_ = watch("127.0.0.1:1", {"raylet": psutil.Process(), "gcs_server": psutil.Process()})
+        started.stop()
+    finally:
+        assert signal.set_wakeup_fd(before) == writer
+        os.close(reader)
+        os.close(writer)

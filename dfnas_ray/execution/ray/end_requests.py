@@ -1,0 +1,52 @@
+"""SIGINT and SIGTERM as they arrive: while the main thread is in Ray's hands, no handler of Python can run.
+
+A scheduler that ends a job, or `timeout`, sends SIGTERM to all its processes, Ray's among them. These end within
+milliseconds, and what is seen first is a cluster that is lost.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from contextlib import suppress
+
+_ASKS = {signal.SIGINT, signal.SIGTERM}
+
+
+class EndRequests:
+    """Whether this process was asked to end, from now on.
+
+    Where somebody else listens already, such as an event loop, or in another thread than the main one, nothing is noticed.
+    """
+
+    def __init__(self) -> None:
+        self._came, self._pipe = False, (-1, -1)
+        if threading.current_thread() is not threading.main_thread():
+            return
+        self._pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        before = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
+        if before != -1:
+            signal.set_wakeup_fd(before, warn_on_full_buffer=False)
+            self._close_pipe()
+
+    @property
+    def came(self) -> bool:
+        """Whether there was one. Only those count for which Python has a handler."""
+        with suppress(OSError):  # there is nothing to read, or no pipe
+            self._came |= any(number in _ASKS for number in os.read(self._pipe[0], 1024))
+        return self._came
+
+    def close(self) -> None:
+        """Listen no longer; what came is still known."""
+        _ = self.came
+        if self._pipe[0] >= 0 and threading.current_thread() is threading.main_thread():
+            found = signal.set_wakeup_fd(-1)
+            if found != self._pipe[1] and found != -1:
+                signal.set_wakeup_fd(found, warn_on_full_buffer=False)  # of somebody who came later
+            self._close_pipe()
+
+    def _close_pipe(self) -> None:
+        for end in self._pipe:
+            os.close(end)
+        self._pipe = (-1, -1)

@@ -1,0 +1,248 @@
+"""Many searches, or many trainings, at once: the cells of a comparison, spread over all workers.
+
+What is made lies where each stage would put it. The stage then finds it, and has nothing left to do but to choose and to
+write its record; a command that breaks off loses no more than a stage's own. With one worker there is nothing to gain, and
+the stages work one after the other.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+
+from dfnas_ray import formatting
+from dfnas_ray.algorithms.selection import selection_batches, train_alone
+from dfnas_ray.algorithms.trials import SearchJob, run_trial
+from dfnas_ray.execution.base import Work
+from dfnas_ray.progress import Board, Write
+from dfnas_ray.search_spaces.architecture import Architecture
+from dfnas_ray.storage.shards import SyntheticImages
+from dfnas_ray.storage.shared import Shared
+from dfnas_ray.teachers.base import Teacher
+from dfnas_ray.training.batches import SplitBatches
+from dfnas_ray.training.checkpoints import FileCheckpoints
+from dfnas_ray.training.retraining import RetrainingJob, train_network
+from dfnas_ray.workflow.retraining import Retraining
+from dfnas_ray.workflow.search import Search
+from dfnas_ray.workflow.session import Session
+from dfnas_ray.workflow.stage import Stage
+
+S = TypeVar("S", bound=Stage[Any])
+
+
+class SearchTask(NamedTuple):
+    """What one worker does of one search: a trial, or the training of a finalist."""
+
+    search: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.name} of {self.search}"
+
+
+class FinalistScore(NamedTuple):
+    """A finalist's score, and the seconds that it took."""
+
+    score: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class LabelledBoard:
+    """A board on which workers of several searches, who may have the same name, write."""
+
+    board: Board
+    label: str
+
+    def writer(self, worker: str) -> Write:
+        """See `Board`."""
+        return self.board.writer(f"{self.label}: {worker}")
+
+    def start(self, worker: str, where: str) -> None:
+        """See `Board`."""
+        self.board.start(f"{worker} ({self.label})", where)
+
+
+@dataclass(frozen=True)
+class _Searches:
+    """What work on several searches needs.
+
+    Attributes:
+        jobs: Of all, by the searches' names.
+        images: Likewise.
+    """
+
+    jobs: Mapping[str, SearchJob]
+    images: Mapping[str, Shared[SyntheticImages]]
+    teacher: Shared[Teacher]
+
+
+@dataclass(frozen=True)
+class RunTrials(_Searches):
+    """Search trials, each from where its folder says to its result."""
+
+    board: Board
+
+    def __call__(self, device: torch.device) -> Callable[[SearchTask], float]:
+        """Return the function that runs one, and returns the seconds that it took."""
+
+        def run(part: SearchTask) -> float:
+            started, job = time.monotonic(), self.jobs[part.search]
+            trial = next(trial for trial in job.config.trials if trial.name == part.name)
+            images, board = self.images[part.search].get(), LabelledBoard(self.board, part.search)
+            run_trial(trial, job, self.teacher.get(), images, device, board)
+            return time.monotonic() - started
+
+        return run
+
+
+@dataclass(frozen=True)
+class TrainFinalists(_Searches):
+    """Finalists, each trained alone.
+
+    Attributes:
+        found: Those of each search, by `selection.name_of`.
+    """
+
+    found: Mapping[str, Mapping[str, Architecture]]
+
+    def __call__(self, device: torch.device) -> Callable[[SearchTask], FinalistScore]:
+        """Return the function that trains one; it keeps the batches of the last search."""
+        kept: dict[str, SplitBatches] = {}
+
+        def train(part: SearchTask) -> FinalistScore:
+            started, job = time.monotonic(), self.jobs[part.search]
+            if part.search not in kept:
+                kept.clear()
+                images = self.images[part.search].get()
+                kept[part.search] = selection_batches(job, self.teacher.get(), images, device)
+            architecture = self.found[part.search][part.name]
+            score = train_alone(job, architecture.space, architecture.genotype, kept[part.search])
+            return FinalistScore(score, time.monotonic() - started)
+
+        return train
+
+
+@dataclass(frozen=True)
+class TrainNetworks:
+    """Networks, each trained from its last epoch to the end; its state is then in its folder.
+
+    Attributes:
+        jobs: By the networks' names.
+        images: Likewise.
+    """
+
+    jobs: Mapping[str, RetrainingJob]
+    images: Mapping[str, Shared[SyntheticImages]]
+    teacher: Shared[Teacher]
+    board: Board
+
+    def __call__(self, device: torch.device) -> Callable[[str], float]:
+        """Return the function that trains one, and returns the seconds that it took."""
+
+        def train(name: str) -> float:
+            started, job = time.monotonic(), self.jobs[name]
+            checkpoints, board = FileCheckpoints.of(job), LabelledBoard(self.board, name)
+            train_network(job, self.teacher.get(), self.images[name].get(), device, checkpoints, board)
+            return time.monotonic() - started
+
+        return train
+
+
+def search_side_by_side(session: Session, searches: Mapping[str, Search]) -> None:
+    """Do the work of several searches, whose images are finished; `Stage.finish` of each then has its result.
+
+    Nothing is done if there is but one worker, if trackers follow each search, or for algorithms that spread their
+    candidates over all workers themselves.
+
+    Args:
+        session: The command.
+        searches: By the names that progress and errors have.
+    """
+    todo = _open(searches)
+    if len(todo) < 2 or not _has_room(session, next(iter(todo.values()))) or session.config.tracking.is_on:
+        return
+    executor, teacher = session.executor, session.shared_teacher
+    jobs = {name: search.job for name, search in todo.items()}
+    images = {name: search.source.images(executor) for name, search in todo.items()}
+    trials = {
+        SearchTask(name, trial.name): trial
+        for name, search in todo.items()
+        for trial in search.without_result(search.config.trials)
+        if not trial.algorithm.measures_population
+    }
+
+    def has_run(part: SearchTask, seconds: float) -> None:
+        todo[part.search].seconds_before += seconds
+
+    total = sum(trial.algorithm.steps_to_show for trial in trials.values())
+    what = f"Searching {formatting.plural(len(todo), 'time')}"
+    with session.listener.task(what, total, "epoch") as task, executor.show(task) as board:
+        run = RunTrials(jobs, images, teacher, board)
+        executor.map_all(Work("search", "trial", run), list(trials), has_run)
+
+    found = {
+        name: search.unscored_finalists()
+        for name, search in todo.items()
+        if not search.without_result(search.config.trials)
+    }
+    parts = [SearchTask(name, finalist) for name, finalists in found.items() for finalist in finalists]
+    scored = 0
+    with session.listener.task("Training each finalist alone", len(parts), "architecture") as task:
+
+        def keep(part: SearchTask, result: FinalistScore) -> None:
+            nonlocal scored
+            scored += 1
+            todo[part.search].keep_score(part.name, result.score)
+            todo[part.search].seconds_before += result.seconds
+            task.advance_to(scored, part.search)
+
+        executor.map_all(Work("search", "finalist", TrainFinalists(jobs, images, teacher, found)), parts, keep)
+
+
+def train_side_by_side(session: Session, networks: Mapping[str, Retraining]) -> None:
+    """Train several networks, whose images are finished; `Stage.finish` of each then has it.
+
+    Nothing is done if there is but one worker, or where several train one network together.
+
+    Args:
+        session: The command.
+        networks: By the names that progress and errors have.
+    """
+    todo = {name: stage for name, stage in _open(networks).items() if stage.num_workers() == 1}
+    if len(todo) < 2 or not _has_room(session, next(iter(todo.values()))):
+        return
+    executor = session.executor
+    total = sum(stage.config.epochs for stage in todo.values())
+    what = f"Training {formatting.plural(len(todo), 'network')}"
+    with session.listener.task(what, total, "epoch") as task, executor.show(task) as board:
+        work = TrainNetworks(
+            {name: stage.job for name, stage in todo.items()},
+            {name: stage.source.images(executor) for name, stage in todo.items()},
+            session.shared_teacher,
+            board,
+        )
+
+        def keep(name: str, seconds: float) -> None:
+            stage = todo[name]
+            stage.begin()
+            stage.complete(stage.keep(FileCheckpoints.of(stage.job).trained(stage.job), seconds))
+
+        executor.map_all(Work("retraining", "network", work), list(todo), keep)
+
+
+def _open(stages: Mapping[str, S]) -> dict[str, S]:
+    """Return those that are not finished, by one name each: two variants may share a stage."""
+    by_folder = {str(stage.location): name for name, stage in stages.items() if not stage.is_done}
+    return {name: stage for name, stage in stages.items() if by_folder.get(str(stage.location)) == name}
+
+
+def _has_room(session: Session, stage: Stage[Any]) -> bool:
+    """Whether two workers of a stage can be at work at once."""
+    assert stage.workers is not None, "what is spread has workers"
+    stage.check_fits()
+    return session.executor.room_for(session.config.cluster.of(stage.workers)) > 1
