@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from pydantic import BaseModel
 
@@ -91,6 +91,14 @@ class RankingFeatures:
     def needs_images(self) -> bool:
         """Whether what it measures depends on the images."""
         return True
+
+    @property
+    def parts(self) -> tuple[Self, ...]:
+        """Algorithms whose measurements of a candidate, all together, are those of this one.
+
+        Each is measured once, for all rankings that need it.
+        """
+        return (self,)
 
     def measuring_settings(self) -> SettingValues:
         """Return those settings on which what it measures of a candidate depends."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,12 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dfnas_ray import formatting
-from dfnas_ray.algorithms.config import ALGORITHMS, Trial, distinct
-from dfnas_ray.algorithms.trials import SearchJob
+from dfnas_ray.algorithms.config import ALGORITHMS, distinct
 from dfnas_ray.config.experiment import ExperimentConfig
 from dfnas_ray.errors import ConfigError
 from dfnas_ray.ranking.config import BenchmarkConfig, Source
-from dfnas_ray.ranking.recorded import Ranking, Recorded
 from dfnas_ray.ranking.result import BASELINES, BenchmarkFacts, BenchmarkResult, Interval, RankingRow, TableFacts
 from dfnas_ray.ranking.statistics import LEVEL, Agreement, draw_resamples, measure_agreement
 from dfnas_ray.ranking.table import BenchmarkTable, read_table, table_uri
@@ -30,15 +28,13 @@ from dfnas_ray.storage.location import Count, JsonObject, Location
 from dfnas_ray.storage.shards import SyntheticImages
 from dfnas_ray.storage.shared import Shared
 from dfnas_ray.synthesis.checks import check_synthesis
-from dfnas_ray.workflow import rankings
 from dfnas_ray.workflow.images import ImagesStage, images_of, synthetic_size
+from dfnas_ray.workflow.rankings import Rankings, measuring_inputs
 from dfnas_ray.workflow.session import Session
 from dfnas_ray.workflow.stage import Record, Stage
 
 REAL = "benchmark.real"
 """What errors call the real images."""
-
-_TRIAL_SEED = 0  # with the root seed of the experiment, an algorithm trains as in the search's first trial
 
 Array = np.ndarray[Any, Any]
 
@@ -178,7 +174,7 @@ class Benchmark(Stage[BenchmarkRecord]):
         """See `Stage`."""
         config, planned = self.config, self.plan
         inputs = {
-            **rankings.measuring_inputs(self.session),
+            **measuring_inputs(self.session),
             "seed": config.seed,
             "table": planned.table.fingerprint,
             "benchmark": planned.config.model_dump(mode="json", exclude={"table", "chunk_size"}),
@@ -235,44 +231,22 @@ class Benchmark(Stage[BenchmarkRecord]):
 
     def _rank(self) -> list[Scored]:
         """Measure what is missing, and return each contender's scores."""
-        session, config, planned = self.session, self.config, self.plan
-        seeds, contenders = planned.config.seeds, _contenders(config, planned)
+        session, planned = self.session, self.plan
+        seeds, contenders = planned.config.seeds, _contenders(self.config, planned)
         for source in dict.fromkeys(contender.source for contender in contenders if contender.source):
             for seed in seeds:
                 self._images(source, seed).finish()
-        image_set = self._image_sets()
-        sets: dict[str, tuple[Source | None, int]] = {}
-        recorded: dict[Ranking, Recorded] = {}
+        image_set, ranked = self._image_sets(), Rankings(self.name, session, planned.sample.architectures)
         for contender in contenders:
             for seed in seeds:
                 named = None if contender.source is None else (contender.source, self._images(contender.source, seed))
-                seeded = session.variant(config.model_copy(update={"seed": seed}))
-                folder = rankings.ranking_folder(seeded, contender.algorithm, named, planned.sample.architectures)
-                folder.begin()
-                name = f"{contender.title}, seed {seed}"
-                job = SearchJob(config.search, config.cluster.search, seed, session.max_macs, folder.location)
-                trial = Trial(name, contender.algorithm, config.search.space[0], _TRIAL_SEED)
-                ranking = Ranking(name, job, trial)
-                recorded[ranking] = Recorded.read(ranking, session.listener.say)
-                sets[name] = (contender.source, seed)
-
-        def images_of(name: str) -> Shared[SyntheticImages]:
-            return image_set(*sets[name])
-
-        space, executor, teacher = session.spaces[0], session.executor, session.shared_teacher
-        architectures = {space.encode(genotype): genotype for genotype in planned.sample.architectures}
-        missing = sum(len(one.missing(architectures)) for one in recorded.values())
-        total = len(recorded) * len(architectures)
-        if 0 < missing < total:
-            session.listener.say(f"benchmark: {total - missing:,} of {total:,} measurements are there already.")
-        if missing:
-            with session.listener.task("Measuring", missing, "architecture") as task, executor.show(task) as board:
-                size = planned.config.chunk_size
-                rankings.measure_all(executor, recorded, architectures, size, teacher, images_of, board)
-        scores = rankings.scores_of(executor, recorded, list(architectures), teacher, images_of)
-        scored = []
-        for number, contender in enumerate(contenders):
-            own = scores[number * len(seeds) : (number + 1) * len(seeds)]
+                seeded = session.variant(self.config.model_copy(update={"seed": seed}))
+                images = partial(image_set, contender.source, seed)
+                ranked.add(f"{contender.title}, seed {seed}", contender.algorithm, seeded, named, images)
+        ranked.measure("Measuring", planned.config.chunk_size)
+        scores, scored = ranked.scores(), []
+        for contender in contenders:
+            own = [scores[f"{contender.title}, seed {seed}"] for seed in seeds]
             seconds = float(np.mean([one.seconds for one in own]))
             scored.append(Scored(contender, np.array([one.scores for one in own]), seconds))
         return scored

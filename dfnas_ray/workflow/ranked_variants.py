@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import partial
 from typing import Protocol
 
 import numpy as np
 
 from dfnas_ray.algorithms.config import SearchConfig, Trial
-from dfnas_ray.algorithms.trials import SearchJob
 from dfnas_ray.comparison.config import ComparisonConfig
 from dfnas_ray.comparison.rows import RankedVariants
 from dfnas_ray.comparison.statistics import Spread
-from dfnas_ray.ranking.recorded import Ranking, Recorded
 from dfnas_ray.ranking.statistics import draw_resamples, measure_agreement
 from dfnas_ray.ranking.table import BenchmarkTable
-from dfnas_ray.search_spaces.base import Genotype
-from dfnas_ray.storage.shards import SyntheticImages
-from dfnas_ray.storage.shared import Shared
-from dfnas_ray.workflow import rankings
 from dfnas_ray.workflow.images import ImagesStage
+from dfnas_ray.workflow.rankings import Rankings
 from dfnas_ray.workflow.session import Session
 
 
@@ -52,52 +47,30 @@ def rank_variants(variants: Variants, sample: BenchmarkTable, chunk_size: int) -
         sample: The architectures to rank, with their true accuracies.
         chunk_size: Architectures that are measured by one task.
     """
-    executor, teacher = variants.session.executor, variants.session.shared_teacher
-    space, seeds = variants.session.spaces[0], variants.config.seeds
-    recorded: dict[Ranking, Recorded] = {}
-    sources: dict[str, ImagesStage] = {}
-    keys: list[tuple[str, str]] = []
+    seeds, ranked = variants.config.seeds, Rankings("comparison", variants.session, sample.architectures)
+    names: dict[tuple[str, str], list[str]] = {}
     for variant in variants.config.variants:
         search = variants.session_of((variant, seeds[0])).config.search
         for trial in search.trials:
             if trial.algorithm.cannot_rank:
                 continue
             label = label_of(trial, search)
-            keys.append((label, variant))
+            own = names[label, variant] = []
             for seed in seeds:
                 session = variants.session_of((variant, seed))
-                own = next(one for one in session.config.search.trials if one.name == trial.name)
-                name = f"{label}, {variant}, seed {seed}"
-                sources[name] = variants.source(session, "search.images")
-                sources[name].finish()
-                ranking = _ranking(session, own, name, sources[name], sample.architectures)
-                recorded[ranking] = Recorded.read(ranking, session.listener.say)
-    architectures = {space.encode(genotype): genotype for genotype in sample.architectures}
-
-    def images(name: str) -> Shared[SyntheticImages]:
-        return sources[name].images(executor)
-
-    missing = sum(len(one.missing(architectures)) for one in recorded.values())
-    if missing:
-        with variants.session.listener.task("Ranking", missing, "architecture") as task, executor.show(task) as board:
-            rankings.measure_all(executor, recorded, architectures, chunk_size, teacher, images, board)
-    scores = rankings.scores_of(executor, recorded, list(architectures), teacher, images)
+                algorithm = next(one for one in session.config.search.trials if one.name == trial.name).algorithm
+                source = variants.source(session, "search.images")
+                source.finish()
+                own.append(f"{label}, {variant}, seed {seed}")
+                named = (session.config.search.images.description, source)
+                ranked.add(own[-1], algorithm, session, named, partial(source.images, session.executor))
+    ranked.measure("Ranking", chunk_size)
+    scores = ranked.scores()
     resamples = draw_resamples(len(sample), variants.session.given.seed)
-    ranked = RankedVariants(len(sample), {}, {})
-    for number, key in enumerate(keys):
-        of_seeds = np.array([one.scores for one in scores[number * len(seeds) : (number + 1) * len(seeds)]])
+    result = RankedVariants(len(sample), {}, {})
+    for key, own in names.items():
+        of_seeds = np.array([scores[name].scores for name in own])
         agreement = measure_agreement(of_seeds, sample.accuracies, resamples)
-        ranked.tau[key] = Spread.resampled(agreement.tau.per_seed, agreement.resampled_tau)
-        ranked.resampled[key] = agreement.resampled_tau
-    return ranked
-
-
-def _ranking(
-    session: Session, trial: Trial, name: str, source: ImagesStage, architectures: Sequence[Genotype]
-) -> Ranking:
-    named = (session.config.search.images.description, source)
-    folder = rankings.ranking_folder(session, trial.algorithm, named, architectures)
-    folder.begin()
-    config = session.config
-    job = SearchJob(config.search, config.cluster.search, config.seed, session.max_macs, folder.location)
-    return Ranking(name, job, Trial(name, trial.algorithm, trial.space, 0))
+        result.tau[key] = Spread.resampled(agreement.tau.per_seed, agreement.resampled_tau)
+        result.resampled[key] = agreement.resampled_tau
+    return result

@@ -10,18 +10,22 @@ from typing import NamedTuple, TypeAlias
 import torch
 
 from dfnas_ray.algorithms.base import BaseAlgorithmConfig, Measurement, Scorer
+from dfnas_ray.algorithms.config import Trial
 from dfnas_ray.algorithms.population import config_of
+from dfnas_ray.algorithms.trials import SearchJob
 from dfnas_ray.execution.base import Executor, Work
 from dfnas_ray.progress import Board
 from dfnas_ray.ranking.recorded import Ranking, Recorded
 from dfnas_ray.search_spaces.base import Genotype
-from dfnas_ray.storage.location import JsonObject
+from dfnas_ray.storage.location import JsonObject, Location
 from dfnas_ray.storage.run_dir import StageDir, fingerprint
 from dfnas_ray.storage.shards import SyntheticImages
 from dfnas_ray.storage.shared import Shared
 from dfnas_ray.teachers.base import Teacher
 from dfnas_ray.workflow.images import ImagesStage, synthetic_size
 from dfnas_ray.workflow.session import Session
+
+_TRIAL_SEED = 0  # with the root seed of the experiment, an algorithm trains as in the search's first trial
 
 ImagesOf: TypeAlias = Callable[[str], Shared[SyntheticImages]]
 """Returns the images of a ranking, by its name."""
@@ -230,20 +234,106 @@ def measure_all(
         record(name, missing[name], measurements, time.monotonic() - started)
 
 
-def scores_of(
-    executor: Executor,
-    rankings: Mapping[Ranking, Recorded],
-    architectures: Sequence[str],
-    teacher: Shared[Teacher],
-    images_of: ImagesOf,
-) -> list[Scores]:
-    """Let each algorithm rank what was measured of the architectures."""
-    named = {ranking.name: ranking for ranking in rankings}
-    images = {name: images_of(name) for name in named}
-    measurements = {
-        ranking.name: [recorded.measurements[text] for text in architectures] for ranking, recorded in rankings.items()
-    }
-    order = OrderMeasured(named, images, teacher, measurements)
-    scores: dict[str, list[float]] = {}
-    executor.map_all(Work("search", "order of ranking", order), list(named), scores.__setitem__)
-    return [Scores(scores[ranking.name], recorded.seconds_per_architecture) for ranking, recorded in rankings.items()]
+class Rankings:
+    """Rankings of the same architectures: what is recorded of them is kept, what is missing measured.
+
+    What several have in common, such as a figure of untrained networks that does not depend on the images, is measured once.
+
+    Args:
+        stage: That they belong to.
+        session: The command.
+        architectures: That are ranked.
+    """
+
+    def __init__(self, stage: str, session: Session, architectures: Sequence[Genotype]):
+        self.stage, self.session, self._given = stage, session, architectures
+        space = session.spaces[0]
+        self.architectures = {space.encode(genotype): genotype for genotype in architectures}
+        self._wholes: dict[str, tuple[Ranking, list[Recorded]]] = {}
+        self._parts: dict[str, tuple[Ranking, Recorded]] = {}  # by folder
+        self._images: dict[str, Callable[[], Shared[SyntheticImages]]] = {}
+
+    def add(
+        self,
+        name: str,
+        algorithm: BaseAlgorithmConfig,
+        session: Session,
+        source: tuple[str, ImagesStage] | None,
+        images: Callable[[], Shared[SyntheticImages]],
+    ) -> None:
+        """Take a ranking.
+
+        Args:
+            name: As users read it.
+            algorithm: Whose ranking it is.
+            session: With its settings and root seed.
+            source: Of the images, with what they are called; None if they do not matter.
+            images: Returns them.
+        """
+        recorded, rankings = [], []
+        for part in algorithm.parts:
+            looked_at = source if part.needs_images else None
+            folder = ranking_folder(session, part, looked_at, self._given)
+            if str(folder.location) not in self._parts:
+                folder.begin()
+                own = name if len(algorithm.parts) == 1 else f"{name}: {part.label}"
+                ranking = _ranking(session, own, part, folder.location)
+                self._parts[str(folder.location)] = (ranking, Recorded.read(ranking, self.session.listener.say))
+                self._images[own] = images
+            ranking, known = self._parts[str(folder.location)]
+            recorded.append(known)
+            rankings.append(ranking)
+        whole = rankings[0]
+        if len(rankings) > 1:
+            whole = _ranking(session, name, algorithm, whole.job.folder)
+            self._images[name] = images
+        self._wholes[name] = (whole, recorded)
+
+    def measure(self, what: str, chunk_size: int) -> None:
+        """Measure what is missing.
+
+        Args:
+            what: The bar's name.
+            chunk_size: Architectures of one item of work.
+        """
+        session, parts = self.session, dict(self._parts.values())
+        missing = sum(len(recorded.missing(self.architectures)) for recorded in parts.values())
+        total = len(parts) * len(self.architectures)
+        if 0 < missing < total:
+            session.listener.say(f"{self.stage}: {total - missing:,} of {total:,} measurements are there already.")
+        if missing:
+            executor, teacher = session.executor, session.shared_teacher
+            with session.listener.task(what, missing, "measurement") as task, executor.show(task) as board:
+                measure_all(executor, parts, self.architectures, chunk_size, teacher, self._images_of, board)
+
+    def scores(self) -> dict[str, Scores]:
+        """Let each algorithm rank what was measured of the architectures."""
+        executor = self.session.executor
+        wholes = {name: ranking for name, (ranking, _) in self._wholes.items()}
+        named = {ranking.name: ranking for ranking in wholes.values()}
+        measurements = {
+            ranking.name: [_merged(recorded, text) for text in self.architectures]
+            for ranking, recorded in self._wholes.values()
+        }
+        images = {name: self._images_of(name) for name in named}
+        order = OrderMeasured(named, images, self.session.shared_teacher, measurements)
+        scores: dict[str, list[float]] = {}
+        executor.map_all(Work("search", "order of ranking", order), list(named), scores.__setitem__)
+        return {
+            name: Scores(scores[ranking.name], sum(one.seconds_per_architecture for one in recorded))
+            for name, (ranking, recorded) in self._wholes.items()
+        }
+
+    def _images_of(self, name: str) -> Shared[SyntheticImages]:
+        return self._images[name]()
+
+
+def _ranking(session: Session, name: str, algorithm: BaseAlgorithmConfig, folder: Location) -> Ranking:
+    config = session.config
+    job = SearchJob(config.search, config.cluster.search, config.seed, session.max_macs, folder)
+    return Ranking(name, job, Trial(name, algorithm, config.search.space[0], _TRIAL_SEED))
+
+
+def _merged(recorded: Sequence[Recorded], text: str) -> Measurement:
+    """Return everything that is recorded of an architecture."""
+    return {name: value for one in recorded for name, value in one.measurements[text].items()}

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from dfnas_ray.algorithms.ranks import add_up_ranks
 from dfnas_ray.config.experiment import make_experiment
 from dfnas_ray.errors import DfnasError
 from dfnas_ray.library import benchmark
@@ -153,6 +154,21 @@ def test_what_was_measured_is_used_again_by_a_larger_benchmark(experiment, tmp_p
         assert len(texts) == len(set(texts))
 
 
+def test_what_a_sum_and_its_parts_have_in_common_is_measured_once(experiment, tmp_path):
+    """Nor is a figure that does not depend on the images measured again for others."""
+    names = (["naswot", "synflow"], ["synflow"], ["naswot"], ["synflow", "macs", "naswot"])
+    proxies = [{"kind": "zero_cost", "proxies": each, "batch_size": 16} for each in names]
+    outcome = run(experiment(proxies, sources=["synthetic", "noise"], seeds=[0], architectures=5))
+    assert sorted(map(len, measured(tmp_path).values())) == [5, 5, 5, 5], "naswot twice, synflow and macs once"
+    rows, _ = result_of(outcome)
+    seconds = {title: row["seconds_per_architecture"] for title, row in rows.items()}
+    assert seconds["naswot+synflow on noise"] == pytest.approx(seconds["naswot on noise"] + seconds["synflow"])
+    scores = pq.read_table(outcome.location.path + "/scores.parquet").to_pydict()
+    parts = zip(scores["naswot on noise, seed 0"], scores["synflow, seed 0"], strict=True)
+    figures = [{"naswot": naswot, "synflow": synflow} for naswot, synflow in parts]
+    assert scores["naswot+synflow on noise, seed 0"] == add_up_ranks(figures, ("naswot", "synflow"))
+
+
 @pytest.mark.parametrize(
     ("algorithm", "other"),
     [
@@ -166,7 +182,8 @@ def test_settings_of_the_search_alone_measure_nothing_anew(experiment, recorder,
     settings = {"sources": ["noise"], "seeds": [0]}
     run(experiment(algorithm, architectures=4, **settings))
     run(experiment({**algorithm, **other}, architectures=6, **settings), recorder)
-    assert "benchmark: 4 of 6 measurements are there already." in recorder.said
+    parts = 4 if algorithm["kind"] == "zero_cost" else 1
+    assert f"benchmark: {4 * parts} of {6 * parts} measurements are there already." in recorder.said
 
 
 def test_a_population_is_measured_together_and_ranked_by_how_far_it_came(experiment, tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -69,6 +69,11 @@ class ZeroCostConfig(BaseAlgorithmConfig):
         return tuple(dict.fromkeys(figure for name in self.proxies for figure in PROXIES.find(name).figures))
 
     @property
+    def parts(self) -> tuple[Self, ...]:
+        """See `RankingFeatures`: one for each proxy."""
+        return tuple(self.model_copy(update={"proxies": (name,)}) for name in self.proxies)
+
+    @property
     def steps_to_show(self) -> int:
         """Generations: how long a progress bar is."""
         return self.evolution.generations
@@ -129,10 +134,11 @@ class ZeroCostScorer:
             self.batches,
             self.probe,
             self.space.image_shape,
-            torch.Generator().manual_seed(seed),
+            torch.Generator(),
         )
         figures: Measurement = {}
         for name in self.proxies:
+            candidate.generator.manual_seed(seed)  # what a proxy draws does not depend on those before it
             figures.update(measure_proxy(name, candidate))
         return figures
 

@@ -277,3 +277,16 @@ def test_az_nas_looks_at_noise_unless_it_is_told_to_look_at_images(chain, make_p
     assert entropy["images", 64] != entropy["images", 48]
     assert ZeroCostConfig(proxies=("az_nas", "naswot"), az_nas_input="images").label == "az_nas(images)+naswot"
     assert ZeroCostConfig(proxies=("az_nas", "naswot")).needs_images
+
+
+@pytest.mark.parametrize("proxies", [("az_nas", "synflow", "naswot", "zico"), ("expressivity", "zico", "az_nas")])
+def test_a_sum_measures_what_its_parts_measure_alone(chain, make_problem, proxies):
+    """Also where several draw random numbers."""
+    config = ZeroCostConfig(proxies=proxies, batch_size=16, repeats=2)
+    genotypes = [chain.decode(text) for text in ("2121", "0012")]
+    together = config.algorithm(make_problem(chain)).scorer()(genotypes)
+    alone = [part.algorithm(make_problem(chain)).scorer()(genotypes) for part in config.parts]
+    assert [part.proxies for part in config.parts] == [(name,) for name in proxies]
+    for number, measured in enumerate(together):
+        merged = {name: value for part in alone for name, value in part[number].items()}
+        assert measured == merged
