@@ -50,6 +50,7 @@ class AlignmentConfig(AlignmentSettings):
     search_settings: ClassVar[frozenset[str]] = frozenset(
         {"candidates", "initial", "round_size", "criterion", "rank_sum_of", "surrogate"}
     )
+    keeps_min_macs: ClassVar[bool] = True
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -89,11 +90,11 @@ class AlignmentConfig(AlignmentSettings):
 class AlignmentSearch(SearchAlgorithm):
     """Measures random candidates, then mostly those that a forest, grown on all measured so far, expects to be best.
 
-    Never one twice, nor one above the limit.
+    Never one twice, nor one beyond the limits.
     """
 
     def __init__(self, config: AlignmentConfig, problem: SearchProblem):
-        problem.space.check_limit(problem.max_macs)
+        problem.space.check_limit(problem.max_macs, problem.min_macs)
         self.config, self.problem, self.space = config, problem, problem.space
         self.rng = numpy_generator(problem.seed, "alignment")
         self.measurements: dict[Genotype, Measurement] = {}
@@ -187,7 +188,7 @@ class AlignmentSearch(SearchAlgorithm):
         found: list[Genotype] = []
         misses = 0
         while len(found) < count and misses < _MAX_MISSES:
-            genotype = self.space.sample_within(self.rng, self.problem.max_macs)
+            genotype = self.space.sample_within(self.rng, self.problem.max_macs, self.problem.min_macs)
             if genotype in known:
                 misses += 1
                 continue

@@ -64,6 +64,7 @@ class SearchProblem:
         precision: In which networks compute.
         average_gradients: Called between backward and the optimiser's step; where several processes search together it
             averages the gradients of the parameters over them.
+        min_macs: Smallest number of MACs of an architecture, or None; given only to algorithms that keep to it.
     """
 
     space: SearchSpace
@@ -74,6 +75,7 @@ class SearchProblem:
     seed: int
     precision: Precision = "float32"
     average_gradients: Callable[[Iterable[nn.Parameter]], None] = _keep_gradients
+    min_macs: int | None = None
 
 
 class Scorer(Protocol):
@@ -107,6 +109,9 @@ class BaseAlgorithmConfig(
 
     unsuitable_spaces: ClassVar[dict[str, str]] = {}
     """Kinds of spaces that it cannot search, each with the reason."""
+
+    keeps_min_macs: ClassVar[bool] = False
+    """Whether it proposes nothing below `search.min_macs`; the setting is refused where it does."""
 
     @property
     def label(self) -> str:

@@ -56,6 +56,7 @@ class BordaConfig(BaseAlgorithmConfig):
 
     trains_by_epochs: ClassVar[bool] = True
     search_settings: ClassVar[frozenset[str]] = frozenset({"evolution"})
+    keeps_min_macs: ClassVar[bool] = True
 
     @model_validator(mode="after")
     def _check(self) -> BordaConfig:
@@ -132,7 +133,7 @@ class Borda(RelativeSearch):
     """Training of the supernets, one after the other; then evolution by both votes."""
 
     def __init__(self, config: BordaConfig, problem: SearchProblem):
-        super().__init__(problem.space, config.evolution, problem.max_macs, problem.seed)
+        super().__init__(config.evolution, problem)
         self.config = config
         self.num_epochs = config.supernets * config.epochs
         self.supernets = [

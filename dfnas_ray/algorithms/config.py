@@ -14,6 +14,7 @@ from dfnas_ray.algorithms.base import BaseAlgorithmConfig
 from dfnas_ray.algorithms.spos import SposConfig
 from dfnas_ray.config.member import OneOrSeveral
 from dfnas_ray.config.registry import Family
+from dfnas_ray.errors import ConfigError
 from dfnas_ray.limits import LARGEST_SEED, MANY, MAX_TRIALS, SEVERAL
 from dfnas_ray.ops.precision import Precision
 from dfnas_ray.search_spaces import SPACES, NASBenchMacroConfig, SearchSpaceConfig, SpaceConfig
@@ -114,6 +115,11 @@ class SearchConfig(BaseModel):
     max_macs: Annotated[int | str | None, BeforeValidator(_parse_limit)] = Field(
         "90%", description="Largest MACs of an architecture: a number, a share of the teacher's such as 50%, or null."
     )
+    min_macs: Annotated[int | str | None, BeforeValidator(_parse_limit)] = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="Smallest MACs of an architecture, as max_macs; null for none. Not for darts and proxyless.",
+    )
     start_after_shards: int | None = Field(
         None,
         gt=0,
@@ -152,6 +158,17 @@ class SearchConfig(BaseModel):
                     f"the algorithm {algorithm.kind} cannot search the space {space.kind}: {reason}. Take another "
                     "algorithm, such as darts or spos, or another space."
                 )
+        unable = [algorithm.kind for algorithm in self.algorithm if not algorithm.keeps_min_macs]
+        if self.min_macs is not None and unable:
+            raise ValueError(
+                f"min_macs ({self.min_macs}) is not kept by {', '.join(dict.fromkeys(unable))}: a gradient search takes what it "
+                "likes best below max_macs. Leave it out, or take spos, borda, zero_cost, alignment, random_search or "
+                "multi_fidelity."
+            )
+        if type(self.min_macs) is int and type(self.max_macs) is int and self.min_macs > self.max_macs:
+            raise ValueError(
+                f"min_macs ({self.min_macs:,}) must not be above max_macs ({self.max_macs:,}). Lower it, or raise the other."
+            )
         if self.start_after_shards is not None and self.images != SyntheticSource():
             raise ValueError(
                 f"start_after_shards ({self.start_after_shards}) is for images that are being made, and those of images: "
@@ -194,7 +211,25 @@ class SearchConfig(BaseModel):
         ]
 
     def macs_limit(self, teacher_macs: int) -> int | None:
-        """Return the limit as a number."""
-        if isinstance(self.max_macs, str):
-            return int(teacher_macs * float(self.max_macs.rstrip("% ")) / 100)
-        return self.max_macs
+        """Return the upper limit as a number."""
+        return _limit_of(self.max_macs, teacher_macs)
+
+    def macs_at_least(self, teacher_macs: int) -> int | None:
+        """Return the lower limit as a number.
+
+        Raises:
+            ConfigError: it is above the upper one.
+        """
+        low, high = _limit_of(self.min_macs, teacher_macs), self.macs_limit(teacher_macs)
+        if low is not None and high is not None and low > high:
+            raise ConfigError(
+                f"search.min_macs ({self.min_macs}, {low:,}) is above search.max_macs ({self.max_macs}, {high:,}). Lower it, "
+                "or raise the other."
+            )
+        return low
+
+
+def _limit_of(setting: int | str | None, teacher_macs: int) -> int | None:
+    if isinstance(setting, str):
+        return int(teacher_macs * float(setting.rstrip("% ")) / 100)
+    return setting

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from dfnas_ray.algorithms.base import Measurement, SearchAlgorithm, StateDict
+from dfnas_ray.algorithms.base import Measurement, SearchAlgorithm, SearchProblem, StateDict
 from dfnas_ray.errors import GenotypeError
 from dfnas_ray.limits import MANY
 from dfnas_ray.search_spaces.base import Genotype, SearchSpace
@@ -49,18 +49,26 @@ class EvolutionConfig(BaseModel):
 
 
 class Evolution:
-    """Maximises a score; never proposes a genotype twice, nor one above the limit.
+    """Maximises a score; never proposes a genotype twice, nor one beyond the limits.
 
     Args:
         space: What is searched.
         config: Sizes and rates.
         max_macs: Largest number of MACs, or None.
         seed: Of all draws.
+        min_macs: Smallest number of MACs, or None.
     """
 
-    def __init__(self, space: SearchSpace, config: EvolutionConfig, max_macs: int | None, seed: int):
-        space.check_limit(max_macs)
-        self.space, self.config, self.max_macs = space, config, max_macs
+    def __init__(
+        self,
+        space: SearchSpace,
+        config: EvolutionConfig,
+        max_macs: int | None,
+        seed: int,
+        min_macs: int | None = None,
+    ):
+        space.check_limit(max_macs, min_macs)
+        self.space, self.config, self.max_macs, self.min_macs = space, config, max_macs, min_macs
         self.rng = numpy_generator(seed, "evolution")
         self.scores: dict[Genotype, float] = {}
         self.generation = 0
@@ -123,7 +131,7 @@ class Evolution:
 
     def _propose(self) -> list[Genotype]:
         if self.generation == 0:
-            return self._collect(self.config.population, lambda: self.space.sample_within(self.rng, self.max_macs))
+            return self._collect(self.config.population, self._draw)
         parents = self.ranked()[: self.config.parents]
 
         def pick() -> Genotype:
@@ -138,10 +146,11 @@ class Evolution:
         )
         missing = self.config.mutations + self.config.crossovers - len(children)
         if missing:  # converged parents have few new children: fresh blood, as SPOS does
-            children += self._collect(
-                missing, lambda: self.space.sample_within(self.rng, self.max_macs), exclude=children
-            )
+            children += self._collect(missing, self._draw, exclude=children)
         return children
+
+    def _draw(self) -> Genotype:
+        return self.space.sample_within(self.rng, self.max_macs, self.min_macs)
 
     def _collect(self, count: int, draw: Any, exclude: Sequence[Genotype] = ()) -> list[Genotype]:
         found: list[Genotype] = []
@@ -152,7 +161,7 @@ class Evolution:
             genotype = draw()
             if genotype in seen or genotype in self.scores:
                 continue
-            if self.max_macs is not None and self.space.cost(genotype).macs > self.max_macs:
+            if not self.space.is_within(genotype, self.max_macs, self.min_macs):
                 continue
             seen.add(genotype)
             found.append(genotype)
@@ -192,9 +201,9 @@ class EvolutionarySearch(SearchAlgorithm):
 class RelativeSearch(EvolutionarySearch):
     """One whose scores are relative to all candidates measured so far: computed anew for all after each generation."""
 
-    def __init__(self, space: SearchSpace, config: EvolutionConfig, max_macs: int | None, seed: int):
-        self.space = space
-        self.evolution = Evolution(space, config, max_macs, seed)
+    def __init__(self, config: EvolutionConfig, problem: SearchProblem):
+        self.space = problem.space
+        self.evolution = Evolution(problem.space, config, problem.max_macs, problem.seed, problem.min_macs)
         self.measured: dict[Genotype, Measurement] = {}
 
     def tell(self, measurements: Sequence[Measurement]) -> list[float]:

@@ -108,6 +108,7 @@ class MultiFidelityConfig(BaseAlgorithmConfig):
     batch_size: int = Field(128, gt=0, le=MANY, description="Images per step.")
     optimizer: OptimizerConfig = OptimizerConfig()
 
+    keeps_min_macs: ClassVar[bool] = True
     measures_population: ClassVar[bool] = True  # how far a candidate comes depends on the others
 
     @model_validator(mode="after")
@@ -166,9 +167,9 @@ class MultiFidelityConfig(BaseAlgorithmConfig):
         """See `PlanningFeatures`: a candidate is trained to the lowest rung at once."""
         return float(self.rungs[0])
 
-    def draw(self, space: SearchSpace, max_macs: int | None, seed: int) -> list[Genotype]:
+    def draw(self, space: SearchSpace, max_macs: int | None, seed: int, min_macs: int | None = None) -> list[Genotype]:
         """Return the candidates that ``proposals: random`` means: the same for one seed, fewer in a small space."""
-        return draw_new(space, numpy_generator(seed, "multi-fidelity"), max_macs, self.candidates)
+        return draw_new(space, numpy_generator(seed, "multi-fidelity"), max_macs, self.candidates, (), min_macs)
 
     def is_open(self, candidate: Candidate) -> bool:
         """Whether there is something left to train."""
@@ -275,9 +276,11 @@ class SuccessiveHalving(SearchAlgorithm):
         if config.needs_many_workers:
             raise ConfigError(config.needs_many_workers)
         if given is None:
-            problem.space.check_limit(problem.max_macs)
+            problem.space.check_limit(problem.max_macs, problem.min_macs)
         self.config, self.problem, self.space = config, problem, problem.space
-        drawn = config.draw(problem.space, problem.max_macs, problem.seed) if given is None else list(given)
+        drawn = list(given or ())
+        if given is None:
+            drawn = config.draw(problem.space, problem.max_macs, problem.seed, problem.min_macs)
         texts = [problem.space.encode(genotype) for genotype in drawn]
         self.population = Population(config, [Candidate(number, text) for number, text in enumerate(texts)])
         self._trainings: dict[int, CandidateTraining] = {}

@@ -53,11 +53,20 @@ class ArchitectureStudy:
         space: What is searched.
         max_macs: Largest number of MACs, or None.
         seed: Of all draws.
+        min_macs: Smallest number of MACs, or None.
     """
 
-    def __init__(self, population: Population, space: SearchSpace, max_macs: int | None, seed: int):
+    def __init__(
+        self,
+        population: Population,
+        space: SearchSpace,
+        max_macs: int | None,
+        seed: int,
+        min_macs: int | None = None,
+    ):
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self.config, self.space, self.max_macs = population.config, space, max_macs
+        self.config, self.space = population.config, space
+        self.max_macs, self.min_macs = max_macs, min_macs
         self.numbers = {candidate.genotype: candidate.number for candidate in population.candidates}
         self._under_way = {one.genotype for one in population.candidates if self.config.is_open(one)}
         self._trials: dict[int, Trial] = {}  # by the candidate's number
@@ -73,7 +82,7 @@ class ArchitectureStudy:
                 self.study.add_trial(self._frozen(candidate))
         for text in sorted(self._under_way, key=self.numbers.__getitem__):
             self._enqueue(space.decode(text))
-        for genotype in self.config.draw(space, max_macs, seed)[:startup]:
+        for genotype in self.config.draw(space, max_macs, seed, min_macs)[:startup]:
             if space.encode(genotype) not in self.numbers:
                 self._enqueue(genotype)
 
@@ -82,7 +91,7 @@ class ArchitectureStudy:
         for attempt in range(_MAX_TRIES + 2):
             if attempt == _MAX_TRIES:
                 known = {self.space.decode(text) for text in self.numbers}
-                drawn = draw_new(self.space, self._rng, self.max_macs, 1, known)
+                drawn = draw_new(self.space, self._rng, self.max_macs, 1, known, self.min_macs)
                 if not drawn:
                     break
                 self._enqueue(drawn[0])
@@ -90,13 +99,13 @@ class ArchitectureStudy:
             genotype = tuple(trial.params[name] for name in self._distributions)
             text = self.space.encode(genotype)
             is_new = text in self._under_way or text not in self.numbers
-            is_small = self.max_macs is None or self.space.cost(genotype).macs <= self.max_macs
-            if is_new and is_small:
+            is_within = self.space.is_within(genotype, self.max_macs, self.min_macs)
+            if is_new and is_within:
                 self._under_way.discard(text)
                 number = self.numbers.setdefault(text, 1 + max(self.numbers.values(), default=-1))
                 self._trials[number] = trial
                 return Proposal(number, text)
-            self.study.tell(trial, state=TrialState.FAIL if is_small else TrialState.PRUNED)
+            self.study.tell(trial, state=TrialState.FAIL if is_within else TrialState.PRUNED)
         return None
 
     def observe(self, number: int, epochs: int, score: float) -> None:

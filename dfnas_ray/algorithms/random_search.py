@@ -32,18 +32,23 @@ _MAX_TRIES = 200  # draws per new candidate: a small space may hold no more
 
 
 def draw_new(
-    space: SearchSpace, rng: np.random.Generator, max_macs: int | None, count: int, known: Collection[Genotype] = ()
+    space: SearchSpace,
+    rng: np.random.Generator,
+    max_macs: int | None,
+    count: int,
+    known: Collection[Genotype] = (),
+    min_macs: int | None = None,
 ) -> list[Genotype]:
-    """Draw ``count`` different architectures uniformly within the limit, none of them ``known``.
+    """Draw ``count`` different architectures uniformly within the limits, none of them ``known``.
 
     Returns:
-        Fewer, perhaps none, where almost all architectures within the limit are known.
+        Fewer, perhaps none, where almost all architectures within the limits are known.
     """
     drawn: dict[Genotype, None] = {}
     for _ in range(_MAX_TRIES * count):
         if len(drawn) >= count:
             break
-        genotype = space.sample_within(rng, max_macs)
+        genotype = space.sample_within(rng, max_macs, min_macs)
         if genotype not in known:
             drawn[genotype] = None
     return list(drawn)
@@ -60,6 +65,7 @@ class RandomSearchConfig(BaseAlgorithmConfig):
     optimizer: OptimizerConfig = OptimizerConfig()
 
     search_settings: ClassVar[frozenset[str]] = frozenset({"candidates", "round_size"})
+    keeps_min_macs: ClassVar[bool] = True
 
     @property
     def figures(self) -> tuple[str, ...]:
@@ -89,7 +95,7 @@ class RandomSearch(SearchAlgorithm):
     """Proposes new architectures, round after round; never one twice, nor one above the limit."""
 
     def __init__(self, config: RandomSearchConfig, problem: SearchProblem):
-        problem.space.check_limit(problem.max_macs)
+        problem.space.check_limit(problem.max_macs, problem.min_macs)
         self.config, self.problem, self.space = config, problem, problem.space
         self.rng = numpy_generator(problem.seed, "random-search")
         self.scores: dict[Genotype, float] = {}
@@ -105,7 +111,8 @@ class RandomSearch(SearchAlgorithm):
         """Return the next round; asked again before `tell`, the same one."""
         count = min(self.config.round_size, self.config.candidates - len(self.scores))
         missing = count - len(self._asked)
-        self._asked += draw_new(self.space, self.rng, self.problem.max_macs, missing, {*self.scores, *self._asked})
+        known, problem = {*self.scores, *self._asked}, self.problem
+        self._asked += draw_new(self.space, self.rng, problem.max_macs, missing, known, problem.min_macs)
         return list(self._asked)
 
     def tell(self, measurements: Sequence[Measurement]) -> list[float]:

@@ -16,7 +16,9 @@ from pydantic import Field
 from dfnas_ray.algorithms.base import SCORE, BaseAlgorithmConfig, SearchProblem, StateDict
 from dfnas_ray.algorithms.evolution import Evolution, EvolutionarySearch, EvolutionConfig
 from dfnas_ray.algorithms.one_shot import Fitness, OneShotScorer
-from dfnas_ray.limits import MANY
+from dfnas_ray.algorithms.path_bins import MacsBins
+from dfnas_ray.limits import MANY, SEVERAL
+from dfnas_ray.search_spaces.base import Genotype
 from dfnas_ray.seeding import derive_seed, numpy_generator, seed_everything
 from dfnas_ray.training.config import OptimizerConfig
 from dfnas_ray.training.student import Student, read_losses
@@ -31,7 +33,15 @@ class SposConfig(BaseAlgorithmConfig):
     )
     batch_size: int = Field(128, gt=0, le=MANY, description="Images per step.")
     optimizer: OptimizerConfig = OptimizerConfig()
-    train_within_limit: bool = Field(False, description="Train only paths within search.max_macs.")
+    train_within_limit: bool = Field(False, description="Train only paths within the limits on MACs.")
+    path_bins: int = Field(
+        0,
+        ge=0,
+        le=SEVERAL,
+        exclude_if=lambda value: value == 0,
+        description="Draw paths from so many bins of MACs, equally wide, between search.min_macs and search.max_macs, each bin "
+        "as often as any other; 0: every architecture as often as any other, so that most paths have middling MACs.",
+    )
     calibration_batches: int = Field(
         8, gt=0, le=MANY, description="Batches from which BatchNorm statistics are re-estimated."
     )
@@ -44,6 +54,7 @@ class SposConfig(BaseAlgorithmConfig):
 
     trains_by_epochs: ClassVar[bool] = True
     search_settings: ClassVar[frozenset[str]] = frozenset({"evolution"})
+    keeps_min_macs: ClassVar[bool] = True
 
     @property
     def figures(self) -> tuple[str, ...]:
@@ -75,7 +86,9 @@ class Spos(EvolutionarySearch):
     def __init__(self, config: SposConfig, problem: SearchProblem):
         self.config, self.space, self.problem = config, problem.space, problem
         self.train, self.num_epochs = problem.train, config.epochs
-        self.evolution = Evolution(self.space, config.evolution, problem.max_macs, problem.seed)
+        limits = problem.max_macs, problem.min_macs
+        self.evolution = Evolution(self.space, config.evolution, limits[0], problem.seed, limits[1])
+        self.bins = MacsBins(self.space, config.path_bins, *limits) if config.path_bins else None
         seed_everything(derive_seed(problem.seed, "supernet-weights"))
         self.supernet = self.space.supernet().to(self.train.device)
         self.initial = copy.deepcopy(self.supernet) if config.fitness == "angle" else None
@@ -90,14 +103,20 @@ class Spos(EvolutionarySearch):
         self.path_rng = numpy_generator(problem.seed, "paths")
 
     def train_epoch(self) -> dict[str, float]:
-        """Train every batch along one path drawn uniformly."""
+        """Train every batch along one path drawn uniformly, or from one of the bins."""
         losses = []
         for batch in self.train.epoch(self.epochs_done):
-            limit = self.problem.max_macs if self.config.train_within_limit else None
-            path = self.space.choices(self.space.sample_within(self.path_rng, limit))
+            path = self.space.choices(self._draw_path())
             losses.append(self.student.step(batch, lambda images, path=path: self.supernet(images, path)))  # type: ignore[misc]
         self.epochs_done += 1
         return {"loss": float(np.mean(read_losses(losses)))}
+
+    def _draw_path(self) -> Genotype:
+        if self.bins is not None:
+            return self.bins.draw(self.path_rng)
+        problem = self.problem
+        limits = (problem.max_macs, problem.min_macs) if self.config.train_within_limit else (None, None)
+        return self.space.sample_within(self.path_rng, *limits)
 
     def scorer(self) -> OneShotScorer:
         """Return a scorer with a copy of the supernet as it is now."""

@@ -109,6 +109,7 @@ class SearchJob:
     seed: int
     max_macs: int | None
     folder: Location
+    min_macs: int | None = None
 
     def trial_folder(self, trial: Trial) -> Location:
         """Return where one trial keeps its state and its result."""
@@ -292,7 +293,14 @@ def _problem(
     batches = make_batches(job, teacher, images, source, trial.algorithm.batch_size, seed, device)
     space = trial.space.space(teacher.image_shape, teacher.num_classes)
     problem = SearchProblem(
-        space, batches.train, batches.validation, config.distillation, job.max_macs, seed, config.precision
+        space,
+        batches.train,
+        batches.validation,
+        config.distillation,
+        job.max_macs,
+        seed,
+        config.precision,
+        min_macs=job.min_macs,
     )
     return problem, batches
 

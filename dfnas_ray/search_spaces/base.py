@@ -295,17 +295,22 @@ class SearchSpace(ABC):
         """Take each decision from one of the parents, with equal probability."""
         return tuple(a if rng.random() < 0.5 else b for a, b in zip(first, second, strict=True))
 
-    def sample_within(self, rng: np.random.Generator, max_macs: int | None) -> Genotype:
-        """Draw uniformly among the architectures of at most ``max_macs``, by rejection.
+    def sample_within(self, rng: np.random.Generator, max_macs: int | None, min_macs: int | None = None) -> Genotype:
+        """Draw uniformly among the architectures of ``min_macs`` to ``max_macs``, by rejection.
 
         Raises:
-            GenotypeError: not even the cheapest architecture is within the limit, or almost none is.
+            GenotypeError: no architecture is within the limits, or almost none is.
         """
-        self.check_limit(max_macs)
+        self.check_limit(max_macs, min_macs)
         for _ in range(_MAX_DRAWS):
             genotype = self.sample(rng)
-            if max_macs is None or self.cost(genotype).macs <= max_macs:
+            if self.is_within(genotype, max_macs, min_macs):
                 return genotype
+        if min_macs is not None:
+            raise GenotypeError(
+                f"Of {_MAX_DRAWS} architectures drawn from {self.kind}, none has between search.min_macs ({min_macs:,}) and "
+                f"search.max_macs ({max_macs or self.most_macs:,}) MACs. Move them apart."
+            )
         raise GenotypeError(
             f"Of {_MAX_DRAWS} architectures drawn from {self.kind}, none has at most {max_macs:,} MACs; the smallest has "
             f"{self.cost(self.cheapest()).macs:,}. Raise search.max_macs."
@@ -342,12 +347,29 @@ class SearchSpace(ABC):
         """Return an architecture with the fewest MACs."""
         return self.derive([-macs for macs in self.cost_table.macs])
 
-    def check_limit(self, max_macs: int | None) -> None:
-        """Make sure that the limit admits an architecture.
+    def is_within(self, genotype: Genotype, max_macs: int | None, min_macs: int | None = None) -> bool:
+        """Whether an architecture keeps to the limits, each of which may be None."""
+        if max_macs is None and min_macs is None:
+            return True
+        macs = self.cost(genotype).macs
+        return (max_macs is None or macs <= max_macs) and (min_macs is None or macs >= min_macs)
+
+    @cached_property
+    def most_macs(self) -> int:
+        """The MACs of its largest architecture."""
+        return self.cost(self.derive(self.cost_table.macs)).macs
+
+    def check_limit(self, max_macs: int | None, min_macs: int | None = None) -> None:
+        """Make sure that the limits admit an architecture.
 
         Raises:
-            GenotypeError: it does not; says which limit would.
+            GenotypeError: they do not; says which would.
         """
+        if min_macs is not None and min_macs > self.most_macs:
+            raise GenotypeError(
+                f"search.min_macs ({min_macs:,}) is above the largest architecture of {self.kind}, with {self.most_macs:,} "
+                "MACs. Lower it to at most that, or make the space's networks larger."
+            )
         if max_macs is None:
             return
         smallest = self.cost(self.cheapest()).macs

@@ -93,12 +93,13 @@ class AlgorithmSuite(ConfigSuite):
 
         def make(limit_share: float | None = None, seed: int = 0) -> NewSearch:
             space = space_config.space(IMAGE_SHAPE, NUM_CLASSES)
-            limit = None
+            limit = least = None
             if limit_share is not None:
                 smallest = space.cost(space.cheapest()).macs
                 draws = [space.cost(space.sample(np.random.default_rng(n))).macs for n in range(30)]
                 limit = int(smallest + limit_share * (max(draws) - smallest))
-            problem = SearchProblem(space, batches, batches, DistillationConfig(), limit, seed)
+                least = (smallest + limit) // 2 if config.keeps_min_macs else None
+            problem = SearchProblem(space, batches, batches, DistillationConfig(), limit, seed, min_macs=least)
             return NewSearch(SearchState(make_algorithm(config, problem)), problem)
 
         return make
@@ -166,13 +167,13 @@ class AlgorithmSuite(ConfigSuite):
         assert saved.tell()
         assert _resumed(start, saved, seed=99).history == undisturbed.history
 
-    def test_the_architecture_found_is_within_the_limit_and_can_be_built(self, start: Start) -> None:
+    def test_the_architecture_found_is_within_the_limits_and_can_be_built(self, start: Start) -> None:
         """Its score is a number."""
         state, problem = start(limit_share=0.4)
         state.run()
         genotype, score = state.algorithm.best()
         assert problem.max_macs is not None
-        assert problem.space.cost(genotype).macs <= problem.max_macs
+        assert problem.space.is_within(genotype, problem.max_macs, problem.min_macs)
         assert np.isfinite(score)
         problem.space.build(genotype)
 
@@ -184,7 +185,7 @@ class AlgorithmSuite(ConfigSuite):
             json.dumps(entry)
             assert all(isinstance(value, str | int | float | list) for value in entry.values())
 
-    def test_finalists_are_different_architectures_within_the_limit_and_the_best_comes_first(
+    def test_finalists_are_different_architectures_within_the_limits_and_the_best_comes_first(
         self, start: Start
     ) -> None:
         """Asked again, the same ones."""
@@ -198,7 +199,7 @@ class AlgorithmSuite(ConfigSuite):
         assert finalists == algorithm.finalists(3)
         assert algorithm.finalists(1) == finalists[:1]
         assert problem.max_macs is not None
-        assert all(space.cost(genotype).macs <= problem.max_macs for genotype in finalists)
+        assert all(space.is_within(genotype, problem.max_macs, problem.min_macs) for genotype in finalists)
 
     def test_measurements_and_scores_do_not_depend_on_the_order_of_candidates(self, start: Start, config: Any) -> None:
         """Candidates are measured on several machines, by copies of the scorer."""

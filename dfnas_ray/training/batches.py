@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from dfnas_ray.errors import ConfigError
+from dfnas_ray.ops.area_crops import crop_areas, jitter_colors
 from dfnas_ray.ops.networks import copy_network
 from dfnas_ray.ops.precision import Precision, autocast, autocast_dtype
 from dfnas_ray.ops.regions import center_crop, crop, draw_region
@@ -192,7 +193,9 @@ class SyntheticBatches:
             yield Batch(_channels_last(self.teacher.normalize(view)), self.logits[start : start + size].clone())
 
     def _vary(self, canvases: Tensor, variation: AugmentationConfig, generator: torch.Generator) -> Tensor:
-        if variation.random_crop:
+        if variation.crop_area is not None:
+            view = crop_areas(canvases, self.input_size, variation.crop_area, variation.flip_probability, generator)
+        elif variation.random_crop:
             canvas_size = (canvases.shape[-2], canvases.shape[-1])
             region = draw_region(canvas_size, self.input_size, variation.flip_probability, generator)
             view = crop(canvases, region, self.input_size)
@@ -200,6 +203,8 @@ class SyntheticBatches:
             view = center_crop(canvases, self.input_size)
             if torch.rand((), generator=generator) < variation.flip_probability:
                 view = view.flip(-1)
+        if variation.color_jitter:
+            view = jitter_colors(view, variation.color_jitter, generator)
         images = self.teacher.normalize(view)
         if torch.rand((), generator=generator) < variation.mixup:
             share = torch.rand((len(images), 1, 1, 1), generator=generator).to(self.device)

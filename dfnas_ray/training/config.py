@@ -21,6 +21,28 @@ class AugmentationConfig(BaseModel):
         0.5, ge=0, le=1, description="Mirrored images; 0 where mirroring changes the class."
     )
     mixup: float = Field(0.0, ge=0, le=1, description="Share of batches whose images are mixed in pairs.")
+    crop_area: tuple[float, float] | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="In place of random_crop: a crop of each image, of a share of the canvas between these two, resized. The "
+        "published search takes [0.08, 1].",
+    )
+    color_jitter: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        exclude_if=lambda value: value == 0,
+        description="By how much brightness, contrast and saturation of each image change; the published search takes 0.4.",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.crop_area is not None and not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
+            raise ValueError(
+                f"crop_area {list(self.crop_area)} must be two shares above 0 and up to 1, the smaller one first, such as "
+                "[0.08, 1]."
+            )
+        return self
 
 
 class DistillationConfig(BaseModel):

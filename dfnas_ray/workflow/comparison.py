@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -315,14 +316,12 @@ class VariantComparison(Stage[ComparisonRecord]):
         """Return an architecture's true accuracy, all of those of its MACs, and the best within the limit."""
         assert self.table is not None
         known, macs = self._true, self._macs
-        limit = session.max_macs
-        within = [accuracy for text, accuracy in known.items() if limit is None or macs[text] <= limit]
+        low, high = session.min_macs or 0, session.max_macs or math.inf
+        within = [accuracy for text, accuracy in known.items() if low <= macs[text] <= high]
         alike = [
             known[text]
             for text, cost in macs.items()
-            if abs(cost - trial.macs) <= _ALIKE * trial.macs
-            and text != trial.genotype
-            and (limit is None or cost <= limit)
+            if abs(cost - trial.macs) <= _ALIKE * trial.macs and text != trial.genotype and low <= cost <= high
         ]
         return {
             "accuracy": known.get(trial.genotype),

@@ -39,6 +39,7 @@ def measuring_inputs(session: Session) -> JsonObject:
         "images": {"number": size.images, "canvas": size.canvas},
         "space": config.search.space[0].model_dump(mode="json"),
         "max_macs": session.max_macs,
+        **({} if session.min_macs is None else {"min_macs": session.min_macs}),
         "search": config.search.model_dump(mode="json", include={"validation_fraction", "distillation", "precision"}),
         "threads": config.cluster.search.cpus,
     }
@@ -330,7 +331,8 @@ class Rankings:
 
 def _ranking(session: Session, name: str, algorithm: BaseAlgorithmConfig, folder: Location) -> Ranking:
     config = session.config
-    job = SearchJob(config.search, config.cluster.search, config.seed, session.max_macs, folder)
+    limits = {"max_macs": session.max_macs, "min_macs": session.min_macs}
+    job = SearchJob(config.search, config.cluster.search, config.seed, folder=folder, **limits)
     return Ranking(name, job, Trial(name, algorithm, config.search.space[0], _TRIAL_SEED))
 
 

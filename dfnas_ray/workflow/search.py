@@ -37,12 +37,14 @@ class SearchRecord(Record, TrialSummary):
 
     Attributes:
         max_macs: The limit that all kept to.
+        min_macs: The lower one.
         images: What they looked at.
         data_free: Whether these could be had without real images.
     """
 
     space_config: JsonObject
     max_macs: Count | None = None
+    min_macs: Count | None = None
     images: str = "synthetic"
     data_free: bool = True
     trials: tuple[TrialSummary, ...]
@@ -138,6 +140,7 @@ class Search(Stage[SearchRecord]):
         return SearchRecord(
             **best.model_dump(exclude={"history", "arrivals"}),
             max_macs=self.session.max_macs,
+            min_macs=self.session.min_macs,
             images=self.config.images.description,
             data_free=self.config.images.is_data_free,
             trials=tuple(trial.summary() for trial in trials),
@@ -153,10 +156,9 @@ class Search(Stage[SearchRecord]):
     @property
     def job(self) -> SearchJob:
         """What all trials have in common."""
-        session = self.session
-        return SearchJob(
-            self.config, session.config.cluster.search, session.config.seed, session.max_macs, self.location
-        )
+        session, config = self.session, self.session.config
+        limits = {"max_macs": session.max_macs, "min_macs": session.min_macs}
+        return SearchJob(self.config, config.cluster.search, config.seed, folder=self.location, **limits)
 
     def without_result(self, trials: Iterable[Trial]) -> list[Trial]:
         """Return those of the trials that are not over. A result that was altered is named and removed."""

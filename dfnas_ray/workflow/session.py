@@ -149,8 +149,13 @@ class Session:
         """The limit on MACs as a number; raises if a space has no architecture within it."""
         limit = self.config.search.macs_limit(self.teacher.cost.macs)
         for space in self.spaces:
-            space.check_limit(limit)
+            space.check_limit(limit, self.min_macs)
         return limit
+
+    @cached_property
+    def min_macs(self) -> int | None:
+        """The lower limit on MACs as a number; raises if it is above the other."""
+        return self.config.search.macs_at_least(self.teacher.cost.macs)
 
     @property
     def executor(self) -> Executor:

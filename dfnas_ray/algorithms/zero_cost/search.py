@@ -42,6 +42,7 @@ class ZeroCostConfig(BaseAlgorithmConfig):
     evolution: EvolutionConfig = EvolutionConfig()
 
     search_settings: ClassVar[frozenset[str]] = frozenset({"evolution"})
+    keeps_min_macs: ClassVar[bool] = True
 
     @model_validator(mode="after")
     def _check(self) -> ZeroCostConfig:
@@ -147,7 +148,7 @@ class ZeroCost(RelativeSearch):
     """Evolution whose candidates are scored without training."""
 
     def __init__(self, config: ZeroCostConfig, problem: SearchProblem):
-        super().__init__(problem.space, config.evolution, problem.max_macs, problem.seed)
+        super().__init__(config.evolution, problem)
         self.config, self.problem = config, problem
 
     def rank(self, measurements: Sequence[Measurement]) -> list[float]:

@@ -57,10 +57,10 @@ def search_population(
         DfnasError: candidates failed for good; says how to go on.
     """
     config, space = config_of(trial), space_of(trial, teacher.get())
-    space.check_limit(job.max_macs)
+    space.check_limit(job.max_macs, job.min_macs)
     drawn = None
     if config.proposals == "random":
-        drawn = config.draw(space, job.max_macs, seed_of(job, trial))
+        drawn = config.draw(space, job.max_macs, seed_of(job, trial), job.min_macs)
     population = Experiment(job, trial, space).finish(drawn, teacher, images, board, room)
     describe_population(job, trial, space, population).write(job.result_file(trial))
 
@@ -105,7 +105,7 @@ class Experiment:
         over = [candidate for candidate in population.candidates if not config.is_open(candidate)]
         search_alg = param_space = None
         if given is None:
-            study = ArchitectureStudy(population, self.space, job.max_macs, self.seed)
+            study = ArchitectureStudy(population, self.space, job.max_macs, self.seed, job.min_macs)
             search_alg = ArchitectureSearch(study)
             todo = config.candidates - len(over)
         else:

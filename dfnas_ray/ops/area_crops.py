@@ -1,0 +1,73 @@
+"""Crops of a share of each image's area, resized, and changes of colour: the usual training on photographs.
+
+Source: Szegedy et al. 2015, arXiv:1409.4842, Sec. 6, for the crops; Krizhevsky et al. 2012 began the changes of colour, whose
+form here is torchvision's `ColorJitter`, in a fixed order.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+_ASPECTS = (3 / 4, 4 / 3)  # width to height
+_LUMA = (0.2989, 0.587, 0.114)  # ITU-R BT.601
+
+
+def crop_areas(
+    images: Tensor,
+    size: tuple[int, int],
+    shares: tuple[float, float],
+    flip_probability: float,
+    generator: torch.Generator,
+) -> Tensor:
+    """Return a crop of each image, (B, C, H', W') to (B, C, H, W), resized bilinearly.
+
+    Args:
+        images: uint8 or float; the result is float32 on the same scale.
+        size: (H, W).
+        shares: The least and the largest share of the area H' W' that a crop covers; drawn uniformly.
+        flip_probability: Of an image to be mirrored.
+        generator: On the CPU.
+    """
+    number, height, width = len(images), images.shape[-2], images.shape[-1]
+    low, high = shares
+    area = (low + (high - low) * torch.rand(number, generator=generator)) * height * width
+    logarithms = [math.log(aspect) for aspect in _ASPECTS]
+    aspect = torch.exp(logarithms[0] + (logarithms[1] - logarithms[0]) * torch.rand(number, generator=generator))
+    across = (area * aspect).sqrt().clamp(1, width) / width  # of the whole, as an affine map has it
+    down = (area / aspect).sqrt().clamp(1, height) / height
+    left, top = ((1 - part) * (2 * torch.rand(number, generator=generator) - 1) for part in (across, down))
+    mirrored = torch.rand(number, generator=generator) < flip_probability
+    maps = torch.zeros(number, 2, 3)
+    maps[:, 0, 0], maps[:, 0, 2] = torch.where(mirrored, -across, across), left
+    maps[:, 1, 1], maps[:, 1, 2] = down, top
+    grid = functional.affine_grid(maps.to(images.device), [number, images.shape[1], *size], align_corners=False)
+    return functional.grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
+
+
+def jitter_colors(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+    """Change brightness, contrast and saturation of each image by factors of 1 - strength to 1 + strength.
+
+    Args:
+        images: (B, C, H, W) in [0, 255], uint8 or float; other than three channels have no saturation.
+        strength: In [0, 1].
+        generator: On the CPU.
+    """
+    factors = 1 + strength * (2 * torch.rand((3, len(images), 1, 1, 1), generator=generator) - 1)
+    brightness, contrast, saturation = factors.to(images.device)
+    images = (images.float() * brightness).clamp(0, 255)
+    images = _blend(images, _gray(images).mean((1, 2, 3), keepdim=True), contrast)
+    return _blend(images, _gray(images), saturation) if images.shape[1] == 3 else images
+
+
+def _gray(images: Tensor) -> Tensor:
+    if images.shape[1] != 3:
+        return images.mean(1, keepdim=True)
+    return (images * torch.tensor(_LUMA, device=images.device).view(1, 3, 1, 1)).sum(1, keepdim=True)
+
+
+def _blend(images: Tensor, others: Tensor, share: Tensor) -> Tensor:
+    return (share * images + (1 - share) * others).clamp(0, 255)
