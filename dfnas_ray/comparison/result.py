@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from dfnas_ray.comparison.statistics import Spread
 from dfnas_ray.storage.location import Count, Location
@@ -101,6 +101,13 @@ class ComparisonResult(BaseModel):
     rows: tuple[ComparedRow, ...]
     found: tuple[FoundArchitecture, ...]
     missing: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        named = {self.reference, *(row.variant for row in self.rows), *(one.variant for one in self.found)}
+        if unknown := sorted(named - self.variants.keys()):
+            raise ValueError(f"variants says nothing of {', '.join(unknown)}")
+        return self
 
     @classmethod
     def read(cls, folder: Location) -> ComparisonResult:

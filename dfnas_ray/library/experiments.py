@@ -137,6 +137,7 @@ def compare(
         stage.check()
         outcome = stage.finish()
         write_comparison(outcome.location, config.name)
+        report(session)
     return outcome
 
 

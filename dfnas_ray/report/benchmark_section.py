@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from typing import TypeAlias
 
 import numpy as np
@@ -17,7 +15,7 @@ from markupsafe import Markup
 from dfnas_ray.errors import StorageError
 from dfnas_ray.ranking.result import BenchmarkResult, RankingRow
 from dfnas_ray.report.artefacts import Artefacts
-from dfnas_ray.report.drawing import stack
+from dfnas_ray.report.drawing import picture_file
 from dfnas_ray.report.panel import INK, MUTED, limits, outlier_floor, panel, scatter, series
 from dfnas_ray.storage.location import Location
 from dfnas_ray.workflow.benchmark import Benchmark
@@ -58,14 +56,8 @@ def write_figure(folder: Location) -> Location:
     """Write ``benchmark.svg``, the section's figures as a file of its own, into a finished benchmark's folder."""
     result = BenchmarkResult.read(folder)
     titles = ("Agreement with true accuracies", "The best ranking")
-    pictures = [re.sub(r'(width|height)="([\d.]+)pt"', r'\1="\2"', svg) for svg in _pictures(folder, result)]
-    picture = stack(list(zip(titles, pictures, strict=True)))
-    style = (resources.files("dfnas_ray.report") / "style.css").read_text(encoding="utf-8")
-    variables = re.search(r":root \{.*?\}", style, re.DOTALL)  # the light colours, which come first
-    assert variables is not None
     file = folder / "benchmark.svg"
-    head = f' xmlns:xlink="http://www.w3.org/1999/xlink"><style>{variables[0]}</style>'
-    file.write_bytes(picture.replace(">", head, 1).encode())
+    file.write_bytes(picture_file(list(zip(titles, _pictures(folder, result), strict=True))))
     return file
 
 

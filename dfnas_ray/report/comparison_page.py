@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from importlib import resources
 
 from dfnas_ray.comparison.result import TITLES, ComparedRow, ComparisonResult, Figure
 from dfnas_ray.comparison.statistics import Spread
 from dfnas_ray.formatting import capitalised, plural
-from dfnas_ray.report.drawing import stack
+from dfnas_ray.report.drawing import picture_file
 from dfnas_ray.report.panel import INK, MUTED, panel, series
 from dfnas_ray.storage.location import Location
 
@@ -27,7 +25,7 @@ def write_comparison(folder: Location, name: str) -> Location:
     result = ComparisonResult.read(folder)
     target = folder / "comparison.md"
     target.write_bytes(as_markdown(result, name).encode())
-    (folder / "comparison.svg").write_bytes(_as_file(_panels(result)).encode())
+    (folder / "comparison.svg").write_bytes(picture_file(panels(result)))
     return target
 
 
@@ -127,7 +125,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
-def _panels(result: ComparisonResult) -> list[tuple[str, str]]:
+def panels(result: ComparisonResult) -> list[tuple[str, str]]:
     """Draw one panel per figure: a bar for each algorithm in each variant, with its interval and its seeds."""
     found = []
     for figure in dict.fromkeys(row.figure for row in result.rows):
@@ -171,12 +169,3 @@ def _bars(figure: Figure, rows: Sequence[ComparedRow], variants: Sequence[str]) 
         axes.grid(axis="y", visible=False)
         axes.spines["left"].set_visible(False)
         return finish()
-
-
-def _as_file(panels: Sequence[tuple[str, str]]) -> str:
-    pictures = [(title, re.sub(r'(width|height)="([\d.]+)pt"', r'\1="\2"', svg)) for title, svg in panels]
-    style = (resources.files("dfnas_ray.report") / "style.css").read_text(encoding="utf-8")
-    variables = re.search(r":root \{.*?\}", style, re.DOTALL)  # the light colours, which come first
-    assert variables is not None
-    head = f' xmlns:xlink="http://www.w3.org/1999/xlink"><style>{variables[0]}</style>'
-    return stack(pictures).replace(">", head, 1)

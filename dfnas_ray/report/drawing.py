@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from html import escape
+from importlib import resources
 from typing import TYPE_CHECKING
 
 from dfnas_ray.formatting import percent, quantity
@@ -170,6 +171,16 @@ def svg_element(width: float, height: float, label: str, parts: Iterable[str], c
         f'width="{width:g}" height="{height:g}" fill="currentColor" '
         f'style="font:12px var(--sans, system-ui, sans-serif)">\n{body}\n</svg>'
     )
+
+
+def picture_file(pictures: Sequence[tuple[str, str]]) -> bytes:
+    """Return (title, panel of the report) pairs, one below the other, as an SVG file with the page's light colours."""
+    sized = [(title, re.sub(r'(width|height)="([\d.]+)pt"', r'\1="\2"', svg)) for title, svg in pictures]
+    style = (resources.files("dfnas_ray.report") / "style.css").read_text(encoding="utf-8")
+    variables = re.search(r":root \{.*?\}", style, re.DOTALL)  # the light colours, which come first
+    assert variables is not None
+    head = f' xmlns:xlink="http://www.w3.org/1999/xlink"><style>{variables[0]}</style>'
+    return stack(sized).replace(">", head, 1).encode()
 
 
 def stack(pictures: Sequence[tuple[str, str]]) -> str:

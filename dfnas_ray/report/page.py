@@ -17,6 +17,7 @@ from dfnas_ray.report.architecture import rebuild_space
 from dfnas_ray.report.artefacts import Artefacts, read_artefacts
 from dfnas_ray.report.benchmark_section import BenchmarkSection, benchmark_section
 from dfnas_ray.report.classes_section import ClassesSection, classes_section
+from dfnas_ray.report.comparison_section import ComparisonSection, comparison_section
 from dfnas_ray.report.cost_section import CostSection, cost_section
 from dfnas_ray.report.network_section import NetworkSection, network_section
 from dfnas_ray.report.results import Comparison, compare, verdict
@@ -35,6 +36,7 @@ from dfnas_ray.teachers.base import ImageShape
 from dfnas_ray.training.retraining import EpochFigures
 from dfnas_ray.version import __version__
 from dfnas_ray.workflow.benchmark import Benchmark
+from dfnas_ray.workflow.comparison import VariantComparison
 from dfnas_ray.workflow.evaluation import TEACHER, Evaluation
 from dfnas_ray.workflow.retraining import Baseline, History, Retraining, RetrainingRecord
 from dfnas_ray.workflow.search import Search, SearchRecord
@@ -105,6 +107,7 @@ class Page:
     architecture: ArchitectureSection | None
     retraining: RetrainingSection | None
     benchmark: BenchmarkSection | None
+    variants: ComparisonSection | None
     cost: CostSection
     config_text: str
     keys: Sequence[tuple[str, str]]
@@ -175,6 +178,7 @@ def _page(artefacts: Artefacts) -> Page:
         architecture=architecture_section(artefacts, space),
         retraining=_retraining(artefacts),
         benchmark=benchmark_section(artefacts),
+        variants=comparison_section(artefacts),
         cost=cost_section(artefacts),
         config_text=artefacts.config_text,
         keys=_keys(artefacts),
@@ -203,8 +207,9 @@ def _teacher(artefacts: Artefacts, comparison: Comparison | None) -> TeacherLine
 
 
 def _missing(artefacts: Artefacts) -> list[MissingStage]:
-    if artefacts[Benchmark].finished and artefacts[Search].status == "missing":
-        return []  # rankings were all that was asked for
+    compared = artefacts[Benchmark].finished or artefacts[VariantComparison].finished
+    if compared and artefacts[Search].status == "missing":
+        return []  # rankings, or a comparison, were all that was asked for
     why = {"missing": "not finished yet", "outdated": "outdated: made from what a later command replaced"}
     missing = [
         MissingStage(stage.title, why[found.status]) for stage, found in artefacts.stages.items() if found.status in why

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -104,7 +105,7 @@ class StageDir:
         before = _flatten(inputs.read_json())
         after = _flatten(json.loads(json.dumps(self.inputs)))
         names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
-        return [f"{name}: {before.get(name)} -> {after.get(name)}" for name in names]
+        return [f"{name}: {_brief(before.get(name))} -> {_brief(after.get(name))}" for name in names]
 
 
 class RunDir:
@@ -219,6 +220,11 @@ def _remove_what_stayed_empty(folders: Sequence[Path]) -> None:
         with suppress(OSError):  # somebody else has begun to work there
             for folder in folders:
                 folder.rmdir()
+
+
+def _brief(value: object) -> object:
+    """Return a value as a message shows it: of a fingerprint, as much as names a folder."""
+    return value[:_KEY_LENGTH] if isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value) else value
 
 
 def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:

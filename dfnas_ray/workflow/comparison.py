@@ -25,6 +25,7 @@ from dfnas_ray.search_spaces.architecture import Architecture
 from dfnas_ray.search_spaces.contract import build_space
 from dfnas_ray.seeding import derive_seed
 from dfnas_ray.storage.location import Count, JsonObject, Location
+from dfnas_ray.storage.run_dir import fingerprint
 from dfnas_ray.training.evaluation import Guesses, guess_classes
 from dfnas_ray.training.export import load_network
 from dfnas_ray.workflow.evaluation import check_dataset
@@ -157,7 +158,7 @@ class VariantComparison(Stage[ComparisonRecord]):
         searches = {_text(cell): self._search(cell).key for cell in self.cells}
         inputs: JsonObject = {
             "comparison": self.config.model_dump(mode="json", exclude={"margins"}),
-            "searches": searches,
+            "searches": fingerprint(searches),
             "margins": self.config.margins.model_dump(mode="json"),
         }
         if self.table is not None:
@@ -171,7 +172,7 @@ class VariantComparison(Stage[ComparisonRecord]):
             for name, one in ((_text(cell), self.session_of(cell)) for cell in self.cells)
         }
         return inputs | {
-            "retraining": trained,
+            "trained": fingerprint(trained),
             "evaluation": [dataset.model_dump(mode="json"), open_dataset(dataset).fingerprint],
         }
 

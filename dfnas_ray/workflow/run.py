@@ -12,6 +12,7 @@ from dfnas_ray.datasets.base import open_dataset
 from dfnas_ray.errors import GenotypeError
 from dfnas_ray.search_spaces.architecture import Architecture
 from dfnas_ray.workflow.benchmark import Benchmark
+from dfnas_ray.workflow.comparison import VariantComparison
 from dfnas_ray.workflow.evaluation import Evaluation, EvaluationRecord, check_dataset
 from dfnas_ray.workflow.images import images_of
 from dfnas_ray.workflow.retraining import Baseline, Retraining, RetrainingRecord
@@ -24,7 +25,9 @@ from dfnas_ray.workflow.synthesis import Synthesis, SynthesisRecord
 Outcomes: TypeAlias = dict[str, Outcome[Record]]
 """Finished stages by their names."""
 
-REPORTED: tuple[type[Stage[Any]], ...] = (Synthesis, Search, Retraining, Baseline, Evaluation, Benchmark)
+REPORTED: tuple[type[Stage[Any]], ...] = (
+    Synthesis, Search, Retraining, Baseline, Evaluation, Benchmark, VariantComparison,
+)  # fmt: skip
 """What a report of a run directory shows, in its order; a stage stands behind those that it is made from."""
 
 

@@ -75,6 +75,12 @@ def test_variants_are_searched_retrained_and_compared_seed_by_seed(values, tmp_p
     text = (tmp_path / "run" / "comparison").glob("*/comparison.md")
     (page,) = [file.read_text() for file in text]
     assert "Differences from noise" in page
+    report = (tmp_path / "run" / "report.html").read_text()
+    assert 'href="#comparison"' in report
+    assert "Gain over random networks of the same MACs" in report
+    assert "<code>search.images: noise</code>" in report
+    assert "Real images were read for the comparison's accuracies" in report
+    assert "Not in this report" not in report
     assert "`search.images: noise`" in page
 
 

@@ -10,6 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from dfnas_ray.algorithms.selection import ComparedTrial, ComparedTrials, Finalist, HistoryPoint
+from dfnas_ray.comparison.config import ComparisonConfig
+from dfnas_ray.comparison.result import ComparisonResult, FoundArchitecture
+from dfnas_ray.comparison.rows import rows_of
 from dfnas_ray.ranking.result import BenchmarkFacts, BenchmarkResult, Interval, RankingRow, TableFacts
 from dfnas_ray.search_spaces import NASBenchMacroConfig
 from dfnas_ray.storage.manifest import Manifest
@@ -21,6 +24,7 @@ from dfnas_ray.teachers.facts import TeacherFacts
 from dfnas_ray.training.confusion import write_confusion
 from dfnas_ray.training.export import NetworkDescription
 from dfnas_ray.workflow.benchmark import BenchmarkRecord
+from dfnas_ray.workflow.comparison import ComparisonRecord
 from dfnas_ray.workflow.evaluation import EvaluationRecord, MeasuredNetwork
 from dfnas_ray.workflow.retraining import History, RetrainingRecord
 from dfnas_ray.workflow.search import SearchRecord
@@ -219,6 +223,23 @@ def add_benchmark(run, *rows, count=30):
     return finish(stage, BenchmarkRecord(**dict(facts), rankings=len(rows), best=best, tau=tau, seconds=12.0))
 
 
+def add_comparison(run):
+    stage = begin(run, "comparison", {"comparison": {}})
+    config = ComparisonConfig(variants={"real": {}, "noise": {"search.images": "noise"}}, seeds=(0, 1))
+    found = [
+        FoundArchitecture(
+            variant=name, seed=seed, algorithm="spos", genotype="00", macs=1, accuracy=90 + seed, random_mean=80.0, random=3
+        )
+        for name in config.variants
+        for seed in config.seeds
+    ]  # fmt: skip
+    rows = tuple(rows_of(config, {"real": False, "noise": True}, found, None))
+    ComparisonResult(
+        reference="real", variants=dict(config.variants), seeds=(0, 1), judged_by="the table", rows=rows, found=tuple(found)
+    ).write(stage.location)  # fmt: skip
+    return finish(stage, ComparisonRecord(variants=2, seeds=2, searches=4, judged_by="the table", seconds=12.0))
+
+
 @pytest.fixture
 def run(tmp_path):
     run = RunDir(tmp_path / "run")
@@ -248,6 +269,7 @@ def add():
         network=add_network,
         evaluation=add_evaluation,
         benchmark=add_benchmark,
+        comparison=add_comparison,
         ranking=ranking,
         rankings=RANKINGS,
         searched=SEARCHED,

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dfnas_ray.algorithms.selection import ComparedTrials
+from dfnas_ray.comparison.result import ComparisonResult
 from dfnas_ray.errors import StorageError
 from dfnas_ray.ranking.result import BenchmarkResult
 from dfnas_ray.report.artefacts import read_artefacts
@@ -18,6 +19,7 @@ from dfnas_ray.storage.manifest import Manifest
 from dfnas_ray.synthesis.quality import QualityReport
 from dfnas_ray.training.export import NetworkDescription
 from dfnas_ray.workflow.benchmark import Benchmark
+from dfnas_ray.workflow.comparison import VariantComparison
 from dfnas_ray.workflow.evaluation import Evaluation
 from dfnas_ray.workflow.retraining import Baseline, History, Retraining
 from dfnas_ray.workflow.run import REPORTED
@@ -58,12 +60,15 @@ ANCHORS = {
     Baseline: None,
     Evaluation: "results",
     Benchmark: "benchmark",
+    VariantComparison: "comparison",
 }
+COMMANDS_OF_THEIR_OWN = (Benchmark, VariantComparison)
 
 
 @pytest.fixture
 def whole_run(finished_run, add):
     add.benchmark(finished_run, *add.rankings)
+    add.comparison(finished_run)
     return finished_run
 
 
@@ -96,7 +101,9 @@ def test_a_record_that_was_altered_is_named_and_counts_as_missing(whole_run, sta
     (problem,) = artefacts.problems.texts
     assert str(folder / "done.json") in problem
     assert {each.title for each, found in artefacts.stages.items() if not found.finished} == {stage.title}
-    assert artefacts[stage].status == ("off" if stage is Benchmark else "missing")  # nothing is missing without it
+    assert artefacts[stage].status == (
+        "off" if stage in COMMANDS_OF_THEIR_OWN else "missing"
+    )  # nothing is missing without it
 
 
 @pytest.mark.parametrize("stage", REPORTED, ids=lambda stage: stage.name)
@@ -106,7 +113,9 @@ def test_the_page_shows_the_other_stages_and_names_the_file(whole_run, stage):
     page = page_of(whole_run)
     (problem,), missing = notices(page)
     assert str(folder / "done.json") in problem
-    expected = {} if stage in (Search, Benchmark) else {stage.title: "not finished yet"}  # rankings may be all
+    expected = (
+        {} if stage in (Search, *COMMANDS_OF_THEIR_OWN) else {stage.title: "not finished yet"}
+    )  # rankings may be all
     assert missing == expected
     for other, anchor in ANCHORS.items():
         if anchor is not None:
@@ -135,6 +144,7 @@ def test_a_search_whose_record_was_altered_is_missing_where_no_benchmark_is(fini
             with_value("networks", {"teacher": {"architecture": "a", "accuracy": 2.0, "params": 1, "macs": 1}}),
         ),
         (Benchmark, with_value("tau", "high")),
+        (VariantComparison, with_value("searches", "many")),
     ],
 )
 def test_figures_that_cannot_be_are_not_shown(whole_run, stage, change):
@@ -169,6 +179,7 @@ BESIDE = [
     (Retraining, "network.json", NetworkDescription.find),
     (Baseline, "history.json", History.read),
     (Benchmark, "benchmark.json", BenchmarkResult.read),
+    (VariantComparison, "comparison.json", ComparisonResult.read),
 ]
 beside = pytest.mark.parametrize(
     ("stage", "name", "reader"), BESIDE, ids=[f"{stage.name}-{name}" for stage, name, _ in BESIDE]
