@@ -34,6 +34,8 @@ class Command(StrEnum):
     evaluate = "evaluate"
     sweep = "sweep"
     benchmark = "benchmark"
+    compare = "compare"
+    truth = "truth"
 
 
 def submit(

@@ -15,7 +15,14 @@ from dfnas_ray.cli.summary import show_outcomes
 
 def truth(
     file: ExperimentFile,
-    out: Annotated[str, typer.Option("--out", help="The CSV file to write, for benchmark.table.", show_default=False)],
+    out: Annotated[
+        str | None,
+        typer.Option(
+            "--out",
+            help="The CSV file to write, for benchmark.table; by default the one in the run directory.",
+            show_default=False,
+        ),
+    ] = None,
     architectures: Annotated[
         int | None, typer.Option("--architectures", help="How many to draw; all of the space without it.")
     ] = None,
@@ -31,8 +38,9 @@ def truth(
     command goes on; more architectures are added to those that are trained.
     """
     from dfnas_ray.library import truth as find_truth  # brings everything: kept out of `dfnas --help`
+    from dfnas_ray.workflow.truth import TABLE
 
     outcome = find_truth(read(file, overrides, run_dir, address), out, architectures, Terminal(), verbose)
     show_outcomes([outcome], as_json=as_json)
     if not as_json:
-        terminal.print(Text(f"Table: {out}"), soft_wrap=True)
+        terminal.print(Text(f"Table: {out or outcome.location / TABLE}"), soft_wrap=True)

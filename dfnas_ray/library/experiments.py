@@ -143,7 +143,7 @@ def compare(
 
 def truth(
     config: ExperimentConfig,
-    out: str | Path | Location,
+    out: str | Path | Location | None = None,
     architectures: int | None = None,
     listener: Listener | None = None,
     verbose: bool = False,
@@ -152,7 +152,8 @@ def truth(
 
     Args:
         config: The experiment; `retraining` says on what and how, `evaluation.dataset` what they are measured on.
-        out: The CSV file, local or a URI: arch, accuracy in percent, nll, params, macs. Nothing of it is data-free.
+        out: The CSV file, local or a URI: arch, accuracy in percent, nll, params, macs. Nothing of it is data-free. None:
+            the table is in the stage's folder alone.
         architectures: How many are drawn; None: all.
         listener: Told what happens.
         verbose: Show what workers say.
@@ -161,14 +162,15 @@ def truth(
         DfnasError: a setting does not fit, or a training failed; what was trained is kept.
     """
     check_truth(config, architectures)
-    file = Location.parse(out, "--out")
-    if file.is_local and Path(file.path).is_dir():
+    file = None if out is None else Location.parse(out, "--out")
+    if file is not None and file.is_local and Path(file.path).is_dir():
         raise ConfigError(f"--out ({out}) is a folder. Give the name of a file, such as {file / 'table.csv'}.")
     with Session(config, listener, verbose).opened() as session:
         stage = Truth(session, architectures)
         stage.check()
         outcome = stage.finish()
-        file.write_bytes((outcome.location / TABLE).read_bytes())
+        if file is not None:
+            file.write_bytes((outcome.location / TABLE).read_bytes())
     return outcome
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from dfnas_ray.algorithms.proxyless import LatencyTermConfig
 from dfnas_ray.config.dotted import Setting, list_settings
-from dfnas_ray.config.experiment import ExperimentConfig, load_experiment
+from dfnas_ray.config.experiment import ExperimentConfig, load_experiment, make_variant
 from dfnas_ray.config.imports import list_imports
 from dfnas_ray.datasets.parquet import ParquetConfig
 from dfnas_ray.datasets.torchvision_datasets import TorchvisionDatasetConfig
@@ -70,10 +70,13 @@ def prepare(
     _check_needed(command, config)
     _check_run_dir(config)
     name = absolute.relative_to(root)
-    working_dir = WorkingDir.collect(root, [name, *_named(config, root)], include, [root / config.run_directory])
+    configs = [config, *_variants(command, config)]
+    named = [path for each in configs for path in _named(each, root)]
+    working_dir = WorkingDir.collect(root, [name, *dict.fromkeys(named)], include, [root / config.run_directory])
     if not working_dir.holds(name):
         raise ConfigError(f"The experiment file {file} is not sent: {working_dir.why_not(name)}.")
-    _check_paths(command, config, root, working_dir)
+    for each in configs:
+        _check_paths(command, each, root, working_dir)
     words = ["python", "-m", "dfnas_ray", command, name.as_posix()]
     for override in (*overrides, "cluster.address=auto"):
         words += ["--set", override]
@@ -82,10 +85,11 @@ def prepare(
 
 
 _READERS = {
-    "search": ("run", "search", "retrain", "evaluate"),
-    "evaluation": ("run", "evaluate"),
+    "search": ("run", "search", "retrain", "evaluate", "compare"),
+    "evaluation": ("run", "evaluate", "compare", "truth"),
     "sweep": ("sweep",),
-    "benchmark": ("benchmark",),
+    "benchmark": ("benchmark", "compare"),
+    "comparison": ("compare",),
 }
 """The commands that read a section, where not all do."""
 
@@ -97,7 +101,9 @@ def _check_needed(command: str, config: ExperimentConfig) -> None:
     """Refuse what the command itself would refuse as soon as it starts."""
     from dfnas_ray.config.experiment import evaluation_dataset
     from dfnas_ray.workflow.benchmark import benchmark_config  # bring everything: kept out of `dfnas --help`
+    from dfnas_ray.workflow.comparison import comparison_config
     from dfnas_ray.workflow.sweep import sweep_config
+    from dfnas_ray.workflow.truth import check_truth
 
     if isinstance(config.teacher, CheckpointTeacherConfig):
         config.teacher.file()
@@ -105,9 +111,18 @@ def _check_needed(command: str, config: ExperimentConfig) -> None:
         "evaluate": evaluation_dataset,
         "sweep": sweep_config,
         "benchmark": benchmark_config,
+        "compare": comparison_config,
+        "truth": lambda config: check_truth(config, None),
     }
     if command in needed:
         needed[command](config)
+
+
+def _variants(command: str, config: ExperimentConfig) -> list[ExperimentConfig]:
+    """Return the settings of a comparison's variants, if that is what the command runs."""
+    if command != "compare" or config.comparison is None:
+        return []
+    return [make_variant(config, name, config.seed) for name in config.comparison.variants]
 
 
 def _check_run_dir(config: ExperimentConfig) -> None:

@@ -107,6 +107,8 @@ def test_a_teacher_without_its_checkpoint_is_refused_as_the_command_would(refusa
         ("sweep", "sweep=null", "has no sweep section"),
         ("benchmark", "benchmark=null", "has no benchmark section"),
         ("benchmark", "benchmark={architectures: 3}", "benchmark.table is not set"),
+        ("compare", "comparison=null", "has no comparison section"),
+        ("truth", "retraining.labels=null", "are not real"),
     ],
 )
 def test_what_a_command_would_refuse_as_soon_as_it_starts_is_refused_here(refusal, command, override, words):
@@ -206,6 +208,23 @@ def test_a_table_that_is_not_there_is_found_here(refusal, project):
     file = project / "experiments/tiny.yaml"
     for table in ("nb201.csv", "/shared/nb201.csv", "s3://bucket/nb201.csv"):
         assert prepare("benchmark", file, [f"benchmark.table={table}", "run_dir=/shared/run"], project)
+
+
+def test_a_variants_files_are_sent_as_those_of_the_experiment_are(refusal, project):
+    real = "{search.images: {kind: real, dataset: {kind: image_folder, path: photos}}}"
+    variants = [
+        "allow_real_images=true",
+        f"comparison={{variants: {{synthetic: {{}}, real: {real}}}}}",
+        "evaluation.dataset=digits",
+    ]
+    message = refusal(*variants, command="compare")
+    assert "search.images.dataset.path (photos) does not exist" in message
+    (project / "photos" / "cat").mkdir(parents=True)
+    (project / "photos" / "cat" / "a.png").write_bytes(b"x")
+    file = project / "experiments/tiny.yaml"
+    sent = prepare("compare", file, [*variants, "run_dir=/shared/run"], project)
+    assert sent.working_dir.holds(Path("photos/cat/a.png"))
+    assert prepare("run", file, ["run_dir=/shared/run"], project)
 
 
 def test_a_latency_table_that_is_not_there_is_found_here(refusal, project):
