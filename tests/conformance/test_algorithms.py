@@ -17,7 +17,7 @@ SHORT = {
     "borda": {
         "supernets": 2,
         "epochs": 1,
-        "batch_size": 8,
+        "batch_size": 16,
         "calibration_batches": 1,
         "proxies": ("synflow", "naswot"),
         "evolution": EVOLUTION,

@@ -34,39 +34,55 @@ def build():
 '''
 HELPER = "def prepared(x):\n    return x\n"
 ASK = """
-import json, sys, torch
-sys.path.insert(0, ".")
+import importlib, json, sys, torch
+from pathlib import Path
 from dfnas_ray.teachers.checkpoint import CheckpointTeacherConfig
-from own_network import build
-torch.manual_seed(0)
-torch.save(build().state_dict(), "x.pt")
-config = CheckpointTeacherConfig(
-    kind="checkpoint", checkpoint="x.pt", builder="own_network:build", image_shape=(1, 2, 2), mean=(0.5,), std=(0.5,)
-)
-print(json.dumps(config.load(".").fingerprint))
+
+found = []
+for number, (network, helper) in enumerate(json.load(sys.stdin)):
+    folder = Path(f"version-{number}").resolve()
+    folder.mkdir()
+    (folder / "own_network.py").write_text(network)
+    (folder / "own_helper.py").write_text(helper)
+    for name in ("own_network", "own_helper"):
+        sys.modules.pop(name, None)
+    sys.path[:0] = [str(folder)]
+    torch.manual_seed(0)
+    torch.save(importlib.import_module("own_network").build().state_dict(), "x.pt")
+    config = CheckpointTeacherConfig(
+        kind="checkpoint", checkpoint="x.pt", builder="own_network:build", image_shape=(1, 2, 2), mean=(0.5,), std=(0.5,)
+    )
+    found.append(config.load(".").fingerprint)
+print(json.dumps(found))
 """
 
 
 @pytest.fixture
-def fingerprint(tmp_path):
-    def ask(network=NETWORK, helper=HELPER):
-        (tmp_path / "own_network.py").write_text(network)
-        (tmp_path / "own_helper.py").write_text(helper)
+def fingerprints(tmp_path):
+    """Return a function that gives the fingerprints of versions of network and helper, each imported anew."""
+
+    def ask(*versions):
         done = subprocess.run(
             [sys.executable, "-B", "-c", ASK], cwd=tmp_path, capture_output=True, text=True, check=True,
-            env={"PYTHONPATH": str(Path(__file__).parents[3]), "PATH": "/usr/bin:/bin"},
+            input=json.dumps(versions), env={"PYTHONPATH": str(Path(__file__).parents[3]), "PATH": "/usr/bin:/bin"},
         )  # fmt: skip
         return json.loads(done.stdout)
 
     return ask
 
 
-def test_an_edited_forward_is_another_teacher_and_a_comment_is_not(fingerprint):
-    before = fingerprint()
-    assert fingerprint(NETWORK.replace("return self.layer(", "return 2 * self.layer(")) != before
-    assert fingerprint(helper=HELPER.replace("return x", "return x - 0.5")) != before, "of what it uses as well"
-    commented = NETWORK.replace('"""Return it."""', '"""Return the network."""  # as ever\n\n')
-    assert fingerprint(commented) == before
+def test_an_edited_forward_is_another_teacher_and_a_comment_is_not(fingerprints):
+    before, again, doubled, shifted, commented = fingerprints(
+        (NETWORK, HELPER),
+        (NETWORK, HELPER),
+        (NETWORK.replace("return self.layer(", "return 2 * self.layer("), HELPER),
+        (NETWORK, HELPER.replace("return x", "return x - 0.5")),
+        (NETWORK.replace('"""Return it."""', '"""Return the network."""  # as ever\n\n'), HELPER),
+    )
+    assert again == before
+    assert doubled != before
+    assert shifted not in (before, doubled), "of what it uses as well"
+    assert commented == before
 
 
 def test_networks_of_libraries_have_no_code_of_the_users():
