@@ -78,7 +78,7 @@ def _row(
     common = [seed for seed in config.seeds if seed in own and seed in reference]
     value, difference, said = Spread.over_seeds([own[seed] for seed in config.seeds if seed in own]), None, []
     if figure == "gain" and value.low is not None:
-        said.append("better than chance" if value.low > 0 else "no better than chance")
+        said.append("better than chance" if value.low > 0 else "not surely better than chance")
     if variant != config.compared_with and common:
         difference = Spread.over_seeds([own[seed] - reference[seed] for seed in common])
         if figure != "gain":  # which is held against chance
