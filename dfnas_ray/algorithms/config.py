@@ -161,9 +161,9 @@ class SearchConfig(BaseModel):
         unable = [algorithm.kind for algorithm in self.algorithm if not algorithm.keeps_min_macs]
         if self.min_macs is not None and unable:
             raise ValueError(
-                f"min_macs ({self.min_macs}) is not kept by {', '.join(dict.fromkeys(unable))}: a gradient search takes what it "
-                "likes best below max_macs. Leave it out, or take spos, borda, zero_cost, alignment, random_search or "
-                "multi_fidelity."
+                f"min_macs ({self.min_macs}) is not kept by {', '.join(dict.fromkeys(unable))}: like a gradient search, it "
+                "takes what it likes best below max_macs. Leave it out, or take spos, borda, zero_cost, alignment, "
+                "random_search or multi_fidelity."
             )
         if type(self.min_macs) is int and type(self.max_macs) is int and self.min_macs > self.max_macs:
             raise ValueError(

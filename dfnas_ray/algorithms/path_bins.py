@@ -27,7 +27,7 @@ class MacsBins:
 
     def __init__(self, space: SearchSpace, number: int, max_macs: int | None, min_macs: int | None):
         self.space, self.limits = space, (max_macs, min_macs)
-        low = space.cost(space.cheapest()).macs if min_macs is None else min_macs
+        low = max(space.cost(space.cheapest()).macs, min_macs or 0)
         high = min(space.most_macs, math.inf if max_macs is None else max_macs)
         self.bins = list(pairwise(np.linspace(low, high, number + 1)))
 

@@ -79,7 +79,7 @@ class ComparisonConfig(BaseModel):
         if self.margins.are_given and not self.random:
             raise ValueError(
                 "margins make a claim, and random (0) leaves nothing to hold it against: a search is worth nothing that is "
-                "not surely better than chance. Set random to 3 or more, or leave margins out."
+                "no better than chance. Set random to 3 or more, or leave margins out."
             )
         for name, settings in self.variants.items():
             for path in settings:

@@ -6,8 +6,6 @@ form here is torchvision's `ColorJitter`, in a fixed order.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -35,10 +33,13 @@ def crop_areas(
     number, height, width = len(images), images.shape[-2], images.shape[-1]
     low, high = shares
     area = (low + (high - low) * torch.rand(number, generator=generator)) * height * width
-    logarithms = [math.log(aspect) for aspect in _ASPECTS]
-    aspect = torch.exp(logarithms[0] + (logarithms[1] - logarithms[0]) * torch.rand(number, generator=generator))
-    across = (area * aspect).sqrt().clamp(1, width) / width  # of the whole, as an affine map has it
-    down = (area / aspect).sqrt().clamp(1, height) / height
+    narrowest, widest = area / height**2, width**2 / area  # that fit into the image
+    least, most = narrowest.clamp(min=_ASPECTS[0]), widest.clamp(max=_ASPECTS[1])
+    nearest = torch.where(narrowest > most, narrowest, widest)  # of an image that is longer than any aspect
+    least, most = (torch.where(least > most, nearest, bound) for bound in (least, most))
+    aspect = least * (most / least) ** torch.rand(number, generator=generator)
+    across = (area * aspect).sqrt().clamp(max=width) / width  # of the whole, as an affine map has it
+    down = (area / aspect).sqrt().clamp(max=height) / height
     left, top = ((1 - part) * (2 * torch.rand(number, generator=generator) - 1) for part in (across, down))
     mirrored = torch.rand(number, generator=generator) < flip_probability
     maps = torch.zeros(number, 2, 3)
@@ -66,7 +67,8 @@ def jitter_colors(images: Tensor, strength: float, generator: torch.Generator) -
 def _gray(images: Tensor) -> Tensor:
     if images.shape[1] != 3:
         return images.mean(1, keepdim=True)
-    return (images * torch.tensor(_LUMA, device=images.device).view(1, 3, 1, 1)).sum(1, keepdim=True)
+    red, green, blue = (share * images[:, channel : channel + 1] for channel, share in enumerate(_LUMA))
+    return red + green + blue
 
 
 def _blend(images: Tensor, others: Tensor, share: Tensor) -> Tensor:

@@ -94,7 +94,7 @@ def estimate(
     spaces = [build_space(space, teacher.image_shape, teacher.num_classes) for space in config.search.space]
     max_macs = config.search.macs_limit(teacher.cost.macs)
     for space in spaces:
-        space.check_limit(max_macs, config.search.macs_at_least(teacher.cost.macs))
+        space.check_window(max_macs, config.search.macs_at_least(teacher.cost.macs))
     stages = []
     if config.uses_synthesis:
         on_timed("synthesis")

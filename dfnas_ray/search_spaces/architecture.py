@@ -34,11 +34,17 @@ class Architecture:
         """Parameters and MACs."""
         return self.space.cost(self.genotype)
 
-    def random_alike(self, seed: int) -> Architecture:
-        """Draw another architecture whose MACs are within 10 % of this one's, or the nearest of many draws."""
+    def random_alike(self, seed: int, min_macs: int | None = None) -> Architecture:
+        """Draw another architecture whose MACs are within 10 % of this one's, or the nearest of many draws.
+
+        Args:
+            seed: Of the draws.
+            min_macs: What it has at least, if one of the draws has.
+        """
         rng, space, budget = numpy_generator(seed, "baseline", self.text), self.space, self.cost.macs
         draws = [space.sample(rng) for _ in range(_DRAWS)]
         others = [draw for draw in draws if draw != self.genotype]
+        others = [draw for draw in others if space.is_within(draw, None, min_macs)] or others
         alike = [draw for draw in others if abs(space.cost(draw).macs - budget) <= 0.1 * budget]
         chosen = alike[0] if alike else min(others, key=lambda draw: abs(space.cost(draw).macs - budget))
         return replace(self, genotype=chosen)

@@ -347,6 +347,16 @@ class SearchSpace(ABC):
         """Return an architecture with the fewest MACs."""
         return self.derive([-macs for macs in self.cost_table.macs])
 
+    def check_window(self, max_macs: int | None, min_macs: int | None) -> None:
+        """Make sure that there is an architecture between two limits, which may lie close together.
+
+        Raises:
+            GenotypeError: there is none, or almost none.
+        """
+        self.check_limit(max_macs, min_macs)
+        if min_macs is not None:
+            self.sample_within(np.random.default_rng(0), max_macs, min_macs)
+
     def is_within(self, genotype: Genotype, max_macs: int | None, min_macs: int | None = None) -> bool:
         """Whether an architecture keeps to the limits, each of which may be None."""
         if max_macs is None and min_macs is None:

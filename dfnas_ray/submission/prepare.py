@@ -70,7 +70,7 @@ def prepare(
     _check_needed(command, config)
     _check_run_dir(config)
     name = absolute.relative_to(root)
-    configs = [config, *_variants(command, config)]
+    configs = _variants(command, config) or [config]
     named = [path for each in configs for path in _named(each, root)]
     working_dir = WorkingDir.collect(root, [name, *dict.fromkeys(named)], include, [root / config.run_directory])
     if not working_dir.holds(name):
@@ -140,6 +140,8 @@ def _check_paths(command: str, config: ExperimentConfig, root: Path, working_dir
     for setting in list_settings(config):
         path, name = _path(setting), setting.path
         is_read = command in _READERS.get(name.partition(".")[0], (command,))
+        if command == "compare" and config.benchmark is not None and config.benchmark.table is not None:
+            is_read = is_read and not name.startswith(("evaluation.", "benchmark.real."))  # the table says what is true
         if path is None or not is_read or path.is_absolute() or working_dir.holds(path):
             continue
         if not (root / path).exists():

@@ -171,14 +171,14 @@ class SyntheticBatches:
         order = torch.randperm(len(self.images), generator=generator)
         while len(order) < min(len(self) * total, len(self.planned_ids)):  # the set is still growing
             order = torch.cat([order, torch.randperm(len(self.images), generator=generator)])
-        variation = self.config.variation
+        variation, own = self.config.variation, torch_generator(self.seed, "each", number, self.rank)
         for start in range(0, len(self) * total, total):
             mine = order[start : start + total][self.rank :: self.world_size].to(self.device)
             if variation is None:
                 view = center_crop(self.images[mine], self.input_size)
                 yield mine, Batch(_channels_last(self.teacher.normalize(view)), self.logits[mine])
             else:
-                images = _channels_last(self._vary(self.images[mine], variation, generator))
+                images = _channels_last(self._vary(self.images[mine], variation, generator, own))
                 yield mine, Batch(images, self._ask_teacher(images) if self.asks_teacher else self.logits[mine])
 
     def first(self, number: int, from_epoch: int = 0) -> list[Batch]:
@@ -192,9 +192,12 @@ class SyntheticBatches:
             view = center_crop(self.images[start : start + size], self.input_size)
             yield Batch(_channels_last(self.teacher.normalize(view)), self.logits[start : start + size].clone())
 
-    def _vary(self, canvases: Tensor, variation: AugmentationConfig, generator: torch.Generator) -> Tensor:
+    def _vary(
+        self, canvases: Tensor, variation: AugmentationConfig, generator: torch.Generator, own: torch.Generator
+    ) -> Tensor:
+        """Vary a batch; what all workers draw alike comes from one generator, each image's own draws from the other."""
         if variation.crop_area is not None:
-            view = crop_areas(canvases, self.input_size, variation.crop_area, variation.flip_probability, generator)
+            view = crop_areas(canvases, self.input_size, variation.crop_area, variation.flip_probability, own)
         elif variation.random_crop:
             canvas_size = (canvases.shape[-2], canvases.shape[-1])
             region = draw_region(canvas_size, self.input_size, variation.flip_probability, generator)
@@ -204,7 +207,7 @@ class SyntheticBatches:
             if torch.rand((), generator=generator) < variation.flip_probability:
                 view = view.flip(-1)
         if variation.color_jitter:
-            view = jitter_colors(view, variation.color_jitter, generator)
+            view = jitter_colors(view, variation.color_jitter, own)
         images = self.teacher.normalize(view)
         if torch.rand((), generator=generator) < variation.mixup:
             share = torch.rand((len(images), 1, 1, 1), generator=generator).to(self.device)

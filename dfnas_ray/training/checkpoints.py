@@ -23,6 +23,10 @@ STATE_FILE = "state.pt"
 """In the folder of a training, where Ray Train goes on from it if it has no checkpoint of its own; and in each of those."""
 
 
+RAY_FOLDER = "train"
+"""In the folder of a training, what Ray Train keeps."""
+
+
 class FileCheckpoints:
     """The last state of a training, each one written over the one before."""
 

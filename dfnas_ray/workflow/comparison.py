@@ -158,6 +158,8 @@ class VariantComparison(Stage[ComparisonRecord]):
         searches = {_text(cell): self._search(cell).key for cell in self.cells}
         inputs: JsonObject = {
             "comparison": self.config.model_dump(mode="json", exclude={"margins"}),
+            "synthesis": session.config.synthesis.model_dump(mode="json"),
+            "search": session.config.search.settings,
             "searches": fingerprint(searches),
             "margins": self.config.margins.model_dump(mode="json"),
         }
@@ -206,9 +208,7 @@ class VariantComparison(Stage[ComparisonRecord]):
             assert self.table is not None
             assert given.benchmark is not None
             ranked = rank_variants(self, self.table.sample(given.benchmark, given.seed), given.benchmark.chunk_size)
-        free = {
-            name: self.session_of((name, given.seed)).config.search.images.is_data_free for name in self.config.variants
-        }
+        free = {name: self._is_data_free(self.session_of((name, given.seed)).config) for name in self.config.variants}
         result = ComparisonResult(
             reference=self.config.compared_with,
             variants=dict(self.config.variants),
@@ -226,6 +226,10 @@ class VariantComparison(Stage[ComparisonRecord]):
             searches=len(found),
             judged_by=result.judged_by,
         )
+
+    def _is_data_free(self, config: ExperimentConfig) -> bool:
+        """Whether a variant's figures could be had without real images, but for those that judge."""
+        return config.is_data_free if self.table is None else config.search.images.is_data_free
 
     # Searches, and what they found
 
@@ -291,7 +295,7 @@ class VariantComparison(Stage[ComparisonRecord]):
         todo: dict[str, ComparedNetwork] = {}
         for trial, planned in zip(trials, session.config.search.trials, strict=True):
             architecture = session.architecture(planned.space.model_dump(mode="json"), trial.genotype)
-            beside = random_beside(architecture, self.config.random, cell[1])
+            beside = random_beside(architecture, self.config.random, cell[1], session.min_macs)
             label = label_of(planned, session.config.search)
             own = names[cell, label] = []
             for number, one in enumerate([architecture, *beside]):
@@ -364,11 +368,13 @@ def _text(cell: Cell) -> str:
     return f"{cell[0]}, seed {cell[1]}"
 
 
-def random_beside(architecture: Architecture, number: int, seed: int) -> list[Architecture]:
+def random_beside(
+    architecture: Architecture, number: int, seed: int, min_macs: int | None = None
+) -> list[Architecture]:
     """Draw different random architectures of the same MACs; fewer where the space has no more."""
     different: dict[str, Architecture] = {}
     for draw in range(4 * number):
-        one = architecture.random_alike(derive_seed(seed, "comparison", draw))
+        one = architecture.random_alike(derive_seed(seed, "comparison", draw), min_macs)
         different.setdefault(one.text, one)
         if len(different) == number:
             break

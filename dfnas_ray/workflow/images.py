@@ -168,7 +168,10 @@ class ShuffledSynthesis:
 
     def images(self, executor: Executor) -> Shared[SyntheticImages]:
         """See `ImageSource`."""
-        return executor.compute(shuffle_labels, self.synthesis.images(executor), self.synthesis.seed)
+        synthesis = self.synthesis
+        return synthesis.session.kept(
+            self.key, lambda: executor.compute(shuffle_labels, synthesis.images(executor), synthesis.seed)
+        )
 
     def check(self) -> None:
         """See `Stage`."""

@@ -284,11 +284,9 @@ class Rankings:
             ranking, known = self._parts[str(folder.location)]
             recorded.append(known)
             rankings.append(ranking)
-        whole = rankings[0]
-        if len(rankings) > 1:
-            whole = _ranking(session, name, algorithm, whole.job.folder)
-            self._images[name] = images
-        self._wholes[name] = (whole, recorded)
+        # A ranking of its own also where it shares a part: two may measure the same, and order by other criteria.
+        self._images[name] = images
+        self._wholes[name] = (_ranking(session, name, algorithm, rankings[0].job.folder), recorded)
 
     def measure(self, what: str, chunk_size: int) -> None:
         """Measure what is missing.

@@ -75,7 +75,7 @@ def retrain(session: Session, genotype: str | None = None) -> list[Outcome[Retra
     source.finish()
     stages: list[Retraining] = [Retraining(session, chosen, source)]
     if session.config.retraining.baseline:
-        stages.append(Baseline(session, chosen.random_alike(session.config.seed), source))
+        stages.append(Baseline(session, chosen.random_alike(session.config.seed, session.min_macs), source))
     return [stage.finish() for stage in stages]
 
 

@@ -132,7 +132,7 @@ class Search(Stage[SearchRecord]):
 
     def work(self) -> SearchRecord:
         """See `Stage`."""
-        images, began = self.source.images(self.session.executor), time.monotonic()
+        images = self.source.images(self.session.executor)
         self._run(images, list(self.config.trials))
         trials = self._choose(images)
         best = max(trials, key=lambda trial: trial.merit)
@@ -144,7 +144,7 @@ class Search(Stage[SearchRecord]):
             images=self.config.images.description,
             data_free=self.config.images.is_data_free,
             trials=tuple(trial.summary() for trial in trials),
-            seconds=round(self.seconds_before + time.monotonic() - began, 2),
+            seconds=round(self.seconds_before + time.monotonic() - self.began, 2),
         )
 
     def go_ahead(self, images: ShardFolder) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, Self
@@ -149,7 +149,7 @@ class Session:
         """The limit on MACs as a number; raises if a space has no architecture within it."""
         limit = self.config.search.macs_limit(self.teacher.cost.macs)
         for space in self.spaces:
-            space.check_limit(limit, self.min_macs)
+            space.check_window(limit, self.min_macs)
         return limit
 
     @cached_property
@@ -183,9 +183,13 @@ class Session:
 
     def images(self, folder: Location) -> Shared[SyntheticImages]:
         """The synthetic images of a folder where all workers can get them, read once for all stages."""
-        if str(folder) not in self._images:
-            self._images[str(folder)] = self.executor.compute(load_shards, folder, Manifest.read(folder))
-        return self._images[str(folder)]
+        return self.kept(str(folder), lambda: self.executor.compute(load_shards, folder, Manifest.read(folder)))
+
+    def kept(self, name: str, make: Callable[[], Shared[SyntheticImages]]) -> Shared[SyntheticImages]:
+        """Return images that were made under this name, or make them: once for all who ask."""
+        if name not in self._images:
+            self._images[name] = make()
+        return self._images[name]
 
     def architecture(self, config: JsonObject, text: str) -> Architecture:
         """Return the architecture of a genotype's text in the space of these settings."""

@@ -24,7 +24,7 @@ from dfnas_ray.storage.shards import SyntheticImages
 from dfnas_ray.storage.shared import Shared
 from dfnas_ray.teachers.base import Teacher
 from dfnas_ray.training.batches import SplitBatches
-from dfnas_ray.training.checkpoints import FileCheckpoints
+from dfnas_ray.training.checkpoints import RAY_FOLDER, FileCheckpoints
 from dfnas_ray.training.retraining import RetrainingJob, train_network
 from dfnas_ray.workflow.retraining import Retraining
 from dfnas_ray.workflow.search import Search
@@ -214,6 +214,7 @@ def train_side_by_side(session: Session, networks: Mapping[str, Retraining]) -> 
         networks: By the names that progress and errors have.
     """
     todo = {name: stage for name, stage in _open(networks).items() if stage.num_workers() == 1}
+    todo = {name: stage for name, stage in todo.items() if not (stage.location / RAY_FOLDER).exists()}  # goes on there
     if len(todo) < 2 or not _has_room(session, next(iter(todo.values()))):
         return
     executor = session.executor
@@ -237,8 +238,11 @@ def train_side_by_side(session: Session, networks: Mapping[str, Retraining]) -> 
 
 def _open(stages: Mapping[str, S]) -> dict[str, S]:
     """Return those that are not finished, by one name each: two variants may share a stage."""
-    by_folder = {str(stage.location): name for name, stage in stages.items() if not stage.is_done}
-    return {name: stage for name, stage in stages.items() if by_folder.get(str(stage.location)) == name}
+    first: dict[str, str] = {}  # which is the one that is finished first, and takes the time that it took
+    for name, stage in stages.items():
+        if not stage.is_done:
+            first.setdefault(str(stage.location), name)
+    return {name: stages[name] for name in first.values()}
 
 
 def _has_room(session: Session, stage: Stage[Any]) -> bool:

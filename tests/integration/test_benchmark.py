@@ -169,6 +169,19 @@ def test_what_a_sum_and_its_parts_have_in_common_is_measured_once(experiment, tm
     assert scores["naswot+synflow on noise, seed 0"] == add_up_ranks(figures, ("naswot", "synflow"))
 
 
+def test_what_is_measured_alike_is_ordered_by_each_criterion(experiment, tmp_path):
+    alignment = {"kind": "alignment", "steps": 1, "batch_size": 16}
+    both = [{**alignment, "criterion": criterion} for criterion in ("loss", "train_alignment")]
+    together = result_of(run(experiment(both, sources=["noise"], seeds=[0], architectures=6)))[0]
+    assert [len(texts) for texts in measured(tmp_path).values()] == [6]
+    for number, algorithm in enumerate(both, start=1):
+        alone = result_of(run(experiment(algorithm, sources=["noise"], seeds=[0], architectures=6)))[0]
+        (row,) = [row for title, row in alone.items() if title.startswith("alignment")]
+        (same,) = [row for title, row in together.items() if title.startswith(f"alignment-{number}")]
+        assert row["tau"] == same["tau"]
+        assert row["regret_1"] == same["regret_1"]
+
+
 @pytest.mark.parametrize(
     ("algorithm", "other"),
     [

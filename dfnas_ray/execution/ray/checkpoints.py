@@ -18,13 +18,10 @@ from pydantic import BaseModel
 from dfnas_ray.errors import StorageError, first_line, shortened
 from dfnas_ray.storage.altered import Say, reason, set_aside
 from dfnas_ray.storage.location import Location
-from dfnas_ray.training.checkpoints import STATE_FILE
+from dfnas_ray.training.checkpoints import RAY_FOLDER, STATE_FILE
 from dfnas_ray.training.retraining import RetrainingJob, decode_checkpoint, epochs_of
 
 logger = logging.getLogger(__name__)
-
-FOLDER = "train"
-"""Ray Train's, in that of the stage."""
 
 _SNAPSHOT = "checkpoint_manager_snapshot.json"
 _CHECKPOINT = re.compile(r"checkpoint_[\w.-]+")
@@ -54,11 +51,17 @@ def recover(job: RetrainingJob, say: Say = logger.warning) -> None:
     own = job.folder / STATE_FILE
     if own.exists() and _read(job, job.folder) is None:
         set_aside(own, f"{own} is damaged.", say)
-    folder = job.folder / FOLDER
+    folder = job.folder / RAY_FOLDER
     fault = _fault(job, folder)
-    if not fault:
+    if not fault and not own.exists():
         return
     usable = [found for name in _checkpoints(folder) if (found := _read(job, folder / name)) is not None]
+    before = _read(job, job.folder) if own.exists() else None
+    if before is not None and usable and before[0] > max(usable, key=lambda found: found[0])[0]:
+        set_aside(folder, fault or f"{folder} is behind {own}.", say)  # of a command before, which had fewer workers
+        return
+    if not fault:
+        return
     if usable:
         _, data = max(usable, key=lambda found: found[0])
         own.write_bytes(data)

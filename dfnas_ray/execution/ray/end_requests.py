@@ -34,7 +34,8 @@ class EndRequests:
     def came(self) -> bool:
         """Whether there was one. Only those count for which Python has a handler."""
         with suppress(OSError):  # there is nothing to read, or no pipe
-            self._came |= any(number in _ASKS for number in os.read(self._pipe[0], 1024))
+            if any(number in _ASKS for number in os.read(self._pipe[0], 1024)):
+                self._came = True
         return self._came
 
     def close(self) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from dfnas_ray.errors import DfnasError
-from dfnas_ray.execution.ray.checkpoints import FOLDER, recover
+from dfnas_ray.execution.ray.checkpoints import recover
 from dfnas_ray.execution.ray.connection import worker_device
 from dfnas_ray.execution.ray.errors import last_line
 from dfnas_ray.progress import Board
@@ -23,7 +23,7 @@ from dfnas_ray.storage.retries import with_restarts
 from dfnas_ray.storage.shards import SyntheticImages
 from dfnas_ray.storage.shared import Shared
 from dfnas_ray.teachers.base import Teacher
-from dfnas_ray.training.checkpoints import STATE_FILE
+from dfnas_ray.training.checkpoints import RAY_FOLDER, STATE_FILE
 from dfnas_ray.training.retraining import (
     Checkpoint,
     EpochFigures,
@@ -59,7 +59,7 @@ def train(job: RetrainingJob, teacher: Shared[Teacher], images: Shared[Synthetic
             placement_strategy=resources.placement,
         ),
         run_config=ray.train.RunConfig(
-            name=FOLDER,
+            name=RAY_FOLDER,
             storage_path=job.folder.path,
             storage_filesystem=job.folder.filesystem,
             failure_config=ray.train.FailureConfig(max_failures=resources.attempts - 1),

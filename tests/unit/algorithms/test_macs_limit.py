@@ -37,6 +37,11 @@ def test_anything_else_says_what_would_be_right(text, said):
         limit(text)
 
 
+SMALL = {"kind": "nasbench_macro", "stem_channels": 16, "stage_layers": [2, 2, 2], "stage_channels": [16, 32, 64]} | {
+    "head_channels": 128
+}
+
+
 def experiment(**search):
     return make_experiment({"teacher": {"kind": "digits", "width": 4}, "search": {"algorithm": "spos", **search}})
 

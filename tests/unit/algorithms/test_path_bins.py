@@ -36,6 +36,10 @@ def test_bins_lie_between_the_limits_and_an_empty_one_takes_the_nearest(chain):
     assert gap > (high - low) / 50, "there are bins that hold nothing"
 
 
+def test_a_lower_limit_below_the_space_makes_no_empty_bins(chain):
+    assert MacsBins(chain, 4, None, 2).bins == MacsBins(chain, 4, None, None).bins
+
+
 @pytest.mark.parametrize("bins", [0, 3])
 def test_a_supernet_trains_such_paths(chain, make_problem, monkeypatch, bins):
     spos, paths = SposConfig(epochs=2, batch_size=16, path_bins=bins).algorithm(make_problem(chain)), []
