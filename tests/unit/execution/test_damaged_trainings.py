@@ -128,6 +128,23 @@ def test_what_is_whole_is_left_to_ray_train(job, checkpoints):
     assert epochs_of(job, decode_checkpoint((checkpoints / "checkpoint_2" / "state.pt").read_bytes(), CPU)) == 2
 
 
+def test_a_state_that_is_ahead_of_ray_train_is_gone_on_from(job, checkpoints, tmp_path):
+    """A comparison with more workers has trained on, without Ray Train."""
+    said = []
+    train(job, epochs=3)
+    recover(job, said.append)
+    (line,) = said
+    assert f"{checkpoints} is behind {tmp_path}/state.pt" in line
+    assert not checkpoints.exists()
+    assert epochs(tmp_path / "state.pt") == 3
+
+
+def test_a_state_that_is_behind_is_left_alone(job, checkpoints, tmp_path):
+    train(job, epochs=1)
+    recover(job, pytest.fail)
+    assert checkpoints.exists()
+
+
 @pytest.mark.parametrize("damage", [*list(DAMAGE.values())[:4], None, "pipe"], ids=[*list(DAMAGE)[:4], "lost", "pipe"])
 def test_a_damaged_last_checkpoint_is_set_aside_and_the_one_before_it_gone_on_from(job, checkpoints, damage, tmp_path):
     said, file = [], checkpoints / "checkpoint_2" / "state.pt"
