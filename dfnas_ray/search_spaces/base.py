@@ -306,14 +306,13 @@ class SearchSpace(ABC):
             genotype = self.sample(rng)
             if self.is_within(genotype, max_macs, min_macs):
                 return genotype
+        window, advice = f"at most {max_macs:,}", "Raise search.max_macs"
         if min_macs is not None:
-            raise GenotypeError(
-                f"Of {_MAX_DRAWS} architectures drawn from {self.kind}, none has between search.min_macs ({min_macs:,}) and "
-                f"search.max_macs ({max_macs or self.most_macs:,}) MACs. Move them apart."
-            )
+            window = f"between search.min_macs ({min_macs:,}) and search.max_macs ({max_macs or self.most_macs:,})"
+            advice = "Move them apart"
         raise GenotypeError(
-            f"Of {_MAX_DRAWS} architectures drawn from {self.kind}, none has at most {max_macs:,} MACs; the smallest has "
-            f"{self.cost(self.cheapest()).macs:,}. Raise search.max_macs."
+            f"Of {_MAX_DRAWS} architectures drawn from {self.kind}, none has {window} MACs; the smallest has "
+            f"{self.cost(self.cheapest()).macs:,}. {advice}."
         )
 
     @cached_property
@@ -348,11 +347,7 @@ class SearchSpace(ABC):
         return self.derive([-macs for macs in self.cost_table.macs])
 
     def check_window(self, max_macs: int | None, min_macs: int | None) -> None:
-        """Make sure that there is an architecture between two limits, which may lie close together.
-
-        Raises:
-            GenotypeError: there is none, or almost none.
-        """
+        """Make sure that there is an architecture between the limits, which may lie close together; see `sample_within`."""
         self.check_limit(max_macs, min_macs)
         if min_macs is not None:
             self.sample_within(np.random.default_rng(0), max_macs, min_macs)
@@ -361,8 +356,7 @@ class SearchSpace(ABC):
         """Whether an architecture keeps to the limits, each of which may be None."""
         if max_macs is None and min_macs is None:
             return True
-        macs = self.cost(genotype).macs
-        return (max_macs is None or macs <= max_macs) and (min_macs is None or macs >= min_macs)
+        return (min_macs or 0) <= self.cost(genotype).macs <= (max_macs or math.inf)
 
     @cached_property
     def most_macs(self) -> int:
@@ -370,11 +364,7 @@ class SearchSpace(ABC):
         return self.cost(self.derive(self.cost_table.macs)).macs
 
     def check_limit(self, max_macs: int | None, min_macs: int | None = None) -> None:
-        """Make sure that the limits admit an architecture.
-
-        Raises:
-            GenotypeError: they do not; says which would.
-        """
+        """Make sure that each limit admits an architecture; raise a `GenotypeError` that says which would."""
         if min_macs is not None and min_macs > self.most_macs:
             raise GenotypeError(
                 f"search.min_macs ({min_macs:,}) is above the largest architecture of {self.kind}, with {self.most_macs:,} "
