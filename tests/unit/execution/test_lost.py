@@ -126,14 +126,23 @@ def test_a_raylet_of_this_machine_that_ends_is_said_and_a_stopped_watch_says_not
         assert nothing == []
 
 
-def test_a_cluster_that_ends_with_the_command_because_both_were_asked_to_is_an_interruption(watch):
+@pytest.fixture
+def hears_sigterm():
+    """As `dfnas` does; SIGINT may be ignored by whoever runs the tests in the background."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_a_cluster_that_ends_with_the_command_because_both_were_asked_to_is_an_interruption(watch, hears_sigterm):
     """As `timeout` and Slurm do it. The main thread need not have seen the signal."""
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as raylet:
         processes = {"raylet": psutil.Process(raylet.pid), "gcs_server": psutil.Process()}
         _, said, ended = watch("127.0.0.1:1", processes)
         with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGTERM)
         raylet.kill()
+        raylet.wait()
         assert ended.wait(20)
     assert set(said) == {INTERRUPTED}
 
