@@ -90,10 +90,10 @@ class RunTrials(_Searches):
     def __call__(self, device: torch.device) -> Callable[[SearchTask], float]:
         """Return the function that runs one, and returns the seconds that it took."""
 
-        def run(part: SearchTask) -> float:
-            started, job = time.monotonic(), self.jobs[part.search]
-            trial = next(trial for trial in job.config.trials if trial.name == part.name)
-            images, board = self.images[part.search].get(), LabelledBoard(self.board, part.search)
+        def run(task: SearchTask) -> float:
+            started, job = time.monotonic(), self.jobs[task.search]
+            trial = next(trial for trial in job.config.trials if trial.name == task.name)
+            images, board = self.images[task.search].get(), LabelledBoard(self.board, task.search)
             run_trial(trial, job, self.teacher.get(), images, device, board)
             return time.monotonic() - started
 
@@ -114,14 +114,14 @@ class TrainFinalists(_Searches):
         """Return the function that trains one; it keeps the batches of the last search."""
         kept: dict[str, SplitBatches] = {}
 
-        def train(part: SearchTask) -> FinalistScore:
-            started, job = time.monotonic(), self.jobs[part.search]
-            if part.search not in kept:
+        def train(task: SearchTask) -> FinalistScore:
+            started, job = time.monotonic(), self.jobs[task.search]
+            if task.search not in kept:
                 kept.clear()
-                images = self.images[part.search].get()
-                kept[part.search] = selection_batches(job, self.teacher.get(), images, device)
-            architecture = self.found[part.search][part.name]
-            score = train_alone(job, architecture.space, architecture.genotype, kept[part.search])
+                images = self.images[task.search].get()
+                kept[task.search] = selection_batches(job, self.teacher.get(), images, device)
+            architecture = self.found[task.search][task.name]
+            score = train_alone(job, architecture.space, architecture.genotype, kept[task.search])
             return FinalistScore(score, time.monotonic() - started)
 
         return train

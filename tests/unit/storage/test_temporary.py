@@ -52,7 +52,7 @@ def test_links_are_not_followed_and_a_folder_of_such_a_name_stays(tmp_path):
     assert not link.is_symlink()
 
 
-@pytest.mark.skipif(os.name != "posix", reason="names of bytes")
+@pytest.mark.skipif(os.name != "posix", reason="only POSIX has names that are no text")
 def test_names_that_are_no_text_and_lost_folders_hurt_nothing(tmp_path):
     name = os.fsencode(tmp_path) + b"/.\xff." + b"0" * 32 + b".tmp"
     os.close(os.open(name, os.O_CREAT))
