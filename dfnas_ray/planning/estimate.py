@@ -17,11 +17,14 @@ from dfnas_ray.search_spaces import build_space
 from dfnas_ray.search_spaces.base import SearchSpace
 from dfnas_ray.teachers.base import Teacher
 
-RAY_STARTS = 8.0
-"""Seconds until a local Ray cluster is there: on two cores of a server."""
+RAY_STARTS = 5.0
+"""Seconds until a local Ray cluster is there: on two cores of a server, like the next two."""
 
-WORKERS_START = 6.0
+WORKERS_START = 5.0
 """Seconds until a group of workers has imported what it needs."""
+
+TRAIN_STARTS = 10.0
+"""Seconds until the workers of Ray Train have begun, and after their last step until they have ended."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +180,7 @@ def _retraining(
         canvas,
         device_of(cluster, cluster.retraining),
     )
-    start = overhead(cluster, 1)
+    start = 0.0 if cluster.is_inline else TRAIN_STARTS
     images = retraining.images.size(config.synthesis.size(teacher.image_shape), "retraining.images").images
     seconds = per_image * retraining.epochs * _learned_from(config, images) / retraining.num_workers + start
     epochs = formatting.plural(retraining.epochs, "epoch")
