@@ -26,7 +26,6 @@ from dfnas_ray.seeding import fixed_threads, numpy_generator
 from dfnas_ray.storage.arrivals import WholeSet
 from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.shards import SyntheticImages, ids_of_shard
-from dfnas_ray.synthesis.base import Rehearsal
 from dfnas_ray.synthesis.rehearsal import rehearse
 from dfnas_ray.teachers.base import Teacher
 from dfnas_ray.training.config import DistillationConfig, OptimizerConfig
@@ -70,16 +69,9 @@ def time_synthesis(teacher: Teacher, config: ExperimentConfig, device: torch.dev
         SynthesisError: these images cannot be asked of this teacher.
     """
     settings = config.synthesis
-    whole = settings.method.rehearsal(settings)
-    batch = timed_batch(teacher, whole.method.batch_size)
-    share = whole.method.batch_size / batch
-    small = Rehearsal(
-        whole.method.model_copy(update={"batch_size": batch}),
-        whole.images_per_shard // whole.method.batch_size * batch,
-        whole.parts,
-    )
+    small = settings.method.rehearsal(settings, timed_batch(teacher, settings.method.batch_size))
     with fixed_threads(config.cluster.synthesis.cpus):
-        return share * rehearse(teacher.to(device), settings, small, device)
+        return rehearse(teacher.to(device), settings, small, device)
 
 
 def time_training(

@@ -59,7 +59,7 @@ class StepKind:
     Attributes:
         first: Number of the first one in the rehearsal that is timed, from 0. Earlier ones warm up.
         end: Number of the one behind the last that is timed.
-        steps: How often such a step is taken in the whole set.
+        steps: How many of those timed take as long as all of the kind in the whole set.
     """
 
     first: int
@@ -185,13 +185,19 @@ class SynthesizerConfig(MemberConfig):
         """Return the shard that has to be made before this one; None if it depends on no other."""
         return None
 
-    def rehearsal(self, settings: SetSettings) -> Rehearsal:
+    def rehearsal(self, settings: SetSettings, most: int) -> Rehearsal:
         """Return the synthesis in the small, from whose time that of the whole set follows.
 
         By default its own first steps: a synthesizer whose steps differ says which kinds there are, and how many of each.
+
+        Args:
+            settings: Of the whole set.
+            most: Images in a batch at most: the time of a step grows with their number.
         """
-        batches = settings.num_shards * settings.images_per_shard / self.batch_size
-        return Rehearsal(self, self.batch_size, (StepKind(1, 4, batches * self.steps_per_image),))
+        batch = min(self.batch_size, most)
+        batches = settings.num_shards * settings.images_per_shard / batch
+        small = self.model_copy(update={"batch_size": batch})
+        return Rehearsal(small, batch, (StepKind(1, 4, batches * self.steps_per_image),))
 
     def load_student(self, state: bytes, teacher: Teacher) -> nn.Module:
         """Return the student that was trained beside the images, in evaluation mode, on the CPU.

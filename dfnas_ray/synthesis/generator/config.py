@@ -141,23 +141,30 @@ class GeneratorSettings(SynthesizerConfig):
         """See `SynthesizerConfig`."""
         return self.student is not None
 
-    def rehearsal(self, settings: SetSettings) -> Rehearsal:
+    def rehearsal(self, settings: SetSettings, most: int) -> Rehearsal:
         """See `SynthesizerConfig`: two batches, after the first of which the student has joined."""
+        batch = min(self.batch_size, most)
         batches = sum(self.num_batches(stream, settings) for stream in range(self.streams))
-        adaptation = batches * self.adaptation_steps
+        adaptation = batches * self.adaptation_steps * self.batch_size / batch
         if self.student is None:
-            return Rehearsal(self, 2 * self.batch_size, (StepKind(1, 1 + self.adaptation_steps, adaptation),))
-        student = self.student.model_copy(update={"steps": _REHEARSED, "warmup_batches": 0})
+            small = self.model_copy(update={"batch_size": batch})
+            return Rehearsal(small, 2 * batch, (StepKind(1, 1 + self.adaptation_steps, adaptation),))
+        drawn = min(self.student.batch_size, most)
+        student = self.student.model_copy(update={"steps": _REHEARSED, "batch_size": drawn, "warmup_batches": 0})
         learning = sum(
             max(0, self.num_batches(stream, settings) - self.student.warmup_batches) for stream in range(self.streams)
         )
-        small = self.model_copy(update={"student": student, "streams": 1, "pool_limit": None})
+        small = self.model_copy(update={"batch_size": batch, "student": student, "streams": 1, "pool_limit": None})
         second = self.adaptation_steps + _REHEARSED
         parts = (
             StepKind(second, second + self.adaptation_steps, adaptation),
-            StepKind(second + self.adaptation_steps + 1, 2 * second, learning * self.student.steps),
+            StepKind(
+                second + self.adaptation_steps + 1,
+                2 * second,
+                learning * self.student.steps * self.student.batch_size / drawn,
+            ),
         )
-        return Rehearsal(small, 2 * self.batch_size, parts)
+        return Rehearsal(small, 2 * batch, parts)
 
     def check_teacher(self, teacher: Teacher, settings: SetSettings) -> None:
         """See `SynthesizerConfig`: the generator is of a size that can be made, and so is the student."""

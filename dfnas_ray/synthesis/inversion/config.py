@@ -95,16 +95,17 @@ class InversionSettings(SynthesizerConfig):
             )
         return height + margin, width + margin
 
-    def rehearsal(self, settings: SetSettings) -> Rehearsal:
+    def rehearsal(self, settings: SetSettings, most: int) -> Rehearsal:
         """See `SynthesizerConfig`: a few steps at each resolution."""
+        batch = min(self.batch_size, most)
         few = tuple(scale.model_copy(update={"steps": _REHEARSED}) for scale in self.scales)
-        small = self.model_copy(update={"scales": few, "rounds": 1, "warmup_steps": 0})
-        batches = settings.num_shards * settings.images_per_shard / self.batch_size * self.rounds
+        small = self.model_copy(update={"batch_size": batch, "scales": few, "rounds": 1, "warmup_steps": 0})
+        batches = settings.num_shards * settings.images_per_shard / batch * self.rounds
         parts = tuple(
             StepKind(number * _REHEARSED + 1, (number + 1) * _REHEARSED, batches * scale.steps)
             for number, scale in enumerate(self.scales)
         )
-        return Rehearsal(small, self.batch_size, parts)
+        return Rehearsal(small, batch, parts)
 
     def check_teacher(self, teacher: Teacher, settings: SetSettings) -> None:
         """See `SynthesizerConfig`: it takes images of every scale."""

@@ -63,3 +63,13 @@ def test_a_large_network_is_timed_on_few_images_which_stand_for_the_batch(tickin
     config = synthesis(num_shards=1, images_per_shard=16, method=method)
     # 2 batches of 20 steps; a step of 8 images takes as long as 4 of 2.
     assert timing.time_synthesis(digits_teacher, config, CPU) == pytest.approx(2 * 20 * 4)
+
+
+def test_a_generator_and_its_student_have_batches_of_their_own(ticking, digits_teacher, monkeypatch):
+    monkeypatch.setattr(timing, "STEP_MACS", 4 * digits_teacher.cost.macs)
+    student = {"steps": 30, "batch_size": 6, "warmup_batches": 4}
+    method = {"kind": "generator", "batch_size": 10, "width": 4, "adaptation_steps": 5, "student": student}
+    config = synthesis(num_shards=2, images_per_shard=100, method=method)
+    # 20 batches of 10, timed with 4; steps of the student of 6, also timed with 4.
+    expected = 20 * 5 * 10 / 4 + (20 - 4) * 30 * 6 / 4
+    assert timing.time_synthesis(digits_teacher, config, CPU) == pytest.approx(expected)
