@@ -245,7 +245,7 @@ BRIEF = 2e11
 def is_brief(config: ExperimentConfig, teacher: Teacher) -> bool:
     """Return whether the whole experiment takes seconds, by a rough count."""
     synthesis = config.synthesis
-    image_steps = synthesis.num_shards * synthesis.image_steps_per_shard
+    image_steps = synthesis.image_steps()
     learned = synthesis.images_in_total * (config.retraining.epochs + config.search.selection.epochs)
     return 3 * teacher.cost.macs * (image_steps + learned) < BRIEF
 

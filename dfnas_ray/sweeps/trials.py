@@ -41,7 +41,7 @@ class SweepJob:
     @staticmethod
     def steps(config: SynthesisConfig) -> int:
         """Return image steps of one trial, to show progress by."""
-        return config.image_steps_per_shard * config.num_shards
+        return config.image_steps()
 
     @property
     def steps_of_a_trial(self) -> int:

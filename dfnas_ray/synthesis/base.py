@@ -157,7 +157,11 @@ class SynthesizerConfig(MemberConfig):
     @property
     @abstractmethod
     def steps_per_image(self) -> float:
-        """Optimiser steps of one image, to show progress by."""
+        """Optimiser steps of one image at most."""
+
+    def image_steps(self, settings: SetSettings, shard: int) -> int:
+        """Return the images times optimiser steps of one shard: the sum of what ``on_steps`` is told."""
+        return round(settings.images_per_shard * self.steps_per_image)
 
     @abstractmethod
     def canvas_size(self, settings: SetSettings, height: int, width: int) -> tuple[int, int]:

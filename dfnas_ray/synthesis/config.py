@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
@@ -91,10 +91,11 @@ class SynthesisConfig(SetSettings):
         """Rows of the finished set."""
         return self.num_shards * self.rows_per_shard
 
-    @property
-    def image_steps_per_shard(self) -> int:
-        """Images times optimiser steps: the work in one shard."""
-        return round(self.images_per_shard * self.method.steps_per_image)
+    def image_steps(self, shards: Iterable[int] | None = None) -> int:
+        """Return the images times optimiser steps of some shards, by default of all: what progress is measured by."""
+        return sum(
+            self.method.image_steps(self, shard) for shard in (range(self.num_shards) if shards is None else shards)
+        )
 
     @property
     def num_rounds(self) -> int:

@@ -146,7 +146,7 @@ class SynthesizerSuite(ConfigSuite):
         for shard in range(_SHARDS):
             *_, made.made[shard] = synthesizer.make(0, shard, made, told.append)
         assert min(told) > 0
-        assert sum(told) <= _SHARDS * settings.image_steps_per_shard
+        assert sum(told) == settings.image_steps(range(_SHARDS))
 
     def test_the_teacher_stays_as_it_is(
         self, settings: SynthesisConfig, synthesizer: Synthesizer, teacher: Teacher

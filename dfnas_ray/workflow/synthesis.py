@@ -187,7 +187,7 @@ class Synthesis(Stage[SynthesisRecord]):
         after = {shard: before for shard in todo if (before := job.predecessor(shard)) is not None}
         side_by_side = sum(after.get(shard) not in todo for shard in todo)
         crew = crew or Crew(min(side_by_side, resources.actors or executor.room_for(resources)))
-        total = len(todo) * config.image_steps_per_shard
+        total = config.image_steps(todo)
 
         def take(shard: int, entry: ManifestEntry) -> None:
             entries[shard] = entry

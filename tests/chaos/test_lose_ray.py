@@ -25,6 +25,15 @@ def process_of(head: Path, name: str) -> psutil.Process:
     pytest.fail(f"there is no {name}")
 
 
+def client_proxy(address: str) -> psutil.Process:
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            words = process.cmdline()
+            if "--mode=proxy" in words and f"--port={address.rpartition(':')[2]}" in words:
+                return process
+    pytest.fail("there is no proxy of Ray Client")
+
+
 def kill(session: int, name: str) -> None:
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError, IndexError):
@@ -63,24 +72,29 @@ def test_a_lost_ray_is_said_in_one_sentence_and_the_run_goes_on(
     assert_undisturbed(tmp_path / "run", tiny_inline_run.folder)
 
 
+@pytest.mark.parametrize("through_client", [False, True], ids=["joined", "ray-client"])
 def test_a_head_that_stops_answering_is_said_in_one_sentence_and_the_run_goes_on_elsewhere(
-    start_dfnas, tiny_yaml, tiny_inline_run, tmp_path
+    start_dfnas, tiny_yaml, tiny_inline_run, tmp_path, through_client
 ):
     with ray_head("--num-cpus=2", "--num-gpus=0") as head:
-        command = head.dfnas("run", "tiny.yaml", "--run-dir", "run", "--address", head.address, cwd=tmp_path)
+        address = head.client if through_client else head.address
+        command = head.dfnas("run", "tiny.yaml", "--run-dir", "run", "--address", address, cwd=tmp_path)
         end = time.monotonic() + 300
         while not list((tmp_path / "run").glob("search/*/*/state.pt")):
             assert command.poll() is None, command.communicate()
             assert time.monotonic() < end
             time.sleep(0.02)
-        gcs = process_of(head.folder, "gcs_server")
-        gcs.send_signal(signal.SIGSTOP)  # its port still takes connections
+        # Whatever it is that listens: its port still takes connections.
+        listening = client_proxy(head.client) if through_client else process_of(head.folder, "gcs_server")
+        listening.send_signal(signal.SIGSTOP)
         try:
             _, said = command.communicate(timeout=300)
         finally:
-            gcs.send_signal(signal.SIGCONT)
+            listening.send_signal(signal.SIGCONT)
     assert command.returncode == 2, said
-    assert f"its head at {head.address} has not answered for 1" in said.splitlines()[-1]  # two minutes: it may be busy
+    assert (
+        f"its head at {address.removeprefix('ray://')} has not answered for 1" in said.splitlines()[-1]
+    )  # two minutes
     assert "run the same command again" in said.splitlines()[-1]
     assert "Traceback" not in said
     log, line = tmp_path / "log.txt", ("run", tiny_yaml, "--run-dir", tmp_path / "run")

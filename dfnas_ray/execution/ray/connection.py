@@ -119,8 +119,7 @@ class Connection:
                 "Start a cluster there (`ray start --head`), or use --address local."
             ) from error
         self._started = True
-        if not ray.util.client.ray.is_connected():  # Ray Client raises by itself
-            self._watch = Watch(address)
+        self._watch = Watch(address)
 
 
 def worker_device(threads: int) -> torch.device:

@@ -47,8 +47,9 @@ class Watch:
     def __init__(self, address: str, end: Callable[[str], object] | None = None):
         self.address, self._end = address, end or _end
         self._stop, self._requests = threading.Event(), EndRequests()
-        self._processes = _processes_here()
-        self._gcs = ray.get_runtime_context().gcs_address
+        is_client = ray.util.client.ray.is_connected()  # Ray Client itself waits for more than ten minutes
+        self._processes = {} if is_client else _processes_here()
+        self._head = address.removeprefix("ray://") if is_client else ray.get_runtime_context().gcs_address
         looks: list[Callable[[], str]] = [partial(self._wait_for, *each) for each in self._processes.items()]
         if _GCS not in self._processes:
             looks.append(self._ask_head)
@@ -91,9 +92,9 @@ class Watch:
     def _ask_head(self) -> str:
         last_answer = time.monotonic()
         while not self._stop.wait(_PROBE_SECONDS) and time.monotonic() - last_answer < _PATIENCE_SECONDS:
-            if _answers(self._gcs):
+            if _answers(self._head):
                 last_answer = time.monotonic()
-        return f"its head at {self._gcs} has not answered for {time.monotonic() - last_answer:.0f} s"
+        return f"its head at {self._head} has not answered for {time.monotonic() - last_answer:.0f} s"
 
     def _sentence(self, what: str) -> str:
         logs = (

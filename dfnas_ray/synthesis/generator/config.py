@@ -107,6 +107,16 @@ class GeneratorSettings(SynthesizerConfig):
         student = self.student
         return self.adaptation_steps + (student.steps * student.batch_size / self.batch_size if student else 0)
 
+    def image_steps(self, settings: SetSettings, shard: int) -> int:
+        """See `SynthesizerConfig`: the student joins after its warm-up."""
+        batches = settings.images_per_shard // self.batch_size
+        adaptation = settings.images_per_shard * self.adaptation_steps
+        if self.student is None:
+            return adaptation
+        made = batches * (1 + shard // self.streams)  # by the end of this shard
+        learning = min(batches, max(0, made - self.student.warmup_batches))
+        return adaptation + learning * self.student.steps * self.student.batch_size
+
     def canvas_size(self, settings: SetSettings, height: int, width: int) -> tuple[int, int]:
         """See `SynthesizerConfig`: doublings of a small map lead to it."""
         margin = settings.margin(height, width, multiple=4 if min(height, width) >= 28 else 2)

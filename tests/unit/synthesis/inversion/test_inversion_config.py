@@ -64,7 +64,7 @@ def test_scales_have_a_positive_factor_and_steps(change):
 def test_the_work_of_a_shard_counts_every_round_and_scale():
     method = InversionConfig(batch_size=10, rounds=3, keep="last", scales=scales(2, 1))
     assert method.scale_steps == (200, 200)
-    assert SynthesisConfig(images_per_shard=20, method=method).image_steps_per_shard == 20 * 3 * 400
+    assert SynthesisConfig(images_per_shard=20, num_shards=2, method=method).image_steps() == 2 * 20 * 3 * 400
 
 
 @pytest.mark.parametrize(

@@ -148,7 +148,7 @@ def test_after_each_round_there_is_what_a_shard_of_so_many_rounds_would_be(tiny_
 def test_the_work_reported_is_the_work_configured(inversion):
     steps = []
     synthesize_shard(inversion, seed=0, shard=0, on_steps=steps.append)
-    assert sum(steps) == inversion.settings.image_steps_per_shard == 20 * 2 * 3
+    assert sum(steps) == inversion.settings.image_steps([0]) == 20 * 2 * 3
 
 
 def test_the_curve_of_a_round_is_the_mean_over_its_batches(inversion):
