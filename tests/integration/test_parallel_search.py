@@ -19,6 +19,8 @@ from dfnas_ray.training.batches import SyntheticBatches
 from dfnas_ray.training.config import DistillationConfig
 from dfnas_ray.training.parallel import average_gradients
 
+pytestmark = pytest.mark.xdist_group("parallel_search")  # two processes are started once for all
+
 ALGORITHMS = {
     "darts": DartsSearchConfig(epochs=3, batch_size=16),
     "darts-second-order": DartsSearchConfig(epochs=2, batch_size=16, order="second"),
