@@ -8,7 +8,7 @@ from pathlib import Path
 from dfnas_ray.config.experiment import ExperimentConfig, make_experiment
 from dfnas_ray.config.registry import SettingValues
 from dfnas_ray.errors import ConfigError
-from dfnas_ray.library.plans import announce
+from dfnas_ray.library.plans import announce, announce_comparison, announce_sweep, announce_truth
 from dfnas_ray.library.plans import plan as timed
 from dfnas_ray.planning.budget import Fitted, fit
 from dfnas_ray.planning.draft import draft
@@ -102,6 +102,7 @@ def sweep(config: ExperimentConfig, listener: Listener | None = None, verbose: b
     with Session(config, listener, verbose).opened() as session:
         stage = Sweep(session)
         stage.check()
+        announce_sweep(stage)
         outcome = stage.finish()
         write_sweep_report(outcome.location, config.name)
     return outcome
@@ -135,6 +136,7 @@ def compare(
     with Session(config, listener, verbose).opened() as session:
         stage = VariantComparison(session)
         stage.check()
+        announce_comparison(stage)
         outcome = stage.finish()
         write_comparison(outcome.location, config.name)
         report(session)
@@ -168,6 +170,7 @@ def truth(
     with Session(config, listener, verbose).opened() as session:
         stage = Truth(session, architectures)
         stage.check()
+        announce_truth(stage)
         outcome = stage.finish()
         if file is not None:
             file.write_bytes((outcome.location / TABLE).read_bytes())

@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from dfnas_ray.planning.estimate import ExperimentPlan, StageEstimate, estimate, is_brief, rounded
+from dfnas_ray.planning.estimate import (
+    BRIEF,
+    ExperimentPlan,
+    StageEstimate,
+    estimate,
+    machine_of,
+    rough_work,
+    rounded,
+)
+from dfnas_ray.planning.studies import (
+    estimate_comparison,
+    estimate_sweep,
+    estimate_truth,
+    rough_work_of_comparison,
+    rough_work_of_sweep,
+    rough_work_of_truth,
+)
+from dfnas_ray.workflow.comparison import VariantComparison
 from dfnas_ray.workflow.search import Search
 from dfnas_ray.workflow.session import Session
+from dfnas_ray.workflow.sweep import Sweep
 from dfnas_ray.workflow.synthesis import Synthesis
+from dfnas_ray.workflow.truth import Truth
 
 _LEAD = ("synthesis", "search", "retraining")
 
@@ -30,7 +49,7 @@ def plan(session: Session) -> ExperimentPlan:
 
 def announce(session: Session) -> None:
     """Say in three lines what a run will do and how long it will take, if that is long enough to want to know."""
-    if is_brief(session.config, session.teacher) or Search(session).dir.is_done:
+    if rough_work(session.config, session.teacher) < BRIEF or Search(session).dir.is_done:
         return
     session.listener.say("Timing a few steps ...")
     found = plan(session)
@@ -41,6 +60,51 @@ def announce(session: Session) -> None:
         rest = [stage for stage in found.stages if stage.stage not in _LEAD] if name == _LEAD[-1] else []
         end = f" In all about {rounded(found.seconds)} on {found.where}." if name == _LEAD[-1] else ""
         session.listener.say(_line(parts, rest) + end)
+
+
+def announce_truth(stage: Truth) -> None:
+    """Say how long it takes to train the architectures that are not trained yet."""
+    session = stage.session
+    missing = stage.num_missing
+    work = rough_work_of_truth(session.config, session.teacher, missing)
+    _say(session, stage.is_done, work, lambda: estimate_truth(session.config, session.teacher, missing))
+
+
+def announce_sweep(stage: Sweep) -> None:
+    """Say how long a sweep takes that begins; what is left of one that was broken off, nobody knows before its study is read."""
+    session = stage.session
+    is_known = stage.location.exists()
+    work = rough_work_of_sweep(session.config, session.teacher)
+    _say(session, is_known, work, lambda: estimate_sweep(session.config, session.teacher))
+
+
+def announce_comparison(stage: VariantComparison) -> None:
+    """Say how long a comparison takes that begins."""
+    session, seeds = stage.session, len(stage.config.seeds)
+    variants = {name: stage.session_of((name, stage.config.seeds[0])).config for name in stage.config.variants}
+    work = rough_work_of_comparison(variants, session.teacher, seeds)
+
+    def found() -> StageEstimate:
+        looked_up = stage.table is not None
+        return estimate_comparison(
+            variants,
+            session.teacher,
+            seeds,
+            None if looked_up else stage.config.random,
+            stage.num_ranked,
+            "search" in stage.measures,
+        )
+
+    _say(session, stage.location.exists(), work, found)
+
+
+def _say(session: Session, is_known: bool, work: float, found: Callable[[], StageEstimate]) -> None:
+    if is_known or work < BRIEF:
+        return
+    session.listener.say("Timing a few steps ...")
+    stage = found()
+    where = machine_of(session.config.cluster)
+    session.listener.say(f"{stage.stage}: {stage.work}, about {rounded(stage.seconds)} on {where}.")
 
 
 def _line(parts: Sequence[StageEstimate], rest: Sequence[StageEstimate]) -> str:

@@ -51,10 +51,12 @@ class SearchParts:
     Attributes:
         trials: Seconds of all trials.
         finalists: Seconds of the comparison of their finalists.
+        work: Seconds of both if one worker does everything.
     """
 
     trials: float
     finalists: float
+    work: float
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ def estimate(
     stages += _evaluation(config, teacher, 2 + config.retraining.baseline)
     pixels = teacher.image_shape[0] * canvas[0] * canvas[1]
     memory = psutil.Process().memory_info().rss + images * (pixels + 4 * teacher.num_classes)
-    return ExperimentPlan(tuple(stages), memory, _where(cluster), parts)
+    return ExperimentPlan(tuple(stages), memory, machine_of(cluster), parts)
 
 
 def _synthesis(config: ExperimentConfig, teacher: Teacher) -> StageEstimate:
@@ -140,7 +142,7 @@ def _search(
     workers = room(cluster, cluster.search)
     work = [kinds[trial.algorithm, trial.space] for trial in search.trials]
     trials = max(max(work), sum(work) / min(workers, len(work)))
-    finalists, compared = len(work) * search.selection.finalists, 0.0
+    finalists, training = len(work) * search.selection.finalists, 0.0
     if finalists > 1:
         per_image = timing.time_training(
             teacher,
@@ -154,20 +156,33 @@ def _search(
             canvas,
             device,
         )
-        rounds = -(-finalists // workers)
-        compared = (
-            rounds * per_image * search.selection.epochs * _learned_from(config, config.synthesis.images_in_total)
-        )
+        training = per_image * search.selection.epochs * learned_from(config, config.synthesis.images_in_total)
+    compared = -(-finalists // workers) * training
     kinds_text = ", ".join(dict.fromkeys(f"{trial.algorithm.label} in {trial.space.kind}" for trial in search.trials))
     text = f"{kinds_text}, {formatting.plural(len(work), 'trial')}, {finalists} finalists"
     start = overhead(cluster, 2)
-    return StageEstimate("search", text, trials + compared + start, start), SearchParts(trials, compared)
+    parts = SearchParts(trials, compared, sum(work) + finalists * training)
+    return StageEstimate("search", text, trials + compared + start, start), parts
 
 
 def _retraining(
     config: ExperimentConfig, teacher: Teacher, max_macs: int | None, canvas: tuple[int, int], space: SearchSpace
 ) -> list[StageEstimate]:
-    retraining, cluster = config.retraining, config.cluster
+    retraining = config.retraining
+    start = 0.0 if config.cluster.is_inline else TRAIN_STARTS
+    seconds = network_seconds(config, teacher, max_macs, canvas, space) / retraining.num_workers + start
+    epochs = formatting.plural(retraining.epochs, "epoch")
+    found = [StageEstimate("retraining", f"the network found, {epochs}", seconds, start)]
+    if retraining.baseline:
+        found.append(StageEstimate("baseline", f"a random network of the same budget, {epochs}", seconds, start))
+    return found
+
+
+def network_seconds(
+    config: ExperimentConfig, teacher: Teacher, max_macs: int | None, canvas: tuple[int, int], space: SearchSpace
+) -> float:
+    """Return the seconds in which one worker retrains one network."""
+    retraining, resources = config.retraining, config.cluster.retraining
     per_image = timing.time_training(
         teacher,
         space,
@@ -176,18 +191,12 @@ def _retraining(
         retraining.distillation,
         retraining.precision,
         retraining.batch_size // retraining.num_workers,
-        cluster.retraining.cpus,
+        resources.cpus,
         canvas,
-        device_of(cluster, cluster.retraining),
+        device_of(config.cluster, resources),
     )
-    start = 0.0 if cluster.is_inline else TRAIN_STARTS
     images = retraining.images.size(config.synthesis.size(teacher.image_shape), "retraining.images").images
-    seconds = per_image * retraining.epochs * _learned_from(config, images) / retraining.num_workers + start
-    epochs = formatting.plural(retraining.epochs, "epoch")
-    found = [StageEstimate("retraining", f"the network found, {epochs}", seconds, start)]
-    if retraining.baseline:
-        found.append(StageEstimate("baseline", f"a random network of the same budget, {epochs}", seconds, start))
-    return found
+    return per_image * retraining.epochs * learned_from(config, images)
 
 
 def _evaluation(config: ExperimentConfig, teacher: Teacher, networks: int) -> list[StageEstimate]:
@@ -202,7 +211,7 @@ def _evaluation(config: ExperimentConfig, teacher: Teacher, networks: int) -> li
     return [StageEstimate("evaluation", f"{count:,} real images", seconds)]
 
 
-def _learned_from(config: ExperimentConfig, images: int) -> float:
+def learned_from(config: ExperimentConfig, images: int) -> float:
     """Return the images of an epoch; a look at those that judge takes about a third of a step."""
     share = config.search.validation_fraction
     return images * (1 - share + share / 3)
@@ -230,7 +239,8 @@ def overhead(cluster: ClusterConfig, crews: int, first: bool = False) -> float:
     return 0.0 if cluster.is_inline else crews * WORKERS_START + first * RAY_STARTS
 
 
-def _where(cluster: ClusterConfig) -> str:
+def machine_of(cluster: ClusterConfig) -> str:
+    """Return what estimates hold for."""
     if cluster.is_inline or cluster.address == "local":
         cores = os.cpu_count() or 1
         gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
@@ -239,15 +249,15 @@ def _where(cluster: ClusterConfig) -> str:
 
 
 BRIEF = 2e11
-"""Multiply-adds of the teacher below which nobody wants to know how long a run will take: seconds."""
+"""Multiply-adds below which nobody wants to know how long they will take: seconds."""
 
 
-def is_brief(config: ExperimentConfig, teacher: Teacher) -> bool:
-    """Return whether the whole experiment takes seconds, by a rough count."""
+def rough_work(config: ExperimentConfig, teacher: Teacher) -> float:
+    """Return the multiply-adds of a whole experiment, by a rough count."""
     synthesis = config.synthesis
     image_steps = synthesis.image_steps()
     learned = synthesis.images_in_total * (config.retraining.epochs + config.search.selection.epochs)
-    return 3 * teacher.cost.macs * (image_steps + learned) < BRIEF
+    return 3.0 * teacher.cost.macs * (image_steps + learned)
 
 
 def rounded(seconds: float) -> str:

@@ -133,8 +133,18 @@ def time_trial(
     max_macs: int | None,
     canvas: tuple[int, int],
     device: torch.device,
+    num_candidates: int | None = None,
 ) -> float:
     """Return the seconds of one search on all images, without the comparison of its finalists.
+
+    Args:
+        teacher: Labels the images.
+        config: The experiment.
+        trial: One of its searches.
+        max_macs: The limit.
+        canvas: Height and width of the stored images.
+        device: Where it computes.
+        num_candidates: Architectures that are measured; None: as many as the search does.
 
     Raises:
         DfnasError: the search cannot begin.
@@ -161,7 +171,7 @@ def time_trial(
                     searcher.train_epoch()
                     epochs.append(lap())
                 seconds += passes * train * min(epochs) / (algorithm.passes_per_epoch * len(batches.train.ids))
-            count = algorithm.num_candidates
+            count = algorithm.num_candidates if num_candidates is None else num_candidates
             candidates = [] if count == 0 or searcher.is_finished else searcher.ask()
             if candidates:
                 if count is None:

@@ -152,6 +152,14 @@ class VariantComparison(Stage[ComparisonRecord]):
         """What is measured."""
         return self.config.measures or (("search",) if self.table is None else ("search", "ranking"))
 
+    @property
+    def num_ranked(self) -> int:
+        """Architectures of the table that are ranked."""
+        benchmark = self.session.given.benchmark
+        if self.table is None or benchmark is None or "ranking" not in self.measures:
+            return 0
+        return len(self.table.sample(benchmark, self.session.given.seed))
+
     def inputs(self) -> JsonObject:
         """See `Stage`."""
         session = self.session

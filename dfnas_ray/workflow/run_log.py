@@ -29,6 +29,7 @@ class RunLogHandler(logging.Handler):
     def __init__(self, file: Path | None):
         super().__init__(logging.INFO)
         self._file, self._kept, self._begun = file, list[str](), False
+        self.baseFilename = None if file is None else str(file)  # as `logging.FileHandler` calls it
         self.addFilter(_ThisThreads())
         self.setFormatter(_OneLine("%(asctime)s %(levelname)s %(message)s"))
 

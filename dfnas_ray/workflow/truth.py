@@ -201,6 +201,14 @@ class Truth(Stage[TruthRecord]):
         if not self.is_done:
             self.session.executor.check_fits("retraining")
 
+    @property
+    def num_missing(self) -> int:
+        """Architectures that no command has trained yet."""
+        architectures, folder = self._architectures(), self._trained_dir()
+        if not folder.location.exists():
+            return len(architectures)
+        return len(RecordedTruth(folder.location, self.session.listener.say).missing(architectures))
+
     def work(self) -> TruthRecord:
         """See `Stage`."""
         session, space = self.session, self.space

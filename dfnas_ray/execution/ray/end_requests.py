@@ -31,6 +31,11 @@ class EndRequests:
             self._close_pipe()
 
     @property
+    def pipe(self) -> int:
+        """Descriptor from which the numbers of signals can be read; -1: nothing is noticed."""
+        return self._pipe[0]
+
+    @property
     def came(self) -> bool:
         """Whether there was one. Only those count for which Python has a handler."""
         with suppress(OSError):  # there is nothing to read, or no pipe

@@ -1,16 +1,14 @@
 """A cluster that is lost while a command works: said in one sentence, before Ray ends this process without one.
 
-Ray ends a driver that has lost its raylet after about a second, and one that has lost its GCS after a minute, from threads that
-Python does not see: no exception can be caught then. So the processes are watched, and the command ends by itself. What it
-had finished is in the run directory.
+Ray ends a driver that has lost its raylet at once or after a second, and one that has lost its GCS after a minute, from threads
+that Python does not see: no exception can be caught then. So the processes are watched, and the command ends by itself
+(`last_words.py`). What it had finished is in the run directory.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -21,10 +19,8 @@ import psutil
 import ray
 
 from dfnas_ray.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, INTERRUPTED
+from dfnas_ray.execution.last_words import Ending, LastWords, log_files
 from dfnas_ray.execution.ray.end_requests import EndRequests
-from dfnas_ray.execution.reaper import end_processes_of
-
-logger = logging.getLogger(__name__)
 
 _ASKED_SECONDS = 0.3  # within which all processes of a job are sent a signal, and those of Ray end at it
 _STOP_SECONDS = 1.0  # after which threads notice that they are not needed any more
@@ -33,7 +29,6 @@ _SILENT_SECONDS = 120.0  # of a head that takes connections, and may only be bus
 _PATIENCE_SECONDS = 45.0  # a GCS may be started again; Ray itself ends the process after 60
 _GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # RFC 9113, 3.4, with no settings
 _RAYLET, _GCS = "raylet", "gcs_server"
-_ENDS_ONCE = threading.Lock()  # taken by whoever is first, and never given back
 
 
 class Watch:
@@ -41,11 +36,11 @@ class Watch:
 
     Args:
         address: As `cluster.address` says it.
-        end: Called with the sentence when the cluster is lost.
+        end: Called with what is to be said when the cluster is lost; by default it is said, and the process ends.
     """
 
-    def __init__(self, address: str, end: Callable[[str], object] | None = None):
-        self.address, self._end = address, end or _end
+    def __init__(self, address: str, end: Callable[[LastWords], object] = LastWords.speak):
+        self.address, self._end = address, end
         self._stop, self._requests = threading.Event(), EndRequests()
         is_client = ray.util.client.ray.is_connected()  # Ray Client itself waits for more than ten minutes
         self._processes = {} if is_client else _processes_here()
@@ -76,11 +71,10 @@ class Watch:
             self._lose(lost)
 
     def _lose(self, what: str) -> None:
-        """End the command: it was asked to, and its cluster with it, or the cluster is lost."""
-        limit = time.monotonic() + _ASKED_SECONDS
-        while not self._requests.came and time.monotonic() < limit:
-            time.sleep(_ASKED_SECONDS / 10)
-        self._end(INTERRUPTED if self._requests.came else self._sentence(what))
+        """End the command: the cluster is lost, or the command was asked to end, and its cluster with it."""
+        lost, asked = Ending(self._sentence(what), EXIT_USER_ERROR), Ending(INTERRUPTED, EXIT_INTERRUPTED)
+        requests = self._requests
+        self._end(LastWords(lost, asked, requests.came, requests.pipe, _ASKED_SECONDS, log_files()))
 
     def _wait_for(self, name: str, process: psutil.Process) -> str:
         while not self._stop.is_set():
@@ -155,24 +149,3 @@ def _answers(address: str) -> bool:
     except OSError:
         return False
     return True
-
-
-def _end(sentence: str) -> None:
-    """Say what happened, end what is left of a cluster that was started here, and this process."""
-    _ENDS_ONCE.acquire()
-    was_asked = sentence == INTERRUPTED
-    with suppress(Exception):
-        if sys.stderr.isatty():
-            sys.stderr.write("\033[?25h")  # a bar has hidden the cursor
-        logger.error("%s%s", "" if was_asked else "error: ", sentence)
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        for descriptor in (1, 2):  # Ray would print the last lines of its log after the sentence
-            os.dup2(nowhere, descriptor)
-    for process in psutil.Process().children(recursive=True):
-        with suppress(psutil.Error):
-            process.kill()
-    with suppress(Exception):
-        end_processes_of(os.getpid())  # Ray's agents, if their raylet has ended before
-    os._exit(EXIT_INTERRUPTED if was_asked else EXIT_USER_ERROR)

@@ -19,6 +19,7 @@ import psutil
 import pytest
 
 from dfnas_ray.errors import INTERRUPTED
+from dfnas_ray.execution.last_words import LastWords
 from dfnas_ray.execution.ray import lost
 
 
@@ -83,8 +84,8 @@ def watch(monkeypatch):
     def start(gcs: str, processes: dict[str, psutil.Process]) -> tuple[lost.Watch, list[str], threading.Event]:
         said, ended = [], threading.Event()
 
-        def end(sentence: str) -> None:
-            said.append(sentence)
+        def end(words: LastWords) -> None:
+            said.append((words.asked if words.was_asked else words.lost).sentence)
             ended.set()
 
         monkeypatch.setattr(lost, "_processes_here", lambda: processes)
