@@ -343,7 +343,7 @@ def _check_room(images: int, shape: tuple[int, int, int], num_classes: int, devi
 
 
 def _moved(draws: Sequence[tuple[Tensor, ...]], device: torch.device) -> list[Tensor]:
-    """Return the draws of all steps on the device: one tensor (steps, ...) per quantity, so that few copies are made."""
+    """Return the draws of all steps on the device: one tensor (steps, ...) per quantity, so that copies are few."""
     return [torch.stack(values).to(device) for values in zip(*draws, strict=True)]
 
 
