@@ -193,7 +193,7 @@ class SynthesizerConfig(MemberConfig):
 
         Args:
             settings: The settings of the whole set.
-            most: The most images of a batch, because the time of a step grows with their number.
+            most: Maximum number of images in a batch, because the time of a step grows with it.
         """
         batch = min(self.batch_size, most)
         batches = settings.num_shards * settings.images_per_shard / batch

@@ -160,7 +160,7 @@ class Teacher:
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)
 def per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
-    """Return a statistic as (1, C, 1, 1). It is cached on its device, because a copy at every step would stall a GPU."""
+    """Return a statistic as (1, C, 1, 1), cached on its device, because a copy at every step would stall a GPU."""
     return torch.tensor(values, device=device).view(1, -1, 1, 1)
 
 

@@ -40,7 +40,7 @@ def load_weights(
     """Load ``state`` into ``model``. All that its own ``load_state_dict`` accepts is accepted.
 
     A prefix that a wrapper has put before all names (``module.``, ``_orig_mod.``, Lightning's ``model.``) is removed if
-    the names then fit. A warning says which names without this prefix are left out.
+    the names then fit. A warning says how many weights without this prefix are left out.
 
     Args:
         model: The network that gets the weights.

@@ -198,7 +198,8 @@ def _check_batch(name: str, model: nn.Module, images: Tensor, logits: Tensor) ->
         ]
         because = f": {listed(layers)} without running statistics" if layers else ""
         logger.warning(
-            "The output of teacher %s depends on the other images of the batch%s. Its accuracy is valid for one batch size.",
+            "The output of teacher %s depends on the other images of the batch%s. Its accuracy varies with the batch "
+            "size.",
             name,
             because,
         )

@@ -82,7 +82,7 @@ class GeneratorSettings(SynthesizerConfig):
         None,
         gt=0,
         le=MANY,
-        description="Most images that the student learns from: the latest ones. By default all images of its stream.",
+        description="Maximum number of images in the student's pool: the latest ones. By default all of its stream.",
     )
     student: StudentSettings | None = StudentSettings()
 
