@@ -1,7 +1,7 @@
 """Labelled real images, for evaluation and comparison. Synthesis, search and retraining never import from here.
 
-To add a dataset, write a module with a config that has ``kind`` and ``open(setting) -> ImageDataset``, and a line for
-it in `DATASETS`, or an entry point in a package of your own. ``setting`` is the name of the dataset in errors.
+To add a dataset, write a module with a config that has ``kind`` and ``open(setting) -> ImageDataset``. Then add a line
+for it to `DATASETS`, or an entry point in a package of your own. ``setting`` is the name of the dataset in errors.
 """
 
 from typing import Annotated

@@ -150,7 +150,7 @@ def to_uint8(image: Image.Image, image_shape: tuple[int, int, int], where: str) 
         image = Image.fromarray(scaled.round(out=scaled).clip(0, 255, out=scaled).astype(np.uint8))
     image = image.convert(mode)
     if image.size != (width, height):
-        import torchvision.transforms.functional as TF  # here, because it takes a second, also of `dfnas --help`
+        import torchvision.transforms.functional as TF  # imported late: it takes a second, even for `dfnas --help`
 
         scale = max(height / image.height, width / image.width) / CROP_FRACTION  # covers the input on both sides
         resized = [round(image.height * scale), round(image.width * scale)]

@@ -68,8 +68,8 @@ def number_names(
 ) -> tuple[list[int], Numbering]:
     """Return the label of each name, and the numbering.
 
-    If the user gives ``classes``, they decide. Otherwise, names that are numbers from 0 on are their own labels, other
-    numbers are numbered in their order (such as 1 to K), and other names in alphabetical order.
+    If the user gives ``classes``, they decide. Otherwise, names that are numbers from 0 on are their own labels. Other
+    numbers, such as 1 to K, are numbered in their order, and other names in alphabetical order.
 
     Args:
         names: The names of the folders, or the distinct labels of a table.

@@ -1,8 +1,8 @@
 """The sources of images for a search or a retraining: synthesis, noise, or real images for comparison.
 
-To add one, write a module with a `DrawnSource` that has ``kind`` and ``drawer(...)``, and a line for it in `SOURCES`,
-or an entry point in a package of your own. The images that a source draws become ordinary shards, which the teacher
-labels. Later stages do not see where they come from.
+To add one, write a module with a `DrawnSource` that has ``kind`` and ``drawer(...)``. Then add a line for it to
+`SOURCES`, or an entry point in a package of your own. The images that a source draws become ordinary shards, which the
+teacher labels. Later stages do not see where they come from.
 """
 
 from typing import Annotated

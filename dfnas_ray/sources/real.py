@@ -47,10 +47,10 @@ class RealSource(DrawnSource):
         if wanted == "all":
             wanted = len(dataset)
         if len(dataset) < wanted or not wanted:
-            given = "the synthetic set, with which they are compared," if self.num_images is None else "num_images"
+            given = "the synthetic set to compare with has" if self.num_images is None else "num_images is"
             raise DatasetError(
-                f"{dataset_setting(setting)}: {dataset.description} holds {len(dataset):,} images, and {given} {wanted:,}. "
-                "Give more, make fewer with synthesis.num_shards or images_per_shard"
+                f"{dataset_setting(setting)}: {dataset.description} holds {len(dataset):,} images, but {given} "
+                f"{wanted:,}. Give more, make fewer with synthesis.num_shards or images_per_shard"
                 + ("." if setting.endswith(".real") else f", or set {setting}.num_images.")
             )
         return like.of(wanted)

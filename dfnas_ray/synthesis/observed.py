@@ -1,4 +1,4 @@
-"""What a teacher computes on the way to its logits: the inputs of its BatchNorm layers, and its features."""
+"""Access to what a teacher computes before its logits: the inputs of its BatchNorm layers, and its features."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from dfnas_ray.synthesis.observed import FeatureTap, ObservedTeacher
 from dfnas_ray.teachers.base import Teacher
 
 _BATCH_SIZE = 250
-_MAX_PER_CLASS = 200  # neighbours are searched among so many images of a class
+_MAX_PER_CLASS = 200  # neighbours are searched among this many images of a class
 _MAX_IN_ALL = 2_000  # images of the whole set that are compared with each other
 _DUPLICATE_SIMILARITY = 0.999
 _FILE = "quality.json"
@@ -72,7 +72,9 @@ def classes_seen(logits: Tensor) -> float:
 
 
 def semantics(logits: Tensor, labels: Tensor) -> dict[str, float]:
-    """Return what the teacher sees in images, from its logits (N, num_classes) and the classes asked for (N,).
+    """Return measures of what the teacher sees in images.
+
+    They follow from its logits, (N, num_classes), and the classes asked for, ``labels`` (N,).
 
     ``confidence``: mean highest probability. ``entropy``: mean entropy in nats. ``agreement``: share of images whose
     most likely class is the one asked for. ``classes``: see `classes_seen`. ``largest_class``: share of the images in the

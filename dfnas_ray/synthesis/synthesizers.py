@@ -1,6 +1,7 @@
 """The synthesizers, which make images from a teacher: each one is a config with a ``kind``, and a `Synthesizer`.
 
-To add one, write a package with both, and a line for it in `SYNTHESIZERS`, or an entry point in a package of your own.
+To add one, write a package with both. Then add a line for it to `SYNTHESIZERS`, or an entry point in a package of your
+own.
 """
 
 from __future__ import annotations

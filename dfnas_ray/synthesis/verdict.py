@@ -58,7 +58,7 @@ PER_CLASS = 10
 
 
 class Finding(BaseModel):
-    """One thing that speaks against a set.
+    """One problem of a set.
 
     Attributes:
         kind: What is wrong.
@@ -74,7 +74,7 @@ class Finding(BaseModel):
 
 
 class Verdict(BaseModel):
-    """What speaks against a set.
+    """The problems of a set.
 
     Attributes:
         findings: All findings, the most important first; empty if there are none.
