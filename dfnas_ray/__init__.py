@@ -7,7 +7,7 @@
     found = dfnas.search(teacher, images, space="nasbench201", algorithm="spos", max_macs="50%")
     student = dfnas.retrain(teacher, images, found.architecture)
 
-or a whole experiment: ``dfnas.run(dfnas.load_experiment("experiments/digits.yaml"))``, and what it found:
+or a whole experiment: ``dfnas.run(dfnas.load_experiment("experiments/digits.yaml"))``. The network that it found is
 ``dfnas.load_network("runs/digits")``.
 """
 
@@ -70,7 +70,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:  # torch is imported when it is first needed
+def __getattr__(name: str) -> Any:  # so that torch is imported only when it is needed
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)

@@ -1,4 +1,4 @@
-"""`python -m dfnas_ray`: the command of the package in the working directory, as submitted jobs call it."""
+"""`python -m dfnas_ray` runs the `dfnas` command. Submitted jobs run the package of their working directory with it."""
 
 from dfnas_ray.cli.main import main
 

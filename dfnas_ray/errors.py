@@ -1,24 +1,27 @@
 """Errors that a user can act on.
 
 Every message says what is wrong, with which value, and what to change. The command line prints them as one line and
-exits with code 2; a programme that imports the package catches `DfnasError`.
+exits with code 2; a program that imports the package catches `DfnasError`.
 """
 
 INTERRUPTED = "Interrupted. What is finished is kept; the same command goes on from there."
-"""What a command says that was asked to end."""
+"""What a command prints when it is interrupted."""
 
 EXIT_USER_ERROR, EXIT_INTERRUPTED = 2, 130
-"""Codes that a command ends with."""
+"""Exit codes of a command."""
 
 
 def printable(name: object) -> str:
-    """Return a name that comes from outside, such as a file's, as any terminal can show it."""
+    """Return a name from outside, such as a file name, in a form that any terminal can show."""
     text = str(name)
     return text if text.isprintable() else ascii(text)
 
 
 def shortened(text: str, limit: int = 300) -> str:
-    """Return a text from outside as any terminal can show it, its middle left out where it is longer than ``limit``."""
+    """Return a text from outside in a form that any terminal can show.
+
+    If it has more than ``limit`` characters, its middle is left out.
+    """
     if len(text) <= limit and len(shown := _escaped(text)) <= limit:
         return shown
     left_out = f" ... ({len(text):,} characters) ... "
@@ -32,15 +35,15 @@ def _escaped(text: str) -> str:
 
 
 class DfnasError(Exception):
-    """Base of all errors that the user, not the programmer, can mend."""
+    """Base of all errors that the user can fix, without a change of the code."""
 
     def __str__(self) -> str:
-        """Return the message, at most 1,000 characters of it: what is wrong, and what to do."""
+        """Return the message, shortened to 1,000 characters: what is wrong, and what to do."""
         return shortened(super().__str__(), 1000)
 
 
 class ConfigError(DfnasError):
-    """A setting is unknown, of the wrong type, out of range, or at odds with another one."""
+    """A setting is unknown, has the wrong type, is out of range, or contradicts another one."""
 
 
 class TeacherError(DfnasError):
@@ -60,15 +63,15 @@ class StorageError(DfnasError):
 
 
 class AlteredError(StorageError):
-    """A file of a run directory is of another version, or was altered: its stage can be made anew."""
+    """A file of a run directory is of another version, or was altered. Its stage can be run again."""
 
 
 class ShardError(AlteredError):
-    """A shard is truncated, foreign or altered. Running the synthesis again replaces it."""
+    """A shard is truncated, altered, or from another run. Running the synthesis again replaces it."""
 
 
 class ExportError(DfnasError):
-    """A network cannot be turned into a program of another tool, or the program disagrees with it."""
+    """A network cannot be exported to another tool's format, or the exported program gives other results."""
 
 
 class SynthesisError(DfnasError):

@@ -1,4 +1,4 @@
-"""Numbers as a reader wants them: few digits, with their unit."""
+"""Numbers formatted for readers: few digits, with their unit."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ def percent(value: float | None, decimals: int = 1) -> str:
 
 
 def fixed(value: float, decimals: int = 3) -> str:
-    """Return a number with so many decimals, for columns whose values are compared: 0.578."""
+    """Return a number with this many decimals, for columns whose values are compared: 0.578."""
     return _minus(f"{value:.{decimals}f}")
 
 
 def points(difference: float) -> str:
-    """Return a difference of shares in percentage points, with its sign: +0.6."""
+    """Return the difference of two shares in percentage points, with its sign: +0.6."""
     return _minus(f"{100 * difference:+.1f}")
 
 
 def duration(seconds: float | None) -> str:
-    """Return a time: 0.3 s, 37 s, 3 min 19 s, 2 h 05 min, 1 d 03 h."""
+    """Return a duration: 0.3 s, 37 s, 3 min 19 s, 2 h 05 min, 1 d 03 h."""
     if seconds is None:
         return _NO_VALUE
     if seconds < 9.95:
@@ -69,7 +69,7 @@ def size(num_bytes: float | None) -> str:
 
 
 def moment(timestamp: float | None) -> str:
-    """Return a time of day in UTC: 2026-11-23 21:55 UTC."""
+    """Return a date and time in UTC: 2026-11-23 21:55 UTC."""
     return _NO_VALUE if timestamp is None else datetime.fromtimestamp(timestamp, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
@@ -79,7 +79,7 @@ def plural(num: int, singular: str, plural_form: str | None = None) -> str:
 
 
 def capitalised(text: str) -> str:
-    """Return a text that begins with a capital letter."""
+    """Return the text with its first letter capitalised."""
     return text[:1].upper() + text[1:]
 
 
@@ -94,7 +94,7 @@ def _minus(text: str) -> str:
 
 
 def brief(text: str, width: int = 40) -> str:
-    """Return a text of at most ``width`` characters: its beginning and its end."""
+    """Return the text; one longer than ``width`` characters is cut to its beginning and its end."""
     if len(text) <= width:
         return text
     head = (width - 1) * 2 // 3

@@ -1,44 +1,44 @@
-"""How large a number may be that a setting or a file gives: memory is taken for it, so it is compared first.
+"""Upper bounds of the numbers in settings and files. They are checked before memory is allocated for such a number.
 
-Whole numbers of settings have one of these as their upper bound (tests/unit/config/test_bounds.py). They lie far above
-what is useful, and far below what ends a machine.
+Every whole-number setting has one of these as its upper bound (tests/unit/config/test_bounds.py). They lie far above
+what is useful, and far below what exhausts a machine.
 """
 
 MANY = 1_000_000
-"""Of what there are many: images, steps, epochs, shards, candidates."""
+"""Maximum number of things that are many and cheap: images, steps, epochs, shards, candidates."""
 
 SEVERAL = 10_000
-"""Of what costs memory or time each: workers, CPUs, finalists, points of a grid."""
+"""Maximum number of things that each cost memory or time: workers, CPUs, finalists, points of a grid."""
 
 DEEP = 100
-"""Layers of one stage of a network."""
+"""Maximum number of layers in one stage of a network."""
 
 MAX_DECISIONS = 1_000
-"""Of a search space."""
+"""Maximum number of decisions in a search space."""
 
 MAX_TRIALS = 100_000
-"""Of one search: algorithms times spaces times seeds."""
+"""Maximum number of trials in one search: algorithms times spaces times seeds."""
 
 WIDE = 65_536
-"""Channels of a layer, dimensions of a vector."""
+"""Maximum number of channels of a layer, or of dimensions of a vector."""
 
 LONG_SIDE = 16_384
-"""Pixels on one side of an image."""
+"""Maximum number of pixels on one side of an image."""
 
 MAX_INPUT = 2**26
-"""Numbers of one image: 256 MiB of float32."""
+"""Maximum number of values in one image: 256 MiB of float32."""
 
 MAX_PARAMETERS = 2**32
-"""Of one network: 16 GiB of float32."""
+"""Maximum number of parameters of one network: 16 GiB of float32."""
 
 LARGEST_SEED = 2**64 - 1
-"""Of all random numbers."""
+"""Largest seed of random numbers."""
 
 MAX_SWEPT, MAX_CHOICES = 50, 200
-"""Settings of a sweep, and values of a choice: each one is tried before the first trial."""
+"""Maximum number of settings in a sweep, and of values in a choice. Each one is checked before the first trial."""
 
 MAX_RECORD_BYTES = 2**28
-"""Of a JSON file."""
+"""Maximum size of a JSON file."""
 
 MAX_RECORD_VALUES = 10_000_000
-"""Numbers, texts, lists and objects in a JSON file: some 600 MB while it is read."""
+"""Maximum number of numbers, texts, lists and objects in a JSON file. Reading so many takes some 600 MB of memory."""

@@ -1,4 +1,4 @@
-"""How long-running work tells what it does, without knowing who listens: a terminal, a test, or nobody."""
+"""How long-running work reports its progress, whoever listens: a terminal, a test, or nobody."""
 
 from __future__ import annotations
 
@@ -8,48 +8,48 @@ from typing import Protocol
 
 
 class Task(Protocol):
-    """One bar."""
+    """One progress bar."""
 
     def advance_to(self, done: float, note: str = "") -> None:
-        """Set how much is done, and a short remark behind the bar."""
+        """Set how much is done, and a short note behind the bar."""
         ...
 
 
 class Write(Protocol):
-    """Says how far one worker is."""
+    """Reports how far one worker is."""
 
     def __call__(self, done: float, note: str = "") -> None:
-        """Set how much it has done, and a short remark."""
+        """Set how much the worker has done, and a short note."""
         ...
 
 
 class Board(Protocol):
-    """Where workers write how far they are, and what a bar shows."""
+    """Where workers report their progress. The progress bar shows it."""
 
     def writer(self, worker: str) -> Write:
-        """Return what one worker writes with."""
+        """Return the function with which one worker reports its progress."""
         ...
 
     def start(self, worker: str, where: str) -> None:
-        """Note that a worker starts.
+        """Record that a worker starts.
 
         Args:
-            worker: As users know it, beginning a sentence.
-            where: From which point it goes on.
+            worker: Name of the worker as users know it; a sentence begins with it.
+            where: The point from which it goes on.
         """
         ...
 
 
 class Listener(Protocol):
-    """Whoever wants to know."""
+    """Receives the progress of a command."""
 
     def say(self, message: str) -> None:
-        """Take one line about what happens."""
+        """Receive one line about what happens."""
         ...
 
     @contextmanager
     def task(self, description: str, total: float, unit: str) -> Iterator[Task]:
-        """Show a bar while the block runs; ``unit`` in the singular."""
+        """Show a progress bar while the block runs. ``unit`` is in the singular."""
         ...
 
 
@@ -59,10 +59,10 @@ class _SilentTask:
 
 
 class Silent:
-    """Tells nobody."""
+    """A listener that shows nothing."""
 
     def say(self, message: str) -> None:
-        """Drop the message."""
+        """Discard the message."""
 
     @contextmanager
     def task(self, description: str, total: float, unit: str) -> Iterator[Task]:
@@ -71,5 +71,5 @@ class Silent:
 
 
 def shorten(text: str, width: int) -> str:
-    """Return a text of at most ``width`` characters; one that is longer ends in an ellipsis."""
+    """Return the text; one longer than ``width`` characters is cut to this width and ends in an ellipsis."""
     return text if len(text) <= width else f"{text[: width - 1]}…"

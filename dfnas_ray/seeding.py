@@ -14,7 +14,7 @@ import torch
 def derive_seed(root: int, *names: str | int) -> int:
     """Return a seed in [0, 2**63) that depends on ``root`` and every name, in order.
 
-    Names are what the number is for, e.g. ``derive_seed(0, "synthesis", "shard", 3)``; never a process id,
+    The names say what the seed is for, e.g. ``derive_seed(0, "synthesis", "shard", 3)``. Never use a process id,
     a GPU index or a counter that depends on scheduling.
     """
     path = "/".join([str(root), *(f"{type(name).__name__}:{_escape(name)}" for name in names)])
@@ -33,7 +33,7 @@ def seed_everything(seed: int) -> None:
 
 
 def torch_generator(root: int, *names: str | int) -> torch.Generator:
-    """Return a CPU generator seeded by name. Draw on the CPU, then move: devices draw differently."""
+    """Return a CPU generator seeded by name. Draw on the CPU, then move the result: devices draw differently."""
     return torch.Generator().manual_seed(derive_seed(root, *names))
 
 
@@ -46,8 +46,8 @@ def numpy_generator(root: int, *names: str | int) -> np.random.Generator:
 def fixed_threads(num_threads: int) -> Iterator[None]:
     """Run the block with exactly ``num_threads`` intra-op threads.
 
-    Sums are split by thread, so the number of threads decides the last bits of a result: code that promises the same
-    bytes on every run states its number instead of taking the machine's.
+    Sums are split between threads, so the last bits of a result depend on the number of threads. Code that promises
+    the same bytes on every run sets this number itself, instead of taking the machine's.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(num_threads)

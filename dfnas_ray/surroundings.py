@@ -1,7 +1,7 @@
-"""What code of somebody else can change for everybody in this process, and how it is put back.
+"""Process-wide settings that foreign code can change, and how they are restored.
 
-Old research code sets torch's default type, seeds all generators or leaves gradients off when it is imported, built or called.
-What is computed afterwards would then be another number, without a word.
+Old research code sets torch's default type, seeds all generators or leaves gradients off when it is imported, built or
+called. Everything computed afterwards would silently have other values.
 """
 
 from __future__ import annotations
@@ -72,10 +72,10 @@ _PROCESS = {
 
 @contextmanager
 def torch_settings_kept(on_change: Callable[[list[str]], object] = lambda names: None) -> Iterator[None]:
-    """Put torch's global settings back after the block.
+    """Restore torch's global settings after the block.
 
     Args:
-        on_change: Told the names of those that the block has changed, if it has changed any.
+        on_change: Called with the names of the settings that the block has changed, if there are any.
     """
     with _kept(_TORCH, on_change):
         yield
@@ -83,12 +83,13 @@ def torch_settings_kept(on_change: Callable[[list[str]], object] = lambda names:
 
 @contextmanager
 def everything_kept(on_change: Callable[[list[str]], object] = lambda names: None) -> Iterator[None]:
-    """Put back what a module can change when it is imported: also random states, the working directory, arguments and output.
+    """Restore all that a module can change when it is imported.
 
-    What it prints goes to stderr: stdout has results.
+    Besides torch's settings, these are random states, the working directory, the arguments and the output streams.
+    What the block prints goes to stderr, because stdout is for results.
 
     Args:
-        on_change: Told the names of the settings that the block has changed, if it has changed any.
+        on_change: Called with the names of the settings that the block has changed, if there are any.
     """
     states, errors, arguments = random_states(), sys.stderr, sys.argv
     sys.argv = arguments[:1]
@@ -114,13 +115,13 @@ def _kept(settings: dict[str, _Setting], on_change: Callable[[list[str]], object
 
 
 def random_states() -> RandomStates:
-    """Return the states of the global generators of torch (on the CPU), numpy and random; they can be compared."""
+    """Return the states of the global generators of torch (on the CPU), numpy and random; == compares them."""
     kind, keys, *rest = np.random.get_state(legacy=True)
     return torch.get_rng_state().numpy().tobytes(), (kind, np.asarray(keys).tobytes(), *rest), random.getstate()
 
 
 def set_random_states(states: RandomStates) -> None:
-    """Put the global generators back."""
+    """Restore the states of the global generators."""
     of_torch, (kind, keys, *rest), of_python = states
     torch.set_rng_state(torch.frombuffer(bytearray(of_torch), dtype=torch.uint8))
     np.random.set_state((kind, np.frombuffer(keys, np.uint32), *rest))

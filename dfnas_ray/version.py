@@ -1,3 +1,3 @@
-"""The package's version: what its metadata say."""
+"""The version of the package, as in its metadata."""
 
 __version__ = "0.1.0"

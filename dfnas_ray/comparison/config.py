@@ -1,4 +1,4 @@
-"""Settings of a comparison: which variants, with which seeds, judged how."""
+"""Settings of a comparison: its variants, its seeds, and its measures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from dfnas_ray.limits import LARGEST_SEED, SEVERAL
 
 VariantName = Annotated[str, Field(pattern=r"^\w[\w .,+-]{0,59}$")]
-"""What tables call a variant."""
+"""The name of a variant in tables."""
 
 Measure = Literal["search", "ranking"]
 
@@ -29,44 +29,49 @@ FIXED = (
 
 
 class Margins(BaseModel):
-    """Differences that do not matter, declared before anything is measured: by so much a variant may be worse."""
+    """Differences that do not matter, declared before anything is measured: a variant may be worse by this much."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    accuracy: float | None = Field(None, ge=0, description="Of the architectures found, in points of accuracy.")
-    tau: float | None = Field(None, ge=0, description="Of rankings.")
+    accuracy: float | None = Field(None, ge=0, description="Margin for the architectures found, in points of accuracy.")
+    tau: float | None = Field(None, ge=0, description="Margin for the tau of rankings.")
 
     @property
     def are_given(self) -> bool:
-        """Whether something is claimed."""
+        """Whether a margin is declared."""
         return self.accuracy is not None or self.tau is not None
 
 
 class ComparisonConfig(BaseModel):
-    """The same search under different settings: every variant with every seed, and random architectures beside what it finds."""
+    """The same search under different settings: every variant with every seed.
+
+    Random architectures are trained beside those that a search finds.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     variants: dict[VariantName, dict[str, Any]] = Field(
-        min_length=2, max_length=SEVERAL, description="By name, dotted settings with the values that they have in it."
+        min_length=2,
+        max_length=SEVERAL,
+        description="The variants by name. Each one is a mapping from dotted settings to values.",
     )
     reference: str | None = Field(
-        None, description="The variant that all others are compared with; by default the first."
+        None, description="The variant with which all others are compared; by default the first."
     )
     seeds: tuple[Annotated[int, Field(ge=0, le=LARGEST_SEED)], ...] = Field(
-        (0, 1, 2), min_length=1, description="Root seeds: for each one, images, weights and draws are all new."
+        (0, 1, 2), min_length=1, description="Root seeds. For each one, all images, weights and random draws are new."
     )
     measures: tuple[Measure, ...] | None = Field(
         None,
         min_length=1,
-        description="search: what a search finds is worth; ranking: how well an algorithm orders the architectures of "
-        "benchmark.table. By default search, and ranking where a table is given.",
+        description="search: how good the architectures are that a search finds; ranking: how well an algorithm orders "
+        "the architectures of benchmark.table. By default search, and also ranking if a table is given.",
     )
     random: int = Field(
         3,
         ge=0,
         le=SEVERAL,
-        description="Random architectures of the same MACs, retrained beside each one that was found.",
+        description="Number of random architectures of the same MACs, retrained beside each one that was found.",
     )
     margins: Margins = Margins()
 
@@ -92,5 +97,5 @@ class ComparisonConfig(BaseModel):
 
     @property
     def compared_with(self) -> str:
-        """The variant that all others are compared with."""
+        """The variant with which all others are compared."""
         return self.reference or next(iter(self.variants))

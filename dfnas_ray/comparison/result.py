@@ -1,4 +1,4 @@
-"""What a comparison finds, as it is recorded: ``comparison.json``."""
+"""The record of what a comparison finds: ``comparison.json``."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from dfnas_ray.storage.location import Count, Location
 _FILE = "comparison.json"
 
 Figure = Literal["accuracy", "gain", "regret", "tau"]
-"""accuracy: of what a search found, in points. gain: the same minus random architectures of its MACs. regret: the best
-architecture of the table that keeps to the limit, minus it. tau: Kendall's, of an algorithm's ranking."""
+"""accuracy: that of the architecture found, in points. gain: this minus the mean of random architectures of its MACs.
+regret: accuracy of the best architecture of the table within the limit, minus this.
+tau: Kendall's tau of an algorithm's ranking."""
 
 TITLES: dict[Figure, str] = {
     "accuracy": "accuracy of what is found",
@@ -24,15 +25,17 @@ TITLES: dict[Figure, str] = {
 
 
 class FoundArchitecture(BaseModel):
-    """What one search found, and what it is worth.
+    """The architecture that one search found, and its accuracy.
 
     Attributes:
-        accuracy: In points: the table's, or measured after retraining; None if the table does not have it.
-        random_mean: Mean accuracy of other architectures within 10 % of its MACs, judged alike.
-        random: How many of them.
-        best: Of the table, within the limit; None without a table.
-        only_right: Images that only this network is right on, and that only the reference's of the same seed is.
-        mcnemar: The p-value of that.
+        accuracy: Accuracy in points: the table's, or measured after retraining; None if the table lacks the
+            architecture.
+        random_mean: Mean accuracy of other architectures within 10 % of its MACs, measured in the same way.
+        random: Number of these random architectures.
+        best: Best accuracy in the table within the limit; None without a table.
+        only_right: Number of images on which only this network is right, and on which only the reference's network of
+            the same seed is right.
+        mcnemar: The p-value of McNemar's test on these two numbers.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
@@ -51,7 +54,7 @@ class FoundArchitecture(BaseModel):
 
     @property
     def gain(self) -> float | None:
-        """Its accuracy minus the mean of the random ones'."""
+        """Its accuracy minus the mean accuracy of the random architectures."""
         return None if self.accuracy is None or self.random_mean is None else self.accuracy - self.random_mean
 
     @property
@@ -64,9 +67,9 @@ class ComparedRow(BaseModel):
     """One figure of one algorithm in one variant.
 
     Attributes:
-        variant: Its name.
-        difference: From the reference's, seed by seed; None for the reference itself.
-        verdict: What the difference's interval says.
+        variant: Name of the variant.
+        difference: Difference from the reference, seed by seed; None for the reference itself.
+        verdict: What the interval of the difference says.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -81,14 +84,14 @@ class ComparedRow(BaseModel):
 
 
 class ComparisonResult(BaseModel):
-    """All figures, the reference's beside each other one's.
+    """All figures of a comparison.
 
     Attributes:
-        judged_by: Where accuracies are from.
-        architectures: How many were ranked; 0 if none were.
-        rows: By figure, algorithm and variant.
-        found: Every search.
-        missing: Architectures that were found and that the table does not have.
+        judged_by: The source of the accuracies.
+        architectures: Number of architectures that were ranked; 0 without rankings.
+        rows: The figures, ordered by figure, algorithm and variant.
+        found: The result of every search.
+        missing: Architectures that were found, but are not in the table.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -111,7 +114,7 @@ class ComparisonResult(BaseModel):
 
     @classmethod
     def read(cls, folder: Location) -> ComparisonResult:
-        """Read it from a finished comparison's folder.
+        """Return the result in the folder of a finished comparison.
 
         Raises:
             StorageError: the file is missing, of another version, or was altered.
@@ -119,17 +122,17 @@ class ComparisonResult(BaseModel):
         return (folder / _FILE).read_model(cls)
 
     def write(self, folder: Location) -> None:
-        """Write it into a comparison's folder."""
+        """Write the result into the folder of a comparison."""
         (folder / _FILE).write_model(self)
 
 
 def verdict(difference: Spread, margin: float | None, is_worse_if_larger: bool = False) -> str:
-    """Say what a difference from the reference's says.
+    """Return what a difference from the reference means.
 
     Args:
         difference: The variant's figure minus the reference's.
-        margin: By how much a variant may be worse, as declared; None if nothing was declared.
-        is_worse_if_larger: As for a regret.
+        margin: How much worse a variant may be, as declared; None if no margin was declared.
+        is_worse_if_larger: Whether a larger figure is worse, as for regret.
     """
     if difference.low is None or difference.high is None:
         return "one seed: no interval"

@@ -1,4 +1,4 @@
-"""From what searches found and rankings showed to the rows of a table: values, differences, and what they say."""
+"""The rows of a comparison's table, from the results of searches and rankings: values, differences and verdicts."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class RankedVariants:
     """How well rankings agree with a table.
 
     Attributes:
-        architectures: How many were ranked.
-        tau: Kendall's, by algorithm and variant.
-        resampled: (R,) of each, on the same resamples of architectures.
+        architectures: Number of architectures that were ranked.
+        tau: Kendall's tau, by algorithm and variant.
+        resampled: Resampled values (R,) of each tau, on the same resamples of architectures.
     """
 
     architectures: int
@@ -37,12 +37,12 @@ def rows_of(
     found: Sequence[FoundArchitecture],
     ranked: RankedVariants | None,
 ) -> Iterator[ComparedRow]:
-    """Yield all rows: by figure and algorithm, the variants in their order.
+    """Yield all rows, ordered by figure and algorithm, and then by variant.
 
     Args:
-        config: Says which variant is the reference, and what was declared.
-        data_free: Whether a variant's search sees no real image, by its name.
-        found: By all searches.
+        config: The settings, which name the reference and the declared margins.
+        data_free: For each variant, whether its search sees no real image.
+        found: The architectures that all searches found.
         ranked: All rankings, if there are any.
     """
     if ranked is not None:
@@ -81,7 +81,7 @@ def _row(
         said.append("better than chance" if value.low > 0 else "not surely better than chance")
     if variant != config.compared_with and common:
         difference = Spread.over_seeds([own[seed] - reference[seed] for seed in common])
-        if figure != "gain":  # which is held against chance
+        if figure != "gain":  # a gain is compared with chance, not with the reference
             said.append(verdict(difference, config.margins.accuracy, figure == "regret"))
     return ComparedRow(
         figure=figure, algorithm=algorithm, variant=variant, data_free=data_free, value=value, difference=difference,

@@ -1,7 +1,7 @@
 """Labelled real images, for evaluation and comparison. Synthesis, search and retraining never import from here.
 
-Add one: a module with a config that has ``kind`` and ``open(setting) -> ImageDataset``, and its line in `DATASETS`, or an
-entry point in a package of your own. ``setting`` is what errors call the dataset.
+To add a dataset, write a module with a config that has ``kind`` and ``open(setting) -> ImageDataset``. Then add a line
+for it to `DATASETS`, or an entry point in a package of your own. ``setting`` is the name of the dataset in errors.
 """
 
 from typing import Annotated
@@ -25,7 +25,7 @@ DATASETS: Family[DatasetSourceConfig] = Family(
         "torchvision": "dfnas_ray.datasets.torchvision_datasets:TorchvisionDatasetConfig",
     },
 )
-"""Every sort of dataset by its kind."""
+"""Every type of dataset by its kind."""
 
 DatasetConfig = Annotated[DatasetSourceConfig, DATASETS]
 

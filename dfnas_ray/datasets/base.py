@@ -1,4 +1,4 @@
-"""The contract of a labelled dataset, and the way from an image file to a teacher's input."""
+"""The contract of a labelled dataset, and the conversion of its images to a teacher's input."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dfnas_ray.errors import DatasetError, DfnasError, first_line
 from dfnas_ray.storage.pictures import PictureError, check_pixels
 
 EVALUATION = "evaluation.dataset"
-"""The setting that names the labelled images of the evaluation: what errors call a dataset by default."""
+"""The setting of the evaluation's labelled images: the default name of a dataset in errors."""
 
 _MEMBERS_OF_A_DATASET = ("__len__", "__getitem__", "description", "fingerprint")
 
@@ -30,14 +30,15 @@ CROP_FRACTION = 0.875  # 224 of 256: the usual evaluation crop
 class ImageDataset(Protocol):
     """Real images with labels. ``dataset[i]`` is ``(PIL image, class index)``.
 
-    One that knows what its labels mean says so in ``numbering``, a `dfnas_ray.datasets.numbering.Numbering`.
+    A dataset that knows the names of its classes may also have ``numbering``, a
+    `dfnas_ray.datasets.numbering.Numbering`.
     """
 
     description: str
 
     @property
     def fingerprint(self) -> str:
-        """Tells one set of files from another, by their names and sizes: what was measured on others is stale."""
+        """Identifies the files by their names and sizes. Results with another fingerprint are stale."""
         ...
 
     def __len__(self) -> int: ...
@@ -46,10 +47,10 @@ class ImageDataset(Protocol):
 
 
 class DatasetSourceConfig(MemberConfig):
-    """What the settings of all datasets have in common.
+    """The common settings of all datasets.
 
     Attributes:
-        kind: The name under which experiment files know the sort of dataset; each one defines its own, as a field.
+        kind: The name of this type of dataset in experiment files. Each type defines its own, as a field.
     """
 
     if TYPE_CHECKING:
@@ -57,10 +58,10 @@ class DatasetSourceConfig(MemberConfig):
 
     @abstractmethod
     def open(self, setting: str = EVALUATION) -> ImageDataset:
-        """Find the files; images are read when they are asked for.
+        """Return the dataset. Its files are looked up now; images are read when they are needed.
 
         Args:
-            setting: What errors call the dataset.
+            setting: The name of the dataset in errors.
 
         Raises:
             DatasetError: it is missing or cannot be used.
@@ -71,11 +72,11 @@ def open_dataset(config: DatasetSourceConfig, setting: str = EVALUATION) -> Imag
     """Return the dataset of these settings.
 
     Args:
-        config: Its settings.
-        setting: What errors call the dataset.
+        config: The settings of the dataset.
+        setting: The name of the dataset in errors.
 
     Raises:
-        DatasetError: it cannot be opened; of a dataset of another package that does not keep the contract, names package,
+        DatasetError: it cannot be opened. If a dataset of another package breaks the contract, the error names package,
             member and rule.
     """
     if is_built_in(type(config)):
@@ -98,16 +99,16 @@ def open_dataset(config: DatasetSourceConfig, setting: str = EVALUATION) -> Imag
 
 
 def numbering_of(dataset: ImageDataset) -> Numbering | None:
-    """Return what a dataset's labels mean, if it knows."""
+    """Return the classes of a dataset in the order of their labels; None if it does not know them."""
     numbering = getattr(dataset, "numbering", None)
     return numbering if isinstance(numbering, Numbering) else None
 
 
 def check_classes(dataset: ImageDataset, num_classes: int, setting: str = EVALUATION) -> None:
-    """Compare the classes of a dataset with a teacher's, before an image is read.
+    """Make sure that the classes of a dataset fit a teacher's, before an image is read.
 
     Raises:
-        DatasetError: their numbers differ.
+        DatasetError: there are too many, or too few; see `Numbering.check`.
     """
     if (numbering := numbering_of(dataset)) is not None:
         numbering.check(num_classes, setting, dataset.description)
@@ -117,10 +118,11 @@ def to_uint8(image: Image.Image, image_shape: tuple[int, int, int], where: str) 
     """Return the image as uint8 (C, H, W).
 
     An image of another size is resized (to cover 1 / 0.875 of the input, bilinear, antialiased) and cropped in the centre.
-    Grey images become RGB where three channels are wanted, as torchvision's loaders do.
+    Grey images become RGB if the teacher takes three channels, as with torchvision's loaders.
 
     Raises:
-        DatasetError: a colour image where the teacher takes one channel, or one that would be too large when resized.
+        DatasetError: the image has colours and the teacher takes one channel, its pixels have no known range, or it
+            would be too large when resized.
     """
     channels, height, width = image_shape
     mode = {1: "L", 3: "RGB"}.get(channels)
@@ -137,18 +139,18 @@ def to_uint8(image: Image.Image, image_shape: tuple[int, int, int], where: str) 
         raise DatasetError(
             f"{where}: floating-point pixels (mode F) have no known range. Save the images with 8 or 16 bits."
         )
-    if image.mode.startswith("I"):  # 16 bits; PIL would clip instead of scaling
+    if image.mode.startswith("I"):  # 16 bits: PIL would clip them instead of scaling
         pixels = np.asarray(image)
         if pixels.min() < 0 or pixels.max() > _LARGEST_16_BITS:
             raise DatasetError(
                 f"{where}: whole numbers from {pixels.min()} to {pixels.max()} have no known range. Save the images with 8 or 16 "
                 "bits."
             )
-        scaled = np.divide(pixels, 257, dtype=np.float32)  # exact enough: no 16-bit value is near a tie
+        scaled = np.divide(pixels, 257, dtype=np.float32)  # float32 suffices: no 16-bit value is near a tie
         image = Image.fromarray(scaled.round(out=scaled).clip(0, 255, out=scaled).astype(np.uint8))
     image = image.convert(mode)
     if image.size != (width, height):
-        import torchvision.transforms.functional as TF  # takes a second, which `dfnas --help` should not
+        import torchvision.transforms.functional as TF  # imported late: it takes a second, even for `dfnas --help`
 
         scale = max(height / image.height, width / image.width) / CROP_FRACTION  # covers the input on both sides
         resized = [round(image.height * scale), round(image.width * scale)]
@@ -164,14 +166,14 @@ def to_uint8(image: Image.Image, image_shape: tuple[int, int, int], where: str) 
 
 
 def _without_colour(image: Image.Image) -> Image.Image:
-    """Return an image of one channel if it shows no colour, whatever it is stored as; in RGB otherwise."""
+    """Return an image without colours as one channel, however it is stored. Return any other image as RGB."""
     colours = image.convert("RGB")
     red, green, blue = colours.split()
     return red if red.tobytes() == green.tobytes() == blue.tobytes() else colours
 
 
 def read_image(dataset: ImageDataset, index: int, setting: str) -> tuple[Image.Image, int, str]:
-    """Return an image with its pixels decoded, its label, and what errors call it.
+    """Return an image with its pixels decoded, its label, and its name in errors.
 
     Raises:
         DatasetError: it cannot be read.
@@ -183,19 +185,19 @@ def read_image(dataset: ImageDataset, index: int, setting: str) -> tuple[Image.I
         if not (isinstance(image, Image.Image) and isinstance(label, int)):
             got = ", ".join(type(part).__name__ for part in item)
             raise DatasetError(f"{where}: an item must be (PIL image, int), not ({got}).")
-        image.load()  # datasets of other packages may leave it to Pillow to decode when it has to
+        image.load()  # datasets of other packages may return images that Pillow has not decoded yet
     except DfnasError:
         raise
-    except Exception as error:  # as many kinds as there are datasets and decoders
+    except Exception as error:  # of any kind, because datasets and decoders differ
         raise DatasetError(f"{where} cannot be read: {error}") from error
     return image, label, where
 
 
 def check_label(label: int, num_classes: int, where: str) -> None:
-    """Compare one label with a teacher's classes.
+    """Make sure that a label is one of a teacher's classes.
 
     Raises:
-        DatasetError: it is none of them.
+        DatasetError: it is not.
     """
     if not 0 <= label < num_classes:
         raise DatasetError(
@@ -225,7 +227,7 @@ class _Decoded(Dataset[tuple[Tensor, int]]):
 def iterate_batches(
     dataset: ImageDataset, image_shape: tuple[int, int, int], num_classes: int, batch_size: int = 256
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield (uint8 images (B, C, H, W), int64 labels (B,)) in the dataset's order, decoding as it goes.
+    """Yield (uint8 images (B, C, H, W), int64 labels (B,)) in the dataset's order. Batches are decoded when needed.
 
     Raises:
         DatasetError: the dataset is empty, an image cannot be read, or a label or channel does not fit the teacher.

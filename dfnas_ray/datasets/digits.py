@@ -54,7 +54,7 @@ class _Digits:
 
     @cached_property
     def data(self) -> LabelledTensors:
-        """Read when the first image is asked for."""
+        """The images and labels, read at the first access."""
         return load_split("test")
 
     def __len__(self) -> int:

@@ -1,7 +1,7 @@
-"""Hard digits: scikit-learn's digits, moved, with another digit laid over them, and noise.
+"""Hard digits: scikit-learn's digits, shifted, with another digit laid over them, and noise.
 
-No network of a few layers is right on all of them, so that architectures differ: a small domain on which a search can show
-what it is worth. Everything is drawn from the bundled digits by fixed seeds, with nothing to download.
+No small network is right on all of them, so architectures differ in accuracy. It is a small task on which a search can
+show what it is worth. All images are drawn from the bundled digits with fixed seeds; nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from dfnas_ray.datasets.digits import LabelledTensors, load_split
 from dfnas_ray.seeding import numpy_generator
 
 MOST_DRAWS = 1000
-"""Of each digit: they are kept in memory once they were looked at, 0.3 MB for a draw of all."""
+"""Maximum number of draws of each digit. Draws that were read stay in memory: 0.3 MB for one draw of all digits."""
 
 _SHIFT = 3  # pixels, to each side
-_OVERLAY = 0.45  # weight of the other digit, where the digit itself has 1; the sum is scaled back to [0, 1]
+_OVERLAY = 0.45  # weight of the other digit; the digit itself has 1, and the sum is scaled back to [0, 1]
 _NOISE = 0.30  # standard deviation, of pixels in [0, 1]
 _SEED = 0
 
@@ -29,11 +29,11 @@ _Pixels = np.ndarray[Any, np.dtype[np.float32]]
 
 
 def draw_hard_digits(digits: LabelledTensors, *names: str | int) -> LabelledTensors:
-    """Make each digit hard once.
+    """Return one hard image of each digit.
 
     Args:
-        digits: uint8 (N, 1, H, W); each one is laid over with another of them.
-        names: Of this draw: the same names give the same images.
+        digits: uint8 (N, 1, H, W) and their labels. Another digit of the set is laid over each one.
+        names: The names of this draw. The same names give the same images.
     """
     rng = numpy_generator(_SEED, "hard-digits", *names)
     plain: _Pixels = digits.images[:, 0].numpy().astype(np.float32) / np.float32(255)
@@ -48,7 +48,7 @@ def draw_hard_digits(digits: LabelledTensors, *names: str | int) -> LabelledTens
 
 
 def _shifted(images: _Pixels, shifts: np.ndarray[Any, Any]) -> _Pixels:
-    """Move each image (N, H, W) by its own shift (N, 2); what comes in from outside is black."""
+    """Return the images (N, H, W), each moved by its own shift (N, 2); what comes in from outside is black."""
     count, height, width = images.shape
     padded = np.pad(images, ((0, 0), (_SHIFT, _SHIFT), (_SHIFT, _SHIFT)))
     rows = (_SHIFT + shifts[:, :1] + np.arange(height))[:, :, None]
@@ -67,7 +67,7 @@ class _HardDigits:
 
     @property
     def _digits(self) -> LabelledTensors:
-        if self._plain is None:  # read when the first image, or their number, is asked for
+        if self._plain is None:  # read at the first access
             self._plain = load_split(self._split)
         return self._plain
 
@@ -85,19 +85,19 @@ class _HardDigits:
 
 
 class HardDigitsConfig(DatasetSourceConfig):
-    """Hard digits: moved by up to 3 pixels, another digit over them, noise. They need no file."""
+    """Hard digits: shifted by up to 3 pixels, with another digit over them, and noise. They need no file."""
 
     kind: Literal["hard_digits"] = "hard_digits"
     split: Literal["train", "test"] = Field(
-        "test", description="The 540 digits that the built-in teachers have not seen, or the 1,257 that they have."
+        "test", description="test: the 540 digits that the built-in teachers have not seen; train: the other 1,257."
     )
     draws: int = Field(
         1,
         gt=0,
         le=MOST_DRAWS,
-        description="How often each digit is drawn: one pass over 20 draws is 20 passes over fresh images.",
+        description="Number of draws of each digit. One epoch over 20 draws is like 20 epochs over new images.",
     )
 
     def open(self, setting: str = EVALUATION) -> ImageDataset:
-        """Return all draws of the first digit to the last, one draw after the other."""
+        """Return the dataset: one draw of all digits after another."""
         return _HardDigits(self.split, self.draws)

@@ -47,7 +47,7 @@ class _Folder:
         if not classes:
             raise DatasetError(f"{setting}.path ({printable(path)}) cannot be used: it has no sub-folder. {_LAYOUT}")
         if left_out:
-            logger.warning("%s: files that are no pictures are left out: %s.", self.description, listed(left_out))
+            logger.warning("%s: files that are not images are left out: %s.", self.description, listed(left_out))
         labels, self.numbering = number_names(classes, given, f"{setting}.path ({printable(path)})")
         for label, files in zip(labels, found, strict=True):
             self.samples += [(os.path.join(*place), label) for *place, _ in files]  # noqa: PTH118 - a million of them
@@ -72,7 +72,7 @@ class _Folder:
 
 
 def _is_hidden(name: str) -> bool:
-    """Whether a name is one of what systems and editors put beside data."""
+    """Return whether a name begins with a dot, as names of files from systems and editors do."""
     return name.startswith(".")
 
 
@@ -80,13 +80,13 @@ def _image_files(root: Path, name: str, left_out: list[str]) -> Iterator[tuple[s
     """Yield folder, name and size of each image of a class; links to folders are followed.
 
     Args:
-        root: Of the dataset.
-        name: Of the class.
-        left_out: Other files are added to it.
+        root: Folder of the dataset.
+        name: Name of the class.
+        left_out: A list to which the names of other files are added.
 
     Raises:
         OSError: a folder or file cannot be read, such as a link to nowhere.
-        ValueError: a file is no regular one, or a folder is reached twice, as in a loop of links.
+        ValueError: a file is not a regular file, or a folder is reached twice, as in a loop of links.
     """
     seen = {os.path.realpath(root)}
     for folder, folders, names in os.walk(root / name, followlinks=True, onerror=_raise):
@@ -103,14 +103,14 @@ def _image_files(root: Path, name: str, left_out: list[str]) -> Iterator[tuple[s
                 continue
             status = path.stat()
             if not stat.S_ISREG(status.st_mode):
-                raise ValueError(f"{folder}/{file} is no regular file")
+                raise ValueError(f"{folder}/{file} is not a regular file")
             yield folder, file, status.st_size
 
 
 def _begins_like_a_picture(file: Path) -> bool:
     try:
         return file.is_file() and is_picture(file)
-    except OSError:  # its name does not say that it is one, either
+    except OSError:  # neither its name nor its content shows that it is an image
         return False
 
 
@@ -119,21 +119,24 @@ def _raise(error: OSError) -> None:
 
 
 class ImageFolderConfig(DatasetSourceConfig):
-    """Images in PATH/CLASS/*.png|jpg|...; folders called 0, 1, 2 are these classes, others are numbered by the alphabet."""
+    """Images in PATH/CLASS/*.png|jpg|...
+
+    Folders called 0, 1, 2 are the classes of these numbers. Others are numbered in alphabetical order.
+    """
 
     kind: Literal["image_folder"]
     path: Path = Field(description="The folder that holds one sub-folder per class.")
     classes: ClassNames = Field(
-        None, description="Names of the sub-folders in the order of the teacher's outputs; a class may have no folder."
+        None, description="Names of the sub-folders, in the order of the teacher's outputs. A class may have no folder."
     )
 
     def open(self, setting: str = EVALUATION) -> ImageDataset:
-        """List the files; images are decoded when they are asked for."""
+        """List the files; images are decoded when they are needed."""
         path = user_path(self.path)
         try:
             found = "" if path.is_dir() else "is a file, not a folder" if path.exists() else "does not exist"
         except (OSError, ValueError) as error:  # a name that no filesystem takes
-            found = f"is no path: {getattr(error, 'strerror', None) or error}"
+            found = f"is not a valid path: {getattr(error, 'strerror', None) or error}"
         if found:
             raise DatasetError(f"{setting}.path ({shortened(str(path), 200)}) {found}. {_LAYOUT}")
         return _Folder(path, setting, self.classes)

@@ -1,4 +1,4 @@
-"""Which class a label is: a dataset and a teacher must number the same classes in the same order."""
+"""The numbering of classes: a dataset and a teacher must number the same classes in the same order."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from scipy.optimize import linear_sum_assignment
 from dfnas_ray.errors import DatasetError, printable, shortened
 
 _SPLITS = ("train", "training", "test", "testing", "val", "valid", "validation", "dev")
-_MAX_CLASSES = 2000  # for a search through all numberings, whose time grows with their cube
-_FEWEST_IMAGES = 5  # of a class, for a numbering to mean something
+_MAX_CLASSES = 2000  # limit for finding a better numbering, whose time grows with the cube of the classes
+_FEWEST_IMAGES = 5  # per class on average, so that a numbering means something
 _CLEARLY_BETTER, _GOOD = 0.3, 0.5
 
 
 def _as_names(values: Any) -> Any:
-    """Take numbers for names: YAML reads 0 as one."""
+    """Convert whole numbers to names, because YAML reads the name 0 as a number."""
     if not isinstance(values, list | tuple):
         return values
     return [str(value) if type(value) is int else value for value in values]
@@ -32,7 +32,7 @@ def _different(names: tuple[str, ...] | None) -> tuple[str, ...] | None:
 
 
 ClassNames = Annotated[tuple[str, ...] | None, BeforeValidator(_as_names), AfterValidator(_different)]
-"""Names of classes in the order of the teacher's outputs, as settings give them."""
+"""Setting: names of classes in the order of the teacher's outputs."""
 
 
 @dataclass(frozen=True)
@@ -40,19 +40,19 @@ class Numbering:
     """The classes of a dataset, in the order of their labels.
 
     Attributes:
-        names: What they are called.
-        by: ``order``: the numbers are places in a list, so the list must be the teacher's; ``number``: a name is its number, so a
-            class without images shifts no other.
+        names: The names of the classes.
+        by: ``order``: a label is a place in the list of names, so the list must be the teacher's. ``number``: a name is
+            the number of the class itself, so a class without images shifts no other class.
     """
 
     names: tuple[str, ...]
     by: Literal["order", "number"] = "order"
 
     def check(self, num_classes: int, setting: str, description: str) -> None:
-        """Compare with a teacher's classes.
+        """Make sure that the labels can be a teacher's classes.
 
         Raises:
-            DatasetError: there are too many, or too few for their numbers to be the teacher's.
+            DatasetError: there are too many classes, or too few, unless names are numbers.
         """
         count = len(self.names)
         if count == num_classes or (self.by == "number" and count < num_classes):
@@ -66,19 +66,19 @@ class Numbering:
 def number_names(
     names: Sequence[str], classes: Sequence[str] | None, where: str, what: str = "folders"
 ) -> tuple[list[int], Numbering]:
-    """Return the label of each name, and what the labels mean.
+    """Return the label of each name, and the numbering.
 
-    Those that are by numbers from 0 on have these numbers. Others are numbered by ``classes``, or in alphabetical order
-    (1 to K in the order of the numbers).
+    If the user gives ``classes``, they decide. Otherwise, names that are numbers from 0 on are their own labels. Other
+    numbers, such as 1 to K, are numbered in their order, and other names in alphabetical order.
 
     Args:
-        names: Of the folders, or as they stand in a table.
+        names: The names of the folders, or the distinct labels of a table.
         classes: Names in the teacher's order, if the user gave them.
-        where: What errors call the dataset.
-        what: What errors call that which has these names.
+        where: The name of the dataset in errors.
+        what: What the names belong to, for errors: folders or labels.
 
     Raises:
-        DatasetError: a folder is none of the given classes, or folders look like splits.
+        DatasetError: a name is not among the given classes, or folders look like splits.
     """
     if classes is not None:
         class_of = {name: number for number, name in reversed(list(enumerate(classes)))}
@@ -109,10 +109,10 @@ def number_names(
 
 
 def classes_of_labels(names: Sequence[str] | None, given: Sequence[str]) -> dict[int, int]:
-    """Return the class of each label whose name is among those that are given in the teacher's order.
+    """Return the class of each label whose name is among the given ones.
 
     Args:
-        names: Of the labels 0, 1, ...; where there are none, a label is called by its number.
+        names: Names of the labels 0, 1, ... If there are none, the number of a label is its name.
         given: Names in the teacher's order.
     """
     if names is None:
@@ -122,11 +122,11 @@ def classes_of_labels(names: Sequence[str] | None, given: Sequence[str]) -> dict
 
 
 def better_numbering(confusion: np.ndarray, names: Sequence[str] | None) -> str | None:
-    """Return a sentence if a network would be right far more often with the labels numbered otherwise.
+    """Return a sentence for the user if a network would be right far more often with another numbering of the labels.
 
     Args:
-        confusion: (K, K) images by label and by the class that the network names.
-        names: Of the labels.
+        confusion: (K, K), the number of images by label and by predicted class.
+        names: Names of the labels, if they are known.
     """
     images, num_classes = int(confusion.sum()), len(confusion)
     if num_classes > _MAX_CLASSES or images < _FEWEST_IMAGES * max(1, int((confusion.sum(1) > 0).sum())):
@@ -148,6 +148,6 @@ def better_numbering(confusion: np.ndarray, names: Sequence[str] | None) -> str 
 
 
 def listed(names: Sequence[str]) -> str:
-    """Return the first few of many names."""
+    """Return up to five names; if there are more, also the last one."""
     shown = ", ".join(shortened(printable(name), 40) for name in names[:5])
     return f"{shown}, ... {shortened(printable(names[-1]), 40)}" if len(names) > 5 else shown

@@ -42,7 +42,7 @@ _TEXT = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
 _FORMAT = pyarrow.dataset.ParquetFileFormat(
     default_fragment_scan_options=pyarrow.dataset.ParquetFragmentScanOptions(page_checksum_verification=True)
 )
-"""Compares the checksums of pages where a file has them."""
+"""Parquet with verified page checksums, if a file has them."""
 
 
 class _Parquet:
@@ -68,10 +68,10 @@ class _Parquet:
         self.num_rows: int = dataset.count_rows()
 
     def _take_names(self, given: tuple[str, ...] | None) -> None:
-        """Number labels that are names, as folders are numbered that have them.
+        """Number labels that are names, in the same way as the folders of an image folder.
 
         Raises:
-            DatasetError: one is none of the names that are given.
+            DatasetError: a label is not among the given names.
         """
         column = self.config.label_column
         names = [name for name in self._read([column])[column].unique().to_pylist() if name is not None]
@@ -81,7 +81,7 @@ class _Parquet:
 
     @cached_property
     def columns(self) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
-        """Encoded images and labels, read when the first image is asked for."""
+        """Encoded images and labels, read at the first access."""
         image, label = self.config.image_column, self.config.label_column
         table = self._read([image, label])
         # Chunked on purpose: a combined binary column would overflow its 32-bit offsets beyond 2 GiB.
@@ -90,7 +90,7 @@ class _Parquet:
 
     @cached_property
     def fingerprint(self) -> str:
-        """See `ImageDataset`; the labels are compared, too: others may well take as many bytes."""
+        """See `ImageDataset`. It includes the labels, because a file with other labels may have the same size."""
         files = [(info.base_name, info.size) for info in self._files()]
         column = self.config.label_column
         return fingerprint([files, self._read([column])[column].to_pylist()])
@@ -121,7 +121,7 @@ class _Parquet:
             return table if table.schema.equals(schema) else table.cast(schema)
 
     def _damaged_rows(self, columns: list[str]) -> str:
-        """Return which rows of which file cannot be read."""
+        """Return the file and rows that cannot be read, for a message."""
         for fragment in self.dataset.get_fragments():
             place = printable(fragment.path)
             try:
@@ -157,19 +157,19 @@ class _Parquet:
                     raise PictureError(f"its label {label} is none of the {len(self._class_of)} classes")
                 label = self._class_of[label]
             if not isinstance(label, int):
-                raise PictureError(f"its label {label} is no whole number")
+                raise PictureError(f"its label {label} is not a whole number")
             return decode_picture(images[index].as_py()), int(label)
         except PictureError as error:
             raise PictureError(f"{self._place(index)}: {error}") from error
 
 
 def _dataset_at(path: str, where: str) -> tuple[pyarrow.dataset.Dataset, str]:
-    """Return the dataset of a file, or of the Parquet files in a folder, and what their paths begin with.
+    """Return the dataset of a file, or of the Parquet files in a folder, and the root of their paths.
 
     Other files in a folder are left out.
 
     Raises:
-        OSError: it is not there.
+        OSError: the file or folder does not exist.
     """
     system, place = (
         pa.fs.FileSystem.from_uri(path) if "://" in path else (pa.fs.LocalFileSystem(), str(Path(path).absolute()))
@@ -186,14 +186,14 @@ def _dataset_at(path: str, where: str) -> tuple[pyarrow.dataset.Dataset, str]:
         is_table = inner.lower().endswith((".parquet", ".pq")) or system.open_input_file(info.path).read(4) == _MAGIC
         (files if is_table else others).append(info.path if is_table else inner)
     if others and files:
-        logger.warning("%s: files that are no Parquet are left out: %s.", where, listed(others))
+        logger.warning("%s: files that are not Parquet are left out: %s.", where, listed(others))
     if not files:
         return pa.dataset.FileSystemDataset([], pa.schema([]), _FORMAT), place
     return pa.dataset.dataset(sorted(files), filesystem=system, format=_FORMAT), place
 
 
 def _names_of(schema: pa.Schema, column: str) -> tuple[str, ...] | None:
-    """Return the names of classes that Hugging Face's `datasets` wrote into the schema, if they are there and make sense."""
+    """Return the class names that Hugging Face's `datasets` wrote into the schema; None if there are no valid ones."""
     try:
         feature = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"][column]
         names = feature["names"]
@@ -204,25 +204,25 @@ def _names_of(schema: pa.Schema, column: str) -> tuple[str, ...] | None:
 
 
 class ParquetConfig(DatasetSourceConfig):
-    """A Parquet file or a folder of them, as Hugging Face datasets publish images."""
+    """A Parquet file or a folder of them, in the layout of image datasets on Hugging Face."""
 
     kind: Literal["parquet"]
     path: str = Field(
-        description="File or folder, local or s3://, gs://; columns image{bytes, path}, or bytes alone, and label."
+        description="File or folder: local, s3:// or gs://. Its columns: image{bytes, path}, or bytes alone, and label."
     )
     image_column: str = Field("image", description="Name of the column of images.")
     label_column: str = Field("label", description="Name of the column of labels.")
     split: str | None = Field(
-        None, description="Of a folder with files of several splits, the one to read, such as test."
+        None, description="The split to read, such as test, from a folder with files of several splits."
     )
     classes: ClassNames = Field(
         None,
-        description="Names of the classes in the order of the teacher's outputs, where the file's labels have another; a label "
-        "without a name is called by its number.",
+        description="Names of the classes in the order of the teacher's outputs, if the file's labels have another "
+        "order. The name of a label without a name is its number.",
     )
 
     def open(self, setting: str = EVALUATION) -> ImageDataset:
-        """Check the columns; images are read when the first one is asked for, and decoded one by one."""
+        """Check the columns. Images are read at the first access, and decoded one by one."""
         where = f"{setting}.path ({printable(self.path)})"
         try:
             path = self.path if "://" in self.path else str(user_path(self.path))
@@ -258,10 +258,10 @@ class ParquetConfig(DatasetSourceConfig):
             raise DatasetError(f"{where} cannot be read: {printable(error)}. {_LAYOUT}") from error
 
     def _of_split(self, dataset: pyarrow.dataset.Dataset, root: str, where: str) -> pyarrow.dataset.Dataset:
-        """Return the files of one split: those of several are never read as one set.
+        """Return the files of one split: files of several splits are never read as one set.
 
         Raises:
-            DatasetError: there are several, and none was chosen, or none of its name.
+            DatasetError: there are several splits and none was chosen, or there is no split of this name.
         """
         by_split: dict[str, list[str]] = {}
         for file in dataset.files:

@@ -29,14 +29,14 @@ class _Torchvision:
 
     @property
     def fingerprint(self) -> str:
-        """See `ImageDataset`; torchvision does not say which files are its own, and their number has to do."""
+        """See `ImageDataset`. It is the number of images, because torchvision does not tell which files it reads."""
         return f"{len(self.dataset)} images"
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        with chosen_formats_only():  # torchvision opens files of every format that Pillow knows
+        with chosen_formats_only():  # else torchvision opens files of every format that Pillow knows
             image, label = self.dataset[index]
             image.load()
         if self._class_of is None:
@@ -51,17 +51,17 @@ class TorchvisionDatasetConfig(DatasetSourceConfig):
 
     kind: Literal["torchvision"]
     name: str = Field(description="Class name in torchvision.datasets, e.g. CIFAR10, ImageNet, Flowers102.")
-    root: Path = Field(Path("datasets"), description="Where the files are, or are downloaded to.")
+    root: Path = Field(Path("datasets"), description="Folder of the files, or for the download.")
     arguments: dict[str, str | int | bool] = Field(
         default_factory=dict, description="Further arguments, e.g. {train: false, download: true} or {split: val}."
     )
     classes: ClassNames = Field(
         None,
-        description="Names of the dataset's classes in the order of the teacher's outputs; others are not asked for.",
+        description="Names of the dataset's classes in the order of the teacher's outputs. Other classes are an error.",
     )
 
     def open(self, setting: str = EVALUATION) -> ImageDataset:
-        """Construct the dataset; with ``download: true`` among the arguments, torchvision fetches it first."""
+        """Return the dataset. With ``download: true`` among the arguments, torchvision downloads it first."""
         import torchvision.datasets
 
         if self.name.startswith("_") or self.name not in torchvision.datasets.__all__:
@@ -70,7 +70,7 @@ class TorchvisionDatasetConfig(DatasetSourceConfig):
             raise DatasetError(f"{setting}.name ({self.name}) is not in torchvision.datasets. {advice}")
         try:
             dataset = getattr(torchvision.datasets, self.name)(root=str(user_path(self.root)), **self.arguments)
-        except (TypeError, ValueError) as error:  # an argument that it does not know, or a value such as split: vall
+        except (TypeError, ValueError) as error:  # an unknown argument, or a wrong value such as split: vall
             raise DatasetError(
                 f"{setting}.arguments ({self.arguments}) do not fit torchvision's {self.name}: {error} "
                 f"They must be arguments of torchvision.datasets.{self.name}."

@@ -1,7 +1,8 @@
-"""Where the images of a search or a retraining come from: synthesis, noise, or real images to compare with.
+"""The sources of images for a search or a retraining: synthesis, noise, or real images for comparison.
 
-Add one: a module with a `DrawnSource` that has ``kind`` and ``drawer(...)``, and its line in `SOURCES`, or an entry point in a
-package of your own. What a source draws becomes ordinary shards, which the teacher labels: nothing downstream knows it.
+To add one, write a module with a `DrawnSource` that has ``kind`` and ``drawer(...)``. Then add a line for it to
+`SOURCES`, or an entry point in a package of your own. The images that a source draws become ordinary shards, which the
+teacher labels. Later stages do not see where they come from.
 """
 
 from typing import Annotated

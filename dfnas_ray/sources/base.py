@@ -1,7 +1,7 @@
-"""The contract of a source of images, and what all that are drawn have in common.
+"""The contract of a source of images, and the common parts of sources that draw them.
 
-Every set has the size and the canvas of the synthetic one unless its settings say otherwise, and the same teacher labels
-it: what differs between two sets is then the content of the images alone.
+Unless its settings say otherwise, every set has the size and the canvas of the synthetic one, and the same teacher
+labels it. Then two sets differ in the content of their images alone.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class SetSize:
     """How large a set of images is.
 
     Attributes:
-        images: In all.
-        rows: Of every shard but the last, which may have fewer.
-        canvas: (C, H', W').
+        images: Number of images in the set.
+        rows: Number of images in every shard but the last, which may have fewer.
+        canvas: (C, H', W') of one image.
     """
 
     images: int
@@ -52,17 +52,17 @@ class SetSize:
         return min(self.rows, self.images - shard * self.rows)
 
     def of(self, images: int) -> SetSize:
-        """Return the size of a set of so many images, in shards and on canvases like these."""
+        """Return the size of a set with another number of images, in shards and on canvases like these."""
         return replace(self, images=images, rows=min(self.rows, images))
 
     @property
     def token(self) -> SetSize:
-        """The size of a set that has to be there, and that nothing depends on."""
+        """The size of a small set for where some images are required, but no result depends on them."""
         return self.of(min(_TOKEN_IMAGES, self.images))
 
     @property
     def ids(self) -> Ids:
-        """Those of synthetic images, so that all sets are split into training and validation alike."""
+        """The ids of the images: those of synthetic images, so that all sets are split for validation alike."""
         return np.concatenate([ids_of_shard(shard, self.rows_of(shard)) for shard in range(self.shards)])
 
 
@@ -72,7 +72,7 @@ class Drawn:
 
     Attributes:
         canvases: uint8 (N, C, H', W').
-        labels: int64 (N,), their own; None: what the teacher says.
+        labels: int64 (N,), the images' own labels; None if the teacher labels them.
     """
 
     canvases: Canvases
@@ -80,53 +80,53 @@ class Drawn:
 
 
 Drawer: TypeAlias = Callable[[int], Drawn]
-"""Draws the shard of a number: the same one whenever it is asked."""
+"""Draws the shard of a given number. It returns the same images at every call."""
 
 
 class SourceConfig(MemberConfig):
-    """What the settings of all sources have in common.
+    """The common settings of all sources.
 
     Attributes:
-        kind: The name under which experiment files know the source; each one defines its own, as a field.
+        kind: The name of the source in experiment files. Each source defines its own, as a field.
     """
 
     if TYPE_CHECKING:
         kind: str
 
     is_data_free: ClassVar[bool] = True
-    """Whether its images can be had without the data that the teacher was trained on, or others like it."""
+    """Whether its images need no data that the teacher was trained on, and no data like it."""
 
     is_synthetic: ClassVar[bool] = False
     """Whether the synthesis stage makes its images."""
 
     @property
     def is_labelled(self) -> bool:
-        """Whether its images have labels of their own, which say something."""
+        """Whether its images have meaningful labels of their own."""
         return False
 
     @property
     def description(self) -> str:
-        """What tables call it."""
+        """The name of the source in tables."""
         return self.kind if self.is_data_free else f"{self.kind} (not data-free)"
 
     def size(self, like: SetSize, setting: str) -> SetSize:
-        """Return how many images it gives.
+        """Return the size of the set that the source gives.
 
         Args:
             like: The size of the synthetic set.
-            setting: What errors call these settings.
+            setting: The name of these settings in errors.
 
         Raises:
-            DatasetError: it has fewer than are asked for.
+            DatasetError: the source has fewer images than are asked for.
         """
         return like
 
 
 class DrawnSource(SourceConfig):
-    """A source that draws its images; the synthetic ones are made by synthesis."""
+    """A source that draws its images, unlike the synthetic source, whose images the synthesis stage makes."""
 
     def files(self, setting: str) -> JsonObject:
-        """Return what its images depend on beside these settings, the teacher and the seed: digests of files.
+        """Return digests of the files that its images depend on, besides these settings, the teacher and the seed.
 
         Raises:
             DatasetError: a file is missing.
@@ -135,13 +135,13 @@ class DrawnSource(SourceConfig):
 
     @abstractmethod
     def drawer(self, teacher: Teacher, size: SetSize, seed: int, setting: str) -> Drawer:
-        """Return what draws its shards.
+        """Return the function that draws its shards.
 
         Args:
-            teacher: Whose input the images are for.
-            size: Of the set.
-            seed: Of all draws.
-            setting: What errors call these settings.
+            teacher: The teacher, whose input shape the images must fit.
+            size: The size of the set.
+            seed: The seed of all draws.
+            setting: The name of these settings in errors.
 
         Raises:
             DatasetError: its images cannot be used.
@@ -150,7 +150,7 @@ class DrawnSource(SourceConfig):
 
 @torch.no_grad()
 def ask_teacher(teacher: Teacher, canvases: Canvases) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Return the teacher's logits (N, num_classes) on the canvases' centres; it works where it is."""
+    """Return the teacher's logits (N, num_classes) on the centres of canvases. The teacher stays on its device."""
     logits, device = [], device_of(teacher.model)
     for start in range(0, len(canvases), _BATCH_SIZE):
         part = torch.from_numpy(np.array(canvases[start : start + _BATCH_SIZE])).to(device)
@@ -161,7 +161,7 @@ def ask_teacher(teacher: Teacher, canvases: Canvases) -> np.ndarray[Any, np.dtyp
 
 
 def labelled(teacher: Teacher, drawn: Drawn, shard: int) -> SyntheticImages:
-    """Let the teacher label a shard, as it labels finished synthetic images."""
+    """Return a shard labelled by the teacher, as finished synthetic images are."""
     logits = ask_teacher(teacher, drawn.canvases)
     labels = logits.argmax(1).astype(np.int64) if drawn.labels is None else drawn.labels
     rows = len(drawn.canvases)

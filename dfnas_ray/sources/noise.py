@@ -1,4 +1,4 @@
-"""Gaussian noise: what a search finds without any image."""
+"""Gaussian noise, to see what a search finds without any image."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ class NoiseSource(DrawnSource):
     """Gaussian noise in the teacher's normalised space, clamped to valid pixels."""
 
     kind: Literal["noise"] = "noise"
-    num_images: int | None = Field(None, gt=0, le=MANY, description="By default as many as synthesis makes.")
+    num_images: int | None = Field(
+        None, gt=0, le=MANY, description="Number of images; by default as many as synthesis makes."
+    )
 
     def size(self, like: SetSize, setting: str) -> SetSize:
         """See `DrawnSource`."""
@@ -32,7 +34,7 @@ class NoiseSource(DrawnSource):
 
 
 def noise_canvases(teacher: Teacher, size: SetSize, seed: int, shard: int) -> Canvases:
-    """Draw the noise of one shard, rounded to uint8."""
+    """Return the noise of one shard, rounded to uint8."""
     generator = torch_generator(seed, "noise-images", shard)
     canvases = np.empty((size.rows_of(shard), *size.canvas), np.uint8)
     for start in range(0, len(canvases), _BATCH_SIZE):

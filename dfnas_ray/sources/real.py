@@ -1,4 +1,4 @@
-"""Real images: for comparison, or for a team that has some. Nothing that uses them is data-free."""
+"""Real images, for comparison or for users who have some. A search that uses them is not data-free."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from dfnas_ray.teachers.base import ImageShape, Teacher
 
 
 class RealSource(DrawnSource):
-    """Images of a dataset, enlarged to the canvas by reflection at their edges."""
+    """Images of a dataset, padded to the canvas by reflection at their edges."""
 
     kind: Literal["real"] = "real"
-    dataset: DatasetConfig = Field(description="The images; not those of the evaluation.")
+    dataset: DatasetConfig = Field(description="The dataset of the images; not that of the evaluation.")
     num_images: Annotated[int, Field(gt=0, le=MANY)] | Literal["all"] | None = Field(
-        None, description="Drawn without replacement; all, or by default as many as synthesis makes."
+        None, description="Number of images, drawn without replacement, or all; by default as many as synthesis makes."
     )
     labels: Literal["own", "teacher"] = Field(
-        "own", description="The dataset's own labels are kept beside the teacher's, or are never looked at."
+        "own", description="own: the dataset's labels are kept beside the teacher's; teacher: they are never used."
     )
 
     is_data_free: ClassVar[bool] = False
@@ -47,10 +47,10 @@ class RealSource(DrawnSource):
         if wanted == "all":
             wanted = len(dataset)
         if len(dataset) < wanted or not wanted:
-            given = "the synthetic set, with which they are compared," if self.num_images is None else "num_images"
+            given = "the synthetic set to compare with has" if self.num_images is None else "num_images is"
             raise DatasetError(
-                f"{dataset_setting(setting)}: {dataset.description} holds {len(dataset):,} images, and {given} {wanted:,}. "
-                "Give more, make fewer with synthesis.num_shards or images_per_shard"
+                f"{dataset_setting(setting)}: {dataset.description} holds {len(dataset):,} images, but {given} "
+                f"{wanted:,}. Give more, make fewer with synthesis.num_shards or images_per_shard"
                 + ("." if setting.endswith(".real") else f", or set {setting}.num_images.")
             )
         return like.of(wanted)
@@ -81,17 +81,17 @@ class RealSource(DrawnSource):
         return Drawn(canvases, labels if self.is_labelled else None)
 
     def opened(self, setting: str) -> ImageDataset:
-        """Return the dataset: its files are there; no image is read."""
+        """Return the dataset after checking that its files exist. No image is read."""
         return open_dataset(self.dataset, dataset_setting(setting))
 
 
 def dataset_setting(setting: str) -> str:
-    """Return what errors call the dataset of a source: `benchmark.real` is a dataset itself."""
+    """Return the name of a source's dataset in errors; `benchmark.real` is a dataset itself."""
     return setting if setting.endswith(".real") else f"{setting}.dataset"
 
 
 def on_canvas(pixels: Canvases, size: SetSize, image_shape: ImageShape) -> Canvases:
-    """Enlarge an image (C, H, W) to the canvas by reflection at its edges."""
+    """Return an image (C, H, W), padded to the canvas by reflection at its edges."""
     margins = [outer - inner for outer, inner in zip(size.canvas[1:], image_shape[1:], strict=True)]
     padding = [(0, 0), *((margin // 2, margin - margin // 2) for margin in margins)]
     enlarged: Canvases = np.pad(pixels, padding, mode="reflect")

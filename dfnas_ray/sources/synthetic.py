@@ -1,4 +1,4 @@
-"""The images of the experiment's own synthesis."""
+"""The images that the experiment's own synthesis makes."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ class SyntheticSource(SourceConfig):
     kind: Literal["synthetic"] = "synthetic"
     labels: Literal["teacher", "shuffled"] = Field(
         "teacher",
-        description="shuffled gives every image the stored labels of another one: a control that knows nothing.",
+        description="shuffled gives every image the stored labels of another one, as a control experiment.",
     )
 
     is_synthetic: ClassVar[bool] = True
 
     @property
     def is_labelled(self) -> bool:
-        """The class asked for."""
+        """Whether its labels are meaningful: they are the classes asked for, unless they are shuffled."""
         return self.labels == "teacher"
 
     @property
     def description(self) -> str:
-        """What tables call it."""
+        """The name of the source in tables."""
         return self.kind if self.labels == "teacher" else f"{self.kind}, shuffled labels"
 
 
 def shuffle_labels(images: SyntheticImages, seed: int) -> SyntheticImages:
-    """Give every image the labels and logits of another one."""
+    """Return the images with shuffled labels and logits: each image gets those of another one."""
     order = numpy_generator(seed, "shuffled-labels").permutation(len(images))
     return replace(images, labels=images.labels[order], logits=images.logits[order])

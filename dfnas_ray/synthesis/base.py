@@ -20,7 +20,7 @@ from dfnas_ray.synthesis.settings import SetSettings
 from dfnas_ray.teachers.base import Teacher
 
 OnSteps = Callable[[int], None]
-"""Called after each step with the number of images that made it."""
+"""Called after each optimiser step, with the number of images in it."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,11 @@ class ShardImages:
 
     Attributes:
         images: uint8 (N, C, H', W'): whole canvases.
-        labels: int64 (N,), the class that was asked for.
+        labels: int64 (N,), the classes that were asked for.
         rounds: int64 (N,), 0 for images made from one-hot targets.
-        logits: float32 (N, num_classes), the teacher's on the stored images' centres.
+        logits: float32 (N, num_classes), the teacher's logits on the centres of the stored images.
         curves: One loss curve per round.
-        state: What the next shard of the same chain goes on from, as bytes; empty if none does.
+        state: The state from which the next shard of the same chain goes on, as bytes; empty if there is no such shard.
     """
 
     images: np.ndarray[Any, np.dtype[np.uint8]]
@@ -54,12 +54,12 @@ class ShardImages:
 
 @dataclass(frozen=True)
 class StepKind:
-    """Steps of one kind, that all take the same time.
+    """Steps of one kind, which all take the same time.
 
     Attributes:
-        first: Number of the first one in the rehearsal that is timed, from 0. Earlier ones warm up.
-        end: Number of the one behind the last that is timed.
-        steps: How many of those timed take as long as all of the kind in the whole set.
+        first: Number of the first step of the rehearsal that is timed, from 0. Earlier steps are warm-up.
+        end: Number of the step after the last one that is timed.
+        steps: How many steps of this kind the whole set would take with the batch size of the rehearsal.
     """
 
     first: int
@@ -69,12 +69,12 @@ class StepKind:
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """A synthesis in the small.
+    """A small synthesis, timed to estimate how long the whole one takes.
 
     Attributes:
         method: The synthesizer, with settings that make a batch in a few steps of every kind.
-        images_per_shard: Of the small set, which has one shard.
-        parts: What is timed, and how much of it there is in the whole set.
+        images_per_shard: The number of images in the small set, which has one shard.
+        parts: The steps that are timed, and how many of them the whole set takes.
     """
 
     method: SynthesizerConfig
@@ -83,7 +83,7 @@ class Rehearsal:
 
 
 class Chain(ABC):
-    """What was made before a shard by those that it goes on from."""
+    """The earlier shards from which a shard goes on: their states and their images."""
 
     @abstractmethod
     def state(self, shard: int) -> bytes:
@@ -91,11 +91,11 @@ class Chain(ABC):
 
     @abstractmethod
     def images(self, shard: int) -> SyntheticImages:
-        """Return a shard's rows."""
+        """Return the rows of a shard."""
 
 
 class Synthesizer(ABC):
-    """Makes shards of one set, on one device. Made once per process."""
+    """Makes the shards of one set on one device. Each process has one synthesizer."""
 
     @abstractmethod
     def make(
@@ -103,13 +103,13 @@ class Synthesizer(ABC):
     ) -> Iterator[ShardImages]:
         """Make a shard, and yield after each of its rounds what the shard would be if that round were its last.
 
-        Its bytes depend on the teacher, the settings, the seed and its number, and on no worker.
+        Its bytes depend only on the teacher, the settings, the seed and its number. They are the same on every worker.
 
         Args:
-            seed: Of the set.
-            shard: Its number.
-            chain: what the shards before it left, if `SynthesizerConfig.predecessor` names one.
-            on_steps: Told how far it is.
+            seed: The seed of the set.
+            shard: The number of the shard.
+            chain: The earlier shards of the chain, if `SynthesizerConfig.predecessor` names one.
+            on_steps: Called after each step with the number of images in it.
 
         Raises:
             SynthesisError: it cannot be made; names the setting to change.
@@ -117,7 +117,7 @@ class Synthesizer(ABC):
 
 
 class SynthesizerConfig(MemberConfig):
-    """What the settings of all synthesizers have in common. Each one defines its ``kind``."""
+    """The common settings of all synthesizers. Each synthesizer defines its ``kind``."""
 
     if TYPE_CHECKING:
         kind: str
@@ -126,22 +126,22 @@ class SynthesizerConfig(MemberConfig):
 
     @property
     def num_rounds(self) -> int:
-        """Rounds in which a shard grows; after each of them it can be judged."""
+        """Number of rounds in which a shard is made. It can be judged after each of them."""
         return 1
 
     @property
     def has_student(self) -> bool:
-        """Whether a student is trained beside the images, which terms of the loss may look at."""
+        """Whether a student is trained beside the images. Terms of the loss may use it."""
         return False
 
     @property
     def num_kept_rounds(self) -> int:
-        """Rounds whose images a shard keeps: its rows are so many times ``images_per_shard``."""
+        """Number of rounds whose images a shard keeps. It has this many times ``images_per_shard`` rows."""
         return 1
 
     @property
     def warmup_images(self) -> int:
-        """Images at the beginning of a set that are not yet like the others."""
+        """Number of images at the beginning of a set that are not yet like the others."""
         return 0
 
     @property
@@ -151,7 +151,7 @@ class SynthesizerConfig(MemberConfig):
 
     @property
     def scale_steps(self) -> tuple[int, ...]:
-        """Optimiser steps at each resolution that a loss curve goes through."""
+        """Optimiser steps at each resolution of a loss curve, in order."""
         return ()
 
     @property
@@ -160,12 +160,12 @@ class SynthesizerConfig(MemberConfig):
         """Optimiser steps of one image at most."""
 
     def image_steps(self, settings: SetSettings, shard: int) -> int:
-        """Return the images times optimiser steps of one shard: the sum of what ``on_steps`` is told."""
+        """Return images times optimiser steps of one shard: the sum of all numbers given to ``on_steps``."""
         return round(settings.images_per_shard * self.steps_per_image)
 
     @abstractmethod
     def canvas_size(self, settings: SetSettings, height: int, width: int) -> tuple[int, int]:
-        """Return height and width of a canvas for inputs of this size.
+        """Return the height and width of a canvas for inputs of this size.
 
         Raises:
             ValueError: there is no canvas for them; names the settings.
@@ -190,13 +190,14 @@ class SynthesizerConfig(MemberConfig):
         return None
 
     def rehearsal(self, settings: SetSettings, most: int) -> Rehearsal:
-        """Return the synthesis in the small, from whose time that of the whole set follows.
+        """Return a small synthesis, from whose time the time of the whole set is estimated.
 
-        By default its own first steps: a synthesizer whose steps differ says which kinds there are, and how many of each.
+        By default these are its own first steps. A synthesizer with several kinds of steps overrides this, and returns
+        how many steps of each kind there are.
 
         Args:
-            settings: Of the whole set.
-            most: Images in a batch at most: the time of a step grows with their number.
+            settings: The settings of the whole set.
+            most: Maximum number of images in a batch, because the time of a step grows with it.
         """
         batch = min(self.batch_size, most)
         batches = settings.num_shards * settings.images_per_shard / batch
@@ -207,16 +208,16 @@ class SynthesizerConfig(MemberConfig):
         """Return the student that was trained beside the images, in evaluation mode, on the CPU.
 
         Args:
-            state: That of the last shard of its chain.
-            teacher: Whose student it is.
+            state: The state of the last shard of its chain.
+            teacher: The teacher of the student.
         """
-        # Asked only of those whose ``has_student`` is true, and these define it.
+        # Called only where ``has_student`` is true; such a synthesizer overrides it.
         raise NotImplementedError(f"{type(self).__name__} says that it trains a student, and does not return it")
 
     @abstractmethod
     def synthesizer(self, teacher: Teacher, settings: SetSettings, device: torch.device) -> Synthesizer:
-        """Return what makes the images.
+        """Return the synthesizer that makes the images.
 
         Raises:
-            SynthesisError: these images cannot be asked of this teacher.
+            SynthesisError: this teacher cannot make these images.
         """

@@ -1,4 +1,4 @@
-"""What can be known to fail before the first step of synthesis."""
+"""Checks before synthesis, and of its first images: what is bound to fail is found early."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _FEWEST_STEPS = 20
 
 
 def check_synthesis(teacher: Teacher, settings: SetSettings, method: SynthesizerConfig) -> None:
-    """Make sure that these images can be asked of this teacher.
+    """Make sure that this teacher can make these images.
 
     Raises:
-        SynthesisError: the teacher has no BatchNorm for R_bn, does not take images of a scale, or its images cannot be
-            stored.
+        SynthesisError: the teacher has no BatchNorm for R_bn, does not accept images of a scale, passes no gradient to
+            its input, or its images cannot be stored.
     """
     channels, height, width = teacher.image_shape
     if channels not in (1, 3):
@@ -50,12 +50,12 @@ def check_synthesis(teacher: Teacher, settings: SetSettings, method: Synthesizer
 
 
 def check_gradient(teacher: Teacher) -> None:
-    """Make sure that images can be made better: that a gradient comes through the network to its input.
+    """Make sure that images can be optimised: that a gradient flows through the network to its input.
 
     Raises:
-        SynthesisError: none does, or none that is a number.
+        SynthesisError: there is no gradient, or it is not finite.
     """
-    model = copy_network(teacher.model)  # a network may keep what it computes, with its history
+    model = copy_network(teacher.model)  # a network may keep its activations, and their graph with them
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(2, *teacher.image_shape, generator=generator)
     images = ImageUnits(teacher, torch.device("cpu")).to_teacher(noise).to(device_of(model)).requires_grad_()
@@ -66,27 +66,28 @@ def check_gradient(teacher: Teacher) -> None:
         weights = torch.randn(logits.shape, generator=generator).to(logits)
         if logits.requires_grad:
             (gradient,) = torch.autograd.grad((logits * weights).sum(), images, allow_unused=True)
-    except Exception as error:  # of whatever kind: an operation without a gradient, say
+    except Exception as error:  # of any kind, such as an operation without a gradient
         reason = f" ({first_line(error)})"
     finally:
         set_random_states(states)
     if gradient is None or not bool(torch.isfinite(gradient).all()) or not bool((gradient != 0).any()):
-        found = "none that is a number" if gradient is not None and bool((gradient != 0).any()) else "none"
+        is_not_finite = gradient is not None and bool((gradient != 0).any())
+        found = "the gradient at its input is not finite" if is_not_finite else "no gradient reaches its input"
         raise SynthesisError(
-            f"Teacher {teacher.name} cannot be inverted: of the gradient that images need, {found} reaches its input{reason}. "
+            f"Teacher {teacher.name} cannot be inverted: {found}{reason}. "
             "Look for torch.no_grad(), inference_mode(), detach(), rounding or a conversion to NumPy in its forward."
         )
 
 
 def check_first_batch(teacher: Teacher, classes: Tensor, logits: Tensor, steps: int, fell: bool) -> None:
-    """Look at the first finished images, before shards are filled with more of them.
+    """Check the first finished images, before whole shards of them are made.
 
     Args:
-        teacher: Who saw them.
-        classes: (B,) that were asked for.
-        logits: (B, num_classes) of the teacher.
-        steps: That each image made; of a few, nothing can be expected.
-        fell: Whether the cross entropy did.
+        teacher: The teacher that classified them.
+        classes: (B,), the classes that were asked for.
+        logits: (B, num_classes), the teacher's logits.
+        steps: Optimiser steps of each image. After a few steps, nothing can be expected, and the check passes.
+        fell: Whether the cross entropy has fallen.
 
     Raises:
         SynthesisError: the teacher sees the classes asked for no more often than by chance, and the loss did not fall.

@@ -15,7 +15,7 @@ from dfnas_ray.synthesis.synthesizers import SYNTHESIZERS
 from dfnas_ray.teachers.base import ImageShape
 
 _MOVED = {name: name for name in ("batch_size", "rounds", "keep", "tau", "lr", "warmup_steps")} | {"stages": "scales"}
-"""By name, what stood in ``synthesis`` before there were several synthesizers; and its name below ``method`` of the inversion."""
+"""Settings that older files have in ``synthesis``, and their names in ``method`` of the inversion."""
 
 
 class SynthesisConfig(SetSettings):
@@ -27,18 +27,18 @@ class SynthesisConfig(SetSettings):
 
     @property
     def has_chains(self) -> bool:
-        """Whether shards go on from each other."""
+        """Whether a shard goes on from another one."""
         return any(self.method.predecessor(shard, self) is not None for shard in range(self.num_shards))
 
     @model_validator(mode="before")
     @classmethod
     def _show_where_settings_are(cls, values: Any) -> Any:
-        """Refuse the settings of an older file, and show the new line."""
+        """Reject the settings of an older file, and show the line to write instead."""
         moved = {name: value for name, value in values.items() if name in _MOVED} if isinstance(values, Mapping) else {}
         if moved:
             line = ", ".join(f"{_MOVED[name]}: {_as_yaml(value)}" for name, value in moved.items())
             verb = "belong" if len(moved) > 1 else "belongs"
-            # One setting alone would not say whose it is.
+            # `--set` of one setting alone does not choose the synthesizer.
             kind = "" if "method" in values else "--set synthesis.method.kind=inversion "
             raise ValueError(
                 f"{', '.join(moved)} {verb} to the synthesizer. Write method: {{kind: inversion, {line}}}, or on the command "
@@ -49,13 +49,13 @@ class SynthesisConfig(SetSettings):
     @model_validator(mode="before")
     @classmethod
     def _take_regularizers_of_the_method(cls, values: Any) -> Any:
-        """Let terms that are not given be those that suit the synthesizer."""
+        """Fill in the terms that are not given with the synthesizer's own defaults."""
         given = values.get("regularizers", {}) if isinstance(values, Mapping) else None
         if not isinstance(given, Mapping) or "method" not in values:
             return values
         try:
             terms = SYNTHESIZERS.validate(values["method"]).default_regularizers
-        except ValueError:  # said of the field itself
+        except ValueError:  # the validation of the field reports it
             return values
         merged = dict(given)
         for name, term in terms.items():
@@ -83,23 +83,23 @@ class SynthesisConfig(SetSettings):
 
     @property
     def rows_per_shard(self) -> int:
-        """Images that a shard keeps."""
+        """Number of images that a shard keeps."""
         return self.images_per_shard * self.method.num_kept_rounds
 
     @property
     def images_in_total(self) -> int:
-        """Rows of the finished set."""
+        """Number of rows of the finished set."""
         return self.num_shards * self.rows_per_shard
 
     def image_steps(self, shards: Iterable[int] | None = None) -> int:
-        """Return the images times optimiser steps of some shards, by default of all: what progress is measured by."""
+        """Return images times optimiser steps of the given shards, or of all shards. Progress is measured by it."""
         return sum(
             self.method.image_steps(self, shard) for shard in (range(self.num_shards) if shards is None else shards)
         )
 
     @property
     def num_rounds(self) -> int:
-        """Rounds in which the whole set grows, shard after shard."""
+        """Number of rounds of the whole set: those of all shards together."""
         return self.num_shards * self.method.num_rounds
 
     def size(self, image_shape: ImageShape) -> SetSize:
@@ -109,7 +109,7 @@ class SynthesisConfig(SetSettings):
         return SetSize(self.images_in_total, rows, (channels, *self.canvas_size(height, width)))
 
     def canvas_size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of a canvas for inputs of this size.
+        """Return the height and width of a canvas for inputs of this size.
 
         Raises:
             ValueError: there is no canvas for them.

@@ -1,4 +1,4 @@
-"""The shards of one synthetic set: what they have in common, how one is committed, and what the next one goes on from."""
+"""The shards of one synthetic set: what they share, how one is committed, and how the next one goes on from it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TeacherLabel:
-    """What a shard says of its teacher.
+    """What a shard records about its teacher.
 
     Attributes:
         fingerprint: See `Teacher`.
@@ -44,7 +44,7 @@ class TeacherLabel:
 
     @classmethod
     def of(cls, teacher: Teacher) -> Self:
-        """Return that of a teacher."""
+        """Return the label of a teacher."""
         return cls(teacher.fingerprint, teacher.image_shape, teacher.class_names)
 
 
@@ -54,10 +54,10 @@ class ShardJob(Chain):
 
     Attributes:
         config: Settings of the synthesis.
-        seed: Of the set.
-        key: Of the stage that the set belongs to.
-        teacher: Whose images they are.
-        folder: Where shards are committed.
+        seed: The seed of the set.
+        key: The key of the stage that makes the set.
+        teacher: The teacher that the images are made from.
+        folder: The folder in which shards are committed.
     """
 
     config: SynthesisConfig
@@ -67,7 +67,7 @@ class ShardJob(Chain):
     folder: Location
 
     def commit(self, made: ShardImages, shard: int) -> ManifestEntry:
-        """Write a finished shard, whole or not at all, after its state; return its line in the manifest."""
+        """Write the state of a finished shard, then the shard, each one atomically. Return its line in the manifest."""
         if made.state:
             self._state(shard).write_bytes(made.state)
         info = ShardInfo(
@@ -95,15 +95,15 @@ class ShardJob(Chain):
         return sorted(set(shards) - {self.predecessor(shard) for shard in shards})
 
     def delete_states(self) -> None:
-        """Delete what no shard goes on from any more: all states of a set that is whole."""
+        """Delete all states of a complete set: no shard goes on from them any more."""
         for shard in range(self.config.num_shards):
             if self._state(shard).exists():
                 self._state(shard).delete_file()
 
     def to_make(self, missing: Iterable[int]) -> list[int]:
-        """Return which shards have to be made for some that are missing, in the order of their numbers.
+        """Return the shards that have to be made for the missing ones, in the order of their numbers.
 
-        A shard whose predecessor's state is gone needs the predecessor as well, which then is made again with the same bytes.
+        If the state of a shard's predecessor is gone, the predecessor is made again too, with the same bytes.
         """
         todo: set[int] = set()
         for shard in missing:
@@ -133,7 +133,7 @@ class ShardJob(Chain):
         return decode_shard(location.read_bytes(), self.key, str(location))[1]
 
     def has_state(self, shard: int) -> bool:
-        """Return whether the state that a shard left is there, and is what it left."""
+        """Return whether the state that a shard left exists, and is unchanged."""
         if not (self._state(shard).exists() and (self.folder / shard_name(shard)).exists()):
             return False
         try:

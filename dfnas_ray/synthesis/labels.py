@@ -16,7 +16,7 @@ def class_of_slots(first_slot: int, num_slots: int, num_classes: int, seed: int)
     """Return the class of each image slot, int64 (num_slots,).
 
     Slots are numbered through all shards. Every run of ``num_classes`` slots holds each class once, in an order drawn
-    by seed, so that any set of shards is balanced and each batch mixes its classes.
+    from the seed. So any set of shards is balanced, and each batch mixes its classes.
     """
     cycles = range(first_slot // num_classes, (first_slot + num_slots - 1) // num_classes + 1)
     orders = [torch.randperm(num_classes, generator=torch_generator(seed, "class-order", cycle)) for cycle in cycles]
@@ -25,10 +25,10 @@ def class_of_slots(first_slot: int, num_slots: int, num_classes: int, seed: int)
 
 
 def one_hot_targets(classes: Tensor, num_classes: int) -> Tensor:
-    """Round 0: (B,) classes to float (B, num_classes) distributions."""
+    """Return the targets of round 0: float (B, num_classes) distributions from classes (B,)."""
     return F.one_hot(classes, num_classes).float()
 
 
 def calibrated_targets(previous_logits: Tensor, tau: float) -> Tensor:
-    """Later rounds: softmax(logits / tau) of the previous round's finished images, (B, num_classes)."""
+    """Return the targets of later rounds: softmax(logits / tau) of the round before, (B, num_classes)."""
     return F.softmax(previous_logits.float() / tau, dim=1)

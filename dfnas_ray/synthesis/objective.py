@@ -25,10 +25,10 @@ class TeacherObjective:
     """CE(T(x), target) + sum of weighted regularisers, as a function of a batch of inputs.
 
     Args:
-        teacher: Frozen; it is copied.
+        teacher: The frozen teacher, which is copied.
         settings: The terms with their weights, and how they are computed.
-        device: Where.
-        student: What terms that look at a student see; it may learn between two calls.
+        device: The device that computes.
+        student: The student for the terms that use one. It may learn between two calls.
     """
 
     def __init__(self, teacher: Teacher, settings: SetSettings, device: torch.device, student: nn.Module | None = None):
@@ -47,8 +47,9 @@ class TeacherObjective:
         self._call: Callable[..., dict[str, Tensor]] = self._losses
         self._compiled = False
         if settings.compile:
-            # Of one function the compiler keeps a handful of versions, and one objective's weights are constants in it: in a
-            # process that makes many, as a sweep's, it would give up without a word, and the images depend on the order.
+            # The compiler keeps only a few versions of a function, and the weights of an objective are constants in it.
+            # In a process with many objectives, as in a sweep, it would silently give up, and images would depend on
+            # the order.
             torch.compiler.reset()
             self._call = torch.compile(self._losses, dynamic=False)
             self._compiled = True
@@ -92,11 +93,12 @@ class TeacherObjective:
         Args:
             images: (B, C, H, W), normalised.
             targets: (B, num_classes) distributions.
-            step: Optimiser steps that this batch has made; a scalar of the device, where the call is recorded.
-            past: What BatchNorm layers received in the batches before, if they are counted in.
-            with_student: Whether the terms that look at the student are computed.
+            step: Optimiser steps of this batch so far; a scalar tensor on the device if the call is recorded as a
+                graph.
+            past: Statistics of what BatchNorm layers received in earlier batches, if they count.
+            with_student: Whether the terms that use the student are computed.
         """
-        # A number would be compiled anew at every step.
+        # With a Python number, every step would be compiled again.
         steps = torch.as_tensor(step, device=self.device) if "step" in self.observes else None
         inputs = (images.contiguous(memory_format=torch.channels_last), targets, steps, past, with_student)
         if not self._compiled:

@@ -1,4 +1,4 @@
-"""What a teacher computes on the way to its logits: the inputs of its BatchNorm layers, and its features."""
+"""Access to what a teacher computes before its logits: the inputs of its BatchNorm layers, and its features."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from dfnas_ray.synthesis.regularizers import BatchNormInput
 
 
 class ObservedTeacher(nn.Module):
-    """A private copy of the teacher that hands out the inputs of its BatchNorm layers.
+    """A private copy of the teacher that also returns the inputs of its BatchNorm layers.
 
-    The user's model is left alone: no hook is ever put on it. Each call returns the logits and what the layers received
-    during that call, in forward order.
+    The user's model stays untouched: no hook is ever put on it. Each call returns the logits and what the layers
+    received during that call, in forward order.
     """
 
     def __init__(self, model: nn.Module):
@@ -29,7 +29,7 @@ class ObservedTeacher(nn.Module):
         self.received.append(BatchNormInput(inputs[0], module.running_mean, module.running_var))  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[BatchNormInput]]:
-        """Map (B, C, H, W) to logits (B, num_classes) and one entry per BatchNorm layer passed."""
+        """Map (B, C, H, W) to logits (B, num_classes), and one entry for each call of a BatchNorm layer."""
         self.received.clear()
         logits = self.model(x)
         received = list(self.received)
@@ -38,7 +38,10 @@ class ObservedTeacher(nn.Module):
 
 
 class FeatureTap:
-    """Keeps the input of the linear layer that is called last, the usual feature vector of a classifier; or its logits."""
+    """Keeps the input of the linear layer that is called last: the usual feature vector of a classifier.
+
+    For a network without a linear layer, it keeps the logits.
+    """
 
     def __init__(self, model: nn.Module):
         self._taken: Tensor | None = None
@@ -53,7 +56,7 @@ class FeatureTap:
             self._taken = _logits(output)
 
     def take(self) -> Tensor:
-        """Return what the last forward pass left, (B, D)."""
+        """Return the features of the last forward pass, (B, D)."""
         assert self._taken is not None
         return self._taken.flatten(1)
 

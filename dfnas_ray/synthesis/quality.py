@@ -23,7 +23,7 @@ from dfnas_ray.synthesis.observed import FeatureTap, ObservedTeacher
 from dfnas_ray.teachers.base import Teacher
 
 _BATCH_SIZE = 250
-_MAX_PER_CLASS = 200  # neighbours are searched among so many images of a class
+_MAX_PER_CLASS = 200  # neighbours are searched among this many images of a class
 _MAX_IN_ALL = 2_000  # images of the whole set that are compared with each other
 _DUPLICATE_SIMILARITY = 0.999
 _FILE = "quality.json"
@@ -36,8 +36,8 @@ class QualityReport(BaseModel):
     """How good a finished set is: ``quality.json``.
 
     Attributes:
-        overall: The whole set.
-        rounds: Each round of calibration.
+        overall: The measures of the whole set.
+        rounds: The measures of each round of calibration.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
@@ -47,12 +47,12 @@ class QualityReport(BaseModel):
 
     @property
     def first(self) -> Quality:
-        """The first round: images that asked for one class each."""
+        """The measures of the first round, whose images asked for one class each."""
         return self.rounds[min(self.rounds)] if self.rounds else self.overall
 
     @classmethod
     def find(cls, folder: Location) -> QualityReport | None:
-        """Read it from a set's folder, if it is there.
+        """Return the report in the folder of a set; None if there is none.
 
         Raises:
             StorageError: the file is of another version, or was altered.
@@ -61,18 +61,20 @@ class QualityReport(BaseModel):
         return file.read_model(cls) if file.exists() else None
 
     def write(self, folder: Location) -> None:
-        """Write it into a set's folder."""
+        """Write the report into the folder of a set."""
         (folder / _FILE).write_model(self)
 
 
 def classes_seen(logits: Tensor) -> float:
-    """Return the share of the classes that the teacher sees at least a third as often as if all were equally frequent."""
+    """Return the share of classes that the teacher sees often: at least a third of an equal share of the images."""
     counts = torch.bincount(logits.argmax(1), minlength=logits.shape[1])
     return float((counts >= len(logits) / logits.shape[1] / 3).float().mean())
 
 
 def semantics(logits: Tensor, labels: Tensor) -> dict[str, float]:
-    """Return what the teacher sees in images, from its logits (N, num_classes) and the classes asked for (N,).
+    """Return measures of what the teacher sees in images.
+
+    They follow from its logits, (N, num_classes), and the classes asked for, ``labels`` (N,).
 
     ``confidence``: mean highest probability. ``entropy``: mean entropy in nats. ``agreement``: share of images whose
     most likely class is the one asked for. ``classes``: see `classes_seen`. ``largest_class``: share of the images in the
@@ -93,7 +95,7 @@ def diversity(features: np.ndarray[Any, Any], classes: np.ndarray[Any, Any]) -> 
     """Return how different the images of one class are, from features (N, D) and classes (N,).
 
     ``distance``: mean pairwise cosine distance within a class. ``relative``: the same as a share of the mean distance of
-    any two images, for how far features lie apart at all is the teacher's. ``duplicates``: share of images whose nearest
+    any two images, because the scale of distances depends on the teacher. ``duplicates``: share of images whose nearest
     neighbour in the class has a cosine similarity above 0.999. All are NaN if no class has two images.
     """
     from sklearn.metrics import pairwise_distances
@@ -115,7 +117,7 @@ def diversity(features: np.ndarray[Any, Any], classes: np.ndarray[Any, Any]) -> 
 
 
 def _mean_distance(features: np.ndarray[Any, Any]) -> float:
-    """Return the mean cosine distance of any two of some images, spread evenly over all."""
+    """Return the mean cosine distance of any two images, from a sample spread evenly over the set."""
     from sklearn.metrics import pairwise_distances
 
     step = -(-len(features) // _MAX_IN_ALL)
@@ -174,7 +176,7 @@ def _summary(images: SyntheticImages, features: np.ndarray[Any, Any], statistics
 
 
 class _Statistics:
-    """Sums over the set, per BatchNorm layer, from which mean and variance follow."""
+    """Sums over the set for each BatchNorm layer, from which its mean and variance are computed."""
 
     def __init__(self) -> None:
         self.count: list[float] = []

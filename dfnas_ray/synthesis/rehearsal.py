@@ -1,4 +1,4 @@
-"""A few steps of a synthesis in the small, from which the time of the whole follows."""
+"""A few steps of a small synthesis, from which the time of the whole one is estimated."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ def rehearse(teacher: Teacher, settings: SetSettings, rehearsal: Rehearsal, devi
     """Return the seconds that one worker would take for the whole set, all shards together.
 
     Args:
-        teacher: Whose images are made.
-        settings: Of the whole set.
-        rehearsal: What `SynthesizerConfig.rehearsal` returns for it.
-        device: Where it is made.
+        teacher: The teacher that the images are made from.
+        settings: The settings of the whole set.
+        rehearsal: What `SynthesizerConfig.rehearsal` returns for them.
+        device: The device that makes the images.
 
     Raises:
-        SynthesisError: these images cannot be asked of this teacher.
+        SynthesisError: this teacher cannot make these images.
     """
     small = settings.model_copy(
         update={"num_shards": 1, "images_per_shard": rehearsal.images_per_shard, "compile": False}
     )
     synthesizer = make_synthesizer(rehearsal.method, teacher, small, device)
     last = max(part.end for part in rehearsal.parts)
-    times = [0.0]  # when each step was over, behind the first moment
+    times = [0.0]  # the start, then the end of each step
 
     def on_steps(images: int) -> None:
         if device.type == "cuda":
@@ -50,7 +50,7 @@ def rehearse(teacher: Teacher, settings: SetSettings, rehearsal: Rehearsal, devi
         pass
     seconds = 0.0
     for part in rehearsal.parts:
-        end = min(part.end, len(times) - 1)  # one of another package may take fewer steps than it says
+        end = min(part.end, len(times) - 1)  # another package's synthesizer may take fewer steps than it says
         first = min(part.first, end - 1)
         seconds += part.steps * (times[end] - times[first]) / (end - first)
     return seconds

@@ -1,4 +1,4 @@
-"""Settings of a set of images that every synthesizer is told."""
+"""Settings of a set of images that hold for every synthesizer."""
 
 from __future__ import annotations
 
@@ -14,25 +14,32 @@ class SetSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    num_shards: int = Field(10, gt=0, le=MANY, description="Shard files.")
+    num_shards: int = Field(10, gt=0, le=MANY, description="Number of shard files.")
     images_per_shard: int = Field(
-        1_000, gt=0, le=MANY, description="Images in one shard; of one round, where there are rounds."
+        1_000, gt=0, le=MANY, description="Images in one shard; for each round, if there are several."
     )
     canvas_margin: int | None = Field(
         None,
         ge=0,
         le=MANY,
-        description="Pixels by which a canvas is larger than the input; by default a seventh (224: 32).",
+        description="Pixels by which a canvas is larger than the input; by default a seventh of it (32 for 224).",
     )
-    flip_probability: float = Field(0.5, ge=0, le=1, description="Mirrored crops; 0 where mirroring changes the class.")
+    flip_probability: float = Field(
+        0.5, ge=0, le=1, description="Probability of mirroring a crop; 0 where mirroring changes the class."
+    )
     regularizers: RegularizersConfig = RegularizersConfig()
     precision: Precision = Field(
-        "auto", description="Of the convolutions; auto takes bfloat16 where the hardware has it."
+        "auto", description="Precision of the convolutions; auto takes bfloat16 where the hardware has it."
     )
-    compile: bool = Field(True, description="torch.compile the teacher; worth its minute from some 10^5 image steps.")
+    compile: bool = Field(
+        True, description="Use torch.compile for the teacher. It takes a minute; worth it from some 10^5 image steps."
+    )
 
     def margin(self, height: int, width: int, multiple: int = 1) -> int:
-        """Return the pixels by which a canvas is larger than an input of this size: a multiple of ``multiple`` by default."""
+        """Return the pixels by which a canvas is larger than an input of this size.
+
+        The default margin is a multiple of ``multiple``; one that is set is returned as it is.
+        """
         if self.canvas_margin is None:
             return min(height, width) // (7 * multiple) * multiple
         return self.canvas_margin

@@ -1,4 +1,4 @@
-"""Students that were trained beside the images: files of their weights in the set's folder."""
+"""Students that were trained beside the images: their weights in files of the set's folder."""
 
 from __future__ import annotations
 
@@ -20,12 +20,15 @@ _LAST_BATCHES = 10
 
 
 def student_file(folder: Location, number: int) -> Location:
-    """Return where the weights of a stream's student are."""
+    """Return the file with the weights of a stream's student."""
     return folder / f"student-{number}.safetensors"
 
 
 def write_students(job: ShardJob, teacher: Teacher) -> None:
-    """Write the weights of every student of a finished set, from the states of its last shards; those written before stay."""
+    """Write the weights of every student of a finished set, from the states of its last shards.
+
+    If such a state is gone, the file that was written before is left as it is.
+    """
     for number, shard in enumerate(job.ends if job.config.method.has_student else []):
         if not job.has_state(shard):
             continue
@@ -35,9 +38,9 @@ def write_students(job: ShardJob, teacher: Teacher) -> None:
 
 
 def student_agreement(job: ShardJob) -> float | None:
-    """Return on which share of the last batches students named the teacher's class, before they learned from them.
+    """Return how often students named the teacher's class on their last batches, before they learned from them.
 
-    None if none has learned anything.
+    Return None if no student has learned anything.
     """
     differences = []
     for shard in job.ends if job.config.method.has_student else []:
@@ -48,7 +51,7 @@ def student_agreement(job: ShardJob) -> float | None:
 
 
 def lost_students(job: ShardJob, say: Say) -> list[int]:
-    """Return the last shards of those chains whose students are lost: neither the file nor the state can be read."""
+    """Return the last shards of the chains whose students are lost: neither the file nor the state can be read."""
     ends = job.ends if job.config.method.has_student else []
     return [shard for number, shard in enumerate(ends) if not job.has_state(shard) and not _is_intact(job, number, say)]
 

@@ -1,6 +1,7 @@
-"""Ways to make images from a teacher: a config with ``kind`` each, and what it makes them with.
+"""The synthesizers, which make images from a teacher: each one is a config with a ``kind``, and a `Synthesizer`.
 
-Add one: a package with both, and its line in `SYNTHESIZERS`, or an entry point in a package of your own.
+To add one, write a package with both. Then add a line for it to `SYNTHESIZERS`, or an entry point in a package of your
+own.
 """
 
 from __future__ import annotations
@@ -26,9 +27,11 @@ SYNTHESIZERS: Family[SynthesizerConfig] = Family(
 def make_synthesizer(
     config: SynthesizerConfig, teacher: Teacher, settings: SetSettings, device: torch.device
 ) -> Synthesizer:
-    """Return what makes the images. One of another package has a teacher of its own: what it does to it stays there.
+    """Return the synthesizer that makes the images.
+
+    A synthesizer of another package gets a copy of the teacher, so that its changes affect nothing else.
 
     Raises:
-        SynthesisError: these images cannot be asked of this teacher.
+        SynthesisError: this teacher cannot make these images.
     """
     return config.synthesizer(teacher if is_built_in(type(config)) else teacher.lent(), settings, device)

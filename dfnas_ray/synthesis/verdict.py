@@ -1,8 +1,8 @@
-"""What a finished set's measures mean: what speaks against the images, against reference values, and what to try.
+"""The verdict on a finished set: its measures are compared with reference values, and it says what to try.
 
-The references were measured (experiments/results/images.md): sets from which networks learned well beside sets without the
-BatchNorm term, with too few steps, and of noise. No real image is involved. A set that passes may still be poor for a teacher
-unlike those that were measured.
+The references were measured (experiments/results/images.md) on sets from which networks learned well, and on sets
+without the BatchNorm term, with too few steps, and of noise. No real image is involved. A set that passes may still be
+poor for a teacher unlike those that were measured.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ Kind: TypeAlias = Literal["statistics", "alike", "unsure", "classes", "student"]
 
 @dataclass(frozen=True)
 class Reference:
-    """Where a measure stops being that of a sound set.
+    """The values of a measure that separate sound sets from bad ones.
 
     Attributes:
-        limit: The worst value that is taken.
-        sound: The worst value of the sets from which networks learned well.
-        bad: The best value of the sets that this measure is to find.
+        limit: The worst value that is accepted.
+        sound: The worst value among the sets from which networks learned well.
+        bad: The best value among the bad sets that this measure should find.
     """
 
     limit: float
@@ -39,7 +39,7 @@ DOMAIN_GAP = Reference(0.1, sound=0.086, bad=0.109)
 """At most: distance from the teacher's BatchNorm statistics."""
 
 RELATIVE_DISTANCE = Reference(0.2, sound=0.31, bad=0.15)
-"""At least: distance within a class, as a share of that of any two images."""
+"""At least: distance within a class, as a share of the distance of any two images."""
 
 DUPLICATES = 0.1
 """At most: images that have a near copy in their class."""
@@ -48,21 +48,21 @@ AGREEMENT = Reference(0.4, sound=0.55, bad=0.33)
 """At least: images of the first round in which the teacher sees the class that was asked for."""
 
 CLASSES = Reference(0.75, sound=0.9, bad=0.5)
-"""At least: classes of which the teacher sees a third of their share."""
+"""At least: share of classes that the teacher sees often, as `classes_seen` counts them."""
 
 STUDENT = Reference(0.5, sound=0.59, bad=0.49)
 """At least: new images on which the generator's student names the teacher's class."""
 
 PER_CLASS = 10
-"""Images that a class must have for its share to say anything."""
+"""Images that a class needs on average, so that the share of classes means something."""
 
 
 class Finding(BaseModel):
-    """One thing that speaks against a set.
+    """One problem of a set.
 
     Attributes:
         kind: What is wrong.
-        text: The same in a sentence, with figure and reference.
+        text: A sentence on what is wrong, with the measured value and the reference.
         advice: What to try.
     """
 
@@ -74,10 +74,10 @@ class Finding(BaseModel):
 
 
 class Verdict(BaseModel):
-    """What speaks against a set.
+    """The problems of a set.
 
     Attributes:
-        findings: Nothing, or the most important first.
+        findings: All findings, the most important first; empty if there are none.
         summary: One sentence on the whole.
     """
 
@@ -93,12 +93,12 @@ class Verdict(BaseModel):
 
 
 def judge(report: QualityReport, num_classes: int, config: SynthesisConfig) -> Verdict:
-    """Return what a set's measures say of it.
+    """Return the verdict on a set of images.
 
     Args:
-        report: The measures. Those that are missing or not a number are not judged.
-        num_classes: Of the teacher.
-        config: What the images were made with.
+        report: The measures of the set. Those that are missing or NaN are not judged.
+        num_classes: Number of the teacher's classes.
+        config: The settings that the images were made with.
     """
     overall, first = report.overall, report.first
     advice = _Advice(config)
@@ -122,7 +122,7 @@ def judge(report: QualityReport, num_classes: int, config: SynthesisConfig) -> V
 
 
 class _Advice:
-    """What to try, by what the set was made with."""
+    """What to try, which depends on the settings that the set was made with."""
 
     def __init__(self, config: SynthesisConfig):
         self.kind = config.method.kind
@@ -222,7 +222,7 @@ def _student(overall: Quality, advice: _Advice) -> Finding | None:
 
 
 def _figures(overall: Quality, first: Quality) -> str:
-    """Return the figures beside their references, of those that are there."""
+    """Return the measures that are there, each with its reference."""
     parts = [
         (overall.get("domain_gap"), lambda v: f"domain gap {number(v)} (at most {number(DOMAIN_GAP.limit)})"),
         (

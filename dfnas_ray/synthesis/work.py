@@ -1,4 +1,7 @@
-"""The work on shards as it is sent to workers, whose processes import no more than it takes: they are many, and start often."""
+"""The work on shards as it is sent to workers.
+
+This module imports little, because many worker processes start, and they start often.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MakeShards:
-    """The work on shards: synthesize, label and commit one at a time."""
+    """The work on shards: synthesize, label and commit them one at a time."""
 
     teacher: Shared[Teacher]
     job: ShardJob
@@ -49,11 +52,11 @@ class MakeShards:
 
 @dataclass(frozen=True)
 class MeasureQuality:
-    """The measurement of a finished set, where a worker holds it: the driver never does."""
+    """The measurement of a finished set on a worker: the driver never holds the images."""
 
     teacher: Shared[Teacher]
     images: Shared[SyntheticImages]
 
     def __call__(self, device: torch.device) -> Callable[[str], QualityReport]:
-        """Return the function that measures."""
+        """Return the function that measures the quality."""
         return lambda _: measure_quality(self.teacher.get().to(device), self.images.get())

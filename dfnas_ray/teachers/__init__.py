@@ -1,7 +1,7 @@
-"""Teachers: a trained classifier, frozen, with what the rest needs to know about it.
+"""Teachers: a trained classifier, frozen, with its input statistics and the names of its classes.
 
-Add a source: a module with a config that has ``kind`` and ``load(cache) -> Teacher``, and its line in `TEACHERS`, or an
-entry point in a package of your own.
+To add a source, write a module with a config that has ``kind`` and ``load(cache) -> Teacher``. Then add a line for it
+to `TEACHERS`, or an entry point in a package of your own.
 """
 
 from typing import Annotated

@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 def _check_shape(shape: tuple[int, int, int]) -> tuple[int, int, int]:
     if (size := math.prod(shape)) > MAX_INPUT:
-        raise ValueError(f"one input would have {size:,} numbers; at most {MAX_INPUT:,} are taken")
+        raise ValueError(f"one input would have {size:,} values; at most {MAX_INPUT:,} are allowed")
     return shape
 
 
@@ -50,7 +50,7 @@ Classes: TypeAlias = Annotated[int, Field(gt=1, le=MANY)]
 """Number of classes."""
 
 _frozen: WeakSet[nn.Module] = WeakSet()
-"""Those that `freeze_teacher` has tried."""
+"""The networks that `freeze_teacher` has tried."""
 
 
 @dataclass(frozen=True)
@@ -58,15 +58,15 @@ class Teacher:
     """A trained classifier in evaluation mode, without gradients of its own.
 
     Attributes:
-        name: What the user calls it.
-        model: Maps normalised images (B, C, H, W) to logits (B, num_classes).
+        name: The user's name for it.
+        model: The network, which maps normalised images (B, C, H, W) to logits (B, num_classes).
         image_shape: (C, H, W) of one input.
-        mean: Per channel, of pixels in [0, 1], as in the teacher's own training.
-        std: Likewise.
-        origin: What decides how the model computes and may be seen neither in its layers nor in its weights: who built it,
-            with which arguments, and the user's code.
-        class_names: What the classes are called, in the order of the logits; None where nobody knows. Nothing that is computed
-            depends on them, and neither does the fingerprint.
+        mean: Mean per channel, of pixels in [0, 1], as in the teacher's own training.
+        std: Standard deviation per channel, of the same pixels.
+        origin: What decides how the model computes, but may not show in its layers and weights: the function that built
+            it, the arguments, and the user's code.
+        class_names: Names of the classes, in the order of the logits; None if they are unknown. No computation depends
+            on them, and the fingerprint does not either.
     """
 
     name: str
@@ -89,16 +89,16 @@ class Teacher:
         num_classes: int | None = None,
         class_names: Sequence[str] | None = None,
     ) -> Teacher:
-        """Return a teacher from a trained classifier of one's own, which is copied and stays as it is.
+        """Return a teacher made from a trained classifier. The classifier is copied and not changed.
 
         Args:
-            model: Maps normalised images (B, C, H, W) to logits (B, num_classes).
+            model: The classifier, which maps normalised images (B, C, H, W) to logits (B, num_classes).
             image_shape: (C, H, W) of its input.
-            mean: Of pixels in [0, 1], one number per channel, as in its training.
-            std: Likewise.
-            name: What results call it.
-            num_classes: How many there should be; found by trying if it is None.
-            class_names: What they are called, in the order of the logits.
+            mean: Mean of the pixels in [0, 1] of its training, one number per channel.
+            std: Standard deviation of the same pixels, one number per channel.
+            name: The name of the teacher in results.
+            num_classes: The expected number of classes. If it is None, the model is called to find it.
+            class_names: Names of the classes, in the order of the logits.
 
         Raises:
             TeacherError: the model cannot be copied, does not take such an image, or does not return logits.
@@ -111,14 +111,14 @@ class Teacher:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Sha256 of origin, layers, weights and input statistics: whatever depends on the teacher carries it."""
+        """Sha256 of origin, layers, weights and input statistics. Everything that depends on the teacher records it."""
         digest = hashlib.sha256()
         facts = [self.num_classes, self.image_shape, self.mean, self.std, *([self.origin] if self.origin else [])]
         digest.update(json.dumps(facts).encode())
-        digest.update(str(self.model).encode())  # two networks with the same weights may differ in their activations
+        digest.update(str(self.model).encode())  # networks with the same weights may differ, as in their activations
         for name, tensor in sorted(self.model.state_dict().items()):
             if not isinstance(tensor, Tensor) or tensor.layout != torch.strided or tensor.is_quantized:
-                digest.update(f"{name} {describe_value(tensor)}".encode())  # an extra state, say
+                digest.update(f"{name} {describe_value(tensor)}".encode())  # such as an extra state
                 continue
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
@@ -129,21 +129,21 @@ class Teacher:
         """Parameters and MACs for one image."""
         try:
             return measure_cost(self.model, self.image_shape)
-        except Exception:  # it looks at values, which the meta device does not have
+        except Exception:  # its forward may need values, which tensors on the meta device do not have
             return measure_cost(self.model, self.image_shape, "cpu")
 
     def to(self, device: torch.device) -> Self:
-        """Return the same teacher on a device. One that has to move is copied: others may use this one."""
+        """Return the same teacher on a device. If it has to move, it is copied, because others may use this one."""
         if device_of(self.model) == device:
             return self
         return replace(self, model=copy_network(self.model).to(device))
 
     def lent(self) -> Self:
-        """Return the same teacher with a copy of the model, for code of another package: what it does to it stays there."""
+        """Return the same teacher with a copy of the model, for code of another package that might change it."""
         return replace(self, model=copy_network(self.model))
 
     def batch_norms(self) -> list[tuple[str, _BatchNorm]]:
-        """The BatchNorm layers that keep running statistics, by name, in the order of registration."""
+        """Return the BatchNorm layers that keep running statistics, with their names, in the order of registration."""
         return [(name, module) for name, module in self.model.named_modules() if has_statistics(module)]
 
     def normalize(self, images: Tensor) -> Tensor:
@@ -160,16 +160,16 @@ class Teacher:
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)
 def per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
-    """Return a statistic as (1, C, 1, 1), which stays on its device: a copy at every step would make a GPU wait."""
+    """Return a statistic as (1, C, 1, 1), cached on its device, because a copy at every step would stall a GPU."""
     return torch.tensor(values, device=device).view(1, -1, 1, 1)
 
 
 class TeacherSourceConfig(MemberConfig):
-    """What the settings of all teacher sources have in common.
+    """The common settings of all teacher sources.
 
     Attributes:
-        kind: The name under which experiment files know the source; each one defines its own, as a field.
-        class_names: Given by the user: they replace those that `load` finds.
+        kind: The name of the source in experiment files. Each source defines its own, as a field.
+        class_names: Names given by the user. They replace those that `load` finds.
     """
 
     if TYPE_CHECKING:
@@ -177,16 +177,16 @@ class TeacherSourceConfig(MemberConfig):
 
     class_names: ClassNamesSetting = Field(
         None,
-        description="What the classes are called, in the order of the outputs: a list, or a file with one name per line or in "
-        "JSON. By default what the source knows.",
+        description="Names of the classes, in the order of the outputs: a list, or a file with one name per line or in "
+        "JSON. By default the names that the source knows.",
     )
 
     @abstractmethod
     def load(self, cache: Location | Path) -> Teacher:
-        """Return the teacher; `freeze_teacher` makes one of a network.
+        """Return the teacher; `freeze_teacher` makes one from a network.
 
         Args:
-            cache: A folder for what is worth keeping from one command to the next.
+            cache: A folder for files that later commands can use again.
 
         Raises:
             TeacherError: it cannot be loaded.
@@ -197,8 +197,8 @@ def load_teacher(config: TeacherSourceConfig, cache: Location | Path) -> Teacher
     """Return the teacher of these settings, with the class names that they give.
 
     Raises:
-        TeacherError: it cannot be loaded, or the names do not fit; of a source of another package that does not keep the
-            contract, names package, member and rule.
+        TeacherError: it cannot be loaded, or the names do not fit. If a source of another package breaks the contract,
+            the error names package, member and rule.
     """
     teacher = _load(config, cache)
     if config.class_names is None:
@@ -250,19 +250,19 @@ def freeze_teacher(
     """Freeze ``model``, try it on a few images, and return it as a `Teacher`.
 
     Args:
-        name: What the user calls it.
+        name: The user's name for it.
         model: A classifier.
         image_shape: (C, H, W) of its input.
-        mean: Of pixels in [0, 1]; one number per channel.
-        std: Likewise.
-        num_classes: How many the user expects; found by trying when it is None.
+        mean: Mean of the pixels in [0, 1], one number per channel.
+        std: Standard deviation of the same pixels, one number per channel.
+        num_classes: The number of classes that the user expects. If it is None, the model is called to find it.
         origin: See `Teacher`; the code of the user's own modules is added to it.
-        builder: The module that built the model, if it is another than those of its classes.
-        class_names: What the classes are called, in the order of the logits.
+        builder: The module that built the model, if it is not among the modules of its classes.
+        class_names: Names of the classes, in the order of the logits.
 
     Raises:
-        TeacherError: the model does not take such an image, does not return logits, or returns another number; or there is not
-            one name for each class.
+        TeacherError: the model does not take such an image, does not return logits, or returns another number of them;
+            or the class names do not fit.
     """
     check_statistics(mean, std, image_shape)
     model = _in_evaluation_mode(name, unwrapped(model))
@@ -271,7 +271,7 @@ def freeze_teacher(
         origin,
         code_digest(model, builder),
         values_digest(model),
-    ]  # before it is called: it may note what it is given
+    ]  # before the first call, because a network may store its inputs
     model, logits = try_network(name, model, image_shape, mean, std, num_classes)
     _check_movable(name, model, image_shape)
     found = logits.shape[1]
@@ -286,10 +286,12 @@ def freeze_teacher(
 
 
 def _in_evaluation_mode(name: str, model: nn.Module) -> nn.Module:
-    """Return the model on the CPU, in float32, frozen, every module of it in evaluation mode, whatever its ``train()`` does.
+    """Return the model on the CPU, in float32, frozen, and with every module in evaluation mode.
+
+    This works even if the model's own ``train()`` does not.
 
     Raises:
-        TeacherError: it has weights without values, or raises something itself.
+        TeacherError: it is a TorchScript program, has weights without values, or raises an error itself.
     """
     programs = [path or "itself" for path, module in model.named_modules() if isinstance(module, ScriptModule)]
     if programs:
@@ -306,7 +308,7 @@ def _in_evaluation_mode(name: str, model: nn.Module) -> nn.Module:
         model = evaluation_mode(model.cpu())
         for parameter in model.parameters():  # a TorchScript module has no requires_grad_()
             parameter.requires_grad_(False)
-    except Exception as error:  # its own train(), say
+    except Exception as error:  # such as one of its own train()
         raise TeacherError(f"Teacher {name} cannot be put into evaluation mode: {first_line(error)}.") from error
     others = {t.dtype for t in (*model.parameters(), *model.buffers()) if t.is_floating_point()} - {torch.float32}
     if others:
@@ -318,10 +320,10 @@ def _in_evaluation_mode(name: str, model: nn.Module) -> nn.Module:
 
 
 def _check_movable(name: str, model: nn.Module, image_shape: ImageShape) -> None:
-    """Make sure that the model computes wherever it is moved.
+    """Make sure that the model still works after a move to another device.
 
     Raises:
-        TeacherError: it uses a tensor that stays behind.
+        TeacherError: it uses a tensor that does not move with it.
     """
     loose = [
         f"{path}.{attribute}".lstrip(".")
@@ -333,9 +335,9 @@ def _check_movable(name: str, model: nn.Module, image_shape: ImageShape) -> None
         return
     try:
         measure_cost(model, image_shape)
-    except Exception as error:  # of whatever kind the operation raises
+    except Exception as error:  # of any kind
         if "device" not in str(error):
-            return  # it looks at values, say: nothing about where its tensors are
+            return  # another problem of the meta device, such as a forward that needs values
         raise TeacherError(
             f"Teacher {name} cannot be moved to another device: {', '.join(loose[:3])} is a tensor, but neither a parameter "
             "nor a buffer of its module. Register it there with register_buffer(name, tensor, persistent=False)."

@@ -25,9 +25,9 @@ logger = logging.getLogger(__name__)
 
 _FIRST_LISTED = 4
 _WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
-"""What data parallelism, torch.compile, sharding and activation checkpoints put into the names of what they wrap."""
+"""Parts of weight names that come from data parallelism, torch.compile, sharding and activation checkpointing."""
 _OPTIONAL = "num_batches_tracked"
-"""Older files lack it, and nothing that a teacher computes depends on it."""
+"""Older files lack this buffer, and a teacher's outputs do not depend on it."""
 
 
 def load_weights(
@@ -37,21 +37,21 @@ def load_weights(
     network: str = "the network",
     remedy: str = "Give the weights of this very network.",
 ) -> None:
-    """Load ``state`` into ``model``: whatever its own ``load_state_dict`` takes is taken.
+    """Load ``state`` into ``model``. All that its own ``load_state_dict`` accepts is accepted.
 
-    What a wrapper has put before all names (``module.``, ``_orig_mod.``, Lightning's ``model.``) is removed where the rest then
-    fits; what is left over outside of it is named.
+    A prefix that a wrapper has put before all names (``module.``, ``_orig_mod.``, Lightning's ``model.``) is removed if
+    the names then fit. A warning says how many weights without this prefix are left out.
 
     Args:
-        model: Takes the weights.
+        model: The network that gets the weights.
         state: The weights by name.
-        source: Where they come from.
-        network: What the user calls ``model``: the setting that chose it, and its value.
+        source: The file or address that the weights come from.
+        network: How errors describe ``model``: by the setting that chose it, and its value.
         remedy: What the user can change.
 
     Raises:
-        TeacherError: lists the first names that are missing, unexpected or of another shape, and the last: often the
-            classifier's. Or weights are of a kind that a network does not compute with.
+        TeacherError: names are missing, unexpected or of another shape. The message lists the first ones and the last
+            one, which is often the classifier's. Or weights are of a kind that a network cannot compute with.
     """
     own = model.state_dict(keep_vars=True)
     chosen = _without_wrappers(own, state, source)
@@ -71,21 +71,21 @@ def load_weights(
     try:
         without_values = any(isinstance(value, Tensor) and value.is_meta for value in own.values())
         model.load_state_dict(chosen, strict=False, assign=without_values)
-    except Exception as error:  # a module may load itself in a way of its own
+    except Exception as error:  # a module may have its own way of loading
         raise TeacherError(f"The checkpoint {source} does not fit {network}: {first_line(error)}. {remedy}") from error
 
 
 def _misfits(model: nn.Module, state: StateDict) -> tuple[list[str], list[str]]:
-    """Return the names that a network misses, and those that it does not know, by its own rules.
+    """Return the names that are missing, and those that are unexpected, by the network's own rules.
 
-    A copy without memory of its own is asked: a network that is refused something has taken up the rest by then.
+    A copy on the meta device is used, because a load that fails has already changed other weights.
     """
     try:
         trial = copy_network(model).to("meta")
         meta = {name: value.to("meta") if isinstance(value, Tensor) else value for name, value in state.items()}
         result = trial.load_state_dict(meta, strict=False, assign=True)
         missing, unexpected = list(result.missing_keys), list(result.unexpected_keys)
-    except Exception:  # a network that cannot be copied, or whose shapes differ: its names tell
+    except Exception:  # the network cannot be copied, or its shapes differ: compare the names
         own = model.state_dict()
         missing, unexpected = [n for n in own if n not in state], [n for n in state if n not in own]
     tied: dict[int, set[str]] = {}
@@ -93,12 +93,12 @@ def _misfits(model: nn.Module, state: StateDict) -> tuple[list[str], list[str]]:
         tied.setdefault(id(parameter), set()).add(name)
     filled = {
         name for names in tied.values() if names & state.keys() for name in names
-    }  # of one that goes by several names
+    }  # all names of each shared parameter that the file has under one of them
     return [name for name in missing if not name.endswith(_OPTIONAL) and name not in filled], unexpected
 
 
 def _without_wrappers(own: Mapping[str, Any], state: Mapping[str, Any], source: str) -> StateDict:
-    """Return the weights under the names that the network knows, without what wrappers have put before them or into them."""
+    """Return the weights under the network's own names, without the parts that wrappers have put into them."""
     names = [name for name in own if not name.endswith((_OPTIONAL, "_extra_state"))]
     chosen = _without_prefix(names, state, source)
     if all(name in chosen for name in names):
@@ -115,17 +115,17 @@ def _plain(name: str) -> str:
 
 
 def _without_prefix(own: Sequence[str], state: Mapping[str, Any], source: str) -> StateDict:
-    """Return the weights without what stands before all names of one set of them.
+    """Return one set of weights without the prefix of its names.
 
     Raises:
-        TeacherError: there are several sets, and none is the usual one.
+        TeacherError: there are several different sets, and none is the usual one.
     """
     if not own or all(name in state for name in own):
         return dict(state)
     ends = (name.removesuffix(own[0]) for name in state if name.endswith(f".{own[0]}"))
     prefixes = [prefix for prefix in dict.fromkeys(ends) if all(prefix + name in state for name in own)]
     if not prefixes:
-        first = own[0].partition(".")[0] + "."  # the network that was built may be wrapped itself
+        first = own[0].partition(".")[0] + "."  # the network itself may be wrapped
         if all(name.startswith(first) and name.removeprefix(first) in state for name in own):
             return {first + name: value for name, value in state.items()}
         return dict(state)
@@ -180,7 +180,9 @@ def _check_kinds(state: StateDict, own: Mapping[str, Any], source: str) -> None:
 
 
 def build_model(builder: str, arguments: Mapping[str, Any]) -> nn.Module:
-    """Call ``package.module:function`` with keyword arguments; the working directory can be imported from.
+    """Return the network that ``package.module:function`` builds from keyword arguments.
+
+    Modules of the working directory can be imported.
 
     Raises:
         TeacherError: the function cannot be imported, does not take the arguments, or returns no module.
@@ -216,11 +218,13 @@ class CheckpointTeacherConfig(TeacherSourceConfig):
     """A checkpoint file and the function that builds the network it belongs to."""
 
     kind: Literal["checkpoint"]
-    checkpoint: Path | None = Field(None, description="Weights: .safetensors, or a torch file with a state dict.")
+    checkpoint: Path | None = Field(
+        None, description="File with the weights: .safetensors, or a torch file with a state dict."
+    )
     weights: str | None = Field(
         None,
-        description="Which weights of a file that holds several: the keys that lead to them, such as ema.state_dict, or what "
-        "their names begin with.",
+        description="Which weights to take from a file with several sets: the keys that lead to them, such as "
+        "ema.state_dict, or the prefix of their names.",
     )
     builder: str = Field(
         pattern=r"^\w+(\.\w+)*:\w+(\.\w+)*$",
@@ -228,16 +232,18 @@ class CheckpointTeacherConfig(TeacherSourceConfig):
     )
     arguments: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments of the builder.")
     image_shape: ImageShape = Field(description="(channels, height, width) of one input.")
-    num_classes: Classes | None = Field(None, description="Checked against the network's outputs when given.")
-    mean: tuple[float, ...] = Field(description="Mean of the pixels in [0, 1] that the teacher was trained with.")
-    std: tuple[float, ...] = Field(description="Standard deviation likewise, one number per channel.")
+    num_classes: Classes | None = Field(None, description="Number of classes. The network must have as many outputs.")
+    mean: tuple[float, ...] = Field(
+        description="Mean of the pixels in [0, 1] that the teacher was trained with, one number per channel."
+    )
+    std: tuple[float, ...] = Field(description="Standard deviation of the same pixels, one number per channel.")
 
     def imported_code(self) -> dict[str, str]:
         """Return the builder."""
         return {"builder": self.builder}
 
     def file(self) -> Path:
-        """Return where the weights are.
+        """Return the path of the checkpoint.
 
         Raises:
             TeacherError: ``checkpoint`` is not set.
@@ -247,7 +253,7 @@ class CheckpointTeacherConfig(TeacherSourceConfig):
         return user_path(self.checkpoint)
 
     def load(self, cache: Location | Path) -> Teacher:
-        """Build the network and load the weights into it; ``cache`` is not needed."""
+        """Build the network and load the weights into it; ``cache`` is not used."""
         path = self.file()
         state = read_state_dict(path, self.weights)
         model = build_model(self.builder, self.arguments)

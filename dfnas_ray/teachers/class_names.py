@@ -1,4 +1,4 @@
-"""What the classes of a teacher are called: a list in the settings, or a file, perhaps a stranger's."""
+"""The names of a teacher's classes, from a list in the settings or from a file, which may come from a stranger."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _FORMS = (
 
 
 def _take(value: Any) -> Any:
-    """Return a file's path, or names as text: YAML takes a class that is called 7 for a number."""
+    """Return the path of a file, or the names as text: YAML reads a class name such as 7 as a number."""
     if isinstance(value, str | Path) and str(value):
         return Path(value)
     if isinstance(value, list | tuple) and all(_is_text_or_number(name) for name in value):
@@ -41,18 +41,18 @@ def _is_text_or_number(name: Any) -> bool:
 
 
 ClassNamesSetting = Annotated[tuple[str, ...] | Path | None, BeforeValidator(_take)]
-"""Names, or the file that they are in."""
+"""Names of classes, or the file that holds them."""
 
 
 def read_class_names(given: Sequence[str] | Path, num_classes: int) -> ClassNames:
     """Return the names of a teacher's classes, one for each output.
 
     Args:
-        given: Names, or a file of them.
-        num_classes: Of the teacher.
+        given: The names, or the file that holds them.
+        num_classes: The number of the teacher's classes.
 
     Raises:
-        TeacherError: the file cannot be read, a name cannot be shown, or their number is not the teacher's.
+        TeacherError: the file cannot be read, a name cannot be printed, or there is not one name for each class.
     """
     if isinstance(given, Path):
         return check_class_names(_of_file(user_path(given)), num_classes, f"{_SETTING} ({printable(given)})")
@@ -60,10 +60,10 @@ def read_class_names(given: Sequence[str] | Path, num_classes: int) -> ClassName
 
 
 def check_class_names(names: Sequence[str], num_classes: int, where: str) -> ClassNames:
-    """Return names without the blanks around them, if there is one for each class.
+    """Return the names without surrounding blanks, after checking that there is one for each class.
 
     Raises:
-        TeacherError: there are more or fewer, or one of them cannot be shown.
+        TeacherError: there are more or fewer, or one of them cannot be printed.
     """
     if len(names) != num_classes:
         raise TeacherError(
@@ -81,14 +81,14 @@ def check_class_names(names: Sequence[str], num_classes: int, where: str) -> Cla
 
 
 def name_of(label: int, names: Sequence[str] | None) -> str:
-    """Return what a class is called; ``class 3`` where nobody knows."""
+    """Return the name of a class, or ``class 3`` if it has none."""
     return names[label] if names is not None and 0 <= label < len(names) else f"class {label}"
 
 
 def unique_names(num_classes: int, names: Sequence[str] | None) -> list[str]:
-    """Return a name for each class that no other class has: where two are called alike, with their numbers.
+    """Return a unique name for each class: classes with the same name get their number as well.
 
-    Lists of ImageNet's classes call two of them crane. Without names, the numbers are the names.
+    In lists of ImageNet's classes, for instance, two are called crane. Without names, the numbers are the names.
     """
     if names is None:
         return [str(label) for label in range(num_classes)]
@@ -127,12 +127,12 @@ def _of_json(text: str, where: str) -> list[str]:
         content = _in_order(content, where)
     names = [name[-1] if isinstance(name, list) and name else name for name in content]  # [WordNet's id, name]
     if not all(isinstance(name, str) for name in names):
-        raise TeacherError(f"{where} holds names that are no text. {_FORMS}.")
+        raise TeacherError(f"{where} holds names that are not text. {_FORMS}.")
     return names
 
 
 def _in_order(content: Mapping[str, Any], where: str) -> list[Any]:
-    """Return the names of an object from numbers to names, or from names to numbers, in the order of the numbers."""
+    """Return the names of an object in the order of their numbers; it maps numbers to names, or names to numbers."""
     numbers: dict[Any, Any]
     if content and all(type(value) is int for value in content.values()):
         numbers = {number: name for name, number in content.items()}

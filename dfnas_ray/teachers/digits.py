@@ -1,6 +1,6 @@
 """The first built-in teacher: a small CNN for handwritten digits, trained on first use.
 
-It makes the product's whole path runnable on a machine with nothing but the package, on a task that is real.
+With it, a whole experiment runs on a real task, and needs nothing but the package.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _BATCH_SIZE = 64
 _MEAN, _STD = (0.3056,), (0.3187,)  # of the training split's pixels
 
 View: TypeAlias = Callable[[int, Tensor, torch.Generator], Tensor]
-"""Given an epoch, rows (B,) and where its draws come from, returns normalised training images (B, 1, H, W)."""
+"""Returns normalised training images (B, 1, H, W) for an epoch and rows (B,); a generator draws their variation."""
 
 
 class DigitsCNN(nn.Module):
@@ -53,14 +53,14 @@ class DigitsCNN(nn.Module):
 
 
 def train_digits_cnn(width: int, labels: Tensor, view: View, epochs: int, seed: int) -> DigitsCNN:
-    """Train a network of this width from scratch.
+    """Return a network of this width, trained from scratch.
 
     Args:
-        width: Of its first layer.
-        labels: int64 (N,), of the training images.
-        view: Shows them.
-        epochs: Passes over them.
-        seed: Of everything that is drawn.
+        width: Number of channels of the first layer.
+        labels: int64 (N,), the labels of the training images.
+        view: The function that returns training images.
+        epochs: Number of passes over them.
+        seed: The seed of all random numbers.
     """
     seed_everything(seed)
     model = DigitsCNN(width)
@@ -80,7 +80,7 @@ def train_digits_cnn(width: int, labels: Tensor, view: View, epochs: int, seed: 
 
 
 def kept_digits_cnn(file: Location, width: int, train: Callable[[], DigitsCNN]) -> DigitsCNN:
-    """Read the network from a file, or train it on one thread and keep it there.
+    """Return the network from a file. If there is no file, train the network on one thread and write it.
 
     Raises:
         TeacherError: the file is damaged, or holds another network.

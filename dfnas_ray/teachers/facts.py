@@ -1,4 +1,4 @@
-"""What results say of a teacher."""
+"""What results record about a teacher."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class TeacherDescription(BaseModel):
     """A teacher without its network: ``teacher.json`` of a run directory, which the last command wrote.
 
     Attributes:
-        sha256: Its fingerprint.
+        sha256: The fingerprint of the teacher.
         image_shape: (C, H, W) of one input.
-        mean: Per channel, of pixels in [0, 1].
-        std: Likewise.
-        class_names: In the order of its outputs, if anybody knows.
+        mean: Mean per channel, of pixels in [0, 1].
+        std: Standard deviation per channel, of the same pixels.
+        class_names: Names of the classes in the order of the outputs; None if they are unknown.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -35,7 +35,7 @@ class TeacherDescription(BaseModel):
 
     @classmethod
     def of(cls, teacher: Teacher) -> Self:
-        """Return that of a teacher."""
+        """Return the description of a teacher."""
         return cls(
             name=teacher.name,
             sha256=teacher.fingerprint,
@@ -47,12 +47,12 @@ class TeacherDescription(BaseModel):
         )
 
     def write(self, folder: Location) -> None:
-        """Write it into a run directory."""
+        """Write the description into a run directory."""
         (folder / _FILE).write_model(self)
 
     @classmethod
     def find(cls, folder: Location) -> Self | None:
-        """Read it from a run directory, if it is there.
+        """Return the description in a run directory; None if there is none.
 
         Raises:
             StorageError: it is of another version, or was altered.
@@ -74,7 +74,7 @@ class TeacherFacts(BaseModel):
 
     @classmethod
     def of(cls, teacher: Teacher) -> Self:
-        """Return those of a teacher."""
+        """Return the facts of a teacher."""
         return cls(
             name=teacher.name,
             params=teacher.cost.params,

@@ -1,4 +1,4 @@
-"""The first calls of a network, as it is: what it answers, and what it leaves changed."""
+"""The first calls of an unwrapped network: what it returns, and what it leaves changed."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ logger = logging.getLogger(__name__)
 
 
 class FirstCalls(NamedTuple):
-    """What a network did when it was called as it is.
+    """What an unwrapped network did when it was called.
 
     Attributes:
-        logits: Of the images.
-        again: Of the same images, from other random states.
-        needs: What it was seen to need.
+        logits: The logits of the images.
+        again: The logits of the same images, computed again from other random states.
+        needs: The protection that the network was found to need.
         draws: Whether it draws random numbers.
     """
 
@@ -36,7 +36,7 @@ class FirstCalls(NamedTuple):
 
 
 def first_calls(name: str, model: nn.Module, images: Tensor, others: Tensor, num_classes: int | None) -> FirstCalls:
-    """Call a network, and look at what it leaves changed.
+    """Call a network three times, and return its logits and what it leaves changed.
 
     Raises:
         TeacherError: it does not take such images, or returns no logits.
@@ -80,7 +80,7 @@ def first_calls(name: str, model: nn.Module, images: Tensor, others: Tensor, num
             f"changes {', '.join(dict.fromkeys(settings))} for the whole program: put back after each call",
         ),
         (needs.random_states, "seeds the random numbers of the whole program: they are put back after each call"),
-        (needs.answers, "writes each answer over the last: answers are copied"),
+        (needs.answers, "overwrites its last output with each new one: its outputs are copied"),
     ):
         if is_so:
             logger.warning("Teacher %s %s.", name, said)
@@ -89,10 +89,10 @@ def first_calls(name: str, model: nn.Module, images: Tensor, others: Tensor, num
 
 
 def _place(name: str, answer: Any, count: int, num_classes: int | None, is_said: bool) -> Place:
-    """Return where the logits are in what a network has answered.
+    """Return the place of the logits among the outputs of a network.
 
     Raises:
-        TeacherError: nowhere, or in one of several places.
+        TeacherError: there are no logits, or it is not clear which output they are.
     """
     if isinstance(answer, Tensor):
         return None
@@ -118,16 +118,16 @@ def _place(name: str, answer: Any, count: int, num_classes: int | None, is_said:
         chosen = next(iter(rows))
     else:
         raise TeacherError(
-            f"Teacher {name} returns several answers: {shapes}. Let the network return its logits alone, or set "
+            f"Teacher {name} returns several outputs: {shapes}. Let the network return its logits alone, or set "
             "teacher.num_classes, which tells them from the others."
         )
     if is_said and len(rows) > 1:
-        logger.warning("Teacher %s returns several answers (%s): %s are taken for its logits.", name, shapes, chosen)
+        logger.warning("Teacher %s returns several outputs (%s): %s is used as its logits.", name, shapes, chosen)
     return chosen
 
 
 def _put_back(model: nn.Module, before: dict[str, Tensor]) -> list[str]:
-    """Put buffers back as they were, and return the names of those that had changed."""
+    """Restore the buffers, and return the names of those that had changed."""
     changed = [key for key, buffer in model.named_buffers() if key in before and not _equal(buffer, before[key])]
     for key in changed:
         path, _, attribute = key.rpartition(".")
@@ -140,5 +140,5 @@ def _equal(first: Tensor, second: Tensor) -> bool:
 
 
 def listed(names: Sequence[str]) -> str:
-    """Return the first few of many names."""
+    """Return the first three names, and how many more there are."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

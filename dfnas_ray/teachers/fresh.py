@@ -1,4 +1,4 @@
-"""A network like the teacher that has learned nothing."""
+"""An untrained network like the teacher."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dfnas_ray.ops.networks import copy_network, training_mode
 
 
 def fresh_copy(model: nn.Module) -> nn.Module:
-    """Return a copy with weights drawn anew, in training mode; `why_not_fresh` says whether there can be one."""
+    """Return a copy with newly drawn weights, in training mode. `why_not_fresh` says whether this is possible."""
     fresh = training_mode(copy_network(model)).requires_grad_(True)
     for module in fresh.modules():
         if (reset := _reset_of(module)) is not None:
@@ -19,7 +19,7 @@ def fresh_copy(model: nn.Module) -> nn.Module:
 
 
 def why_not_fresh(model: nn.Module) -> str:
-    """Return why a copy would keep what the model has learned; empty if it would not."""
+    """Return why a fresh copy would keep weights that the model has learned; empty if it would not."""
     for name, module in model.named_modules():
         if [*module.parameters(recurse=False)] and _reset_of(module) is None:
             kind = type(module).__name__
@@ -28,7 +28,7 @@ def why_not_fresh(model: nn.Module) -> str:
 
 
 def _reset_of(module: nn.Module) -> Callable[[], object] | None:
-    """Return what draws a layer's weights anew; torch's attention has it under a private name."""
+    """Return the method that draws a layer's weights anew; in torch's attention its name is private."""
     for name in ("reset_parameters", "_reset_parameters"):
         if callable(reset := getattr(module, name, None)):
             return reset

@@ -1,4 +1,4 @@
-"""A network that does not stand everything that is done with networks here: what it does not stand is kept away from it."""
+"""A wrapper for networks that do not work with everything done here: it protects the network, or what is around it."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from torch import Tensor, nn
 from dfnas_ray.surroundings import random_states, set_random_states, torch_settings_kept
 
 Place = str | int | None
-"""Where an answer is among several: its name or its number; None for an answer that stands alone."""
+"""The place of one output among several: its name or its number; None if there is only one output."""
 
 
 class Needs(NamedTuple):
-    """What a network was found to need.
+    """The protection that a network was found to need.
 
     Attributes:
-        inputs: Inputs of its own: it changes them.
-        layout: (B, C, H, W) in memory as it is written, such as one that flattens with ``view``.
-        float32: Nothing less precise.
-        buffers: Its buffers as they were: it changes them in evaluation mode, too.
-        settings: Torch's global settings put back: it changes them.
-        random_states: The global random states put back: it seeds them.
-        answers: Answers that are taken away: it writes the next one over the last.
-        place: Where its logits are among several answers.
+        inputs: Copies of its inputs, because it changes them in place.
+        layout: Contiguous memory (B, C, H, W), for instance because it flattens with ``view``.
+        float32: Float32, because it does not compute in a lower precision.
+        buffers: Copies of its buffers, because it changes them even in evaluation mode.
+        settings: Torch's global settings restored, because it changes them.
+        random_states: The global random states restored, because it seeds them.
+        answers: Copies of its outputs, because it overwrites its last output with each new one.
+        place: The place of its logits among several outputs.
     """
 
     inputs: bool = False
@@ -41,11 +41,11 @@ class Needs(NamedTuple):
 
 
 class GuardedNetwork(nn.Module):
-    """Gives a network inputs of its own, and leaves out what it was found not to stand.
+    """Calls a network with copies of its inputs, and with the protection that it was found to need.
 
     Args:
-        model: Maps (B, C, H, W) to logits, or to several answers.
-        needs: What it was found to need.
+        model: The network, which maps (B, C, H, W) to logits, or to several outputs.
+        needs: The protection that it needs.
     """
 
     def __init__(self, model: nn.Module, needs: Needs):
@@ -70,14 +70,14 @@ class GuardedNetwork(nn.Module):
         return logits.clone() if needs.answers else logits
 
     def _with_own_buffers(self, x: Tensor) -> Any:
-        """Call the network with copies of its buffers; one in training keeps what it makes of them."""
+        """Call the network with copies of its buffers. In training mode it changes its own buffers."""
         if self.training:
             return self.model(x)
         buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
         return torch.func.functional_call(self.model, buffers, (x,))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Move or convert it, also as a part of another module, and keep its weights' layout."""
+        """Move or convert the network, also as part of another module, but keep the layout of its weights."""
         super()._apply(fn, recurse)
         if self.needs.layout:
             for tensor in (*self.parameters(), *self.buffers()):
@@ -86,11 +86,11 @@ class GuardedNetwork(nn.Module):
 
 
 def logits_of(answer: Any, place: Place = None) -> Tensor:
-    """Return the logits of whatever a network has answered.
+    """Return the logits from whatever a network has returned.
 
     Args:
-        answer: A tensor, or a mapping, tuple, list or dataclass with several.
-        place: Where the logits are among several; by default under ``logits``, or at the first place.
+        answer: A tensor, or a mapping, tuple, list or dataclass with several outputs.
+        place: The place of the logits among several outputs; by default ``logits``, or else the first.
 
     Raises:
         TypeError: there are none.
@@ -105,7 +105,7 @@ def logits_of(answer: Any, place: Place = None) -> Tensor:
 
 
 def answers_in(answer: Any) -> dict[str | int, Any]:
-    """Return what a network has answered, by name or number; nothing if that is one thing alone."""
+    """Return the outputs of a network by name or number; nothing if it has returned a single one."""
     if isinstance(answer, Mapping):
         return dict(answer)
     if isinstance(answer, tuple) and hasattr(answer, "_fields"):

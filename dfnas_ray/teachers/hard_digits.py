@@ -1,4 +1,4 @@
-"""The built-in teacher of the hard digits: the digits' network, trained on images that are drawn anew in every epoch."""
+"""The built-in teacher of the hard digits: the digits network, trained on images that are drawn anew in every epoch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ class HardDigitsTeacherConfig(TeacherSourceConfig):
 
     kind: Literal["hard_digits"] = "hard_digits"
     width: int = Field(24, gt=0, le=1024, description="Channels of the first layer.")
-    epochs: int = Field(30, gt=0, le=MOST_DRAWS, description="Passes over the training split, each a draw of its own.")
+    epochs: int = Field(
+        30, gt=0, le=MOST_DRAWS, description="Passes over the training split, each with newly drawn images."
+    )
     seed: int = Field(0, ge=0, le=LARGEST_SEED, description="Seed of the teacher's own training.")
 
     def load(self, cache: Location | Path) -> Teacher:

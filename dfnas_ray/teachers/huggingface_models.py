@@ -16,11 +16,11 @@ from dfnas_ray.teachers.base import ImageShape, Teacher, freeze_teacher
 from dfnas_ray.teachers.published import PublishedTeacherConfig, missing_extra, quiet_hub
 
 _UNREADABLE = (OSError, RuntimeError, ValueError, ImportError, KeyError, TypeError, AttributeError)
-"""What transformers raises of what it cannot load."""
+"""Errors that transformers raises for models that it cannot load."""
 
 
 class _Input(NamedTuple):
-    """What a classifier takes, as far as its files say."""
+    """The input of a classifier, as far as its files describe it."""
 
     image_shape: ImageShape | None
     mean: tuple[float, ...] | None
@@ -36,11 +36,11 @@ class HuggingFaceTeacherConfig(PublishedTeacherConfig):
     checkpoint: Path | None = Field(None, description="Folder with the model's files, instead of the download.")
 
     def load(self, cache: Location | Path) -> Teacher:
-        """Load the model; size, mean, std and class names are those of its files. No code of the repository runs.
+        """Load the model; size, mean, std and class names come from its files. No code of the repository runs.
 
         Raises:
-            TeacherError: transformers is not installed, the files are no image classifier, or cannot be had (says how to give
-                a folder).
+            TeacherError: transformers is not installed, the files are not an image classifier, or they cannot be loaded
+                (the message says how to give a folder).
         """
         try:
             from transformers import AutoModelForImageClassification
@@ -50,7 +50,7 @@ class HuggingFaceTeacherConfig(PublishedTeacherConfig):
         if folder is not None:
             model, info = self._loaded(AutoModelForImageClassification, folder, local_files_only=True)
         else:
-            try:  # the cache first: without a network, each file would be waited for
+            try:  # the cache first: without a network, each file would cost a timeout
                 model, info = _from_pretrained(AutoModelForImageClassification, self.name, self.revision, True)
             except _UNREADABLE:
                 model, info = self._loaded(AutoModelForImageClassification, self.name, local_files_only=False)
@@ -79,7 +79,7 @@ class HuggingFaceTeacherConfig(PublishedTeacherConfig):
         return f"huggingface:{shortened(self.name, 100)}"
 
     def _folder(self) -> str | None:
-        """Return where the files are on this machine, if the user says so."""
+        """Return the folder of the files on this machine, if the user has given one."""
         if self.checkpoint is not None:
             folder = user_path(self.checkpoint)
             if not (folder / "config.json").is_file():
@@ -104,7 +104,7 @@ class HuggingFaceTeacherConfig(PublishedTeacherConfig):
             raise TeacherError(f"{self._what} cannot be loaded ({first_line(error)}). {hint}") from error
 
     def _input(self, config: Any, source: str) -> _Input:
-        """Return what the image processor's file says, and the model's own where there is none."""
+        """Return the input as the image processor's file describes it, or else as the model's config does."""
         from transformers.image_processing_base import ImageProcessingMixin
 
         settings: Mapping[str, Any] = {}
@@ -114,7 +114,7 @@ class HuggingFaceTeacherConfig(PublishedTeacherConfig):
                     source, revision=self.revision, local_files_only=True
                 )
         except _UNREADABLE:
-            pass  # then the user says it
+            pass  # then the user has to give the input
         channels = int(getattr(config, "num_channels", 3) or 3)
         sides = _sides(settings, config)
         if settings.get("do_normalize", bool(settings)):
@@ -125,14 +125,14 @@ class HuggingFaceTeacherConfig(PublishedTeacherConfig):
 
 
 _NO_MATTER = ("_name_or_path", "architectures", "dtype", "id2label", "label2id", "torch_dtype", "transformers_version")
-"""Of a configuration, what nothing that is computed depends on."""
+"""Entries of a config that do not change what the model computes."""
 
 
 def _from_pretrained(factory: Any, source: str, revision: str | None, local: bool) -> tuple[Any, Mapping[str, Any]]:
     from transformers.utils import logging
 
     before = logging.get_verbosity()
-    logging.set_verbosity_error()  # what is missing is an error of ours
+    logging.set_verbosity_error()  # missing weights are reported as an error of our own
     logging.disable_progress_bar()
     try:
         with quiet_hub():
@@ -150,7 +150,7 @@ def _from_pretrained(factory: Any, source: str, revision: str | None, local: boo
 
 
 def _sides(settings: Mapping[str, Any], config: Any) -> tuple[int, int] | None:
-    """Return height and width: what is cut out, or else what images are resized to, or else the model's own."""
+    """Return height and width: those of the centre crop, or else of the resized image, or else the model's own."""
     for size in (settings.get("crop_size") if settings.get("do_center_crop") else None, settings.get("size")):
         if isinstance(size, int):
             return size, size
@@ -174,7 +174,7 @@ def _per_channel(values: Any, channels: int) -> tuple[float, ...] | None:
 
 def _given(setting: str, own: Any, found: Any, what: str) -> Any:
     if own is None and found is None:
-        raise TeacherError(f"{what} does not say its input. Set teacher.{setting} as in its training.")
+        raise TeacherError(f"{what} does not state its {setting}. Set teacher.{setting} as in its training.")
     return found if own is None else own
 
 

@@ -1,4 +1,4 @@
-"""The user's own code behind a network: what it computes may change while its layers and weights stay the same."""
+"""Digests of the user's own code behind a network: it may change what the network computes with the same weights."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 
 
 def code_digest(model: nn.Module, builder: str | None = None) -> str:
-    """Return a digest of the user's modules that a network's classes come from, and of those that they use; or nothing.
+    """Return a digest of the user's modules that define a network's classes, and of those that they use.
 
-    Comments, docstrings and layout do not count. Installed libraries do not either: an upgrade of theirs is theirs to announce.
+    It is empty if there are none. Comments, docstrings and layout do not count. Installed libraries do not count
+    either, because they announce their changes.
 
     Args:
         model: The network.
@@ -41,16 +42,16 @@ def code_digest(model: nn.Module, builder: str | None = None) -> str:
     for name in sorted(modules):
         digest.update(f"{name} {_normalized(modules[name])}".encode())
     loose = sorted((one for one in classes if _is_loose(one.__module__)), key=lambda one: one.__qualname__)
-    for one in loose:  # of a notebook, say
+    for one in loose:  # such as classes of a notebook
         digest.update(f"{one.__qualname__} {_compiled(one)}".encode())
     return digest.hexdigest() if modules or loose else ""
 
 
 def values_digest(model: nn.Module) -> str:
-    """Return a digest of what a network's modules keep beside their parameters and persistent buffers; or nothing.
+    """Return a digest of the values of a network's modules that are neither parameters nor persistent buffers.
 
-    Two networks of one class with the same weights compute differently if a factor, a mask or an activation among their
-    attributes differs. Torch's own layers show theirs in their descriptions.
+    It is empty if there are none. Two networks of one class with the same weights compute differently if a factor, a
+    mask or an activation among their attributes differs. Torch's own layers show such attributes in their repr.
     """
     digest = hashlib.sha256()
     found = False
@@ -69,7 +70,7 @@ def values_digest(model: nn.Module) -> str:
 
 
 def describe_value(value: Any, depth: int = 0) -> str:
-    """Return a text that is the same in every process, of a value that what a network computes may depend on."""
+    """Return a text for a value that a network's outputs may depend on. The text is the same in every process."""
     if isinstance(value, bool | int | float | complex | str | bytes | torch.dtype | None):
         return repr(value)
     if isinstance(value, torch.Tensor | np.ndarray):
@@ -100,7 +101,7 @@ def _is_own(function: FunctionType) -> bool:
 
 
 def _own_modules(names: Iterable[str]) -> dict[str, Path]:
-    """Return the files of the user's modules by name, of those that are reached from some."""
+    """Return the files of the user's modules by name: the given ones, and those that they use."""
     found: dict[str, Path] = {}
     waiting = list(names)
     while waiting and len(found) < _MAX_MODULES:
@@ -131,7 +132,7 @@ def _is_loose(name: str) -> bool:
 
 
 def _normalized(file: Path) -> str:
-    """Return what a file says, without comments, docstrings and layout."""
+    """Return the code of a file without comments, docstrings and layout."""
     try:
         tree = ast.parse(file.read_bytes())
     except (OSError, ValueError, SyntaxError):

@@ -27,16 +27,19 @@ class TimmTeacherConfig(PublishedTeacherConfig):
     kind: Literal["timm"]
     name: str = Field(description="Model name, with or without a tag, e.g. resnet18 or resnet18.a1_in1k.")
     checkpoint: Path | None = Field(None, description="File with weights of this model, instead of the download.")
-    num_classes: Classes | None = Field(None, description="Of a checkpoint trained for other classes.")
+    num_classes: Classes | None = Field(
+        None, description="Number of classes of a checkpoint that was trained for other classes."
+    )
     arguments: dict[str, Any] = Field(
         default_factory=dict, description="Further arguments of timm.create_model, such as in_chans."
     )
 
     def load(self, cache: Location | Path) -> Teacher:
-        """Build the model and load the weights; size, mean, std and class names are those of timm.
+        """Build the model and load the weights; size, mean, std and class names come from timm.
 
         Raises:
-            TeacherError: timm is not installed, has no such model, or its weights cannot be had (says how to give a file).
+            TeacherError: timm is not installed, has no such model, or its weights cannot be loaded (the message says
+                how to give a file).
         """
         try:
             import timm
@@ -70,7 +73,7 @@ class TimmTeacherConfig(PublishedTeacherConfig):
         if self.num_classes not in (None, published["num_classes"]):
             raise TeacherError(
                 f"teacher.num_classes ({self.num_classes}): the published weights of timm:{self.name} have "
-                f"{published['num_classes']} classes. Remove the setting, or give the weights of your own: teacher.checkpoint."
+                f"{published['num_classes']} classes. Remove it, or set teacher.checkpoint to your own weights."
             )
         overlay = {}
         try:
@@ -80,12 +83,12 @@ class TimmTeacherConfig(PublishedTeacherConfig):
         except (OSError, RuntimeError, ValueError, HTTPException) as error:
             where = f"https://huggingface.co/{repository}" if repository else published.get("url") or "its author"
             raise TeacherError(
-                f"The weights of timm:{self.name} cannot be had ({first_line(error)}). Without a network: fetch "
+                f"The weights of timm:{self.name} cannot be loaded ({first_line(error)}). Without a network: fetch "
                 f"model.safetensors of {where} on another machine and set teacher.checkpoint to the file."
             ) from error
 
     def _of_file(self, path: Path) -> Any:
-        """Return the network with weights of a file, from which no code runs."""
+        """Return the network with the weights of a file. No code of the file runs."""
         model = self._built()
         load_weights(
             model,
@@ -98,7 +101,7 @@ class TimmTeacherConfig(PublishedTeacherConfig):
         return model
 
     def _built(self, **arguments: Any) -> Any:
-        """Return what timm makes, whose attributes are not typed."""
+        """Return the network that timm builds. Its type is Any, because its attributes have no types."""
         import timm
 
         if self.num_classes is not None:
@@ -114,7 +117,7 @@ class TimmTeacherConfig(PublishedTeacherConfig):
 
 
 def _class_names(model: nn.Module) -> list[str] | None:
-    """Return ImageNet's names, where the network is one of its classifiers; the first word for each class."""
+    """Return the first ImageNet name of each class; None if the network is not a classifier of ImageNet."""
     from timm.data import ImageNetInfo, infer_imagenet_subset
 
     subset = infer_imagenet_subset(model)

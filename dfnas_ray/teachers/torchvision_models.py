@@ -32,7 +32,8 @@ class TorchvisionTeacherConfig(TeacherSourceConfig):
         """Build the model and load the published weights; the input statistics come with the weights.
 
         Raises:
-            TeacherError: no such model or weights, or they cannot be downloaded (says where to get the file).
+            TeacherError: there is no such model or no such weights, or they cannot be downloaded (the message says
+                where to get the file).
         """
         import torchvision.models
         from torchvision.models import get_model_weights, list_models
@@ -76,17 +77,17 @@ class TorchvisionTeacherConfig(TeacherSourceConfig):
 
 
 def build_network(name: str, weights: WeightsEnum) -> nn.Module:
-    """Return the untrained network that published weights belong to: some decide more than the number of classes."""
+    """Return the untrained network for published weights. Some weights need more than the right number of classes."""
     from torchvision.models import get_model
 
     arguments: dict[str, Any] = {"num_classes": len(weights.meta["categories"])}
     if name in ("googlenet", "inception_v3"):
-        arguments |= {"transform_input": True, "init_weights": False}  # trained on inputs of another normalisation
+        arguments |= {"transform_input": True, "init_weights": False}  # trained with another input normalisation
     elif name.startswith("vit_"):
         arguments["image_size"] = weights.meta["min_size"][0]  # 224, 384, 512 or 518
     return get_model(name, weights=None, **arguments)
 
 
 def _present_name(name: str) -> str:
-    """Return a weight's name in the network of today; DenseNet's files are older than its layers' names."""
+    """Return the present name of a weight. DenseNet's files have old names of layers."""
     return re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", name)

@@ -1,4 +1,4 @@
-"""A network is tried before it becomes a teacher: what it is given, what it answers, and what it does not stand."""
+"""The trial of a network before it becomes a teacher: checks of its statistics, weights, outputs and needs."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from dfnas_ray.teachers.guarded import GuardedNetwork, Needs
 logger = logging.getLogger(__name__)
 
 _IMAGES = 3
-_SAME = 1e-3  # of the largest logit: what rounding and the order of sums may change
-_SAME_COPY = 1e-2  # likewise, through another layout in memory
-_STILL_CLEAR = 0.5  # of the spread of logits: what a lower precision may change
-_LARGEST_STD = 2.0  # of pixels in [0, 1]
+_SAME = 1e-3  # share of the largest logit that rounding and the order of sums may change
+_SAME_COPY = 1e-2  # the same, for another memory layout
+_STILL_CLEAR = 0.5  # share of the spread of logits that a lower precision may change
+_LARGEST_STD = 2.0  # for pixels in [0, 1]
 
 
 def check_statistics(mean: Sequence[float], std: Sequence[float], image_shape: tuple[int, int, int]) -> None:
     """Make sure that input statistics are those of pixels in [0, 1], one number per channel.
 
     Raises:
-        TeacherError: names them, and what would be right.
+        TeacherError: they are not; names them, and what would be right.
     """
     given = f"teacher.mean {tuple(mean)} and teacher.std {tuple(std)}"
     if len(mean) != image_shape[0] or len(std) != image_shape[0]:
@@ -54,12 +54,12 @@ def check_statistics(mean: Sequence[float], std: Sequence[float], image_shape: t
 
 
 def check_numbers(name: str, model: nn.Module) -> None:
-    """Make sure that weights and running statistics are numbers that a network can compute with.
+    """Make sure that weights and running statistics are finite, and that no running variance is negative.
 
-    Infinity is a number in other buffers: masks of attention have it.
+    Other buffers may be infinite, as attention masks are, but not NaN.
 
     Raises:
-        TeacherError: names the first that are not.
+        TeacherError: some are not; names the first of them.
     """
     statistics = ("running_mean", "running_var")
     tensors: dict[str, Tensor] = {**dict(model.named_parameters()), **dict(model.named_buffers())}
@@ -73,8 +73,8 @@ def check_numbers(name: str, model: nn.Module) -> None:
     ]
     if wrong:
         raise TeacherError(
-            f"Teacher {name} has weights that are NaN or infinite: {listed(wrong)}. Its file is damaged, or what "
-            "it does not hold was never filled."
+            f"Teacher {name} has weights that are NaN or infinite: {listed(wrong)}. Its file is damaged, or it lacks "
+            "values that were never filled in."
         )
     negative = [key for key, value in tensors.items() if key.endswith("running_var") and bool((value < 0).any())]
     if negative:
@@ -82,11 +82,11 @@ def check_numbers(name: str, model: nn.Module) -> None:
 
 
 class TriedNetwork(NamedTuple):
-    """What came of a trial.
+    """The result of a trial.
 
     Attributes:
-        model: The network, guarded where it has to be.
-        logits: (B, num_classes) of some noise.
+        model: The network, in a `GuardedNetwork` if it needs one.
+        logits: (B, num_classes), its logits for some noise.
     """
 
     model: nn.Module
@@ -101,15 +101,15 @@ def try_network(
     std: Sequence[float],
     num_classes: int | None = None,
 ) -> TriedNetwork:
-    """Let a network answer noise in all the ways in which it will be asked.
+    """Call a network on noise in all the ways in which it will be used, and return it with the protection it needs.
 
     Args:
-        name: What the user calls it.
-        model: In evaluation mode.
-        image_shape: (C, H, W).
-        mean: Of pixels in [0, 1].
-        std: Likewise.
-        num_classes: How many the user expects, if that is known: it tells logits from other answers.
+        name: The user's name for it.
+        model: The network, in evaluation mode.
+        image_shape: (C, H, W) of one input.
+        mean: Mean per channel, of pixels in [0, 1].
+        std: Standard deviation per channel, of the same pixels.
+        num_classes: The number of classes that the user expects, if it is known. It tells logits from other outputs.
 
     Raises:
         TeacherError: it does not take such images, does not return logits, or cannot be copied.
@@ -151,14 +151,14 @@ def _check_logits(name: str, logits: Tensor, images: Tensor, model: nn.Module) -
         )
     if bool((logits < 0).any()):
         return
-    answers = torch.cat([logits, model(20 * images)])  # logits would grow
+    answers = torch.cat([logits, model(20 * images)])  # logits would grow, probabilities would not
     if bool((answers < 0).any()):
         return
     sums = answers.sum(1)
     spread = (answers - answers.mean(1, keepdim=True)).abs().max()
-    is_share = bool(((sums - 1).abs() < _SAME).all())  # and of another whole, such as 100 %
-    is_share |= bool(spread > 0) and bool(sums.max() - sums.min() <= _SAME * spread)
-    varies = bool((answers != answers[0, 0]).any())  # a last layer of zeros answers 0 to everything
+    is_share = bool(((sums - 1).abs() < _SAME).all())
+    is_share |= bool(spread > 0) and bool(sums.max() - sums.min() <= _SAME * spread)  # another sum, such as 100 %
+    varies = bool((answers != answers[0, 0]).any())  # a last layer of zeros returns only zeros
     if is_share or (varies and not bool((answers > 1).any())):
         kind = "probabilities (a softmax)" if is_share else "numbers between 0 and 1 (a sigmoid)"
         raise TeacherError(
@@ -168,7 +168,7 @@ def _check_logits(name: str, logits: Tensor, images: Tensor, model: nn.Module) -
 
 
 def _check_chance(name: str, model: nn.Module, images: Tensor, first: FirstCalls) -> bool:
-    """Return whether answers depend on chance, and say so."""
+    """Return whether outputs are random, and log a warning if they are."""
     if not _agree(first.again if first.needs == Needs() else model(images.clone()), first.logits):
         said = "answers the same images differently each time"
     elif first.draws:
@@ -184,10 +184,10 @@ def _check_chance(name: str, model: nn.Module, images: Tensor, first: FirstCalls
 
 
 def _check_batch(name: str, model: nn.Module, images: Tensor, logits: Tensor) -> None:
-    """Say when an answer depends on the other images of its batch."""
+    """Log a warning if outputs depend on the other images of the batch."""
     try:
         alone = torch.cat([model(image[None].clone()) for image in images])
-    except Exception as error:  # of whatever kind
+    except Exception as error:  # of any kind
         logger.warning("Teacher %s does not take one image alone (%s).", name, first_line(error))
         return
     if not _agree(alone, logits):
@@ -198,17 +198,18 @@ def _check_batch(name: str, model: nn.Module, images: Tensor, logits: Tensor) ->
         ]
         because = f": {listed(layers)} without running statistics" if layers else ""
         logger.warning(
-            "What teacher %s answers depends on the other images of the batch%s. Its accuracy is one for this batch size alone.",
+            "The output of teacher %s depends on the other images of the batch%s. Its accuracy varies with the batch "
+            "size.",
             name,
             because,
         )
 
 
 def _without_what_fails(name: str, model: nn.Module, images: Tensor, is_random: bool) -> nn.Module:
-    """Return the network, guarded from the layout and the precision in which it does not compute.
+    """Return the network, protected from the memory layout and the precision in which it does not work.
 
     Raises:
-        TeacherError: it cannot be copied, or a copy answers otherwise.
+        TeacherError: it cannot be copied, or a copy gives other results.
     """
     try:
         copied = copy_network(model)
@@ -227,10 +228,10 @@ def _without_what_fails(name: str, model: nn.Module, images: Tensor, is_random: 
         keeps_precision = _fails(model, images.clone(), expected, None)
     if keeps_layout:
         logger.warning(
-            "Teacher %s does not compute with channels last in memory: it is left as it is, a little slower.", name
+            "Teacher %s does not work in channels_last memory format: it keeps its own, which is a little slower.", name
         )
     if keeps_precision:
-        logger.warning("Teacher %s does not compute in bfloat16: it computes in float32, slower.", name)
+        logger.warning("Teacher %s does not compute in bfloat16: it computes in float32, which is slower.", name)
     if not (keeps_layout or keeps_precision):
         return model
     inner = model.model if isinstance(model, GuardedNetwork) else model
@@ -241,17 +242,18 @@ def _without_what_fails(name: str, model: nn.Module, images: Tensor, is_random: 
 
 
 def _fails(model: nn.Module, images: Tensor, expected: Tensor | None, tolerance: float | None) -> bool:
-    """Return whether a network fails, or answers otherwise than expected.
+    """Return whether a network fails, or does not return what is expected.
 
     Args:
         model: The network.
-        images: What it is asked.
-        expected: The right answer, if there is one.
-        tolerance: How far an answer may be from it, as a share of the largest logit; of their spread, if it is None.
+        images: Its input.
+        expected: The right output, or None if outputs are random.
+        tolerance: The allowed difference as a share of the largest logit. If it is None, the difference may be
+            `_STILL_CLEAR` of the spread of the logits.
     """
     try:
         answer: Tensor = model(images).float()
-    except Exception:  # of whatever kind
+    except Exception:  # of any kind
         return True
     if expected is None:
         return False
@@ -260,13 +262,13 @@ def _fails(model: nn.Module, images: Tensor, expected: Tensor | None, tolerance:
     size, share = expected, tolerance
     if share is None:
         size, share = expected - expected.mean(1, keepdim=True), _STILL_CLEAR
-        if bool(size.abs().max() <= 1e-6 * expected.abs().max()):  # it tells no class from another in any precision
+        if bool(size.abs().max() <= 1e-6 * expected.abs().max()):  # no class differs from another in any precision
             return False
     return bool((answer - expected).abs().max() > share * size.abs().max().clamp_min(1e-6))
 
 
 def cannot_be_copied(what: str, error: Exception) -> str:
-    """Return what to say of a network that cannot be copied."""
+    """Return the message for a network that cannot be copied."""
     return (
         f"{what} cannot be copied: {first_line(error)}. Remove what cannot be copied from the model's attributes, such as a lock "
         "or a generator."

@@ -1,4 +1,4 @@
-"""Weights in files from strangers: what is in the bytes decides, no code runs, and what is no checkpoint is called what it is."""
+"""Weights from files of unknown origin: the bytes decide the format, no code runs, and errors name other formats."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from dfnas_ray.errors import TeacherError, first_line, printable, shortened
 logger = logging.getLogger(__name__)
 
 StateDict: TypeAlias = dict[str, Any]
-"""Tensors by name; under names that end in ``_extra_state``, whatever a module keeps besides."""
+"""Tensors by name. Names that end in ``_extra_state`` may have values of any type."""
 
 USUAL = ("state_dict", "model_state_dict", "model", "net", "network", "params", "weights")
-"""Where weights lie in checkpoints that hold more: these come before others, such as averaged ones."""
+"""Usual keys of the weights in a checkpoint. They are preferred to other keys, such as those of averaged weights."""
 _MAX_WRAPPERS = 6
 _MAX_STAND_INS = 100
 _HEAD_BYTES = 512
@@ -48,14 +48,15 @@ _ZIPPED = {".npy": "an archive of NumPy arrays (.npz)", ".weights.h5": "a Keras 
 
 
 def read_state_dict(path: Path, part: str | None = None) -> StateDict:
-    """Read weights from a file of safetensors or of torch, without running any code from it.
+    """Return the weights of a safetensors or torch file, without running any code from it.
 
-    A checkpoint that holds more than weights is looked through. Where there are several sets of weights, those under a usual name
-    are taken, and the others are named.
+    A checkpoint that holds more than weights is searched. If there are several sets of weights, the set under a usual
+    key is taken, and a warning names the others.
 
     Args:
-        path: The file; its name decides nothing.
-        part: Which weights: the keys that lead to them, such as ``ema.state_dict``, or the prefix of their names.
+        path: The file. Its name does not matter.
+        part: Which weights to take: the keys that lead to them, such as ``ema.state_dict``, or the prefix of their
+            names.
 
     Raises:
         TeacherError: the file is missing, is not a checkpoint, holds no such weights, or would have to run code to load.
@@ -107,8 +108,8 @@ def _check_is_file(path: Path) -> None:
     text = re.sub(r"^([a-z0-9+]{2,}):/(?!/)", r"\1://", str(path))  # a path has one slash where an address has two
     if re.match(r"[a-z0-9+]{2,}://", text):
         raise TeacherError(
-            f"teacher.checkpoint {text} is an address. Nothing is downloaded: fetch the file, and set teacher.checkpoint to "
-            "its path."
+            f"teacher.checkpoint {text} is a URL. Nothing is downloaded: fetch the file yourself, and set "
+            "teacher.checkpoint to its path."
         )
     try:
         exists, is_file, is_dir = path.exists(), path.is_file(), path.is_dir()
@@ -125,7 +126,7 @@ def _check_is_file(path: Path) -> None:
 
 
 def _load(path: Path) -> Any:
-    """Return the content of a file of safetensors or of torch."""
+    """Return the content of a safetensors or torch file."""
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD_BYTES)
@@ -143,7 +144,7 @@ def _load(path: Path) -> Any:
     except pickle.UnpicklingError as error:
         if not head.startswith((b"PK\x03\x04", b"\x80")):
             raise _neither(path) from error
-        asked = re.search(r"GLOBAL (\S+)", str(error))  # torch's own advice is to load it unsafely: it is not passed on
+        asked = re.search(r"GLOBAL (\S+)", str(error))  # torch's own message is not shown: it advises an unsafe load
         raise TeacherError(
             f"The checkpoint {path} cannot be loaded safely: it holds more than tensors"
             f"{f' ({shortened(asked[1], 60)})' if asked else ''}, and loading it would run code from the file. Save its "
@@ -157,7 +158,7 @@ def _load(path: Path) -> Any:
 
 
 class StandIn:
-    """Stands for an object of a checkpoint that is no tensor: its class is neither imported nor called."""
+    """Stands for an object of a checkpoint that is not a tensor. Its class is neither imported nor called."""
 
     name = "object"
 
@@ -165,11 +166,11 @@ class StandIn:
         pass
 
     def __setstate__(self, state: Any) -> None:
-        """Leave the state out."""
+        """Ignore the state."""
 
 
 def _load_pickled(path: Path) -> Any:
-    """Return the content of a torch file, stand-ins where it holds objects: settings, numbers of NumPy, paths.
+    """Return the content of a torch file, with stand-ins for objects such as settings, NumPy numbers and paths.
 
     Raises:
         pickle.UnpicklingError: it can only be loaded by calling functions.
@@ -180,11 +181,12 @@ def _load_pickled(path: Path) -> Any:
         safe: list[Any] = [(stand_in, name) for name, stand_in in stand_ins.items()]
         try:
             with path.open("rb") as file, warnings.catch_warnings(), torch.serialization.safe_globals(safe):
-                warnings.simplefilter("ignore")  # of pickle protocols that a damaged file seems to have
-                content = torch.load(file, map_location="cpu", weights_only=True)  # torch goes by the name of a path
+                warnings.simplefilter("ignore")  # a damaged file may seem to have an unknown pickle protocol
+                # A file object, because torch decides by the name of a path.
+                content = torch.load(file, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
             asked = re.search(r"GLOBAL (\S+) was not", str(error))
-            is_builtin = asked is not None and "." not in asked[1]  # such as eval or getattr: there is no data in these
+            is_builtin = asked is not None and "." not in asked[1]  # such as eval or getattr, which hold no data
             if asked is None or is_builtin or asked[1] in stand_ins or len(stand_ins) == _MAX_STAND_INS:
                 raise
             stand_ins[asked[1]] = type("StandIn", (StandIn,), {"name": asked[1]})
@@ -192,7 +194,7 @@ def _load_pickled(path: Path) -> Any:
         except Exception:
             if refusal is None:
                 raise
-            raise refusal from None  # a tensor is made of what has a stand-in
+            raise refusal from None  # a tensor needs an object that was replaced by a stand-in
         else:
             if stand_ins:
                 logger.info("Of %s, objects are left out: %s.", path, _listed(stand_ins))
@@ -206,12 +208,12 @@ def _neither(path: Path) -> TeacherError:
 
 
 def _is_safetensors(head: bytes) -> bool:
-    """Whether a file begins with the length of a JSON header, and the header; it may be cut off."""
+    """Return whether a file begins with the length of a JSON header and the header, which may be cut off."""
     return head[8:9] == b"{" and int.from_bytes(head[:8], "little") < _MAX_HEADER
 
 
 def _what_else(head: bytes) -> str | None:
-    """Return what a file is, with what to do, if its first bytes say that it is no checkpoint."""
+    """Return what a file is and what to do, if its first bytes show that it is not a checkpoint."""
     if head.startswith(b"version https://git-lfs"):
         return (
             "a Git LFS pointer, not a checkpoint: the weights themselves were not fetched. Run `git lfs pull` in its repository, "
@@ -226,7 +228,7 @@ def _what_else(head: bytes) -> str | None:
         return "a tar archive: unpack it"
     if head[4:8] == b"TFL3":
         return "a TensorFlow Lite file"
-    if head[:1] == b"\x08" and head[2:3] == b"\x12" and head[3:4] <= b"\x20":  # its version, and who wrote it
+    if head[:1] == b"\x08" and head[2:3] == b"\x12" and head[3:4] <= b"\x20":  # its version, and the tool that wrote it
         return "an ONNX file: a program, not the weights of a torch network"
     if head.lstrip().startswith(b"{") and (b'"weight_map"' in head or b'"metadata"' in head):
         return "the index of a checkpoint in several files: load them with what wrote them, and save one state_dict()"
@@ -234,7 +236,11 @@ def _what_else(head: bytes) -> str | None:
 
 
 def _check_zip(path: Path) -> None:
-    """Tell an archive of something else, or of a program, from torch's own."""
+    """Make sure that a zip archive is one of torch's own.
+
+    Raises:
+        TeacherError: it holds a program or something else.
+    """
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
     if any(name.endswith("constants.pkl") for name in names):
@@ -251,7 +257,7 @@ def _check_zip(path: Path) -> None:
         raise TeacherError(f"The checkpoint {path} is {others[0]}.")
     if not any(name.endswith("data.pkl") for name in names):
         inside = [name for name in names if name.endswith(_WEIGHT_SUFFIXES)] or names
-        raise TeacherError(f"The checkpoint {path} is a zip archive around {_listed(inside)}: unpack it.")
+        raise TeacherError(f"The checkpoint {path} is a zip archive that holds {_listed(inside)}: unpack it.")
 
 
 # What it holds
@@ -260,7 +266,7 @@ def _check_zip(path: Path) -> None:
 def _state_dicts(
     content: Any, keys: tuple[str, ...] = (), seen: frozenset[int] = frozenset()
 ) -> Iterator[tuple[str, StateDict]]:
-    """Yield every state dict with the keys that lead to it, joined by dots; inside of one there is none."""
+    """Yield every state dict, with the keys that lead to it joined by dots. No state dict is searched for others."""
     if not isinstance(content, Mapping) or len(keys) > _MAX_WRAPPERS or id(content) in seen:
         return
     if _is_state_dict(content):
@@ -274,7 +280,7 @@ def _state_dicts(
     ]
     yield from within
     weights = {name: value for name, value in content.items() if isinstance(value, Tensor)}
-    if not within and _is_state_dict(weights):  # with a number of epochs among them, say
+    if not within and _is_state_dict(weights):  # there may be a number of epochs among them, for instance
         yield ".".join(keys), weights
 
 
@@ -295,6 +301,6 @@ def _what_it_holds(content: Any) -> str:
     if isinstance(content, Mapping):
         keys = shortened(repr(list(content)[:10]), 200)
         objects = sorted({value.name for value in content.values() if isinstance(value, StandIn)})
-        beside = f", and it holds objects that are no tensors: {_listed(objects)}" if objects else ""
+        beside = f", and it holds objects that are not tensors: {_listed(objects)}" if objects else ""
         return f"holds no weights under {', '.join(USUAL)} or another key; its keys are {keys}{beside}"
     return f"holds a {type(content).__name__}, not a state dict"

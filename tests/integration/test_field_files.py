@@ -311,7 +311,7 @@ def test_pictures_are_known_by_their_bytes_and_other_files_are_named(tmp_path, c
         file.rename(file.with_suffix("" if file.stem == "0" else ".jfif"))
     (tmp_path / "ant" / "notes.txt").write_text("x")
     assert accuracy(dataset) == 1.0
-    assert "files that are no pictures are left out: ant/notes.txt" in caplog.text
+    assert "files that are not images are left out: ant/notes.txt" in caplog.text
     assert accuracy(folder(tmp_path / "gif", kind="gif")) == 1.0
 
 
@@ -370,7 +370,7 @@ def test_labels_are_put_in_the_teachers_order_by_their_names_or_numbers(tmp_path
     with pytest.raises(DatasetError, match=r"label 3, but the teacher has 3 classes .* begin at 1, .* classes: \[1, 2"):
         accuracy(from_1)
     assert accuracy({**from_1, "classes": [1, 2, 3]}) == 1.0
-    with pytest.raises(DatasetError, match=r"its label 1\.5 is no whole number"):
+    with pytest.raises(DatasetError, match=r"its label 1\.5 is not a whole number"):
         accuracy(table(tmp_path / "c.parquet", [0, 1.5, 2]))
 
 
@@ -379,7 +379,7 @@ def test_bare_bytes_are_pictures_and_other_files_are_no_tables(tmp_path, caplog)
     (tmp_path / "README.md").write_text("# Data")
     (tmp_path / "._x.parquet").write_bytes(b"\0")
     assert accuracy({"kind": "parquet", "path": str(tmp_path)}) == 1.0
-    assert "files that are no Parquet are left out: README.md" in caplog.text
+    assert "files that are not Parquet are left out: README.md" in caplog.text
 
 
 # Settings

@@ -168,7 +168,7 @@ class WithNone(Plain):
     ("kind", "said"),
     [
         (ErasesTheInputBefore, "changes its input in place"),
-        (OneAnswerForAll, "writes each answer over the last"),
+        (OneAnswerForAll, "overwrites its last output with each new one"),
         (KeepsItsFeatures, ""),
         (TrainReturnsNothing, ""),
         (TrainsAlways, ""),
@@ -343,7 +343,7 @@ def quantized():
     "kind", [BackboneWithoutGradient, ToNumPy, Data, InInferenceMode, GradientsOff, Quantizes, quantized]
 )
 def test_what_cannot_be_inverted_is_said_and_gradients_stay_on(kind):
-    with pytest.raises(SynthesisError, match=r"cannot be inverted: of the gradient that images need, none"):
+    with pytest.raises(SynthesisError, match=r"cannot be inverted: no gradient reaches its input"):
         images_of(kind())
     assert torch.is_grad_enabled()
 
@@ -390,10 +390,10 @@ class TwoAnswers(Plain):
 
 
 def test_logits_among_several_answers_are_told_by_their_number(expected, caplog):
-    with pytest.raises(TeacherError, match=r"several answers: 0 \(3, 4\), 1 \(3, 6\)\. .* set teacher\.num_classes"):
+    with pytest.raises(TeacherError, match=r"several outputs: 0 \(3, 4\), 1 \(3, 6\)\. .* set teacher\.num_classes"):
         teacher_of(TwoAnswers())
     assert_same(images_of(TwoAnswers(), num_classes=4), expected)
-    assert "0 are taken for its logits" in caplog.text
+    assert "0 is used as its logits" in caplog.text
 
 
 class Percent(Plain):

@@ -173,7 +173,7 @@ def test_what_makes_no_sense_is_one_error(experiment, overrides, told):
 def test_too_few_real_images_are_refused_before_anything_is_made(experiment, tmp_path):
     real = {"kind": "real", "dataset": REAL, "num_images": 2000}
     with pytest.raises(
-        DatasetError, match=r"search.images.dataset: training digits holds 1,257 images, and num_images 2,000"
+        DatasetError, match=r"search.images.dataset: training digits holds 1,257 images, but num_images is 2,000"
     ):
         run(experiment("allow_real_images=true", f"search.images={json.dumps(real)}"))
     assert not (tmp_path / "run" / "synthesis").exists()

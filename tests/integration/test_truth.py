@@ -190,7 +190,7 @@ def test_a_folder_is_no_table(experiment, tmp_path):
 
 def test_too_few_images_are_refused_before_the_teacher_labels_one(experiment, table, tmp_path):
     with pytest.raises(
-        DatasetError, match=r"retraining.images.dataset: .*hard digits.* holds 1,257 images, and num_images 2,000"
+        DatasetError, match=r"retraining.images.dataset: .*hard digits.* holds 1,257 images, but num_images is 2,000"
     ):
         truth(experiment("retraining.images.num_images=2000"), table)
     assert not (tmp_path / "run" / "trained").exists()

@@ -58,8 +58,9 @@ def test_every_setting_is_in_the_reference_once(reference):
     "row",
     [
         "| `synthesis` | [Synthesis](#synthesisconfig) | as below | Image synthesis. |",
-        "| `num_shards` | whole number &gt; 0, ≤ 1,000,000 | `10` | Shard files. |",
-        "| `flip_probability` | number ≥ 0, ≤ 1 | `0.5` | Mirrored crops; 0 where mirroring changes the class. |",
+        "| `num_shards` | whole number &gt; 0, ≤ 1,000,000 | `10` | Number of shard files. |",
+        "| `flip_probability` | number ≥ 0, ≤ 1 | `0.5` | Probability of mirroring a crop; 0 where mirroring changes "
+        "the class. |",
         "| `method` | [`generator`](#generatorconfig) or [`inversion`](#inversionconfig) | `inversion` | "
         "How images are made: the synthesizer and its settings. |",
         "| `space` | [`darts`](#dartsspaceconfig) or [`nasbench201`](#nasbench201config) or "

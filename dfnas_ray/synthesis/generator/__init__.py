@@ -1,1 +1,1 @@
-"""Images by a network that makes them, and that learns to make better ones: faster by orders of magnitude than pixels."""
+"""Images from a generator, which learns to make better ones: orders of magnitude faster than optimising pixels."""

@@ -18,17 +18,17 @@ from dfnas_ray.teachers.fresh import why_not_fresh
 from dfnas_ray.training.config import OptimizerConfig
 
 _WARMUP_BATCHES = 20
-_REHEARSED = 4  # steps of the student by whose time that of all is estimated
+_REHEARSED = 4  # steps of the student in a rehearsal, to estimate the time of all
 
 
 class StudentSettings(BaseModel):
-    """The network that learns beside a generator, and tells it which images are still worth something."""
+    """The network that learns beside a generator. It shows the generator which images can still teach something."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     steps: int = Field(60, gt=0, le=MANY, description="Optimiser steps after each batch of the generator.")
     batch_size: int = Field(128, gt=0, le=MANY, description="Images of one step, drawn from all that were made so far.")
-    temperature: float = Field(4.0, gt=0, description="Of the distillation: KL divergence at temperature T, times T^2.")
+    temperature: float = Field(4.0, gt=0, description="Temperature T of the distillation: KL divergence times T^2.")
     warmup_batches: int = Field(
         15, ge=0, le=MANY, description="Batches that the generator makes before the student joins."
     )
@@ -36,7 +36,7 @@ class StudentSettings(BaseModel):
 
 
 class GeneratorSettings(SynthesizerConfig):
-    """A network that makes images, and learns from one batch to the next how to make them in a few steps.
+    """A network makes the images. It learns from batch to batch how to make them in a few steps.
 
     Source: Fang et al. 2022, arXiv:2112.06253.
     """
@@ -48,17 +48,17 @@ class GeneratorSettings(SynthesizerConfig):
         1,
         gt=0,
         le=SEVERAL,
-        description="Generators, each with its student; they work side by side. The images depend on their number.",
+        description="Number of generators, each with its student, that work in parallel. The images depend on it.",
     )
-    latent_dim: int = Field(256, gt=0, le=WIDE, description="Dimensions of the noise that an image is made from.")
+    latent_dim: int = Field(256, gt=0, le=WIDE, description="Dimensions of the noise from which an image is made.")
     width: int = Field(
         48,
         gt=0,
         le=WIDE,
-        description="Channels of the generator's map of 32 pixels; twice as many below, half as many at 64.",
+        description="Channels of the generator's feature maps of 32 pixels; twice as many below, half as many at 64.",
     )
     adaptation_steps: int = Field(
-        5, gt=0, le=MANY, description="Adam steps in which a copy of the generator makes one batch."
+        5, gt=0, le=MANY, description="Adam steps on a copy of the generator, which then makes one batch."
     )
     lr: float = Field(5e-3, gt=0, description="Adam step size of the generator's weights.")
     latent_lr: float = Field(1e-2, gt=0, description="Adam step size of the noise.")
@@ -66,29 +66,29 @@ class GeneratorSettings(SynthesizerConfig):
         0.3,
         ge=0,
         le=1,
-        description="Share of a batch's change that the generator keeps (Reptile); 0: it learns nothing.",
+        description="Share of each batch's weight change that the generator keeps (Reptile); 0: it learns nothing.",
     )
     bn_momentum: float = Field(
         0.9,
         ge=0,
         lt=1,
-        description="Share of the batches before in the statistics that R_bn compares; 0: one batch alone.",
+        description="Weight of earlier batches in the statistics that R_bn compares; 0: only the batch itself counts.",
     )
     calibrated: float = Field(
-        0.0, ge=0, le=1, description="Share of images that ask for the teacher's soft labels of images made before."
+        0.0, ge=0, le=1, description="Share of images whose targets are the teacher's soft labels of earlier images."
     )
-    tau: float = Field(1.0, gt=0, description="Temperature of these labels: softmax(logits / tau).")
+    tau: float = Field(1.0, gt=0, description="Temperature of these soft labels: softmax(logits / tau).")
     pool_limit: int | None = Field(
         None,
         gt=0,
         le=MANY,
-        description="Images that the student learns from at most, the latest ones; by default all of its stream.",
+        description="Maximum number of images in the student's pool: the latest ones. By default all of its stream.",
     )
     student: StudentSettings | None = StudentSettings()
 
     @property
     def warmup_images(self) -> int:
-        """See `SynthesizerConfig`: those of the batches before the student joins, and of a few after it."""
+        """See `SynthesizerConfig`: the batches before the student joins, and a few after that."""
         return (_WARMUP_BATCHES if self.student is None else self.student.warmup_batches + 5) * self.batch_size
 
     @property
@@ -96,14 +96,14 @@ class GeneratorSettings(SynthesizerConfig):
         """See `SynthesizerConfig`."""
         return {
             "bn_statistics": {"weight": 2.0, "first_layer_multiplier": 1.0},
-            "total_variation": {"weight": 0.0},  # the generator's images are smooth by themselves
+            "total_variation": {"weight": 0.0},  # the generator's images are smooth without it
             "l2": {"weight": 0.0},
             "adversarial": {"weight": 2.0 if self.student else 0.0},
         }
 
     @property
     def steps_per_image(self) -> float:
-        """See `SynthesizerConfig`: the student's steps are counted as well."""
+        """See `SynthesizerConfig`: the student's steps count as well."""
         student = self.student
         return self.adaptation_steps + (student.steps * student.batch_size / self.batch_size if student else 0)
 
@@ -118,7 +118,7 @@ class GeneratorSettings(SynthesizerConfig):
         return adaptation + learning * self.student.steps * self.student.batch_size
 
     def canvas_size(self, settings: SetSettings, height: int, width: int) -> tuple[int, int]:
-        """See `SynthesizerConfig`: doublings of a small map lead to it."""
+        """See `SynthesizerConfig`: the canvas is a small map, doubled several times."""
         margin = settings.margin(height, width, multiple=4 if min(height, width) >= 28 else 2)
         if settings.canvas_margin is None:
             margin = min(
@@ -177,7 +177,7 @@ class GeneratorSettings(SynthesizerConfig):
         return Rehearsal(small, 2 * batch, parts)
 
     def check_teacher(self, teacher: Teacher, settings: SetSettings) -> None:
-        """See `SynthesizerConfig`: the generator is of a size that can be made, and so is the student."""
+        """See `SynthesizerConfig`: the generator must not be too large, and the student must be possible."""
         size = self.canvas_size(settings, *teacher.image_shape[1:])
         generator = make_without_memory(
             lambda: ImageGenerator(self.latent_dim, size, self.width, teacher.mean, teacher.std)
@@ -185,7 +185,7 @@ class GeneratorSettings(SynthesizerConfig):
         if (parameters := sum(each.numel() for each in generator.parameters())) > MAX_PARAMETERS:
             raise SynthesisError(
                 f"synthesis.method.width ({self.width:,}) and latent_dim ({self.latent_dim:,}) make a generator of "
-                f"{parameters:,} parameters; at most {MAX_PARAMETERS:,} are taken. Lower them."
+                f"{parameters:,} parameters; at most {MAX_PARAMETERS:,} are allowed. Lower them."
             )
         if self.student is not None and (reason := why_not_fresh(teacher.model)):
             raise SynthesisError(

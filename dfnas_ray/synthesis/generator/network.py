@@ -19,25 +19,25 @@ from scipy.stats import norm
 from torch import Tensor, nn
 
 _FEWEST_CHANNELS = 4
-_NATURAL, _REACHED = 0.97, 0.8  # of the largest standard deviation that pixels of a mean can have
+_NATURAL, _REACHED = 0.97, 0.8  # shares of the largest standard deviation that pixels with a given mean can have
 _SMALLEST = 4
 _LARGEST = 9
-"""Where doublings begin: from 4 pixels to 9, as many as give the canvas."""
+"""Sides of the map where doublings begin: 4 to 9 pixels, whichever leads to the canvas."""
 
 
 class ImageGenerator(nn.Module):
     """A linear layer to a small map, then doublings of its size, each with a convolution.
 
-    From 32 pixels on the channels are halved whenever the size doubles: every doubling costs as much as the one before, and
-    images of 224 pixels are within reach. The last BatchNorm has no parameters: pixels have the mean and the spread that the
-    teacher's input statistics promise, whatever the layers before it do.
+    From 32 pixels on, the channels are halved whenever the size doubles. So even images of 224 pixels are affordable.
+    The last BatchNorm has no parameters: the pixels have the mean and the spread of the teacher's input statistics,
+    whatever the earlier layers do.
 
     Args:
         latent_dim: Dimensions of the noise.
         size: (H', W') of an image; see `start_size`.
-        width: Channels of a map of 32 pixels; of smaller ones twice as many.
-        mean: Of the teacher's training images, per channel, of pixels in [0, 1].
-        std: Likewise.
+        width: Channels of a map of 32 pixels; smaller maps have twice as many.
+        mean: Mean of the teacher's training images, per channel, of pixels in [0, 1].
+        std: Standard deviation of the same pixels, per channel.
     """
 
     def __init__(self, latent_dim: int, size: tuple[int, int], width: int, mean: Sequence[float], std: Sequence[float]):
@@ -69,13 +69,14 @@ class ImageGenerator(nn.Module):
 def logit_moments(mean: float, std: float) -> tuple[float, float]:
     """Return mean and standard deviation of a normal variable whose sigmoid has the given ones.
 
-    Many teachers have round numbers in place of their images' statistics. Those that no natural images have are taken for such:
-    then the normal variable is the standard one, and pixels spread around the middle of their range.
+    Many teachers have round numbers instead of the statistics of their images. Values that natural images cannot have
+    are taken to be such. Then the normal variable is the standard one, and pixels spread around the middle of their
+    range.
     """
-    largest = math.sqrt(mean * (1 - mean)) if 0 < mean < 1 else 0.0  # that of pixels of 0 and 1 alone
+    largest = math.sqrt(mean * (1 - mean)) if 0 < mean < 1 else 0.0  # if every pixel were 0 or 1
     if not 0 < std < _NATURAL * largest:
         return 0.0, 1.0
-    std = min(std, _REACHED * largest)  # beyond, the sigmoid would hardly have a gradient
+    std = min(std, _REACHED * largest)  # above this, the gradient of the sigmoid would almost vanish
     quantiles = norm.ppf((np.arange(2000) + 0.5) / 2000)
 
     def distance(logits: np.ndarray[Any, Any]) -> list[float]:
@@ -87,16 +88,16 @@ def logit_moments(mean: float, std: float) -> tuple[float, float]:
 
 
 def channels_of(side: int, width: int) -> int:
-    """Return the channels of a hidden map of so many pixels: ``width`` at 32, twice as many below, half as many at 64."""
+    """Return the channels of a hidden map of ``side`` pixels: ``width`` at 32, twice as many below, half at 64."""
     factor = 2.0 ** -max(-1, round(math.log2(side / 32)))
     return max(_FEWEST_CHANNELS, round(width * factor))
 
 
 def start_size(size: tuple[int, int]) -> tuple[tuple[int, int], int]:
-    """Return the map where doublings begin and their number, for a canvas of (H', W').
+    """Return the size of the map where doublings begin, and their number, for a canvas of (H', W').
 
     Raises:
-        ValueError: doublings do not lead there; says which sizes are near.
+        ValueError: no doublings lead to this canvas; names the nearest sizes that work.
     """
     found = _start_size(*size)
     if found is None:

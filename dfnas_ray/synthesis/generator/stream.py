@@ -1,8 +1,8 @@
-"""One generator at work, with its student and all that it has made: a stream of batches.
+"""A stream: one generator that makes batch after batch, with its student and its earlier images.
 
 Source: Fang et al. 2022, arXiv:2112.06253, Alg. 1; soft labels as targets from Liu et al. 2022, arXiv:2112.02086. Written from
 the formulas.
-Shapes: B images of one batch, (B, C, H', W') on canvases; what the teacher sees is (B, C, H, W).
+Shapes: the canvases of one batch are (B, C, H', W'); what the teacher sees is (B, C, H, W).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from dfnas_ray.training.batches import Batch
 from dfnas_ray.training.student import Student
 
 BETAS = (0.5, 0.999)
-_WATCHED = 10  # batches after which a generator makes something
+_WATCHED = 10  # number of the batch that is checked: by then, a generator should make recognisable images
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,10 @@ class MadeBatch:
 
     Attributes:
         canvases: uint8 (B, C, H', W'), on the CPU.
-        logits: float32 (B, num_classes), the teacher's on their centres.
+        logits: float32 (B, num_classes), the teacher's logits on their centres.
         is_calibrated: bool (B,), whether an image asked for soft labels.
-        losses: The weighted terms at the last step, and the student's mean loss as ``student``.
+        losses: The weighted terms at the last step. Once the student learns, also its mean loss as ``student`` and the
+            share of images on which it differs from the teacher as ``student_differs``.
     """
 
     canvases: Tensor
@@ -65,12 +66,12 @@ class Stream:
     """A generator that makes batch after batch.
 
     Args:
-        teacher: On the device.
-        settings: Of the set.
-        config: Of the generator.
-        device: Where it works.
-        seed: Of the set.
-        number: Of the stream.
+        teacher: The teacher, on the device.
+        settings: The settings of the set.
+        config: The settings of the generator.
+        device: The device of the generator and its student.
+        seed: The seed of the set.
+        number: The number of the stream.
     """
 
     def __init__(
@@ -101,7 +102,7 @@ class Stream:
             fused=True,
             capturable=device.type == "cuda",
         )
-        # One recording before and one after the student has joined, and likewise the first batch.
+        # Recorded separately for the first batch, which has no past, and before and after the student joins.
         self._adaptations: defaultdict[tuple[bool, bool], GraphedCall[dict[str, Tensor]]] = defaultdict(
             lambda: GraphedCall(self._adapt_once, device)
         )
@@ -137,7 +138,7 @@ class Stream:
 
     @property
     def pool_size(self) -> int:
-        """Images in the pool: those that were made so far, or the latest of them."""
+        """Number of images in the pool: all that were made so far, or the latest of them."""
         return min(self.batches * self.config.batch_size, len(self.canvases))
 
     @property
@@ -146,7 +147,7 @@ class Stream:
         return self.config.student is not None and self.batches > self.config.student.warmup_batches
 
     def make_batch(self, classes: Tensor, on_steps: OnSteps) -> MadeBatch:
-        """Make one image per class asked for, (B,), and let the generator and the student learn from it.
+        """Make one image for each class asked for, (B,). The generator and the student learn from them.
 
         Raises:
             SynthesisError: the loss is no longer finite.
@@ -165,7 +166,7 @@ class Stream:
         return MadeBatch(canvases.cpu(), logits.cpu(), is_calibrated, losses)
 
     def _targets(self, classes: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Return what images are to be, (B, num_classes), and which of them ask for soft labels of images made before."""
+        """Return the targets, (B, num_classes), and which of them are soft labels of earlier images, (B,)."""
         targets = one_hot_targets(classes, self.teacher.num_classes)
         is_calibrated = torch.rand(len(classes), generator=random) < self.config.calibrated
         is_calibrated &= self.pool_size > 0
@@ -176,11 +177,11 @@ class Stream:
         return targets.to(self.device), is_calibrated
 
     def _adapt(self, targets: Tensor, random: torch.Generator, on_steps: OnSteps) -> tuple[Tensor, dict[str, float]]:
-        """Let a copy of the generator make one batch in a few steps; the generator follows it part of the way."""
+        """Adapt a copy of the generator in a few steps, make one batch with it, and move the generator towards it."""
         config = self.config
         self._begin_batch(random)
         if self.student is not None:
-            evaluation_mode(self.student.model).requires_grad_(False)  # its weights need no gradient here
+            evaluation_mode(self.student.model).requires_grad_(False)  # only the images need a gradient here
         adapt = self._adaptations[self.past is None, self.student_has_joined]
         steps = torch.arange(config.adaptation_steps, device=self.device)
         places = [self._draw_places(len(targets), random) for _ in steps]
@@ -205,7 +206,7 @@ class Stream:
 
     @torch.no_grad()
     def _begin_batch(self, random: torch.Generator) -> None:
-        """Begin anew with the generator's weights, fresh noise and an optimiser that has seen nothing, all in their places."""
+        """Reset the copy to the generator's weights, draw new noise, and reset the optimiser, all in place."""
         self.adapted.load_state_dict(self.generator.state_dict())
         self.noise.copy_(torch.randn(self.noise.shape, generator=random))
         for state in self.optimizer.state.values():
@@ -228,7 +229,7 @@ class Stream:
 
     @torch.no_grad()
     def _keep(self, canvases: Tensor) -> Tensor:
-        """Put finished canvases into the pool, and remember what BatchNorm layers make of them; return their logits."""
+        """Put finished canvases into the pool, and update the running BatchNorm statistics. Return their logits."""
         view = self.teacher.normalize(center_crop(canvases, self.input_size))
         logits, bn_inputs = self.observed(view.contiguous(memory_format=torch.channels_last))
         self._put(canvases, logits.float(), self.batches * self.config.batch_size)
@@ -245,20 +246,20 @@ class Stream:
         return result
 
     def _put(self, canvases: Tensor, logits: Tensor, first: int) -> None:
-        """Put images into the pool, the first of which was made after so many; they replace the oldest."""
+        """Put images into the pool, where they replace the oldest. ``first`` is the first image's number."""
         places = (torch.arange(len(canvases), device=self.device) + first) % len(self.canvases)
         self.canvases[places], self.logits[places] = canvases.to(self.device), logits.to(self.device)
 
     @torch.no_grad()
     def _differences(self, canvases: Tensor, logits: Tensor) -> float:
-        """Return on which share of images the student and the teacher name different classes, before it learns from them."""
+        """Return the share of images on which the student differs from the teacher, before it learns from them."""
         assert self.student is not None
         view = self.teacher.normalize(center_crop(canvases, self.input_size))
         guesses = evaluation_mode(self.student.model)(view.contiguous(memory_format=torch.channels_last)).argmax(1)
         return round(float((guesses != logits.argmax(1)).float().mean()), 6)
 
     def _teach(self, on_steps: OnSteps) -> float:
-        """Let the student learn from images of the whole pool; return its mean loss."""
+        """Train the student on images drawn from the whole pool. Return its mean loss."""
         config = self.config.student
         assert config is not None
         assert self.student is not None
@@ -287,7 +288,7 @@ class Stream:
         assert self.student is not None
         images = self.teacher.normalize(crop_each(self.canvases[chosen], Places(*place), self.input_size))
         with torch.no_grad(), self._autocast():
-            logits = self.teacher.model(images.clone())  # of its own
+            logits = self.teacher.model(images.clone())  # a copy, because a network may change its input in place
         return self.student.learn(Batch(images, logits))
 
     def _autocast(self) -> AbstractContextManager[None]:
@@ -296,7 +297,7 @@ class Stream:
     # What the next shard goes on from
 
     def state(self) -> bytes:
-        """Return everything but the pool, which is in the shards: tensors and numbers only."""
+        """Return the state as bytes, without the pool, which is in the shards. It holds only tensors and numbers."""
         buffer = BytesIO()
         past = None if self.past is None else [(before.mean, before.var) for before in self.past]
         student = None if self.student is None else self.student.state_dict()
@@ -307,12 +308,13 @@ class Stream:
         return buffer.getvalue()
 
     def load(self, state: bytes, canvases: list[Tensor], logits: list[Tensor]) -> None:
-        """Go on where `state` was called.
+        """Go on from where `state` was called.
 
         Args:
-            state: What it returned.
-            canvases: Those of all shards before, in order; of the earliest, those may be left out that the pool does not hold.
-            logits: Likewise.
+            state: What `state` returned.
+            canvases: The canvases of all earlier shards, in order. Shards that the pool no longer holds may be left
+                out.
+            logits: Their logits, one tensor for each shard.
         """
         found = torch.load(BytesIO(state), map_location=self.device, weights_only=True)
         self.batches = found["batches"]
@@ -326,7 +328,7 @@ class Stream:
 
 
 def _check_room(images: int, shape: tuple[int, int, int], num_classes: int, device: torch.device) -> None:
-    """Make sure that all that a stream makes fits into the device's memory, before it is half made.
+    """Make sure before the first batch that the pool of a stream fits into the device's memory.
 
     Raises:
         SynthesisError: it does not; says how large it is, and what to change.
@@ -341,7 +343,7 @@ def _check_room(images: int, shape: tuple[int, int, int], num_classes: int, devi
 
 
 def _moved(draws: Sequence[tuple[Tensor, ...]], device: torch.device) -> list[Tensor]:
-    """Return what was drawn for every step, one tensor (steps, ...) for each thing drawn: the device gets them at once."""
+    """Return the draws of all steps on the device: one tensor (steps, ...) per quantity, so that copies are few."""
     return [torch.stack(values).to(device) for values in zip(*draws, strict=True)]
 
 

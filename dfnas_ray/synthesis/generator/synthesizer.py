@@ -1,4 +1,4 @@
-"""Shards from streams: each stream makes its shards one after the other, and its state is committed with each of them."""
+"""Shards from streams: each stream makes its shards one after another, and its state is committed with each of them."""
 
 from __future__ import annotations
 
@@ -39,20 +39,20 @@ class GeneratorSynthesizer(Synthesizer):
     """Makes shards with a generator.
 
     Raises:
-        SynthesisError: these images cannot be asked of this teacher.
+        SynthesisError: this teacher cannot make these images.
     """
 
     def __init__(self, teacher: Teacher, settings: SetSettings, config: GeneratorSettings, device: torch.device):
         check_synthesis(teacher, settings, config)
         self.teacher, self.settings, self.config, self.device = teacher.to(device), settings, config, device
-        self._stream: tuple[int, int, Stream] | None = None  # seed, the shard that it makes next, and a stream at work
+        self._stream: tuple[int, int, Stream] | None = None  # the seed, the shard that comes next, and the stream
 
     def make(
         self, seed: int, shard: int, chain: Chain | None = None, on_steps: OnSteps = lambda images: None
     ) -> Iterator[ShardImages]:
         """See `Synthesizer`."""
         stream = self._stream_at(seed, shard, chain)
-        self._stream = None  # one that breaks off is not gone on with
+        self._stream = None  # a stream that fails within a shard is not used again
         settings, config = self.settings, self.config
         size = settings.images_per_shard
         classes = class_of_slots(shard * size, size, self.teacher.num_classes, seed)
@@ -74,7 +74,7 @@ class GeneratorSynthesizer(Synthesizer):
         )
 
     def _stream_at(self, seed: int, shard: int, chain: Chain | None) -> Stream:
-        """Return the stream that a shard belongs to, when it has made all shards before it."""
+        """Return the stream of a shard, in the state after all its earlier shards."""
         if self._stream is not None and self._stream[:2] == (seed, shard):
             return self._stream[2]
         config, streams = self.config, self.config.streams

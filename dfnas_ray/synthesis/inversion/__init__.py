@@ -1,1 +1,1 @@
-"""Model inversion: the pixels themselves are optimised, a batch at a time."""
+"""Model inversion: the pixels themselves are optimised, one batch at a time."""

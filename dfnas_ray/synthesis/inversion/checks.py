@@ -1,4 +1,4 @@
-"""What a teacher may refuse before the first step."""
+"""Check before the first step that a teacher accepts images of every scale."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from dfnas_ray.teachers.base import Teacher
 
 @torch.no_grad()
 def check_size(teacher: Teacher, size: tuple[int, int], scale: int) -> None:
-    """Make sure that the teacher takes images of one scale.
+    """Make sure that the teacher accepts images of one scale.
 
     Raises:
-        SynthesisError: it does not; says how to do without the scale.
+        SynthesisError: it does not; says how to leave the scale out.
     """
     try:
         teacher.model(torch.zeros(1, teacher.image_shape[0], *size))

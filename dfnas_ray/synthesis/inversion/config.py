@@ -14,7 +14,7 @@ from dfnas_ray.synthesis.settings import SetSettings
 from dfnas_ray.teachers.base import Teacher
 
 _REHEARSED = 4
-"""Steps of each scale by whose time that of all is estimated; the first warms up."""
+"""Steps of each scale that a rehearsal makes, to estimate the time of all; the first one is warm-up."""
 
 
 class ScaleConfig(BaseModel):
@@ -29,13 +29,13 @@ class ScaleConfig(BaseModel):
 
 
 class InversionSettings(SynthesizerConfig):
-    """Noise becomes images that the teacher recognises: every pixel is optimised."""
+    """Model inversion: every pixel is optimised, until noise becomes images that the teacher recognises."""
 
     kind: Literal["inversion"] = "inversion"
 
     batch_size: int = Field(50, gt=0, le=MANY, description="Images optimised together on one device.")
     rounds: int = Field(
-        2, gt=0, le=SEVERAL, description="Rounds of recursive label calibration, the one-hot round included."
+        2, gt=0, le=SEVERAL, description="Rounds of recursive label calibration, including the one-hot round."
     )
     keep: Literal["all", "last"] = Field("all", description="Which rounds' images go into the shard.")
     tau: float = Field(1.0, gt=0, description="Temperature of calibrated labels: softmax(logits / tau).")
@@ -75,7 +75,7 @@ class InversionSettings(SynthesizerConfig):
 
     @property
     def steps_per_image(self) -> int:
-        """See `SynthesizerConfig`: of all rounds."""
+        """See `SynthesizerConfig`: the steps of all rounds."""
         return self.rounds * sum(self.scale_steps)
 
     def canvas_size(self, settings: SetSettings, height: int, width: int) -> tuple[int, int]:
@@ -108,7 +108,7 @@ class InversionSettings(SynthesizerConfig):
         return Rehearsal(small, batch, parts)
 
     def check_teacher(self, teacher: Teacher, settings: SetSettings) -> None:
-        """See `SynthesizerConfig`: it takes images of every scale."""
+        """See `SynthesizerConfig`: the teacher must accept images of every scale."""
         _, height, width = teacher.image_shape
         for scale in {each.scale for each in self.scales}:
             check_size(teacher, (height // scale, width // scale), scale)

@@ -29,7 +29,7 @@ BETAS = (0.5, 0.9)
 
 
 def learning_rate(step: int, steps: int, warmup: int, peak: float) -> float:
-    """Linear warm-up over ``warmup`` steps, then a cosine to 0 at ``steps``; ``step`` counts from 0."""
+    """Return the learning rate: linear warm-up over ``warmup`` steps, then a cosine to 0; ``step`` counts from 0."""
     if step < warmup:
         return peak * (step + 1) / warmup
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
@@ -38,10 +38,10 @@ def learning_rate(step: int, steps: int, warmup: int, peak: float) -> float:
 class Inverter:
     """Optimises batches of canvases against one teacher on one device.
 
-    Made once per process: the compiled objective is shared by all batches.
+    Each process has one inverter, whose compiled objective all batches share.
 
     Raises:
-        SynthesisError: these images cannot be asked of this teacher.
+        SynthesisError: this teacher cannot make these images.
     """
 
     def __init__(self, teacher: Teacher, settings: SetSettings, config: InversionSettings, device: torch.device):
@@ -55,8 +55,8 @@ class Inverter:
         self.objective = TeacherObjective(teacher, settings, device)
         self.labeller = copy_network(teacher.model).to(device)  # full precision; the user's model stays where it is
         self.units = ImageUnits(teacher, device)
-        self._canvases: dict[int, Tensor] = {}  # by their number
-        self._descents: dict[tuple[int, int], _Descent] = {}  # by that number and the scale
+        self._canvases: dict[int, Tensor] = {}  # by batch size
+        self._descents: dict[tuple[int, int], _Descent] = {}  # by batch size and scale
 
     def invert(
         self, targets: Tensor, generator: torch.Generator, on_steps: OnSteps = lambda images: None
@@ -65,8 +65,8 @@ class Inverter:
 
         Args:
             targets: (B, num_classes) distributions.
-            generator: On the CPU; draws the noise and every region.
-            on_steps: Called after each step with the number of images that made it.
+            generator: A generator on the CPU, which draws the noise and every region.
+            on_steps: Called after each step with the number of images in it.
 
         Returns:
             Finished canvases as uint8 (B, C, H', W') on the CPU, and the loss curve.
@@ -96,7 +96,7 @@ class Inverter:
         return self.teacher.denormalize(self.units.to_teacher(canvas.detach())).cpu(), curve
 
     def _canvas(self, count: int) -> Tensor:
-        """Return the place of a batch of so many canvases: recorded steps need it to be always the same."""
+        """Return the tensor of a batch of ``count`` canvases. It is always the same one: recorded steps need that."""
         if count not in self._canvases:
             shape = (count, self.teacher.image_shape[0], *self.canvas_size)
             self._canvases[count] = torch.zeros(shape, device=self.device, requires_grad=True)
@@ -129,14 +129,14 @@ class Inverter:
 
 
 class _Descent:
-    """Steps down the loss of one canvas at one scale.
+    """Optimiser steps on one batch of canvases at one scale.
 
     Args:
-        objective: What falls.
-        canvas: (B, C, H', W'), changed in its place.
-        scale: By which it is averaged before the teacher sees it.
-        units: Of the canvas.
-        lr: Of Adam, at its highest.
+        objective: The loss.
+        canvas: (B, C, H', W'), changed in place.
+        scale: Factor by which the canvas is average-pooled before the teacher sees it.
+        units: The units of the canvas.
+        lr: The highest learning rate of Adam.
     """
 
     def __init__(self, objective: TeacherObjective, canvas: Tensor, scale: int, units: ImageUnits, lr: float):
@@ -147,7 +147,7 @@ class _Descent:
         self.step: GraphedCall[dict[str, Tensor]] = GraphedCall(self._step, canvas.device)
 
     def begin(self) -> None:
-        """Let the optimiser begin anew."""
+        """Reset the optimiser, in place."""
         for state in self.optimizer.state.values():
             for value in state.values():
                 value.zero_()

@@ -1,6 +1,6 @@
 """One shard: its share of the images, through all rounds of label calibration.
 
-The rounds chain inside the shard, so no barrier stops a cluster, and a shard depends on nothing but the teacher, the
+The rounds are chained within a shard, so workers never wait for each other. A shard depends only on the teacher, the
 settings, the seed and its number.
 """
 
@@ -35,7 +35,7 @@ class Inversion(Synthesizer):
     """Makes shards by inversion.
 
     Raises:
-        SynthesisError: these images cannot be asked of this teacher.
+        SynthesisError: this teacher cannot make these images.
     """
 
     def __init__(self, teacher: Teacher, settings: SetSettings, config: InversionSettings, device: torch.device):

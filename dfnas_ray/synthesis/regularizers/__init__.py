@@ -1,8 +1,8 @@
-"""Regularisers of model inversion: one module each, a pure function and a config with its weight.
+"""Regularisers of synthesis: one module each, with a pure function and a config with its weight.
 
-Add one: a module with the function and a config that has ``kind``, ``weight`` and ``loss()``, its line in `REGULARIZERS` and
-a field below, or an entry point in a package of your own. ``loss()`` returns a plain function of an `Observation`, which
-torch.compile can trace. A term of weight 0 is not computed.
+To add one, write a module with the function and a config that has ``kind``, ``weight`` and ``loss()``. Then add a line
+to `REGULARIZERS` and a field below, or an entry point in a package of your own. ``loss()`` returns a plain function of
+an `Observation`, which torch.compile can trace. A term of weight 0 is not computed.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ REGULARIZERS: Family[RegularizerConfig] = Family(
 class RegularizersConfig(BaseModel):
     """The terms that keep synthetic images close to what the teacher was trained on.
 
-    Beside those below, any term of another package by its kind, ``entropy: {weight: 0.1}``, or by its class under any name,
+    Terms of other packages can be added, by their kind, ``entropy: {weight: 0.1}``, or by their class under any name,
     ``sharp: {kind: my_package.module:EntropyConfig, weight: 0.1}``.
     """
 
@@ -68,14 +68,14 @@ class RegularizersConfig(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _take_names_for_kinds(cls, values: Any) -> Any:
-        """Let the name of a further term be its kind, where it does not say another."""
+        """Take the name of an added term as its kind, if it does not give another kind."""
         if not isinstance(values, Mapping):
             return values
         return {name: value if name in cls.model_fields else _with_kind(name, value) for name, value in values.items()}
 
     @model_serializer(mode="wrap")
     def _dump(self, handler: SerializerFunctionWrapHandler) -> SettingValues:
-        """Add the kinds of terms that have another name."""
+        """Add the kinds of terms whose names differ from their kinds."""
         values: SettingValues = handler(self)
         for name, term in (self.model_extra or {}).items():
             if "kind" not in values.get(name, {"kind": ""}) and name != kind_of(type(term)):
@@ -83,22 +83,22 @@ class RegularizersConfig(BaseModel):
         return values
 
     def terms(self) -> dict[str, RegularizerConfig]:
-        """Return all terms by name, those of weight 0 left out."""
+        """Return all terms by name, without those of weight 0."""
         terms = {name: getattr(self, name) for name in (*type(self).model_fields, *(self.model_extra or {}))}
         return {name: term for name, term in terms.items() if term.weight > 0}
 
     def active(self) -> dict[str, tuple[float, Regularizer]]:
-        """Return (weight, unweighted term) by name, those of weight 0 left out."""
+        """Return (weight, unweighted term) by name, without terms of weight 0."""
         return {name: (term.weight, term.loss()) for name, term in self.terms().items()}
 
     @property
     def observes(self) -> frozenset[str]:
-        """What of `OBSERVABLE` the terms look at."""
+        """The names in `OBSERVABLE` that the terms use."""
         return frozenset[str]().union(*(term.observes for term in self.terms().values()))
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """Describe the terms of installed packages beside those of this one."""
+        """Return a schema that includes the terms of installed packages."""
         terms = handler.resolve_ref_schema(handler(schema))
         for member in REGULARIZERS.members():
             inner = core_schema.nullable_schema(member.code.__pydantic_core_schema__)  # its schema then is a reference

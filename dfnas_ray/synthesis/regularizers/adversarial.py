@@ -1,4 +1,4 @@
-"""R_adv: images that a student in training does not understand yet are worth most.
+"""R_adv: prefer images on which the probabilities of a student in training still differ from the teacher's.
 
 Source: Fang et al. 2022, arXiv:2112.06253, Eq. 3; the idea is that of Yin et al. 2020, arXiv:1912.08795, Sec. 3.3. Written
 from the formula.
@@ -18,8 +18,8 @@ from dfnas_ray.synthesis.regularizers.base import Regularizer, RegularizerConfig
 def adversarial_loss(teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
     r"""Return :math:`-\frac1B \sum_i 1[\arg\max s_i = \arg\max t_i] \, KL(softmax(t_i) \| softmax(s_i))`.
 
-    Only images count of which the student names the teacher's class already: without that, images that are nothing at all
-    would win.
+    Only images for which the student already names the teacher's class count. Otherwise, meaningless images would have
+    the lowest loss.
 
     Args:
         teacher_logits: (B, num_classes).
@@ -35,7 +35,7 @@ def adversarial_loss(teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
 
 
 class AdversarialConfig(RegularizerConfig):
-    """R_adv: asks for images on which a student in training differs from the teacher. It takes a student."""
+    """R_adv: prefer images on which a student's probabilities differ from the teacher's. It needs a student."""
 
     kind: ClassVar[str] = "adversarial"
     observes: ClassVar[frozenset[str]] = frozenset({"student_logits"})

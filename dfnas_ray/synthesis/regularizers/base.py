@@ -1,4 +1,4 @@
-"""The contract of a regulariser, and what it may look at."""
+"""The contract of a regulariser, and what it can observe."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from dfnas_ray.config.member import MemberConfig
 
 OBSERVABLE = frozenset({"bn_inputs", "features", "step", "student_logits"})
-"""What of an `Observation` is made only if a term asks for it."""
+"""Parts of an `Observation` that are computed only if a term asks for them."""
 
-_NOT_OBSERVED = cast(Tensor, None)  # a term that looks at what it has not asked for fails at once
+_NOT_OBSERVED = cast(Tensor, None)  # so a term that uses what it has not asked for fails at once
 
 
 class Statistics(NamedTuple):
-    """Mean and biased variance of each channel, as batches before had them on the average."""
+    """Running mean and biased variance of each channel over earlier batches."""
 
     mean: Tensor  # (C,)
     var: Tensor  # (C,)
-    share: float  # of the batches before, in what is compared: rho in rho * before + (1 - rho) * now
+    share: float  # weight of the earlier batches: rho in rho * before + (1 - rho) * now
 
 
 class BatchNormInput(NamedTuple):
-    """What one teacher BatchNorm layer received, beside what it saw in training."""
+    """What one BatchNorm layer of the teacher received, and its statistics from training."""
 
     x: Tensor  # (B, C, H, W), or (B, C) after pooling
     running_mean: Tensor  # (C,)
     running_var: Tensor  # (C,)
-    past: Statistics | None = None  # of the batches before this one, where they are counted in
+    past: Statistics | None = None  # of earlier batches, if they count
 
 
 class Observation(NamedTuple):
     """One forward pass of the teacher on a batch of synthetic images.
 
-    A term gets what `OBSERVABLE` names only if its settings ask for it with ``observes``. One that looks at a student is not
-    computed while there is none.
+    A term gets what `OBSERVABLE` names only if its config asks for it with ``observes``. A term that observes a student
+    is not computed before the student has learned something.
     """
 
     images: Tensor  # (B, C, H, W), in standard scores of pixels, with gradient
@@ -48,10 +48,10 @@ class Observation(NamedTuple):
     targets: Tensor = _NOT_OBSERVED  # (B, num_classes), distributions
     features: Tensor = _NOT_OBSERVED  # (B, D), float32: the input of the last linear layer
     step: Tensor = _NOT_OBSERVED  # (), int64: optimiser steps that this batch has made, through all scales
-    student_logits: Tensor = _NOT_OBSERVED  # (B, num_classes), float32: of a student in training
+    student_logits: Tensor = _NOT_OBSERVED  # (B, num_classes), float32: those of a student in training
 
     def copied(self) -> Observation:
-        """Return what may be changed in place without a change for anybody else; but not what BatchNorm layers received."""
+        """Return a copy that may be changed in place, except for what BatchNorm layers received: that is not copied."""
         small = {name: value.clone() for name, value in self._asdict().items() if isinstance(value, Tensor)}
         layers = [
             layer._replace(running_mean=layer.running_mean.clone(), running_var=layer.running_var.clone())
@@ -64,19 +64,22 @@ Regularizer = Callable[[Observation], Tensor]
 
 
 class RegularizerConfig(MemberConfig):
-    """What the settings of all regularisers have in common. Each one defines its ``kind``."""
+    """The common settings of all regularisers. Each regulariser defines its ``kind``."""
 
     observes: ClassVar[frozenset[str]] = frozenset()
-    """Those of `OBSERVABLE` that the term looks at."""
+    """The names in `OBSERVABLE` that the term uses."""
 
     weight: float = Field(ge=0, description="Weight in the loss.")
 
     @abstractmethod
     def loss(self) -> Regularizer:
-        """Return the unweighted term: a plain function that returns a scalar, and that torch.compile can trace."""
+        """Return the unweighted term: a plain function that returns a scalar and that torch.compile can trace."""
 
     def unsuitable(self, model: nn.Module) -> str:
-        """Return why the term cannot be computed with a teacher's network, as what the teacher has; empty if it can."""
+        """Return why the term cannot be computed with a teacher's network; empty if it can.
+
+        The text continues a sentence that begins with the teacher, such as "has no BatchNorm layer".
+        """
         if "bn_inputs" in self.observes and not any(
             isinstance(module, _BatchNorm) and module.running_mean is not None for module in model.modules()
         ):

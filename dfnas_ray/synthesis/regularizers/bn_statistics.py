@@ -21,7 +21,8 @@ class _StatisticsDistance(torch.autograd.Function):
     r"""One layer's :math:`\|\mu(x) - \mu\|_2 + \|\sigma^2(x) - \sigma^2\|_2`, with its gradient by hand.
 
     The gradient is linear in the input, channel by channel. Autograd does not see that: it takes the mean of the whole
-    activation once more and divides in every pixel: on a CPU, 7 % of a compiled synthesis step, a quarter of an eager one.
+    activation once more, and divides in every pixel. On a CPU, that is 7 % of a compiled synthesis step, and a quarter
+    of an eager one.
     """
 
     @staticmethod
@@ -53,7 +54,7 @@ def _differences(x: Tensor, running_mean: Tensor, running_var: Tensor) -> tuple[
     if _has_kernels(x):
         mean, var = torch.batch_norm_update_stats(x, None, None, 0.0)
         return mean - running_mean, var - running_var
-    # Both moments in one pass; around the running mean, which is near, so that float32 does not cancel.
+    # Both moments in one pass. They are taken around the running mean, which is near, so that float32 loses no digits.
     dims = [0, *range(2, x.ndim)]
     centred = x.float() - _per_channel(running_mean, x)
     mean_difference = centred.mean(dims)
@@ -61,7 +62,7 @@ def _differences(x: Tensor, running_mean: Tensor, running_var: Tensor) -> tuple[
 
 
 def _has_kernels(x: Tensor) -> bool:
-    """Return whether BatchNorm's own kernels serve: on a GPU, each does in one what is 15 otherwise, if nobody compiles."""
+    """Return whether to use BatchNorm's own kernels: on a GPU without torch.compile, each one replaces 15 others."""
     return x.is_cuda and not torch.compiler.is_compiling()
 
 
@@ -73,8 +74,8 @@ def bn_statistics_loss(layers: Sequence[BatchNormInput], first_layer_multiplier:
     r"""Return :math:`\sum_l m_l (\|\mu_l(x) - \mu_l\|_2 + \|\sigma_l^2(x) - \sigma_l^2\|_2)`.
 
     Args:
-        layers: In forward order, at least one. Of one with ``past``, the average of before and now is compared, so that a
-            batch need not have all of the teacher's variety.
+        layers: In forward order, at least one. For a layer with ``past``, the average of earlier batches and this one
+            is compared, so that a batch need not show the whole variety of the training data.
         first_layer_multiplier: :math:`m_1`; the other :math:`m_l` are 1.
 
     Returns:
@@ -92,8 +93,9 @@ def bn_statistics_loss(layers: Sequence[BatchNormInput], first_layer_multiplier:
 def _distance(layer: BatchNormInput) -> Tensor:
     r"""Return one layer's term.
 
-    With batches before, :math:`\mu` becomes :math:`\rho \bar\mu + (1 - \rho) \mu(x)`, and the variance likewise. Its distance to
-    the teacher's is :math:`1 - \rho` times that of :math:`\mu(x)` to :math:`(\mu - \rho \bar\mu) / (1 - \rho)`.
+    With earlier batches, :math:`\mu(x)` becomes :math:`\rho \bar\mu + (1 - \rho) \mu(x)`, and so does the variance. The
+    distance of this average to the teacher's :math:`\mu` is :math:`1 - \rho` times the distance of :math:`\mu(x)` to
+    :math:`(\mu - \rho \bar\mu) / (1 - \rho)`.
     """
     if layer.past is None:
         distance: Tensor = _StatisticsDistance.apply(layer.x, layer.running_mean, layer.running_var)
@@ -108,13 +110,13 @@ def _distance(layer: BatchNormInput) -> Tensor:
 
 
 class BNStatisticsConfig(RegularizerConfig):
-    """R_bn, the term that decides most: 0.01 for ImageNet, 1 to 10 for small images."""
+    """R_bn, the most important term. Use a weight of 0.01 for ImageNet, and 1 to 10 for small images."""
 
     kind: ClassVar[str] = "bn_statistics"
     observes: ClassVar[frozenset[str]] = frozenset({"bn_inputs"})
 
     weight: float = Field(0.01, ge=0, description="Weight in the loss; 0 for a teacher without BatchNorm.")
-    first_layer_multiplier: float = Field(10.0, ge=0, description="Weight of the first layer beside the others' 1.")
+    first_layer_multiplier: float = Field(10.0, ge=0, description="Weight of the first layer; the others have 1.")
 
     def loss(self) -> Regularizer:
         """Return the unweighted term as a plain function."""
@@ -122,6 +124,6 @@ class BNStatisticsConfig(RegularizerConfig):
         return lambda observation: bn_statistics_loss(observation.bn_inputs, multiplier)
 
     def unsuitable(self, model: nn.Module) -> str:
-        """Return that there is no BatchNorm, where there is none."""
+        """Return that the teacher has no BatchNorm, if it has none; see `RegularizerConfig`."""
         reason = super().unsuitable(model)
         return reason and f"{reason}, so there is nothing that R_bn could match"

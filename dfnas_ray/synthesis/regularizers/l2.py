@@ -17,7 +17,7 @@ def l2_loss(images: Tensor) -> Tensor:
 
 
 class L2Config(RegularizerConfig):
-    """R_l2: small deviations from the mean colour."""
+    """R_l2: keeps pixels close to the mean colour."""
 
     kind: ClassVar[str] = "l2"
 

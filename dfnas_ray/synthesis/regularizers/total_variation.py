@@ -35,7 +35,7 @@ def total_variation_loss(images: Tensor) -> Tensor:
 
 
 class TotalVariationConfig(RegularizerConfig):
-    """R_tv: less high-frequency noise."""
+    """R_tv: reduces high-frequency noise."""
 
     kind: ClassVar[str] = "total_variation"
 

@@ -125,7 +125,7 @@ def test_the_size_is_that_of_the_synthetic_set_or_what_the_settings_say():
             {"dataset": NumberedConfig(count=39)},
             r"search.images.dataset: numbered images holds 39 images.*synthetic set.*40",
         ),
-        ({"num_images": 101}, r"search.images.dataset: numbered images holds 100 images, and num_images 101"),
+        ({"num_images": 101}, r"search.images.dataset: numbered images holds 100 images, but num_images is 101"),
         ({"dataset": NumberedConfig(count=0), "num_images": "all"}, r"holds 0 images"),
     ],
 )

@@ -286,7 +286,7 @@ def test_a_link_to_a_folder_elsewhere_is_followed(tmp_path):
 def test_a_pipe_with_the_name_of_a_picture_is_named(tmp_path):
     (tmp_path / "a").mkdir()
     os.mkfifo(tmp_path / "a/x.png")
-    with pytest.raises(DatasetError, match=r"a/x\.png is no regular file"):
+    with pytest.raises(DatasetError, match=r"a/x\.png is not a regular file"):
         read(ImageFolderConfig(kind="image_folder", path=tmp_path))
 
 

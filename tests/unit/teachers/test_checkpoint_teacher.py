@@ -122,7 +122,7 @@ def test_a_pipe_in_place_of_the_file_is_not_waited_for(tmp_path):
 
 @pytest.mark.parametrize("address", ["https://host/x.pt", "s3://bucket/x.pt"])
 def test_an_address_is_told_as_what_it_is(address):
-    with pytest.raises(TeacherError, match=r"is an address\. Nothing is downloaded"):
+    with pytest.raises(TeacherError, match=r"is a URL\. Nothing is downloaded"):
         read_state_dict(Path(address))
 
 
@@ -146,7 +146,7 @@ def zip_around(path):
     ("make", "said"),
     [
         (tar, "is a tar archive: unpack it"),
-        (zip_around, r"is a zip archive around folder/x\.pt: unpack it"),
+        (zip_around, r"is a zip archive that holds folder/x\.pt: unpack it"),
         (lambda path: path.write_bytes(gzip.compress(b"x")), "is a gzip archive"),
         (lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(600)), "is an HDF5 file, as Keras writes"),
         (lambda path: np.save(path.open("wb"), np.zeros(3)), "is a NumPy array"),

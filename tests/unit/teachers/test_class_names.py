@@ -43,7 +43,7 @@ REFUSED = {
     "deep": ("[" * 100_000, "is not valid JSON"),
     "a number left out": ('{"0": "cat", "1": "dog", "3": "owl"}', "must number its classes from 0 to 2, each once"),
     "a number twice": ('{"cat": 0, "dog": 0, "owl": 1}', "must number its classes from 0 to 2, each once"),
-    "no text": ("[1, 2, 3]", "names that are no text"),
+    "no text": ("[1, 2, 3]", "names that are not text"),
     "nothing": ("", "names 0 classes"),
     "an empty object": ("{}", "names 0 classes"),
 }

@@ -101,7 +101,7 @@ def test_timm_weights_that_cannot_be_downloaded_name_the_address_and_the_setting
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", refuse)
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *args: None)
     with pytest.raises(
-        TeacherError, match=r"timm:test_resnet cannot be had \(Please check your connection\)"
+        TeacherError, match=r"timm:test_resnet cannot be loaded \(Please check your connection\)"
     ) as raised:
         parse("timm:test_resnet").load(tmp_path)
     assert "https://huggingface.co/timm/test_resnet" in str(raised.value)
@@ -153,7 +153,7 @@ def test_it_computes_as_transformers_own(small_resnet, tmp_path):
 def test_what_the_files_do_not_say_is_asked_for(tmp_path):
     folder = save_small_resnet(tmp_path / "bare", None, id2label=None)
     source = {"kind": "huggingface", "name": "bare", "checkpoint": str(folder)}
-    with pytest.raises(TeacherError, match=r"does not say its input\. Set teacher\.image_shape"):
+    with pytest.raises(TeacherError, match=r"does not state its image_shape\. Set teacher\.image_shape"):
         parse(source).load(tmp_path)
     given = {"image_shape": [3, 20, 20], "mean": [0.5] * 3, "std": [0.5] * 3}
     teacher = parse({**source, **given}).load(tmp_path)

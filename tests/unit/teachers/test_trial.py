@@ -119,7 +119,7 @@ def test_a_network_that_leaves_its_input_alone_stays_as_it_is(caplog):
 
 
 @pytest.mark.parametrize(
-    ("kind", "said"), [(Views, "channels last"), (NeedsContiguous, "channels last"), (Float32Alone, "bfloat16")]
+    ("kind", "said"), [(Views, "channels_last"), (NeedsContiguous, "channels_last"), (Float32Alone, "bfloat16")]
 )
 def test_a_trick_that_breaks_a_network_is_left_out(kind, said, caplog):
     teacher = teacher_of(kind())

@@ -84,7 +84,7 @@ def test_progress_counts_no_steps_of_a_student_that_has_not_joined():
     student = {"steps": 30, "batch_size": 64, "warmup_batches": 5}
     method = {"kind": "generator", "batch_size": 10, "adaptation_steps": 4, "streams": 2, "student": student}
     settings = SynthesisConfig(num_shards=5, images_per_shard=40, method=method)
-    # 4 batches in a shard, every second shard is of the other stream: 0 and 1 are warm-up, 2 and 3 begin with one more batch of it.
+    # 4 batches a shard, shards take turns in two streams: 0 and 1 are warm-up, 2 and 3 begin with one more batch of it.
     steps = [settings.image_steps([shard]) for shard in range(5)]
     assert steps == [160, 160, 160 + 3 * 30 * 64, 160 + 3 * 30 * 64, 160 + 4 * 30 * 64]
     assert settings.image_steps() == sum(steps)
