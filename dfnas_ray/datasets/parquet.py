@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import sys
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -49,6 +50,7 @@ class _Parquet:
     def __init__(self, config: ParquetConfig, dataset: pyarrow.dataset.Dataset, setting: str):
         self.description = f"Parquet dataset {printable(config.path)}"
         self.config, self.dataset, self.setting = config, dataset, setting
+        self.num_rows = self._count_rows()
         self.names = _names_of(dataset.schema, config.label_column)
         self.numbering: Numbering | None = None
         self._class_of: dict[Any, int] | None = None
@@ -65,7 +67,23 @@ class _Parquet:
                 )
         elif self.names is not None:
             self.numbering = Numbering(self.names)
-        self.num_rows: int = dataset.count_rows()
+
+    def _count_rows(self) -> int:
+        """Return the number of rows that the footers of all files state.
+
+        Raises:
+            DatasetError: a footer states a number that cannot be.
+        """
+        total = 0
+        for fragment in self.dataset.get_fragments():
+            rows = fragment.count_rows()
+            total += rows
+            if rows < 0 or total > sys.maxsize:
+                raise DatasetError(
+                    f"{self.setting}: {self.description} cannot be read ({printable(fragment.path)}): it states {rows:,} rows. "
+                    f"{_LAYOUT}"
+                )
+        return total
 
     def _take_names(self, given: tuple[str, ...] | None) -> None:
         """Number labels that are names, in the same way as the folders of an image folder.
@@ -99,7 +117,10 @@ class _Parquet:
         schema = pa.schema([self.dataset.schema.field(name) for name in columns])
         try:
             parts = [self._of_file(info.path, info.size, schema) for info in self._files()]
-            return pa.concat_tables(parts) if parts else schema.empty_table()
+            table = pa.concat_tables(parts) if parts else schema.empty_table()
+            if len(table) != self.num_rows:
+                raise ValueError(f"it states {self.num_rows:,} rows and has {len(table):,}")
+            return table
         except TooLargeError as error:
             raise DatasetError(f"{self.setting}: {self.description} cannot be read: {error}. {_LAYOUT}") from error
         except _DAMAGED as error:

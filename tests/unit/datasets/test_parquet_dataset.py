@@ -123,3 +123,28 @@ def test_other_labels_or_other_images_are_another_set_and_another_place_is_not(t
     assert fingerprint("there", images, [0, 1]) == here
     assert fingerprint("relabelled", images, [1, 0]) != here
     assert fingerprint("as-jpeg", [encoded(10, "JPEG"), encoded(20, "JPEG")], [0, 1]) != here
+
+
+def with_stated_rows(file, rows):
+    """Return the bytes of a file of three rows whose footer states another number of them."""
+    data = bytearray(file.read_bytes())
+    for place in range(len(data) - 8 - int.from_bytes(data[-8:-4], "little"), len(data) - 8):
+        changed = bytearray(data)
+        if data[place] != 6:  # three as Thrift writes it: zigzag
+            continue
+        changed[place] = 2 * rows if rows >= 0 else -2 * rows - 1
+        try:
+            if pq.read_metadata(BytesIO(changed)).num_rows == rows:
+                return bytes(changed)
+        except (OSError, pa.ArrowException):
+            continue
+    raise AssertionError("the footer has no such place")
+
+
+@pytest.mark.parametrize("rows", [-3, 4, 2])
+def test_a_file_that_states_other_rows_than_it_has_is_refused(tmp_path, rows):
+    path = write(tmp_path / "x.parquet", [encoded(10), encoded(20), encoded(30)], [0, 1, 2])
+    path.write_bytes(with_stated_rows(path, rows))
+    with pytest.raises(DatasetError, match=f"it states {rows} rows"):
+        dataset = open_parquet(path)
+        list(iterate_batches(dataset, (1, 4, 4), num_classes=3))
