@@ -114,7 +114,7 @@ class Location:
 
         found = self._do("read", is_here)
         if not found and self.is_local:
-            _look_anew(Path(self.path).parent)
+            _refresh_folder(Path(self.path).parent)
             found = self._do("read", is_here)
         return found
 
@@ -155,7 +155,7 @@ class Location:
             return data
 
         if self.is_local and not os.path.lexists(self.path):
-            _look_anew(Path(self.path).parent)
+            _refresh_folder(Path(self.path).parent)
         return self._do("read", read)
 
     def open_file(self) -> pa.NativeFile:
@@ -363,7 +363,7 @@ def _is_deep(value: Any) -> bool:
     return True
 
 
-def _look_anew(folder: Path) -> None:
+def _refresh_folder(folder: Path) -> None:
     """Open a folder, so that an NFS client asks the server. Otherwise it may miss a new file for a minute."""
     with suppress(OSError):
         os.close(os.open(folder, os.O_RDONLY | os.O_DIRECTORY))

@@ -71,7 +71,7 @@ def prepare(
     _check_run_dir(config)
     name = absolute.relative_to(root)
     configs = _variants(command, config) or [config]
-    named = [path for each in configs for path in _named(each, root)]
+    named = [path for each in configs for path in _named_paths(each, root)]
     working_dir = WorkingDir.collect(root, [name, *dict.fromkeys(named)], include, [root / config.run_directory])
     if not working_dir.holds(name):
         raise ConfigError(f"The experiment file {file} is not sent: {working_dir.why_not(name)}.")
@@ -157,7 +157,7 @@ def _check_paths(command: str, config: ExperimentConfig, root: Path, working_dir
         )
 
 
-def _named(config: ExperimentConfig, root: Path) -> Iterator[Path]:
+def _named_paths(config: ExperimentConfig, root: Path) -> Iterator[Path]:
     """Yield what the settings name relative to ``root``: files, folders, and the code that they import."""
     for setting in list_settings(config):
         path = _path(setting)

@@ -157,7 +157,7 @@ class _Rules:
         above = [self.root.joinpath(*parts[:depth]) for depth in range(len(parts), -1, -1)]
         folders = above if path.is_dir() else above[1:]
         if any(
-            each.name in _NEVER or each in self.leave_out or _is_made(each) for each in folders if each != self.root
+            each.name in _NEVER or each in self.leave_out or _is_venv_or_run_dir(each) for each in folders if each != self.root
         ):
             return "it is in a run directory, a virtual environment or another folder that is never sent"
         for folder in above[1:]:  # the nearest .rayignore with a pattern for it counts
@@ -203,7 +203,7 @@ def _rayignore(folder: Path) -> GitIgnoreSpec:
     return spec
 
 
-def _is_made(folder: Path) -> bool:
+def _is_venv_or_run_dir(folder: Path) -> bool:
     """Return whether this is a virtual environment or a run directory, whatever its name."""
     return (folder / "pyvenv.cfg").exists() or (
         (folder / "latest.json").exists() and any((folder / each).exists() for each in ("experiment.yaml", ".lock"))

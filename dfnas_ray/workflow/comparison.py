@@ -202,7 +202,7 @@ class VariantComparison(Stage[ComparisonRecord]):
     def work(self) -> ComparisonRecord:
         """See `Stage`."""
         given = self.session.given
-        found = self._judged(self._found()) if "search" in self.measures else []
+        found = self._judge(self._run_searches()) if "search" in self.measures else []
         ranked = None
         if "ranking" in self.measures:
             assert self.table is not None
@@ -242,7 +242,7 @@ class VariantComparison(Stage[ComparisonRecord]):
         session = self.session_of(cell)
         return Search(session, self.source(session, "search.images"))
 
-    def _found(self) -> _Cells:
+    def _run_searches(self) -> _Cells:
         """Run every search that is not finished, and without a table retrain the architectures that were found."""
         searches: dict[Cell, tuple[TrialSummary, ...]] = {}
         number = len(list(self.cells))
@@ -257,14 +257,14 @@ class VariantComparison(Stage[ComparisonRecord]):
                     task.advance_to(len(searches), _text(cell))
         if self.table is not None:
             return _Cells(searches, None, {})
-        return self._retrained(searches)
+        return self._retrain(searches)
 
     def _by_seed(self) -> Iterator[list[Cell]]:
         """Yield the cells of each seed. Only these run, and hold their images, at the same time."""
         for seed in self.config.seeds:
             yield [cell for cell in self.cells if cell[1] == seed]
 
-    def _retrained(self, searches: Mapping[Cell, tuple[TrialSummary, ...]]) -> _Cells:
+    def _retrain(self, searches: Mapping[Cell, tuple[TrialSummary, ...]]) -> _Cells:
         """Retrain every architecture and random ones beside it, and collect the guesses of all on the same images."""
         names: dict[tuple[Cell, str], list[str]] = {}
         folders: dict[str, Location] = {}
@@ -303,7 +303,7 @@ class VariantComparison(Stage[ComparisonRecord]):
                 todo[own[-1]] = ComparedNetwork(session, one, source)
         return todo
 
-    def _judged(self, cells: _Cells) -> list[FoundArchitecture]:
+    def _judge(self, cells: _Cells) -> list[FoundArchitecture]:
         """Return each architecture that a search found, with its accuracy and comparisons."""
         found = []
         for cell, trials in cells.searches.items():
@@ -348,7 +348,10 @@ class VariantComparison(Stage[ComparisonRecord]):
         return {space.encode(genotype): space.cost(genotype).macs for genotype in self.table.architectures}
 
     def _measured(self, cells: _Cells, cell: Cell, label: str) -> JsonObject:
-        """Return an architecture's accuracy after retraining, the mean of random ones, and a test with the reference."""
+        """Return an architecture's accuracy after retraining, and the mean of random ones.
+
+        For another variant than the reference, add McNemar's test against the reference's architecture.
+        """
         guesses = cells.guesses
         assert guesses is not None
         own, *beside = cells.names[cell, label]

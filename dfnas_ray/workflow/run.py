@@ -70,7 +70,7 @@ def retrain(session: Session, genotype: str | None = None) -> list[Outcome[Retra
         found = search(session).record
         chosen = session.architecture(found.space_config, found.genotype)
     else:
-        chosen = _given(session, genotype)
+        chosen = _find_architecture(session, genotype)
     source = images_of(session, session.config.retraining.images, "retraining.images")
     source.finish()
     stages: list[Retraining] = [Retraining(session, chosen, source)]
@@ -127,7 +127,7 @@ def check_all(session: Session, synthesis: Synthesis) -> None:
         session.executor.check_fits("retraining", config.retraining.num_workers)
 
 
-def _given(session: Session, text: str) -> Architecture:
+def _find_architecture(session: Session, text: str) -> Architecture:
     """Return the architecture of a text, in the first of the experiment's spaces that has it."""
     problems = []
     for config in session.config.search.space:

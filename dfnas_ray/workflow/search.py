@@ -167,7 +167,7 @@ class Search(Stage[SearchRecord]):
 
     def unscored_finalists(self) -> dict[str, Architecture]:
         """Return the architectures that must still be trained alone, by `name_of`. All trials must be finished."""
-        _, found = self._handed_in()
+        _, found = self._trials_and_finalists()
         return {name: found[name] for name in found if len(found) > 1 and name not in self._scores}
 
     def keep_score(self, name: str, score: float) -> None:
@@ -191,7 +191,7 @@ class Search(Stage[SearchRecord]):
     def _decoder(self, trial: Trial) -> Callable[[str], Architecture]:
         return partial(self.session.architecture, trial.space.model_dump(mode="json"))
 
-    def _handed_in(self) -> tuple[list[ComparedTrial], dict[str, Architecture]]:
+    def _trials_and_finalists(self) -> tuple[list[ComparedTrial], dict[str, Architecture]]:
         """Return all trials, and their finalists by `name_of`."""
         trials = [ComparedTrial.of(result) for result in self.job.results()]
         found = {
@@ -203,7 +203,7 @@ class Search(Stage[SearchRecord]):
 
     def _choose(self, images: Shared[SyntheticImages]) -> list[ComparedTrial]:
         """Return the trials, each with its best finalist as its result."""
-        trials, found = self._handed_in()
+        trials, found = self._trials_and_finalists()
         if len(found) < 2:
             return trials
         self._compare(found, images)

@@ -154,7 +154,7 @@ class Session:
 
     @cached_property
     def min_macs(self) -> int | None:
-        """The lower limit on MACs as a number."""
+        """The lower limit on MACs as a number. Raises an error if it is above the upper limit."""
         return self.config.search.macs_at_least(self.teacher.cost.macs)
 
     @property

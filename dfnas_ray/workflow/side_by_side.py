@@ -163,7 +163,7 @@ def search_side_by_side(session: Session, searches: Mapping[str, Search]) -> Non
         session: The session of the command.
         searches: The searches by the names in progress and errors.
     """
-    todo = _open(searches)
+    todo = _unfinished(searches)
     if len(todo) < 2 or not _has_room(session, next(iter(todo.values()))) or session.config.tracking.is_on:
         return
     executor, teacher = session.executor, session.shared_teacher
@@ -213,7 +213,7 @@ def train_side_by_side(session: Session, networks: Mapping[str, Retraining]) -> 
         session: The session of the command.
         networks: The networks by the names in progress and errors.
     """
-    todo = {name: stage for name, stage in _open(networks).items() if stage.num_workers() == 1}
+    todo = {name: stage for name, stage in _unfinished(networks).items() if stage.num_workers() == 1}
     todo = {name: stage for name, stage in todo.items() if not (stage.location / RAY_FOLDER).exists()}  # Ray Train's
     if len(todo) < 2 or not _has_room(session, next(iter(todo.values()))):
         return
@@ -236,7 +236,7 @@ def train_side_by_side(session: Session, networks: Mapping[str, Retraining]) -> 
         executor.map_all(Work("retraining", "network", work), list(todo), keep)
 
 
-def _open(stages: Mapping[str, S]) -> dict[str, S]:
+def _unfinished(stages: Mapping[str, S]) -> dict[str, S]:
     """Return the stages that are not finished, each under one name: two variants may share a stage."""
     first: dict[str, str] = {}  # the stage that is finished first, so that it records the time
     for name, stage in stages.items():

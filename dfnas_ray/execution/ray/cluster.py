@@ -37,7 +37,7 @@ class ClusterSize:
             return
         bundle, total = resources.bundle(), self._capacity()
         if "GPU" in bundle:
-            total = {**total, **{k: max(total.get(k, 0.0), amount) for k, amount in self._to_come(bundle).items()}}
+            total = {**total, **{k: max(total.get(k, 0.0), amount) for k, amount in self._growth(bundle).items()}}
         short = [kind for kind in ("GPU", "CPU", *bundle) if bundle.get(kind, 0) * workers > total.get(kind, 0.0)]
         if not short:  # enough in all, but not on one node
             largest = max((node["Resources"] for node in _nodes()), key=lambda node: node.get("CPU", 0.0))
@@ -94,7 +94,7 @@ class ClusterSize:
         """Return how many workers of this size have room while ``num_others`` workers of another size run."""
         bundle, taken = resources.bundle(), others.bundle()
         nodes: list[dict[str, float]] = [dict(node["Resources"]) for node in _nodes()]
-        nodes.append(self._to_come(bundle, taken))
+        nodes.append(self._growth(bundle, taken))
         for _ in range(num_others):
             # Each other worker goes where it costs the fewest places: one without a GPU to a node without GPUs.
             choices = [(node, _without(node, taken)) for node in nodes if _how_many(node, taken)]
@@ -144,7 +144,7 @@ class ClusterSize:
     def _room(self, resources: WorkerResources) -> int:
         bundle = resources.bundle()
         per_node = [_how_many(node["Resources"], bundle) for node in _nodes()]
-        to_come = _how_many(self._to_come(bundle), bundle)
+        to_come = _how_many(self._growth(bundle), bundle)
         if resources.placement == "STRICT_PACK":
             room = max([*per_node, to_come])
         elif resources.placement == "STRICT_SPREAD":
@@ -172,7 +172,7 @@ class ClusterSize:
         limits = {"CPU": self.config.max_cpus or 0, "GPU": self.config.max_gpus or 0}
         return {**total, **{kind: max(total.get(kind, 0.0), limit) for kind, limit in limits.items()}}
 
-    def _to_come(self, *bundles: Mapping[str, float]) -> dict[str, float]:
+    def _growth(self, *bundles: Mapping[str, float]) -> dict[str, float]:
         """Return the resources that may be added if only ``max_gpus`` is set, as one node; empty if none may.
 
         New GPU nodes bring CPUs and other resources of their own, so everything but GPUs counts as unlimited.

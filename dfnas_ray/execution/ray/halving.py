@@ -32,7 +32,7 @@ class NumberedHalving(AsyncHyperBandScheduler):  # type: ignore[misc]  # Ray has
             number: The number of the trial.
             results: Pairs of a value of ``time_attr`` and a value of ``metric``.
         """
-        trial, decision = _named(number), self.CONTINUE
+        trial, decision = _stand_in(number), self.CONTINUE
         super().on_trial_add(None, trial)
         for amount, value in results:
             decision = super().on_trial_result(None, trial, {self._time_attr: amount, self.metric: value})
@@ -57,8 +57,8 @@ class NumberedHalving(AsyncHyperBandScheduler):  # type: ignore[misc]  # Ray has
         super().on_trial_remove(tune_controller, self._numbered(trial))
 
     def _numbered(self, trial: Any) -> SimpleNamespace:
-        return _named(self.number_of(trial.config))
+        return _stand_in(self.number_of(trial.config))
 
 
-def _named(number: int) -> SimpleNamespace:
+def _stand_in(number: int) -> SimpleNamespace:
     return SimpleNamespace(trial_id=f"number-{number}")

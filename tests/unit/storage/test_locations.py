@@ -127,7 +127,7 @@ def test_a_file_that_another_machine_has_just_written_is_found_at_the_second_loo
         looks.append(folder)
         (tmp_path / "late.json").write_text("{}")
 
-    monkeypatch.setattr(module, "_look_anew", look)
+    monkeypatch.setattr(module, "_refresh_folder", look)
     file = Location.parse(tmp_path) / "late.json"
     assert file.read_json() == {}
     (tmp_path / "late.json").unlink()
