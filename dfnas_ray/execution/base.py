@@ -104,7 +104,7 @@ class Executor(ABC):
 
     @abstractmethod
     def open(self) -> None:
-        """Make sure that work can begin. May be called again.
+        """Make sure that work can begin. It may be called more than once.
 
         Raises:
             ClusterError: work cannot begin.

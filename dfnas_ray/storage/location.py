@@ -217,7 +217,7 @@ class Location:
         """Return the content of a JSON file that `write_model` wrote.
 
         Raises:
-            AlteredError: the file is of another version, or was altered; names the first field that is wrong.
+            AlteredError: the file is of another version, or was altered. The message names the first wrong field.
             StorageError: it cannot be read.
         """
         try:

@@ -293,10 +293,10 @@ def intact_shards(folder: Location, key: str, num_shards: int, say: Callable[[st
 
 
 def load_shards(folder: Location, manifest: Manifest) -> SyntheticImages:
-    """Load every shard that the manifest lists, in order.
+    """Return the images of every shard that the manifest lists, in order.
 
     Raises:
-        ShardError: a shard is missing or is not, byte for byte, the one that was committed (says which).
+        ShardError: a shard is missing, or differs from the one that was committed. The message names it.
     """
     if not manifest.shards:
         raise ShardError(f"The manifest of {folder} lists no shard. {_REMEDY}")

@@ -141,7 +141,9 @@ def _check_paths(command: str, config: ExperimentConfig, root: Path, working_dir
         path, name = _path(setting), setting.path
         is_read = command in _READERS.get(name.partition(".")[0], (command,))
         if command == "compare" and config.benchmark is not None and config.benchmark.table is not None:
-            is_read = is_read and not name.startswith(("evaluation.", "benchmark.real."))  # the table has the true accuracies
+            is_read = is_read and not name.startswith(
+                ("evaluation.", "benchmark.real.")
+            )  # the table has the true accuracies
         if path is None or not is_read or path.is_absolute() or working_dir.holds(path):
             continue
         if not (root / path).exists():

@@ -103,7 +103,8 @@ class WorkingDir:
         """Write the archive; the same files make the same bytes.
 
         Raises:
-            ClusterError: a file cannot be read, or the archive is larger than Ray takes; names the largest files.
+            ClusterError: a file cannot be read, or the archive is larger than Ray takes. The message names the largest
+                files.
         """
         try:
             with zipfile.ZipFile(archive, "w") as target:
@@ -157,7 +158,9 @@ class _Rules:
         above = [self.root.joinpath(*parts[:depth]) for depth in range(len(parts), -1, -1)]
         folders = above if path.is_dir() else above[1:]
         if any(
-            each.name in _NEVER or each in self.leave_out or _is_venv_or_run_dir(each) for each in folders if each != self.root
+            each.name in _NEVER or each in self.leave_out or _is_venv_or_run_dir(each)
+            for each in folders
+            if each != self.root
         ):
             return "it is in a run directory, a virtual environment or another folder that is never sent"
         for folder in above[1:]:  # the nearest .rayignore with a pattern for it counts

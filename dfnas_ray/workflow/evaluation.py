@@ -1,4 +1,4 @@
-"""Evaluation: accuracy on real images, the one time that they are read."""
+"""Evaluation: accuracy on real images. In a data-free run, only this stage reads them."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def check_dataset(dataset: ImageDataset, teacher: Teacher) -> None:
     """Compare the classes of real images with the teacher's, before hours are spent. No image is read.
 
     Raises:
-        DatasetError: their numbers differ; or both have the same names in another order.
+        DatasetError: their numbers differ, or both have the same names in another order.
     """
     check_classes(dataset, teacher.num_classes)
     numbering, names = numbering_of(dataset), teacher.class_names
@@ -140,7 +140,7 @@ def check_dataset(dataset: ImageDataset, teacher: Teacher) -> None:
 
 
 class Evaluation(Stage[EvaluationRecord]):
-    """The accuracies of the teacher and of trained networks."""
+    """The stage that measures the accuracies of the teacher and of trained networks."""
 
     name = "evaluation"
     title = "Evaluation"

@@ -115,7 +115,7 @@ class SourceImages(Stage[SourceRecord]):
         }
 
     def check(self) -> None:
-        """Find files that are missing, labels of other classes, and sets that are too small."""
+        """Find missing files, labels of other classes, and sets that are too small."""
         self.config.drawer(self.session.teacher, self.size, self.seed, self.setting)
 
     @property

@@ -33,7 +33,7 @@ _FEWEST_IMAGES = 20  # with fewer, the agreement says nothing
 
 
 def chance_of(num_classes: int, images: int, largest_class: float = 0.0) -> float | None:
-    """Return the agreement of a network that always names one class, with two standard errors; None for too few images.
+    """Return the agreement of a network that always predicts one class, plus two standard errors; None for few images.
 
     Args:
         num_classes: The number of the teacher's classes.
@@ -89,7 +89,7 @@ class RetrainingRecord(Record):
 
 
 class Retraining(Stage[RetrainingRecord]):
-    """Weights, an exported program, and the history of the training."""
+    """The stage that trains one network: its weights, an exported program, and the history of the training."""
 
     name = "retraining"
     title = "Retraining"

@@ -60,7 +60,7 @@ class SearchRecord(Record, TrialSummary):
 
 
 class Search(Stage[SearchRecord]):
-    """Trials with their states and results, the comparison of their finalists, and the choice."""
+    """The stage that searches: trials with states and results, the comparison of finalists, and the choice."""
 
     name = "search"
     title = "Search"

@@ -47,7 +47,7 @@ Texts: TypeAlias = tuple[str, ...]
 
 
 class TruthRecord(Record):
-    """A finished truth.
+    """A finished truth stage.
 
     Attributes:
         space: The kind of the search space.
@@ -161,7 +161,7 @@ def check_truth(config: ExperimentConfig, architectures: int | None) -> None:
 
 
 class Truth(Stage[TruthRecord]):
-    """A table of true accuracies and negative log likelihoods: ``truth.csv``.
+    """The stage that makes a table of true accuracies and negative log likelihoods: ``truth.csv``.
 
     Results are kept beside the stage, one chunk at a time. Any later stage with the same settings uses them, for any
     number of architectures.

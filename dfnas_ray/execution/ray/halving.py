@@ -39,12 +39,12 @@ class NumberedHalving(AsyncHyperBandScheduler):  # type: ignore[misc]  # Ray has
         return str(decision)
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        """Assign a bracket to a new trial; one that is known stays in its own."""
+        """Assign a bracket to a new trial. A known trial stays in its own."""
         if self._numbered(trial).trial_id not in self._trial_info:
             super().on_trial_add(tune_controller, self._numbered(trial))
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Decide on a trial at a rung; one that is known there goes on."""
+        """Decide on a trial at a rung. A trial that is known there continues."""
         decision: str = super().on_trial_result(tune_controller, self._numbered(trial), result)
         return decision
 

@@ -99,9 +99,7 @@ class Watch:
         return f"its head at {self._gcs} has not answered for {time.monotonic() - last_answer:.0f} s"
 
     def _sentence(self, what: str) -> str:
-        logs = (
-            "Ray's logs are in /tmp/ray/session_latest/logs." if self.address == "local" else "Check the cluster."
-        )
+        logs = "Ray's logs are in /tmp/ray/session_latest/logs." if self.address == "local" else "Check the cluster."
         return (
             f"Ray ({self.address}) was lost while this command was at work: {what}. What is finished is kept; run the same "
             f"command again to go on from there. {logs}"

@@ -139,7 +139,10 @@ def test_a_command_that_was_taken_for_dead_stops_when_it_reaches_the_store_again
         time.sleep(10)
         waited_in_vain.append(True)
 
-    with pytest.raises(StorageError, match="was considered dead, and another command has continued"), quick(where).held():
+    with (
+        pytest.raises(StorageError, match="was considered dead, and another command has continued"),
+        quick(where).held(),
+    ):
         work()
     assert not waited_in_vain, "what it waits in ends at once"
     assert left(where) == [], "its object is not written again"
