@@ -1,6 +1,7 @@
-"""How work is spread: in this process, or over a Ray cluster.
+"""Executors: they run work in this process, or spread it over a Ray cluster.
 
-Every worker process imports this, the board's as well, which needs no torch: so nothing that brings torch is imported here.
+Every worker process imports this module, also that of the board, which needs no torch. So it imports nothing that
+imports torch.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ def make_executor(
     """Return the executor that ``cluster.address`` names, not yet opened; the arguments are those of `Executor`.
 
     Raises:
-        ClusterError: it needs Ray, which is not installed.
+        ClusterError: the executor needs Ray, which cannot be imported.
     """
     if cluster.is_inline:
         from dfnas_ray.execution.inline import InlineExecutor
@@ -35,7 +36,7 @@ def make_executor(
             raise
         raise ClusterError(
             f"cluster.address ({cluster.address}) needs Ray, which cannot be imported here: {error}. Install it (pip install "
-            "'ray[default,tune,train]'), or set cluster.address to inline (--address inline): all is then done in this "
-            "process."
+            "'ray[default,tune,train]'), or set cluster.address to inline (--address inline): all work then runs in "
+            "this process."
         ) from error
     return RayExecutor(cluster, marker, imports, verbose)

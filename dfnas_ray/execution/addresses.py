@@ -1,4 +1,4 @@
-"""Addresses of dashboards: well formed, without passwords, and who else sees what is sent there."""
+"""Addresses of dashboards: checks of their form, and of who else can read what is sent there."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def dashboard_address(url: str) -> str:
     """Return a dashboard's address with its scheme.
 
     Raises:
-        ClusterError: it is none, or holds a password, which would be shown and logged.
+        ClusterError: the address is malformed, or holds a password, which would be shown and logged.
     """
     text = url if "://" in url else f"http://{url}"
     parts = _split(text)
@@ -35,7 +35,7 @@ def dashboard_address(url: str) -> str:
 
 
 def keep_from_proxies(url: str) -> None:
-    """Let nothing that is for this very machine go through a proxy: it would see the token."""
+    """Exclude an address on this machine from proxies: a proxy would see the token."""
     parts = _split(url)
     host = parts.hostname if parts is not None else None
     if host is None or not is_loopback(host):
@@ -47,7 +47,7 @@ def keep_from_proxies(url: str) -> None:
 
 
 def who_sees_the_token(url: str) -> str | None:
-    """Return a sentence if a token sent there can be read on its way; None if it cannot, or stays on this machine."""
+    """Return a warning if others can read a token that is sent to this address; None if they cannot."""
     parts = _split(url)
     if parts is None or parts.scheme != "http" or parts.hostname is None or is_loopback(parts.hostname):
         return None
@@ -56,13 +56,13 @@ def who_sees_the_token(url: str) -> str | None:
     through = ", and through the proxy that http_proxy names" if by_proxy else ""
     tunnel = f"ssh -L 8265:127.0.0.1:{parts.port or 80} {parts.hostname}"
     return (
-        f"The cluster's token goes to {parts.hostname} without encryption{through}: whoever is on the way can read it. A "
+        f"The cluster's token goes to {parts.hostname} without encryption{through}: anyone on the way can read it. A "
         f"tunnel keeps it private: {tunnel}, and --dashboard {DEFAULT_DASHBOARD}."
     )
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is this machine by its name or number."""
+    """Return whether a host's name or IP address means this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -73,5 +73,5 @@ def _split(text: str) -> SplitResult | None:
     try:
         parts = urlsplit(text)
         return parts if parts.port is None or parts.port > 0 else None
-    except ValueError:  # no such port, or half an IPv6 address
+    except ValueError:  # an invalid port, or half an IPv6 address
         return None

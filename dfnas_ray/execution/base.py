@@ -1,7 +1,8 @@
-"""The contract of an executor: how work is spread, with no idea of what it is for.
+"""The interface of an executor, which distributes work without knowing its purpose.
 
-Both members call the same functions of the core: `inline` in this process, `ray` on actors, Ray Tune and Ray Train. On CPUs
-they leave the same artefacts, byte for byte, but for what depends on timing on Ray: whom asynchronous halving stops.
+Both executors call the same functions of the core: `inline` in this process, `ray` with actors, Ray Tune and Ray Train.
+On CPUs they leave the same artefacts, byte for byte. The exception is what depends on timing on Ray: which candidates
+asynchronous halving stops.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from dfnas_ray.errors import DfnasError
 from dfnas_ray.progress import Board, Task
 from dfnas_ray.storage.shared import Shared
 
-if TYPE_CHECKING:  # every worker imports this module: it brings what all of them need
+if TYPE_CHECKING:  # every worker imports this module, so it imports only what all need
     from dfnas_ray.algorithms.base import Measurement
     from dfnas_ray.algorithms.config import Trial
     from dfnas_ray.algorithms.trials import SearchJob
@@ -44,11 +45,11 @@ class Work(Generic[Item, Result]):
     """Items that can be worked on one by one, in any order, by any worker.
 
     Attributes:
-        stage: Whose settings say what a worker holds, and how often an item is tried.
-        item: What users call an item, as in "shard".
-        prepare: Given a worker's device, returns what is done with an item. It is called once in each worker, and sent
-            there: what it needs is `Shared`, or small.
-        advice: What helps when workers die, as in "give an actor more memory".
+        stage: The stage whose cluster settings give a worker's resources and the attempts for an item.
+        item: The name of an item in messages, such as "shard".
+        prepare: Takes a worker's device, and returns the function that processes an item. It is sent to each worker and
+            called there once, so what it holds must be `Shared` or small.
+        advice: What to do if workers die, such as "give a worker more memory".
     """
 
     stage: ClusterStage
@@ -57,18 +58,18 @@ class Work(Generic[Item, Result]):
     advice: str = "give a worker more memory"
 
     def cannot_follow(self, before: Item | None) -> str:
-        """Return why an item cannot be done that goes on from another one."""
-        return f"it goes on from {self.item} {before}, which could not be done"
+        """Return why an item cannot be done if the item ``before`` it failed."""
+        return f"it continues from {self.item} {before}, which failed"
 
 
 @dataclass(frozen=True)
 class Crew:
-    """The workers of a `Work`, as whoever asks for them wants to have them.
+    """The workers of a `Work`: their number, and callbacks.
 
     Attributes:
-        size: At work at once; None: as many as have room.
-        on_started: Called whenever a worker has got its place and is ready.
-        should_stop: Asked every few seconds; the work ends early when it returns True.
+        size: The most workers at once; None: as many as the cluster has room for.
+        on_started: Called whenever a worker has been placed and is ready.
+        should_stop: Called every few seconds; the work ends early when it returns True.
     """
 
     size: int | None = None
@@ -77,13 +78,13 @@ class Crew:
 
 
 class Executor(ABC):
-    """Where the work of one command is done; opened when it is first needed, closed at its end.
+    """Runs the work of one command. It is opened when it is first needed, and closed at the command's end.
 
     Args:
-        cluster: The settings.
-        marker: A file that is there while the command is at work: every worker must see it.
+        cluster: The settings of the cluster.
+        marker: A file that exists while the command is running. Every worker must see it.
         imports: Modules that workers must be able to import, by the setting that names them.
-        verbose: Show what workers say.
+        verbose: Show the output of workers.
     """
 
     def __init__(
@@ -93,82 +94,83 @@ class Executor(ABC):
         self.tracking, self.name = TrackingConfig(), "experiment"
 
     def follow(self, tracking: TrackingConfig, name: str) -> None:
-        """Let trackers know of trials.
+        """Report trials to trackers.
 
         Args:
-            tracking: Which.
-            name: Of the experiment.
+            tracking: The settings of the trackers.
+            name: The name of the experiment.
         """
         self.tracking, self.name = tracking, name
 
     @abstractmethod
     def open(self) -> None:
-        """Make sure that work can begin. May be called again.
+        """Make sure that work can begin. It may be called more than once.
 
         Raises:
-            ClusterError: it cannot.
+            ClusterError: work cannot begin.
         """
 
     @abstractmethod
     def close(self) -> None:
-        """Leave everything as it was before."""
+        """Release what was opened."""
 
     def explain(self, error: Exception) -> DfnasError | None:
-        """Return an error that a user can act on, for one that whatever does the work has raised; None if it was not that."""
+        """Return an error that a user can act on for an error of the cluster; None for any other error."""
         return None
 
     @abstractmethod
     def facts(self) -> dict[str, str | int | float]:
-        """Return where the work is done, for the report."""
+        """Return facts about where the work is done, for the report."""
 
     # Values
 
     @abstractmethod
     def share(self, value: T) -> Shared[T]:
-        """Put a value where all workers can get it."""
+        """Return a handle of a value with which all workers can get it."""
 
     @abstractmethod
     def compute(self, function: Callable[..., T], *arguments: Any) -> Shared[T]:
         """Compute a value on some worker and leave it there: this process never holds it.
 
         Args:
-            function: Of a module, with its arguments; one that is `Shared` is replaced by its value.
+            function: A function of a module.
+            *arguments: Its arguments. One that is `Shared` is replaced by its value.
         """
 
     @abstractmethod
     def show(self, task: Task) -> AbstractContextManager[Board]:
-        """Return a board that a bar follows while the block runs."""
+        """Return a board whose progress a bar shows while the block runs."""
 
     # Room
 
     @abstractmethod
     def check_fits(self, stage: ClusterStage, workers: int = 1) -> None:
-        """Make sure that so many workers of a stage can ever be at work at once.
+        """Make sure that this number of a stage's workers can run at once.
 
         Raises:
-            ClusterError: they cannot; says which settings ask for more than there is.
+            ClusterError: they cannot. The message says which settings ask for more than there is.
         """
 
     @abstractmethod
     def room_for(self, resources: WorkerResources) -> int:
-        """Return how many workers of this size can be at work at once; at least one."""
+        """Return how many workers of this size can run at once; at least one."""
 
     @abstractmethod
     def room_beside(self, resources: WorkerResources, others: WorkerResources, num_others: int) -> int:
-        """Return how many workers of this size have room while ``num_others`` workers of another size are at work."""
+        """Return how many workers of this size have room while ``num_others`` workers of another size run."""
 
     @abstractmethod
     def check_beside(self, stage: ClusterStage, other: ClusterStage, num_others: int, why: str) -> None:
-        """Make sure that one worker of a stage has room while workers of another stage are at work.
+        """Make sure that one worker of a stage has room while workers of another stage run.
 
         Args:
-            stage: The worker's.
-            other: The other workers'.
-            num_others: Their number.
-            why: The setting that asks for both at once, with its value and what else it could be.
+            stage: The stage of the worker.
+            other: The stage of the other workers.
+            num_others: The number of other workers.
+            why: The setting that asks for both at once, with its value and an alternative.
 
         Raises:
-            ClusterError: it has not; says what each asks for.
+            ClusterError: it has no room. The message says what each worker asks for.
         """
 
     # Work
@@ -182,17 +184,18 @@ class Executor(ABC):
         crew: Crew | None = None,
         after: Mapping[Item, Item] | None = None,
     ) -> dict[Item, str]:
-        """Have workers do all items; return the reason for each one that could not be done.
+        """Process all items on workers, and return the reason for each item that failed.
 
-        An error that the user has to mend is final at once, any other one after ``cluster.STAGE.attempts`` tries.
+        An error that the user has to fix is final at once. Any other error is final after ``cluster.STAGE.attempts``
+        attempts.
 
         Args:
             work: What is done with an item.
-            items: All different.
-            on_done: Called in this process with each item and its result, in the order in which they come.
-            crew: Who works.
-            after: By item, another one that has to be done before it and comes before it in ``items``. The worker that has
-                done the first goes on with the second, if it can.
+            items: The items, all different.
+            on_done: Called in this process with each item and its result, in the order in which they arrive.
+            crew: The workers.
+            after: For an item, the item that must be done before it and comes before it in ``items``. If possible, the
+                same worker does both, one after the other.
 
         Raises:
             ClusterError: workers keep dying, or none can start.
@@ -201,10 +204,10 @@ class Executor(ABC):
     def map_all(
         self, work: Work[Item, Result], items: Sequence[Item], on_done: Callable[[Item, Result], object]
     ) -> None:
-        """Do the same, and take the failure of one item for that of the whole.
+        """Process all items on workers, as `map` does, and raise an error if an item failed.
 
         Raises:
-            DfnasError: an item failed; names it.
+            DfnasError: an item failed. The message names it.
         """
         failed = self.map(work, items, on_done)
         for item, reason in failed.items():
@@ -221,12 +224,12 @@ class Executor(ABC):
         images: Shared[SyntheticImages] | ShardFolder,
         board: Board,
     ) -> None:
-        """Run search trials to their results, which are then in their folders.
+        """Run search trials to their end. Each leaves its result in its folder.
 
-        On images that are being made, a trial may end without a result: it is run again when all are there.
+        While images are being made, a trial may end without a result. It is run again when all images exist.
 
         Raises:
-            DfnasError: a trial failed for good; names it, and says how to go on.
+            DfnasError: a trial failed for good. The message names it and says how to continue.
         """
 
     @abstractmethod
@@ -241,11 +244,11 @@ class Executor(ABC):
     ) -> list[Measurement]:
         """Train given architectures as one population; return the epochs reached and the score of each.
 
-        What was measured before in the trial's folder is not done again. `MultiFidelityConfig.rank` makes scores of the
-        measurements. No limit is applied.
+        Measurements that are in the trial's folder already are not repeated. `MultiFidelityConfig.rank` turns
+        measurements into scores. No limit on MACs is applied.
 
         Raises:
-            DfnasError: candidates failed for good; says how to go on.
+            DfnasError: candidates failed for good. The message says how to continue.
         """
 
     @abstractmethod
@@ -255,13 +258,13 @@ class Executor(ABC):
         """Train one network from its last checkpoint to its last epoch.
 
         Raises:
-            DfnasError: it failed for good; says how to go on.
+            DfnasError: the training failed for good. The message says how to continue.
         """
 
     @abstractmethod
     def run_sweep(self, job: SweepJob, record: SweepRecord, judge: Shared[Judge], board: Board) -> None:
-        """Run the trials of a sweep to its number; their results are in the record and beside their images.
+        """Run a sweep's open trials. Their results are in the record and beside their images.
 
         Raises:
-            DfnasError: a trial's process died again and again; says how to go on.
+            DfnasError: a trial's process died too often. The message says how to continue.
         """

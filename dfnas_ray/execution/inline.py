@@ -1,4 +1,4 @@
-"""Everything in this process, one after the other: in a notebook, in a debugger, where Ray is not installed."""
+"""The executor without Ray: all work runs in this process, for notebooks, debuggers and machines without Ray."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Held:
     value: Any
 
     def get(self) -> Any:
-        """Return it."""
+        """Return the value."""
         return self.value
 
 
@@ -60,7 +60,7 @@ class Computed:
 
 
 class BarBoard:
-    """A board whose only reader is a bar of this process."""
+    """A board whose progress a bar of this process shows."""
 
     def __init__(self, task: Task):
         self._task = task
@@ -79,15 +79,15 @@ class BarBoard:
         return write
 
     def start(self, worker: str, where: str) -> None:
-        """Say nothing: in one process nothing is started again."""
+        """Do nothing: in one process nothing is restarted."""
 
 
 class InlineExecutor(Executor):
-    """One worker: this process. Its device is the GPU, where torch finds one."""
+    """The only worker is this process. Its device is the GPU if torch finds one."""
 
     @property
     def device(self) -> torch.device:
-        """Where everything is computed."""
+        """The device of all computations."""
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     def open(self) -> None:
@@ -120,7 +120,7 @@ class InlineExecutor(Executor):
         yield BarBoard(task)
 
     def check_fits(self, stage: ClusterStage, workers: int = 1) -> None:
-        """See `Executor`. One worker fits, whatever it is set to hold."""
+        """See `Executor`. One worker always fits, whatever its settings ask for."""
         if stage == "retraining" and workers > 1:
             raise ClusterError(
                 f"retraining.num_workers ({workers}) train together, and with cluster.address inline there is one process. "
@@ -150,7 +150,7 @@ class InlineExecutor(Executor):
         crew: Crew | None = None,
         after: Mapping[Item, Item] | None = None,
     ) -> dict[Item, str]:
-        """See `Executor`. An error that nobody foresaw is raised as it is: where it arose, a debugger can look."""
+        """See `Executor`. An unexpected error is raised unchanged, so that a debugger stops where it arose."""
         failed: dict[Item, str] = {}
         if not items:
             return failed
@@ -230,7 +230,7 @@ class InlineExecutor(Executor):
                 record.keep()
 
     def _sweep_trial(self, job: SweepJob, record: SweepRecord, judge: Shared[Judge], board: Board) -> None:
-        """Run the next trial of a sweep to its end, or go on with one that broke off."""
+        """Run the next trial of a sweep to its end, or continue one that was interrupted."""
         trial, pruning = record.ask(job.seed), job.sweep.pruning
 
         def is_pruned() -> bool:
@@ -238,7 +238,7 @@ class InlineExecutor(Executor):
             return pruning is not None and is_weak(pruning, job.sweep.directions[0], known, record.trials())
 
         compared = max(trial.intermediate_values, default=0)
-        if is_pruned():  # what the command before did not come to note
+        if is_pruned():  # an earlier command was interrupted before it recorded this
             record.prune(trial.number)
             return
         results = sweep_trials.run_trial(trial.number, compared, trial.params, job, judge.get(), self.device, board)
@@ -251,7 +251,7 @@ class InlineExecutor(Executor):
 
     @contextmanager
     def _threads_of(self, stage: ClusterStage) -> Iterator[None]:
-        """Compute with the threads that a worker of a stage has: their number decides the last bits of sums."""
+        """Use as many threads as a worker of the stage has: their number decides the last bits of sums."""
         threads = self.cluster.of(stage).cpus
         with threadpool_limits(threads), fixed_threads(threads):
             yield

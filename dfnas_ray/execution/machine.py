@@ -1,4 +1,4 @@
-"""What this machine allows a cluster that is started on it, and what to do where it does not start."""
+"""This machine's limits for a cluster that is started on it, and advice if the cluster does not start."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _WANTED_FILES, _FEWEST_FILES = 65_536, 512
 
 
 def allow_open_files() -> None:
-    """Raise the number of files that may be open, as far as one may: with a shell's limit, a cluster dies without a word.
+    """Raise the limit on open files as far as allowed: with a shell's usual limit, a cluster dies without a message.
 
     Raises:
-        ClusterError: it stays too low.
+        ClusterError: the limit stays too low.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     unlimited = resource.RLIM_INFINITY
@@ -33,7 +33,7 @@ def allow_open_files() -> None:
 
 
 def start_advice(error: BaseException) -> str:
-    """Return what to do about a cluster that does not start here."""
+    """Return what to do if a cluster does not start on this machine."""
     text = str(error)
     if "AF_UNIX" in text or "107 bytes" in text:
         return f"Its sockets' paths are too long: set TMPDIR to a short path, such as /tmp (it is {tempfile.gettempdir()})."

@@ -1,8 +1,8 @@
-"""A process beside a command that has started Ray: when the command dies, it ends what Ray leaves behind.
+"""A process beside a command that has started Ray. When the command dies, it ends the processes that Ray leaves behind.
 
-The kernel ends the raylet with its command, and workers follow within seconds. Ray's agents notice as well, and then try for a
-minute to tell the head, which is dead (`publish_error_to_driver` waits 60 s). Run as a file, ``python -P reaper.py PID``, so that
-it imports next to nothing.
+The kernel ends the raylet with its command, and workers follow within seconds. Ray's agents notice as well, but then
+try for a minute to tell the head, which is dead (`publish_error_to_driver` waits 60 s). The module runs as a file,
+``python -P reaper.py PID``, so that it imports almost nothing.
 """
 
 from __future__ import annotations
@@ -22,11 +22,14 @@ from pathlib import Path
 import psutil
 
 _LOOK_SECONDS = 1.0
-_QUIET_SECONDS = 5.0  # after which nothing more is found: what was only being started has appeared
+_QUIET_SECONDS = 5.0  # without a find, until the search ends: by then every process has appeared
 
 
 def start_reaper() -> Callable[[], None]:
-    """Start the process for the calling one, and return what ends it. Without it everything works, but for the minute."""
+    """Start the reaper for this process, and return a function that ends it.
+
+    If it cannot be started, nothing else is lost: Ray's agents may then outlive the command by a minute.
+    """
     if not sys.executable:  # Python within another program
         return lambda: None
     try:
@@ -35,7 +38,7 @@ def start_reaper() -> Callable[[], None]:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            process_group=0,  # what a terminal sends to the command's group is not for it
+            process_group=0,  # a terminal's signals to the command's group must not reach it
         )
     except OSError:
         return lambda: None
@@ -48,7 +51,7 @@ def start_reaper() -> Callable[[], None]:
 
 
 def end_processes_of(command: int) -> int:
-    """Kill Ray's processes of the cluster that a process has started, by that one's number; return how many there were."""
+    """Kill the processes of the Ray cluster that process ``command`` has started, and return their number."""
     found = [process for process in psutil.process_iter() if _belongs(process, command)]
     for process in found:
         with suppress(psutil.Error):
@@ -57,15 +60,15 @@ def end_processes_of(command: int) -> int:
 
 
 def _belongs(process: psutil.Process, command: int) -> bool:
-    """Whether a process works in the folder of a session, ``session_DATE_TIME_PID``, that the command has started."""
+    """Return whether a process belongs to a session of the command, whose folder is ``session_DATE_TIME_PID``."""
     session = re.compile(rf"session_[0-9_-]+_{command}\b")
     with suppress(psutil.Error, OSError):
         if process.pid in (os.getpid(), command) or process.uids().real != os.getuid():
             return False
         words = process.cmdline()
         if any(session.search(word) for word in words):
-            return any(word.startswith(f"{_ray_folder()}/") for word in words)  # and no editor that shows a log of it
-        if words and words[0].startswith("ray::"):  # has written its title over its command line
+            return any(word.startswith(f"{_ray_folder()}/") for word in words)  # an editor that shows a log is not one
+        if words and words[0].startswith("ray::"):  # its title has replaced its command line
             return any(session.search(file.path) for file in process.open_files())
     return False
 

@@ -1,4 +1,4 @@
-"""Room for a synthesis beside a search, in which neither ever waits for the other."""
+"""Room for a synthesis beside a search, so that neither waits for the other."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dfnas_ray.progress import Listener
 
 @dataclass(frozen=True)
 class RoomForBoth:
-    """What an executor has room for while the trials of a search are at work."""
+    """The room that an executor has while the trials of a search run."""
 
     executor: Executor
     search: SearchConfig
@@ -21,7 +21,7 @@ class RoomForBoth:
         """Make sure that there is room for a synthesis worker beside a search trial.
 
         Raises:
-            ClusterError: there is not; says what each asks for.
+            ClusterError: there is none. The message says what each worker asks for.
         """
         self.executor.check_fits("synthesis")
         self.executor.check_fits("search", self._places)
@@ -34,12 +34,13 @@ class RoomForBoth:
         )
 
     def num_actors(self, listener: Listener) -> int:
-        """Return how many synthesis workers there are, so that search trials have room beside them.
+        """Return the number of synthesis workers that leaves room for search trials.
 
-        Room is left for all trials, as far as the workers keep half of what they would have alone, and for one in any case.
+        At least one trial has room. Others get room as long as the workers keep half of the places that they would have
+        alone.
 
         Args:
-            listener: Told if there are fewer than were asked for.
+            listener: Gets a message if there are fewer workers than were asked for.
 
         Raises:
             ClusterError: there is no room for one of each.
@@ -61,5 +62,5 @@ class RoomForBoth:
 
     @property
     def _places(self) -> int:
-        """Of one trial: its own, and those where its candidates are scored."""
+        """The places of one trial: its own, and those of its scoring workers."""
         return 1 + self.executor.cluster.search.scoring_workers

@@ -1,4 +1,4 @@
-"""The authentication token of a local Ray cluster: a file that is its user's alone, made before the cluster starts."""
+"""The authentication token of a local Ray cluster: a private file that is written before the cluster starts."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from dfnas_ray.errors import ClusterError
 
 
 def token_settings(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return what to add to the environment, so that a local cluster has a token that nobody else can read.
+    """Return the environment variables with which a local cluster has a token that nobody else can read.
 
-    Ray keeps its token below the home directory, and writes it readable by all; so it is written here first. Where that cannot be
-    done, as in many containers, the token goes to a temporary directory, which is removed when the process ends.
+    Ray keeps its token below the home directory and writes it readable by all, so it is written here first. Where that
+    is not possible, as in many containers, it goes to a temporary directory, which is removed when the process ends.
 
     Raises:
-        ClusterError: no private file can be written: a cluster without a token would be everybody's on this machine.
+        ClusterError: no private file can be written. Without a token everybody on this machine could use the cluster.
     """
     mode = environ.get("RAY_AUTH_MODE", "token").lower()
     if mode != "token" or environ.get("RAY_AUTH_TOKEN") or environ.get("RAY_AUTH_TOKEN_PATH"):
@@ -43,7 +43,7 @@ def token_settings(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def _has_private_token(path: Path) -> bool:
-    """Whether there is a token that this user alone can read; one is made, or made private, if need be."""
+    """Return whether there is a token that only this user can read. If need be, it is written or made private."""
     try:
         if not path.exists():
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Files that a stage wrote and reads again: one that was altered since is named, removed, and made again."""
+"""Files that a stage wrote and reads again. If one was altered, a message names it; it is removed and made again."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from dfnas_ray.storage.location import REMEDY, Location, Model
 logger = logging.getLogger(__name__)
 
 Say: TypeAlias = Callable[[str], object]
-"""Tells the user one line."""
+"""A function that shows the user one line."""
 
 
 def read_or_remove(
     file: Location, model: type[Model], say: Say = logger.warning, fault: Callable[[Model], str] = lambda content: ""
 ) -> Model | None:
-    """Return the content of a JSON file; None if it is not there, or is of another version or altered.
+    """Return the content of a JSON file; None if it is missing, of another version, or altered.
 
-    One that is altered is named and removed: whoever made it makes it again.
+    An altered file is named in a message and removed, so that the stage that made it makes it again.
 
     Args:
-        file: Where it is.
-        model: Of its content.
-        say: Told of a file that is removed.
-        fault: Returns why a content cannot belong there, as the end of a sentence; empty if it can.
+        file: The file.
+        model: The model of its content.
+        say: Called with a message about a file that is removed.
+        fault: Returns what is wrong with a content, as the end of a sentence; empty if nothing is.
 
     Raises:
-        StorageError: the storage is out of order.
+        StorageError: the storage fails.
     """
     if not file.exists():
         return None
@@ -50,18 +50,18 @@ def read_or_remove(
 
 
 def load_or_set_aside(file: Location, load: Callable[[bytes], object], say: Say = logger.warning) -> bool:
-    """Take up the state of a training that is in a file, and return whether that could be done.
+    """Load the state of a training from a file, and return whether that was possible.
 
-    A file that cannot be taken up is named, and kept beside its place under another name.
+    A file that cannot be loaded is named in a message and kept under another name.
 
     Args:
-        file: Where it is.
-        load: Takes its content.
-        say: Told of a file that is set aside.
+        file: The file.
+        load: Loads the content of the file.
+        say: Called with a message about a file that is set aside.
 
     Raises:
-        StorageError: the storage is out of order.
-        OutOfMemoryError: the device has no room for it: that is not the file's fault.
+        StorageError: the storage fails.
+        OutOfMemoryError: the device has too little memory for the state, so the file may be intact.
     """
     try:
         data = file.read_bytes()
@@ -79,15 +79,15 @@ def load_or_set_aside(file: Location, load: Callable[[bytes], object], say: Say 
 
 
 def set_aside(file: Location, why: str, say: Say = logger.warning) -> None:
-    """Keep something that cannot be used beside its place, under another name, and say so.
+    """Rename a file that cannot be used, so that it is kept, and say so.
 
     Args:
         file: A file or a folder.
-        why: A sentence that names it.
-        say: Told.
+        why: A sentence that names the file and says what is wrong.
+        say: Called with the message.
     """
     aside = file.move_aside()
-    say(f"{why} It is kept as {aside.name}, and what it held is done again.")
+    say(f"{why} It is kept as {aside.name}, and its work is done again.")
 
 
 def is_intact(read: Callable[[], object], say: Say) -> bool:

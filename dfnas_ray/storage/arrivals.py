@@ -1,7 +1,7 @@
-"""Sets of images that are still being made: what is there, and what each epoch of a training was given.
+"""Sets of images that are still being made: the shards that exist, and the shards that each epoch of a training used.
 
-A shard is complete or absent, so whoever lists the folder knows what there is: nobody has to be asked, and no process
-that could be lost keeps the books.
+A shard is complete or absent, so a listing of the folder shows which shards exist. No process has to keep track of
+them.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from dfnas_ray.storage.shards import Ids, SyntheticImages, decode_shard, shard_n
 
 
 class ShardsMissing(Exception):  # noqa: N818 - no error: the shards will come
-    """Shards that are needed now are not there yet."""
+    """Shards that are needed now do not exist yet."""
 
 
 class ShardSource(Protocol):
-    """Where the shards of a set come from."""
+    """A source of the shards of a set."""
 
     @property
     def ids(self) -> Ids:
-        """The ids (N,) of all images of the finished set, in order, whether they are there or not."""
+        """The ids (N,) of all images of the finished set, in order, whether they exist yet or not."""
         ...
 
     def present(self) -> list[int]:
-        """Numbers of the shards that are there, in order."""
+        """Return the numbers of the shards that exist, in order."""
         ...
 
     def load(self, shards: Collection[int]) -> SyntheticImages:
-        """Return the images of these shards, which are there, in order."""
+        """Return the images of these shards, in order. All of them must exist."""
         ...
 
 
@@ -46,13 +46,13 @@ class ShardSource(Protocol):
 class ShardFolder:
     """The folder of a set that is being made. It can be sent to another process.
 
-    A damaged shard must have been removed from it before: only a finished set has a manifest to compare with.
+    Damaged shards must be removed from it first: only a finished set has a manifest to compare them with.
 
     Attributes:
-        folder: Where shards appear.
-        key: Of the synthesis stage.
-        num_shards: Of the finished set.
-        rows: Images of each shard.
+        folder: The folder in which shards appear.
+        key: The key of the synthesis stage.
+        num_shards: The number of shards in the finished set.
+        rows: The number of images in each shard.
     """
 
     folder: Location
@@ -104,18 +104,18 @@ class WholeSet:
 
 
 class Arrivals(RootModel[list[list[Count]]]):
-    """For each epoch, the numbers of the shards that are new to it: ``shards.json``."""
+    """For each epoch, the numbers of the shards that were new in it: ``shards.json``."""
 
 
 class GrowingSet:
-    """What a training sees of a set that is still being made, epoch by epoch.
+    """A set that is still being made, as each epoch of a training sees it.
 
-    Which shards an epoch is given is written down before it begins. An epoch that breaks off, on whatever machine it
-    is done again, is done on the same images.
+    The shards of an epoch are recorded before the epoch begins. If it is interrupted, it is repeated on the same
+    images, on any machine.
 
     Args:
-        source: Of the shards.
-        record: A file of `Arrivals`.
+        source: The source of the shards.
+        record: The file of `Arrivals`.
 
     Raises:
         StorageError: the file was altered.
@@ -129,13 +129,13 @@ class GrowingSet:
         self._images: SyntheticImages | None = None
 
     def of_epoch(self, epoch: int) -> list[int]:
-        """Return the shards of an epoch: those that it was given before, or else all that are there now.
+        """Return the shards of an epoch: those that are recorded for it, or else all that exist now.
 
         Args:
-            epoch: From 0; the epochs before it were asked for.
+            epoch: The epoch, from 0. Earlier epochs must have been asked for before.
 
         Raises:
-            ShardsMissing: there is none.
+            ShardsMissing: no shard exists yet.
         """
         known = self._known(epoch)
         if len(self.arrivals) <= epoch and len(known) < self._total:
@@ -151,7 +151,7 @@ class GrowingSet:
         """Return all shards.
 
         Raises:
-            ShardsMissing: some are not there yet.
+            ShardsMissing: some do not exist yet.
         """
         present = self.source.present()
         if len(present) < self._total:
@@ -159,10 +159,10 @@ class GrowingSet:
         return present
 
     def load(self, shards: list[int]) -> SyntheticImages:
-        """Return the images of these shards, in order; those that were loaded before are not read again.
+        """Return the images of these shards, in order. Shards that were loaded before are not read again.
 
         Raises:
-            ShardsMissing: one is not there: it was lost since it was seen, and is being made again.
+            ShardsMissing: a shard was lost after it was seen, and is being made again.
         """
         if self._images is None or not set(self._loaded) <= set(shards):
             self._loaded, self._images = [], None
@@ -177,13 +177,14 @@ class GrowingSet:
         assert self._images is not None
         images = self._images
         if len(shards) == self._total:
-            self._images = None  # nothing will be added: whoever has taken them keeps them
+            self._images = None  # nothing will be added: from now on only the caller holds them
         return images
 
     def _read(self) -> list[list[int]]:
         if not self._record.exists():
             return []
-        advice = f"It says what each epoch was given: delete the folder {str(self._record).rpartition('/')[0]} and run again."
+        folder = str(self._record).rpartition("/")[0]
+        advice = f"It lists the shards of each epoch: delete the folder {folder} and run again."
         try:
             arrivals = self._record.read_model(Arrivals).root
         except StorageError as error:
@@ -194,7 +195,7 @@ class GrowingSet:
         if len(set(numbers)) < len(numbers) or not set(numbers) <= {
             int(s) for s in np.unique(shard_of(self.source.ids))
         }:
-            raise StorageError(f"{self._record} was altered: it names shards twice, or none of this set. {advice}")
+            raise StorageError(f"{self._record} was altered: it lists a shard twice, or one of another set. {advice}")
         return arrivals
 
     def _known(self, epoch: int) -> list[int]:

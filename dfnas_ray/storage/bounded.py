@@ -1,4 +1,4 @@
-"""Parquet files from strangers: a few bytes can say that one value is there a billion times."""
+"""Limits for Parquet files from unknown sources, in which a few bytes can stand for a billion equal values."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 
 class TooLargeError(ValueError):
-    """What is in a file would take more memory than such a file may; says so, as a part of a sentence."""
+    """A file's content would take more memory than its size justifies. The message is a part of a sentence."""
 
 
 _EXPANSION, _ALWAYS = 100, 2**28
@@ -17,12 +17,12 @@ _ROWS = 256
 
 
 def most_bytes(size: int) -> int:
-    """Return how much what a file of so many bytes holds may take in memory: pictures are hardly compressed further."""
+    """Return the bytes of memory that a file of ``size`` bytes may take when it is read. Pictures hardly compress."""
     return _EXPANSION * size + _ALWAYS
 
 
 def _num_bytes(array: pa.Array) -> int:
-    """Return what an array takes beside a dictionary, which all batches share."""
+    """Return the bytes of an array, without its dictionary, which all batches share."""
     if isinstance(array, pa.DictionaryArray):
         return int(array.indices.nbytes)
     if isinstance(array, pa.StructArray):
@@ -33,16 +33,16 @@ def _num_bytes(array: pa.Array) -> int:
 def read_columns(
     file: pq.ParquetFile, columns: Sequence[str], size: int, row_groups: Sequence[int] | None = None
 ) -> list[pa.RecordBatch]:
-    """Return columns of a file in batches, decoded a few rows at a time so that it is noticed when they are too large.
+    """Return columns of a file in batches. Only a few rows are decoded at a time, so that the limit is checked early.
 
     Args:
-        file: Opened.
-        columns: By their names.
-        size: Bytes of the file.
-        row_groups: Those to read; by default all.
+        file: The open file.
+        columns: The names of the columns.
+        size: The size of the file in bytes.
+        row_groups: The row groups to read; by default all.
 
     Raises:
-        TooLargeError: they would take more memory than such a file may.
+        TooLargeError: the columns would take more memory than a file of this size may.
     """
     batches: list[pa.RecordBatch] = []
     held, most = 0, most_bytes(size)

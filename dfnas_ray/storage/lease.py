@@ -1,12 +1,12 @@
-"""One command at a time in a run directory that lies in an object store, where nothing can be locked.
+"""A lease: only one command at a time works in a run directory in an object store, where no file can be locked.
 
-Each command keeps a small object of its own in a folder and renews it. To begin, it writes its object and then lists the
-folder: stores list what was written before, so of two commands at least one sees the other. Signs of life are compared
-by the store's own times of modification, so the machines' clocks do not matter.
+Each command keeps a small object of its own in a folder and renews it. To begin, it writes its object and then lists
+the folder. Stores list what was written before, so of two commands at least one sees the other. Signs of life are
+compared by the store's own modification times, so the machines' clocks do not matter.
 
-A command that cannot reach the store for longer than DEAD_SECONDS may be taken for dead. It stops as soon as it reaches the
-store again and finds that its object was removed. Until then both may write: whole files, and for the same settings the same
-bytes.
+A command that cannot reach the store for longer than DEAD_SECONDS may be considered dead. It stops as soon as it
+reaches the store again and finds that its object was removed. Until then both may write: whole files, and for the same
+settings the same bytes.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _ELSEWHERE = "another machine"
 
 
 class Sign(BaseModel):
-    """What a command says of itself; one that says something else is taken for a command on another machine."""
+    """The content of a command's object. Any other content counts as a command on another machine."""
 
     host: str = Field(_ELSEWHERE, pattern=r"\S")
     pid: int = Field(0, ge=0, lt=2**31)
@@ -45,7 +45,7 @@ class Sign(BaseModel):
 
 
 class Lease:
-    """The right of one command to work in a place."""
+    """The right of one command to work in a location."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class Lease:
         """Hold the lease while the block runs, in the main thread.
 
         Raises:
-            StorageError: another command holds it, and shows that it is alive; or took it while the block ran.
+            StorageError: another command holds the lease and is alive, or took the lease while the block ran.
         """
         self._renew("waiting")
         try:
@@ -103,19 +103,19 @@ class Lease:
     @property
     def _loss(self) -> str:
         return (
-            f"This command did not reach {self.where} for more than {self.dead_seconds:.0f} s, was taken for dead, and another "
-            "one has gone on in its place. What both made is kept."
+            f"This command did not reach {self.where} for more than {self.dead_seconds:.0f} s. It was considered dead, "
+            "and another command has continued in its place. The results of both are kept."
         )
 
     def _stop(self) -> None:
-        """End the block: from this thread, only a signal can."""
+        """End the block. From this thread, only a signal can do that."""
         self._is_lost = True
         logger.error("%s", self._loss)
-        # It may be ignored, as in the background of a shell; Ray makes the other one a SystemExit.
+        # SIGINT may be ignored, as in the background of a shell; Ray turns SIGTERM into a SystemExit.
         number = signal.SIGINT if callable(signal.getsignal(signal.SIGINT)) else signal.SIGTERM
         main = threading.main_thread().ident
         assert main is not None, "it has started"
-        signal.pthread_kill(main, number)  # to that thread itself: what it waits in ends as well
+        signal.pthread_kill(main, number)  # to that thread itself, so that a blocking call in it ends too
 
     def _await_the_others(self) -> None:
         first_seen: dict[str, int] = {}
@@ -139,7 +139,7 @@ class Lease:
             self._renew("waiting")
 
     def _others(self) -> dict[str, tuple[int, Sign]]:
-        """Return the others that may be alive: name -> last sign of life in ns, and what it says of itself."""
+        """Return the other commands that may be alive: name -> last sign of life in ns, and the object's content."""
         modified = {info.base_name: info.mtime_ns for info in self.folder.file_infos()}
         now = modified.pop(self.own.name, None)
         found = {}
@@ -150,7 +150,7 @@ class Lease:
             except AlteredError:
                 about = Sign()
             except StorageError:
-                continue  # it has just ended
+                continue  # the command has just ended
             silent = now is not None and now - sign > self.dead_seconds * 1e9
             if silent or (about.host == _host() and not psutil.pid_exists(about.pid)):
                 with suppress(StorageError):
@@ -161,7 +161,7 @@ class Lease:
 
 
 def _host() -> str:
-    """Name this machine, and which process numbers are meant: containers and clones of a machine may share its name."""
+    """Return a name for this machine and its process numbers: containers and clones may share the host's name."""
     parts = [platform.node()]
     with suppress(OSError):
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())

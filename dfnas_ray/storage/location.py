@@ -1,4 +1,4 @@
-"""A place on a filesystem, local or in an object store, and files that are complete or absent."""
+"""Locations on a filesystem, local or in an object store. A file there is complete or absent, never half written."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ Result = TypeVar("Result")
 Model = TypeVar("Model", bound=BaseModel)
 
 JsonObject: TypeAlias = dict[str, Any]
-"""A JSON object whose fields are not ours to know, such as the settings of a search space."""
+"""A JSON object whose fields are not fixed here, such as the settings of a search space."""
 
 Seconds: TypeAlias = Annotated[float, Field(ge=0, lt=1e12)]
 """A duration in a record."""
 
 Count: TypeAlias = Annotated[int, Field(ge=0, lt=2**63)]
-"""How many there are of something, in a record."""
+"""A number of things, in a record."""
 
 REMEDY = " Delete it and run again."
-"""The end of an error about a file that is made again where it is not there."""
+"""The end of an error about a file that is made again if it is missing."""
 
-_MAX_DEPTH = 100  # of nesting in a JSON file: settings need a dozen levels, and Python ends at about a thousand
+_MAX_DEPTH = 100  # nested levels in a JSON file: settings need a dozen, and Python's limit is about a thousand
 
 
 @dataclass(frozen=True)
@@ -51,15 +51,15 @@ class Location:
 
     @classmethod
     def parse(cls, uri: str | Path | Location, setting: str = "run_dir") -> Location:
-        """Take a local path or a URI such as s3://bucket/prefix.
+        """Return the location of a local path, or of a URI such as s3://bucket/prefix.
 
-        A store that is not Amazon's or Google's own is named in the URI's query, as in
-        ``s3://bucket/prefix?endpoint_override=minio:9000&scheme=http``, or in AWS_ENDPOINT_URL. The query goes along
-        when a location is sent to another machine; the environment does not.
+        For a store that is not Amazon's or Google's own, give the address in the URI's query, as in
+        ``s3://bucket/prefix?endpoint_override=minio:9000&scheme=http``, or in AWS_ENDPOINT_URL. When a location is
+        sent to another machine, the query is sent along; the environment is not.
 
         Args:
             uri: Path or URI.
-            setting: Where the user gave it, for errors.
+            setting: The setting that holds it, for error messages.
 
         Raises:
             StorageError: the URI's scheme is unknown, its store cannot be reached, or it may hold a credential.
@@ -92,7 +92,10 @@ class Location:
 
     @property
     def shown(self) -> str:
-        """How documents call it that may travel: from the working directory on where it lies in it; else a local one's name."""
+        """The location as shown in documents that others may read.
+
+        A local path below the working directory is relative to it; of any other local path only the name is shown.
+        """
         if not self.is_local:
             return str(self)
         path, here = Path(self.path), Path.cwd()
@@ -104,29 +107,29 @@ class Location:
         return isinstance(self.filesystem, fs.LocalFileSystem)
 
     def exists(self) -> bool:
-        """Whether a file or folder is here."""
+        """Return whether a file or folder exists here."""
 
         def is_here() -> bool:
             return bool(self.filesystem.get_file_info(self.path).type != fs.FileType.NotFound)
 
         found = self._do("read", is_here)
         if not found and self.is_local:
-            _look_anew(Path(self.path).parent)
+            _refresh_folder(Path(self.path).parent)
             found = self._do("read", is_here)
         return found
 
     def file_names(self) -> list[str]:
-        """Names of the files directly in this folder, sorted; empty if the folder is absent."""
+        """Return the names of the files directly in this folder, sorted; empty if the folder is absent."""
         return sorted(info.base_name for info in self.file_infos())
 
     def file_infos(self) -> list[fs.FileInfo]:
-        """What the filesystem knows of the files directly in this folder; nothing if the folder is absent."""
+        """Return the file infos of the files directly in this folder; empty if the folder is absent."""
         selector = fs.FileSelector(self.path, allow_not_found=True)
         infos = self._do("read", lambda: self.filesystem.get_file_info(selector))
         return [info for info in infos if info.type == fs.FileType.File]
 
     def make_dir(self) -> Location:
-        """Create the folder and those above it, and return it. An object store has no folders: nothing to do there."""
+        """Create the folder and those above it, and return it. In an object store, which has no folders, do nothing."""
         if not self._is_object_store:
             self._do("write", lambda: self.filesystem.create_dir(self.path, recursive=True))
         return self
@@ -135,7 +138,7 @@ class Location:
         """Return the file's content.
 
         Args:
-            limit: Bytes that it may have; by default as many as this machine has memory for.
+            limit: The most bytes that the file may have; by default the free memory of this machine.
 
         Raises:
             AlteredError: it is a folder, a pipe or a device, or too large.
@@ -152,15 +155,15 @@ class Location:
             return data
 
         if self.is_local and not os.path.lexists(self.path):
-            _look_anew(Path(self.path).parent)
+            _refresh_folder(Path(self.path).parent)
         return self._do("read", read)
 
     def open_file(self) -> pa.NativeFile:
-        """Open the file for reading at any place, as `pyarrow.parquet.ParquetFile` takes it.
+        """Open the file for random access, as `pyarrow.parquet.ParquetFile` needs it.
 
         Raises:
             AlteredError: it is a folder, a pipe or a device.
-            OSError: it cannot be opened: there is no second attempt.
+            OSError: it cannot be opened; there are no retries.
         """
         if self.is_local:
             try:
@@ -214,7 +217,7 @@ class Location:
         """Return the content of a JSON file that `write_model` wrote.
 
         Raises:
-            AlteredError: the file is of another version, or was altered; names the first field that is wrong.
+            AlteredError: the file is of another version, or was altered. The message names the first wrong field.
             StorageError: it cannot be read.
         """
         try:
@@ -243,7 +246,7 @@ class Location:
         self.write_bytes(json_bytes(value, exclude_none))
 
     def delete_file(self) -> None:
-        """Remove the file; one that is not there, perhaps since an attempt whose answer was lost, is removed already."""
+        """Remove the file. A missing file is no error: an attempt whose answer was lost may have removed it."""
 
         def delete() -> None:
             with suppress(FileNotFoundError):
@@ -254,7 +257,7 @@ class Location:
         self._do("write", delete)
 
     def move_aside(self) -> Location:
-        """Move a file, or a folder with all that is in it, to the name NAME.damaged, and return where it is now."""
+        """Rename a file, or a folder with its content, to NAME.damaged, and return its new location."""
         aside = Location(self.filesystem, f"{self.path}.damaged")
 
         def move() -> None:
@@ -277,7 +280,7 @@ class Location:
         return self.filesystem.type_name in ("s3", "gcs", "abfs")
 
     def _do(self, doing: str, operation: Callable[[], Result]) -> Result:
-        """Do ``operation``, again if the storage is out of order for a while; turn its error into one sentence."""
+        """Return what ``operation`` returns, with retries while the storage fails; turn an error into one sentence."""
         try:
             return with_retries(operation, f"{doing} {self}")
         except NotRegularError as error:
@@ -290,22 +293,22 @@ class Location:
 
 
 class NotRegularError(ValueError):
-    """A path leads to no regular file, or to one that is too large; says what it is, as the end of a sentence."""
+    """A path is no regular file, or the file is too large. The message is the end of a sentence about the path."""
 
 
 def read_regular(path: Path, limit: int | None = None) -> bytes:
-    """Return a file's content. What is no regular file is not opened: a pipe would be waited for.
+    """Return a file's content. Only a regular file is opened: reading a pipe would block.
 
     Args:
-        path: Where it is.
-        limit: Bytes that it may have; by default as many as this machine has memory for.
+        path: The file.
+        limit: The most bytes that it may have; by default the free memory of this machine.
 
     Raises:
         NotRegularError: it is a folder, a pipe or a device, or too large.
         OSError: it cannot be read.
     """
     _check_regular(path.stat())
-    # Whoever puts a pipe there meanwhile does not make it wait either.
+    # O_NONBLOCK: a pipe may have replaced the file since the check.
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
         status = os.fstat(file.fileno())
         _check_regular(status)
@@ -330,8 +333,8 @@ def _check_regular(status: os.stat_result) -> None:
 
 
 def user_path(path: str | Path) -> Path:
-    """Return a path with ~ and ~user replaced; a user that there is not stays, as a name that nobody has."""
-    return Path(os.path.expanduser(path))  # noqa: PTH111 - pathlib's raises
+    """Return a path with ~ and ~user expanded. If there is no such user, ~user stays as it is."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - pathlib's raises if there is no such user
 
 
 def json_bytes(value: BaseModel, exclude_none: bool = False) -> bytes:
@@ -344,13 +347,13 @@ def _json(value: Any) -> bytes:
 
 
 def section(values: JsonObject, name: str) -> JsonObject:
-    """Return an object within an object; an empty one if there is none."""
+    """Return the object under ``name`` in an object; an empty one if there is none."""
     value = values.get(name)
     return value if isinstance(value, dict) else {}
 
 
 def _is_deep(value: Any) -> bool:
-    """Whether a JSON value is nested more deeply than `_MAX_DEPTH`."""
+    """Return whether a JSON value is nested more deeply than `_MAX_DEPTH`."""
     level = [value]
     for _ in range(_MAX_DEPTH):
         objects = [inner for outer in level if isinstance(outer, dict) for inner in outer.values()]
@@ -360,8 +363,8 @@ def _is_deep(value: Any) -> bool:
     return True
 
 
-def _look_anew(folder: Path) -> None:
-    """Open a folder: a client of NFS then asks the server, and else may hold for a minute that a new file is not there."""
+def _refresh_folder(folder: Path) -> None:
+    """Open a folder, so that an NFS client asks the server. Otherwise it may miss a new file for a minute."""
     with suppress(OSError):
         os.close(os.open(folder, os.O_RDONLY | os.O_DIRECTORY))
 
@@ -385,15 +388,16 @@ def _advice(error: BaseException) -> str:
     if getattr(error, "errno", None) == errno.ENOSPC:
         return "The disk is full. Free some space and run the same command again: what is finished is kept."
     if isinstance(error, FileNotFoundError):
-        return "The file is not there."
+        return "The file does not exist."
     if isinstance(error, IsADirectoryError):
         return "It is a folder, where a file must be: delete it and run again."
     if any(words in text for words in ("ACCESS_DENIED", "PERMISSION_DENIED", "HTTP status 403", "INVALID_ACCESS_KEY")):
         return (
-            "The credentials of this machine do not allow it: they need to list, read, write and delete below run_dir."
+            "The credentials of this machine do not allow it: they must permit to list, read, write and delete below "
+            "run_dir."
         )
     if "NO_SUCH_BUCKET" in text or "Bucket" in text:
         return "There is no such bucket. Create it, or choose another run_dir."
     if passes_by_itself(error):
-        return "The storage was out of order for too long. What is finished is kept: run the same command again."
+        return "The storage was unavailable for too long. What is finished is kept: run the same command again."
     return "Check that the path exists and may be written, or choose another with run_dir."

@@ -1,4 +1,4 @@
-"""What a finished synthetic set consists of: the shards, with their sizes and digests."""
+"""The manifest of a finished set of images: its shards, with their sizes and digests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _FILE = "manifest.json"
 
 
 class ManifestEntry(BaseModel):
-    """What the manifest says about one shard."""
+    """The manifest's entry for one shard."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -29,7 +29,7 @@ class Manifest(BaseModel):
     """The shards of a finished set, in order.
 
     Attributes:
-        key: Of the synthesis stage.
+        key: The key of the stage that made the set.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -39,7 +39,7 @@ class Manifest(BaseModel):
 
     @classmethod
     def read(cls, folder: Location) -> Self:
-        """Read the manifest of a set's folder.
+        """Return the manifest of a set's folder.
 
         Raises:
             StorageError: it is missing, of another version, or was altered.
@@ -48,29 +48,29 @@ class Manifest(BaseModel):
 
     @classmethod
     def find(cls, folder: Location) -> Self | None:
-        """Read the manifest of a set's folder, if there is one."""
+        """Return the manifest of a set's folder; None if there is none."""
         return cls.read(folder) if (folder / _FILE).exists() else None
 
     @classmethod
     def find_unaltered(cls, folder: Location) -> Self | None:
-        """Read the manifest of a set's folder, unless it is not there or was altered."""
+        """Return the manifest of a set's folder; None if it is missing or was altered."""
         try:
             return cls.find(folder)
         except AlteredError:
             return None
 
     def write(self, folder: Location) -> None:
-        """Write it into the set's folder."""
+        """Write the manifest into the set's folder."""
         (folder / _FILE).write_model(self)
 
     @property
     def rows(self) -> int:
-        """Images in all."""
+        """The number of images in all shards."""
         return sum(entry.rows for entry in self.shards)
 
     @property
     def bytes(self) -> int:
-        """Size of all files."""
+        """The size of all shards in bytes."""
         return sum(entry.bytes for entry in self.shards)
 
     @staticmethod

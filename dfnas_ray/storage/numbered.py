@@ -1,4 +1,4 @@
-"""Results that come one after the other, each in a small file of its own: ``NAME-00000.json``, ``NAME-00001.json``, ..."""
+"""Results that come one by one, each in its own small file: ``NAME-00000.json``, ``NAME-00001.json``, ..."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from dfnas_ray.storage.location import JsonObject, Location, Model
 
 
 class NumberedFiles(Generic[Model]):
-    """The files of one name in a folder. Every one is there or not: none is ever half written.
+    """The numbered files of one name in a folder. None is ever half written.
 
     Args:
-        folder: Where they are.
-        name: Before the number.
-        model: Of their content.
+        folder: The folder of the files.
+        name: The part of a file's name before the number.
+        model: The model of their content.
     """
 
     def __init__(self, folder: Location, name: str, model: type[Model]):
@@ -24,12 +24,13 @@ class NumberedFiles(Generic[Model]):
         self._next = 0
 
     def read(self, take: Callable[[Model], object], say: Say, fault: Callable[[Model], str]) -> None:
-        """Give ``take`` the content of all that are there. One that was altered is named and removed.
+        """Call ``take`` with the content of every file. An altered file is named in a message and removed.
 
         Args:
             take: Called with each content, in the order of the numbers.
-            say: Told of files that were altered.
-            fault: Returns why a content cannot belong there; empty if it can. Asked after all before it were taken.
+            say: Called with a message for each altered file.
+            fault: Returns what is wrong with a content; empty if nothing is. It is called after all earlier contents
+                were taken.
         """
         for name in self._folder.file_names():
             if (number := re.fullmatch(rf"{re.escape(self._name)}-(\d{{5,}})\.json", name)) is not None:
@@ -39,6 +40,6 @@ class NumberedFiles(Generic[Model]):
                     self._next = max(self._next, int(number[1]) + 1)
 
     def add(self, content: JsonObject) -> None:
-        """Write the next one."""
+        """Write the next file."""
         (self._folder / f"{self._name}-{self._next:05d}.json").write_json(content)
         self._next += 1

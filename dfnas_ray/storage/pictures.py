@@ -1,7 +1,7 @@
-"""Decoding pictures that somebody else made: chosen formats, bounded sizes, one kind of error.
+"""Decoding of pictures from unknown sources: chosen formats, limited sizes, one kind of error.
 
-Pillow tries every format that it knows, and one of them, EPS, starts Ghostscript on what is in the file. Here only the
-formats below are tried, and their sizes are compared with the bounds before any pixel is decoded.
+Pillow tries every format that it knows, and one of them, EPS, runs Ghostscript on the file's content. Here only the
+formats below are tried, and a picture's size is checked before any pixel is decoded.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
-"""What users' pictures may be; of several frames the first one counts."""
+"""The formats that users' pictures may have; of several frames only the first is used."""
 
 SHARD_FORMATS = ("PNG",)
 MAX_PIXELS = 2**26  # 8192 x 8192: half a gigabyte while a picture is decoded and converted
@@ -43,28 +43,28 @@ def decode_picture(source: Any, formats: tuple[str, ...] = FORMATS) -> Image.Ima
     """Return a picture with its pixels decoded.
 
     Args:
-        source: A file's path, or the bytes of a file; whatever else a stranger's table holds is refused.
-        formats: Those that Pillow may try.
+        source: A file's path, or its bytes. Any other value, as a user's table may hold, is refused.
+        formats: The formats that Pillow may try.
 
     Raises:
-        PictureError: it is of no such format, damaged, or too large.
+        PictureError: the picture has no such format, is damaged, or is too large.
     """
     if not isinstance(source, bytes | Path):
         raise PictureError(
             "it has no bytes" if source is None else f"it has a {type(source).__name__} instead of bytes"
         )
     if isinstance(source, Path) and not source.is_file():
-        raise PictureError("it is no file")
+        raise PictureError("it is not a file")
     if (size := len(source) if isinstance(source, bytes) else source.stat().st_size) > MAX_BYTES:
         raise PictureError(f"it has {size:,} bytes; at most {MAX_BYTES:,} are read")
-    with _opened(BytesIO(source) if isinstance(source, bytes) else source, formats) as image, _told_briefly(formats):
+    with _opened(BytesIO(source) if isinstance(source, bytes) else source, formats) as image, _one_error(formats):
         image.load()
         return image.copy()
 
 
 @contextmanager
 def chosen_formats_only() -> Iterator[None]:
-    """Open pictures in this way, too, where another package opens them meanwhile."""
+    """While the block runs, let other packages open pictures of these formats and sizes only."""
 
     def opened(source: Any, *_: object, **__: object) -> Image.Image:
         return _opened(source, FORMATS)
@@ -87,15 +87,15 @@ def check_pixels(width: int, height: int) -> None:
 
 
 def _opened(source: Any, formats: tuple[str, ...]) -> Image.Image:
-    with _told_briefly(formats):
+    with _one_error(formats):
         image = _pillow_open(source, formats=formats)
         check_pixels(*image.size)
     return image
 
 
 @contextmanager
-def _told_briefly(formats: tuple[str, ...]) -> Iterator[None]:
-    """Turn all that a decoder may raise into one error, and keep its warnings quiet."""
+def _one_error(formats: tuple[str, ...]) -> Iterator[None]:
+    """Turn every error of a decoder into a `PictureError`, and silence its warnings."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -106,5 +106,5 @@ def _told_briefly(formats: tuple[str, ...]) -> Iterator[None]:
         raise PictureError(f"it is damaged or none of {', '.join(formats)}") from error
     except Image.DecompressionBombError as error:
         raise PictureError(f"it has more than {MAX_PIXELS:,} pixels") from error
-    except Exception as error:  # decoders raise whatever their parsing runs into
+    except Exception as error:  # decoders raise many kinds of errors
         raise PictureError(f"it is damaged ({str(error) or type(error).__name__})") from error

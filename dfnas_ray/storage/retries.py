@@ -1,4 +1,4 @@
-"""Storage that fails for a while: which errors pass by themselves, and how long to wait for that."""
+"""Retries for storage that fails for a while: which errors are temporary, and how long to wait."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from tenacity import (
 logger = logging.getLogger(__name__)
 
 RETRY_SECONDS = 120.0
-"""How long an operation is tried before its error is final, on top of the few seconds that an object store's own client
-takes for each attempt."""
+"""How long an operation is retried before its error is final. An object store's own client adds a few seconds to each
+attempt."""
 
 _PASSING_ERRNO = {
     errno.EAGAIN,
@@ -49,7 +49,7 @@ Result = TypeVar("Result")
 
 
 def passes_by_itself(error: BaseException) -> bool:
-    """Whether trying again later may help: the network or the store is at fault, not the request."""
+    """Return whether a later attempt may succeed: the network or the store is at fault, not the request."""
     if not isinstance(error, OSError):
         return False
     if error.errno is not None:
@@ -58,11 +58,11 @@ def passes_by_itself(error: BaseException) -> bool:
 
 
 def with_retries(operation: Callable[[], Result], what: str) -> Result:
-    """Return what ``operation`` returns, after trying again while the storage is out of order.
+    """Return what ``operation`` returns, with retries while the storage fails.
 
     Args:
-        operation: Must do no harm when it is done twice.
-        what: Says in the log what was tried, as in "write s3://bucket/x".
+        operation: A function that does no harm when it runs twice.
+        what: What was tried, for the log, as in "write s3://bucket/x".
     """
 
     def tell(state: RetryCallState) -> None:
@@ -87,13 +87,13 @@ def with_restarts(
     wait: Callable[[], object],
     cause: Callable[[BaseException], BaseException] = lambda error: error,
 ) -> Result:
-    """Return what a long operation returns, after starting it again when a failing storage ended it.
+    """Return what a long operation returns. If failing storage ends it, start it again.
 
     Args:
-        operation: Goes on from what it has stored.
-        attempts: How often it is started at most, however long each attempt takes.
-        wait: Returns when the storage answers again.
-        cause: Of an error, the one that says whether the storage was at fault.
+        operation: A function that continues from what it has stored.
+        attempts: The most starts, however long each attempt takes.
+        wait: A function that returns when the storage answers again.
+        cause: Returns, for an error, the error that shows whether the storage was at fault.
     """
 
     def tell(state: RetryCallState) -> None:

@@ -4,9 +4,9 @@ A stage's folder is named after the fingerprint of its inputs, so a changed sett
 going back to an earlier setting finds what was made then.
 
     RUN/experiment.yaml                 the resolved experiment of the last command
-    RUN/teacher.json                    what its teacher is, and what the classes are called
-    RUN/latest.json                     which folder of each stage belongs to it
-    RUN/STAGE/KEY/inputs.json           what the stage depended on
+    RUN/teacher.json                    its teacher, and the names of the classes
+    RUN/latest.json                     the folder of each stage that belongs to it
+    RUN/STAGE/KEY/inputs.json           the inputs of the stage
     RUN/STAGE/KEY/done.json             written last: the stage is finished
     RUN/report.html
 """
@@ -36,15 +36,15 @@ FolderName: TypeAlias = Annotated[str, StringConstraints(pattern=r"^\w+$")]
 
 
 class LatestFolders(RootModel[dict[str, FolderName]]):
-    """Which folder of each stage the last command used: ``latest.json``."""
+    """The folder of each stage that the last command used: ``latest.json``."""
 
 
 class RecordedInputs(RootModel[JsonObject]):
-    """What a stage depended on: ``inputs.json``."""
+    """The inputs of a stage: ``inputs.json``."""
 
     @classmethod
     def read(cls, folder: Location) -> JsonObject:
-        """Return the inputs that are recorded in a stage's folder; an empty object if there are none.
+        """Return the inputs recorded in a stage's folder; an empty object if there are none.
 
         Raises:
             StorageError: they are not an object.
@@ -78,23 +78,23 @@ class StageDir:
 
     @property
     def is_started(self) -> bool:
-        """Whether an earlier command began it."""
+        """Whether a command has begun the stage with these inputs."""
         return (self.location / "inputs.json").exists()
 
     def begin(self) -> None:
-        """Record the inputs. The folder is then this stage's, finished or not."""
+        """Record the inputs. From then on the folder belongs to this stage, finished or not."""
         self.location.make_dir()
         (self.location / "inputs.json").write_json(self.inputs)
 
     def reopen(self) -> None:
-        """Take the finish back, because an artefact is damaged."""
+        """Mark the stage as unfinished, because an artefact is damaged."""
         if self.is_done:
             self.done_file.delete_file()
 
     def changes(self) -> list[str]:
-        """Say which inputs differ from those of the run directory's last command, as ``name: old -> new``.
+        """Return the inputs that differ from those of the run directory's last command, as ``name: old -> new``.
 
-        Nothing is said if that command's folder was deleted.
+        The list is empty if that command's folder was deleted.
         """
         latest = self.run.latest().get(self.stage)
         if latest is None or latest == self.key[:_KEY_LENGTH]:
@@ -117,11 +117,11 @@ class RunDir:
 
     @property
     def lock_file(self) -> Location:
-        """A file, or in an object store a folder, that is there while the directory is `locked`."""
+        """The file, or in an object store the folder, that exists while the directory is `locked`."""
         return self.location / _LOCK
 
     def check_held(self, folder: Location) -> None:
-        """Make sure that the directory is still the one that was locked, and that a stage's folder is still there.
+        """Make sure that the directory is still the one that was locked, and that a stage's folder still exists.
 
         Raises:
             StorageError: somebody deleted or moved one of them meanwhile.
@@ -131,12 +131,12 @@ class RunDir:
             gone = folder
         if gone is not None:
             raise StorageError(
-                f"{gone} was deleted or moved while this command was at work: what it made is incomplete. Run the same command "
-                "again."
+                f"{gone} was deleted or moved while this command was running, so its results are incomplete. Run the "
+                "same command again."
             )
 
     def _is_held(self) -> bool:
-        """Whether the lock file is still the one that was locked; an object store's lease looks after itself."""
+        """Whether the lock file is still the one that was locked; an object store's lease checks itself."""
         if self._held is None:
             return True
         try:
@@ -173,7 +173,7 @@ class RunDir:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the directory, so that two commands do not write to it at once.
+        """Lock the directory while the block runs, so that two commands do not write to it at once.
 
         Raises:
             StorageError: the directory cannot be written, or another command holds it.
@@ -187,9 +187,9 @@ class RunDir:
         folder = Path(self.location.path)
         made = [each for each in (folder, *folder.parents) if not each.exists()]
         self.location.make_dir()
-        if (folder / _LOCK).is_symlink():  # whatever it leads to would be written to
+        if (folder / _LOCK).is_symlink():  # the file that it leads to would be written
             raise StorageError(
-                f"{folder / _LOCK} is a link, where a file of this product must be. Delete it and run again."
+                f"{folder / _LOCK} is a symbolic link, where a regular file must be. Delete it and run again."
             )
         lock = FileLock(folder / _LOCK, timeout=0)
         try:
@@ -214,16 +214,16 @@ class RunDir:
 
 
 def _remove_what_stayed_empty(folders: Sequence[Path]) -> None:
-    """Remove folders that a command made, innermost first, and in which it then had nothing to write."""
+    """Remove the folders that a command made but left empty, innermost first."""
     if folders and folders[0].is_dir() and [each.name for each in folders[0].iterdir()] == [_LOCK]:
         (folders[0] / _LOCK).unlink()
-        with suppress(OSError):  # somebody else has begun to work there
+        with suppress(OSError):  # another command has begun to work there
             for folder in folders:
                 folder.rmdir()
 
 
 def _brief(value: object) -> object:
-    """Return a value as a message shows it: of a fingerprint, as much as names a folder."""
+    """Return a value as messages show it. A fingerprint is cut to the length of a folder's name."""
     return value[:_KEY_LENGTH] if isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value) else value
 
 

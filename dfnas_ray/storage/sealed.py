@@ -1,4 +1,4 @@
-"""What a finished stage left, by digests: a file that is lost or altered afterwards is named, removed, and made again."""
+"""Digests of the files of a finished stage, so that a file that is lost or altered later is found and made again."""
 
 from __future__ import annotations
 
@@ -20,33 +20,34 @@ _RECORD = "done.json"
 _NOT_SEALED = re.compile(
     r"(?:^|/)(?:\.|(?:inputs|manifest|trials|digests|done)\.json$|shard-\d+\.parquet$|state|checkpoint)|\.damaged$|\.db$"
 )
-"""Shards have their digests in the manifest; states are for going on; manifest and trials are described again by their stages."""
+"""Files without a digest here. Shards have theirs in the manifest; states are only needed to continue; the stages can
+write manifest and trials again."""
 
 
 def _check_name(name: str) -> str:
     if any(part in ("", ".", "..") for part in name.split("/")):
-        raise ValueError(f"{name!r} is no path of a file in the folder")
+        raise ValueError(f"{name!r} is not the path of a file in the folder")
     return name
 
 
 class Digests(RootModel[dict[Annotated[str, AfterValidator(_check_name)], str]]):
-    """Sha256 of every file of a stage's folder, by its path in it."""
+    """Sha256 of every file in a stage's folder, by the file's path in the folder."""
 
 
 def seal(folder: Location, record: bytes) -> None:
-    """Write down the digests of what a stage left, before its record, whose bytes are given."""
+    """Write the digests of a stage's files, before its record, of which ``record`` are the bytes."""
     found = {name: _digest(folder / name) for name in _names(folder)}
     (folder / _SEAL).write_model(Digests({**found, _RECORD: hashlib.sha256(record).hexdigest()}))
 
 
 def remove_altered(folder: Location, say: Callable[[str], object]) -> bool:
-    """Remove what is not as the finished stage left it, and return whether anything was altered or lost.
+    """Remove files that have changed since the stage finished, and return whether any was altered or lost.
 
-    Folders without digests, of older versions, are taken as they are.
+    A folder without digests, from an older version, is accepted as it is.
 
     Args:
-        folder: Of a stage.
-        say: Told which files.
+        folder: The folder of a stage.
+        say: Called with a message that names the files.
     """
     file = folder / _SEAL
     if not file.exists():
@@ -54,7 +55,7 @@ def remove_altered(folder: Location, say: Callable[[str], object]) -> bool:
     try:
         expected = file.read_model(Digests).root
     except AlteredError:
-        say(f"{file} was altered: what {folder} holds is made anew.")
+        say(f"{file} was altered: the content of {folder} is made again.")
         file.delete_file()
         return True
     altered = [name for name, digest in sorted(expected.items()) if not _is_as_it_was(folder / name, digest)]
@@ -70,9 +71,9 @@ def remove_altered(folder: Location, say: Callable[[str], object]) -> bool:
 
 @contextmanager
 def unsealed(folder: Location) -> Iterator[None]:
-    """Let files of a finished stage be written again in the block, and write down their digests after it.
+    """Allow the block to write files of a finished stage again, and write their digests after it.
 
-    If the block is broken off, the folder is one without digests, and is taken as it is.
+    If the block is interrupted, the folder has no digests and is accepted as it is.
     """
     (folder / _SEAL).delete_file()
     yield
@@ -80,14 +81,14 @@ def unsealed(folder: Location) -> Iterator[None]:
 
 
 def check_unaltered(folder: Location, names: Iterable[str]) -> None:
-    """Make sure that files are as the finished stage left them, for whoever reads them from elsewhere; nothing is removed.
+    """Make sure that files have not changed since the stage finished; nothing is removed.
 
     Args:
-        folder: Of a stage. One without digests, of an older version, is taken as it is.
-        names: Of files in it.
+        folder: The folder of a stage. Without digests, from an older version, it is accepted as it is.
+        names: The names of files in it.
 
     Raises:
-        AlteredError: one of them, or the list of digests, is not.
+        AlteredError: one of them, or the list of digests, was altered.
     """
     if not (folder / _SEAL).exists():
         return
@@ -100,7 +101,7 @@ def check_unaltered(folder: Location, names: Iterable[str]) -> None:
 
 
 def _remove(folder: Location, name: str) -> None:
-    """Remove a file of the folder. What a link in the folder leads to is somebody else's, and stays."""
+    """Remove a file of the folder, unless it lies behind a symbolic link that leads out of the folder."""
     above = (folder / name).path.rpartition("/")[0]
     if not folder.is_local or Path(above).resolve().is_relative_to(Path(folder.path).resolve()):
         (folder / name).delete_file()

@@ -39,15 +39,15 @@ _UNREADABLE = (
 
 @dataclass(frozen=True)
 class ShardInfo:
-    """What a shard says about itself, in its footer.
+    """The description of a shard, in its footer.
 
     Attributes:
-        key: Fingerprint of the synthesis stage that it belongs to: teacher, settings and seed.
-        shard: Its number.
-        num_shards: How many belong together.
+        key: Fingerprint of the stage that made it: teacher, settings and seed.
+        shard: The shard's number.
+        num_shards: The number of shards in the set.
         teacher: The teacher's fingerprint.
-        curves: Per round, the loss curve as [{"step": ..., "losses": {...}}].
-        state: sha256 of the state that it left for the next shard of its chain; empty if it left none.
+        curves: For each round, the loss curve as [{"step": ..., "losses": {...}}].
+        state: sha256 of the state kept for the next shard of its chain; empty if there is none.
         image_shape: [C, H, W] that the teacher sees, the centre of each canvas; None in shards of older versions.
     """
 
@@ -66,9 +66,9 @@ class SyntheticImages:
 
     Attributes:
         images: uint8 (N, C, H', W'): whole canvases.
-        labels: int64 (N,), the class asked for.
+        labels: int64 (N,), the class that an image was made for.
         rounds: int64 (N,), calibration round.
-        logits: float32 (N, num_classes), the teacher's on the canvases' centres.
+        logits: float32 (N, num_classes), the teacher's for the centre of each canvas.
         ids: uint64 (N,), shard * 2**32 + row: the same image has the same id however many shards are loaded.
     """
 
@@ -121,12 +121,12 @@ def encode_shard(
     ``logits: fixed_size_list<float32>[num_classes]``.
 
     Args:
-        info: What the shard says about itself.
+        info: The description for the footer.
         images: uint8 (N, C, H', W').
         labels: Integers (N,).
-        rounds: Likewise.
+        rounds: Integers (N,).
         logits: float32 (N, num_classes).
-        class_names: One for each class, no two alike; by default their numbers.
+        class_names: One name for each class, all different; by default the classes' numbers.
 
     Raises:
         StorageError: the images have neither 1 nor 3 channels.
@@ -134,7 +134,7 @@ def encode_shard(
     num_images, channels = images.shape[:2]
     num_classes = logits.shape[1]
     if channels not in (1, 3):
-        raise StorageError(f"Shards hold images of 1 or 3 channels, not {channels}: PNG knows no other.")
+        raise StorageError(f"Shards hold images of 1 or 3 channels, not {channels}: PNG supports no other number.")
     image_type = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     schema = pa.schema(
         [
@@ -170,27 +170,27 @@ def encode_shard(
 
 
 def sha256(data: bytes | memoryview) -> str:
-    """Return the hexadecimal digest by which a manifest knows a shard."""
+    """Return the hexadecimal digest that a manifest records for a shard."""
     return hashlib.sha256(data).hexdigest()
 
 
 def manifest_entry(shard: int, data: bytes | memoryview, rows: int) -> ManifestEntry:
-    """Return what the manifest says about one shard."""
+    """Return the manifest's entry for one shard."""
     return ManifestEntry(shard=shard, file=shard_name(shard), rows=rows, bytes=len(data), sha256=sha256(data))
 
 
 def verify_entry(data: bytes | memoryview, entry: ManifestEntry, where: str) -> None:
-    """Compare a shard's bytes with what the manifest says of them; call it before anything of them is decoded.
+    """Compare a shard's bytes with its entry in the manifest. Call this before the bytes are decoded.
 
     Raises:
-        ShardError: they are not those that were committed.
+        ShardError: the bytes are not those that were committed.
     """
     if sha256(data) != entry.sha256:
         raise ShardError(f"Shard {where} has changed since it was made. {_REMEDY}")
 
 
 def read_info(location: Location) -> ShardInfo:
-    """Read what a shard says about itself, from its footer alone.
+    """Return a shard's description. Only the footer of the file is read.
 
     Raises:
         ShardError: the file is missing, truncated, or not a shard of this format.
@@ -211,7 +211,7 @@ def read_info(location: Location) -> ShardInfo:
 
 
 def class_names_of(location: Location) -> list[str] | None:
-    """Return what a shard's classes are called, from its schema; None if it is of an older version and does not say.
+    """Return the class names in a shard's schema; None if an older version wrote no names.
 
     Raises:
         ShardError: the file is missing or truncated.
@@ -233,7 +233,7 @@ def class_names_of(location: Location) -> list[str] | None:
 
 
 def decode_shard(data: bytes, key: str, where: str) -> tuple[ShardInfo, SyntheticImages]:
-    """Read a shard's bytes back.
+    """Return the description and the images in a shard's bytes.
 
     Raises:
         ShardError: the file is truncated, altered, or belongs to other settings than ``key``.
@@ -261,13 +261,13 @@ def decode_shard(data: bytes, key: str, where: str) -> tuple[ShardInfo, Syntheti
 
 
 def intact_shards(folder: Location, key: str, num_shards: int, say: Callable[[str], None]) -> dict[int, ManifestEntry]:
-    """Return the entries of a set's shards that are there and intact, by their number.
+    """Return the manifest entries of the shards that exist and are intact, by the shards' numbers.
 
     Args:
-        folder: Of the set; it may have no manifest yet.
-        key: Of the synthesis stage.
-        num_shards: Of the whole set.
-        say: Told of each shard that is not as it was made.
+        folder: The folder of the set; it may have no manifest yet.
+        key: The key of the stage that makes the set.
+        num_shards: The number of shards in the whole set.
+        say: Called with a message for each shard that is damaged or altered.
     """
     manifest = Manifest.find_unaltered(folder)
     expected = Manifest.by_shard(manifest.shards) if manifest is not None else {}
@@ -279,7 +279,7 @@ def intact_shards(folder: Location, key: str, num_shards: int, say: Callable[[st
         data = file.read_bytes()
         try:
             if shard in expected:
-                verify_entry(data, expected[shard], str(file))  # before anything of it is decoded
+                verify_entry(data, expected[shard], str(file))  # before the data is decoded
             info, images = decode_shard(data, key, str(file))
         except AlteredError as error:
             say(str(error))
@@ -293,13 +293,13 @@ def intact_shards(folder: Location, key: str, num_shards: int, say: Callable[[st
 
 
 def load_shards(folder: Location, manifest: Manifest) -> SyntheticImages:
-    """Load every shard that the manifest lists, in order.
+    """Return the images of every shard that the manifest lists, in order.
 
     Raises:
-        ShardError: a shard is missing or is not, byte for byte, the one that was committed (says which).
+        ShardError: a shard is missing, or differs from the one that was committed. The message names it.
     """
     if not manifest.shards:
-        raise ShardError(f"The manifest of {folder} names no shard. {_REMEDY}")
+        raise ShardError(f"The manifest of {folder} lists no shard. {_REMEDY}")
     parts = []
     for entry in manifest.shards:
         location = folder / entry.file
@@ -331,14 +331,14 @@ def _png(image: np.ndarray[Any, Any]) -> bytes:
 
 
 def _stacked(pngs: Sequence[object], size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Return the pixels of all pictures, which are alike in size.
+    """Return the pixels (N, C, H, W) of pictures of one size.
 
     Args:
         pngs: At least one.
-        size: Bytes of the file that they are from.
+        size: The size in bytes of the file that they are from.
 
     Raises:
-        ValueError: they differ, or would take more memory than such a file may.
+        ValueError: their sizes differ, or they would take more memory than a file of this size may.
     """
     first = _pixels(pngs[0], 0)
     if (needed := len(pngs) * first.nbytes) > most_bytes(size):

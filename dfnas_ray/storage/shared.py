@@ -8,8 +8,8 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class Shared(Protocol[T_co]):
-    """A value that lies where all workers can get it. Only the handle is sent."""
+    """A handle of a value that all workers can get. Only the handle is sent to them."""
 
     def get(self) -> T_co:
-        """Return the value; what computes it may raise here."""
+        """Return the value. An error of the function that computes it is raised here."""
         ...

@@ -1,6 +1,7 @@
-"""The names under which files are written before they are complete, and what a command that was killed has left of them.
+"""Temporary names of files that are not complete yet, and removal of those that a killed command has left.
 
-A file ``x`` is written as ``.x.HEX.tmp`` beside its place, and renamed. Only the kill of the process leaves such a file.
+A file ``x`` is written as ``.x.HEX.tmp`` in the same folder, and then renamed. Such a file stays only if the process is
+killed.
 """
 
 from __future__ import annotations
@@ -17,14 +18,15 @@ _KEY = re.compile(r"[0-9a-f]{12}")
 
 
 def temporary_name(path: Path) -> Path:
-    """Return a name beside a file's that nobody else uses."""
+    """Return a unique temporary name in the folder of a file."""
     return path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
 
 
 def remove_temporary(run_dir: Path) -> None:
-    """Remove what killed commands left half-written in a run directory; whoever calls holds its lock.
+    """Remove the half-written files that killed commands left in a run directory. The caller holds its lock.
 
-    Looked at are the directory, its folders and the stages' folders below: a run directory may lie among a user's own files.
+    Only the directory, its folders and the stages' folders in them are searched: a run directory may also hold a user's
+    own files.
     """
     for folder in (run_dir, *_folders(run_dir)):
         _remove_in(folder)
@@ -39,7 +41,7 @@ def _remove_in(folder: Path) -> None:
         for entry in os.scandir(folder):
             if _OURS.fullmatch(entry.name) and not entry.is_dir(follow_symlinks=False):
                 with suppress(OSError):
-                    os.unlink(entry.path)  # noqa: PTH108 - its name may be no text
+                    os.unlink(entry.path)  # noqa: PTH108 - its name may not be valid text
 
 
 def _folders(folder: Path) -> Iterator[Path]:

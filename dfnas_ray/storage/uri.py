@@ -1,6 +1,7 @@
-"""Which URIs may be settings: none with a credential in it, since settings are written down and shown.
+"""Checks that no URI in a setting holds a credential, because settings are stored and shown.
 
-Those of an experiment go into experiment.yaml and into reports, and those of a job onto the dashboard's command line.
+The settings of an experiment are written to experiment.yaml and to reports. Those of a job are part of the command line
+that the dashboard shows.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ _HARMLESS = {
     "hdfs": _HDFS,
     "viewfs": _HDFS,
 }
-"""By scheme, the query parameters of pyarrow's filesystems that hold no secret."""
+"""For each scheme, the query parameters of pyarrow's filesystem that hold no secret."""
 
 _REMEDY = (
     "It would be written to experiment.yaml and shown in reports and on dashboards. Give each machine its credentials "
@@ -53,19 +54,19 @@ _REMEDY = (
 
 _ADDRESS = re.compile(
     r"(?<![A-Za-z0-9+.-])[A-Za-z0-9+.-]+:/{1,2}[^\s'\"<>]+"
-)  # each place of a long word is tried once
+)  # the lookbehind keeps the search linear in a long word
 _SECRET_NAMES = re.compile(r"sig(nature)?$|token|secret|passw|pwd|credential|api_?key|access_?key|auth", re.IGNORECASE)
 
 
 def refuse_passwords(text: str, setting: str) -> None:
-    """Refuse a text, not known to be a store's URI, in which an address holds a password or what is called like one.
+    """Refuse a text with an address that holds a password, or a parameter whose name suggests a credential.
 
     Args:
-        text: Of any setting; a path may have lost one of the slashes of an address.
-        setting: Where the user gave it, for errors.
+        text: The value of any setting. In a path, an address may have lost one of its two slashes.
+        setting: The setting's name, for error messages.
 
     Raises:
-        StorageError: names what the text holds, and never a value.
+        StorageError: the text holds one. The message names the parameter, never its value.
     """
     for address in _ADDRESS.findall(text):
         scheme, _, rest = address.lstrip("0123456789+.-").partition(":/")
@@ -73,7 +74,7 @@ def refuse_passwords(text: str, setting: str) -> None:
             parts = urlsplit(f"{scheme}://{rest.lstrip('/')}")
         except ValueError:
             raise StorageError(
-                f"{setting} holds an address that is none, perhaps for a password. {_REMEDY} {setting}."
+                f"{setting} holds an invalid address, perhaps because of a password in it. {_REMEDY} {setting}."
             ) from None
         _refuse_password(parts, setting)
         for name, value in parse_qsl(parts.query):
@@ -88,17 +89,18 @@ def refuse_secrets(uri: str, setting: str) -> None:
 
     Args:
         uri: SCHEME://...
-        setting: Where the user gave it, for errors.
+        setting: The setting's name, for error messages.
 
     Raises:
-        StorageError: names what the URI holds, and never a value.
+        StorageError: the URI holds one. The message names the parameter, never its value.
     """
     try:
         parts = urlsplit(uri)
         _ = parts.port
-    except ValueError:  # as with a "/" in a password: what is wrong cannot be shown
+    except ValueError:  # for instance a "/" in a password, so the URI must not be shown
         raise StorageError(
-            f"{setting} is no URI: what follows :// must be a bucket or HOST:PORT. If that is a password: {_REMEDY} {setting}."
+            f"{setting} is not a valid URI: a bucket or HOST:PORT must follow ://. If it holds a password: {_REMEDY} "
+            f"{setting}."
         ) from None
     _refuse_password(parts, setting)
     for name, value in parse_qsl(parts.query):
@@ -110,7 +112,7 @@ def refuse_secrets(uri: str, setting: str) -> None:
             continue
         parameter = (
             f"the parameter {name}" if value else "a parameter without a value"
-        )  # which may itself be the secret
+        )  # the name may itself be the secret
         known = f"A URI of {parts.scheme} may have {', '.join(harmless) or 'no parameter'}."
         raise StorageError(f"{setting} holds {parameter}, which may be a credential. {_REMEDY} {setting}. {known}")
 

@@ -1,4 +1,4 @@
-"""What a command becomes when it is sent to a cluster: checked here first, so that a typo does not wait for machines."""
+"""Preparation of a command for a cluster. It is checked here first, so that a typo is found before machines start."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def prepare(
     verbose: bool = False,
     include: Sequence[str] = (),
 ) -> Submission:
-    """Check an experiment, and what it needs on the cluster.
+    """Return a job that can be sent, after checking the experiment and what it needs on the cluster.
 
     Args:
         command: The subcommand of `dfnas` that the cluster runs.
         file: The experiment file, below ``root``.
         overrides: ``dotted.key=value``, as for the command itself.
-        root: What becomes the job's working directory; by default the present one.
-        verbose: Have the command show what Ray says.
+        root: The folder that becomes the job's working directory; by default the current one.
+        verbose: Let the command show Ray's output.
         include: Patterns of further files to send, relative to ``root``.
 
     Raises:
@@ -64,14 +64,14 @@ def prepare(
     absolute = absolute if absolute.is_relative_to(root) else absolute.resolve()
     if not absolute.is_relative_to(root):
         raise ConfigError(
-            f"The experiment file {file} is not below {root}, and only what is there is sent. Submit from a folder "
+            f"The experiment file {file} is not below {root}, and only files from there are sent. Submit from a folder "
             "above the file, or name that folder with --working-dir."
         )
     _check_needed(command, config)
     _check_run_dir(config)
     name = absolute.relative_to(root)
     configs = _variants(command, config) or [config]
-    named = [path for each in configs for path in _named(each, root)]
+    named = [path for each in configs for path in _named_paths(each, root)]
     working_dir = WorkingDir.collect(root, [name, *dict.fromkeys(named)], include, [root / config.run_directory])
     if not working_dir.holds(name):
         raise ConfigError(f"The experiment file {file} is not sent: {working_dir.why_not(name)}.")
@@ -91,7 +91,7 @@ _READERS = {
     "benchmark": ("benchmark", "compare"),
     "comparison": ("compare",),
 }
-"""The commands that read a section, where not all do."""
+"""The commands that read a section, for sections that not all commands read."""
 
 _PATHS_AS_TEXT = ((ParquetConfig, "path"), (BenchmarkConfig, "table"), (LatencyTermConfig, "file"))
 """Settings that are paths or URIs."""
@@ -100,7 +100,7 @@ _PATHS_AS_TEXT = ((ParquetConfig, "path"), (BenchmarkConfig, "table"), (LatencyT
 def _check_needed(command: str, config: ExperimentConfig) -> None:
     """Refuse what the command itself would refuse as soon as it starts."""
     from dfnas_ray.config.experiment import evaluation_dataset
-    from dfnas_ray.workflow.benchmark import benchmark_config  # bring everything: kept out of `dfnas --help`
+    from dfnas_ray.workflow.benchmark import benchmark_config  # import everything: kept out of `dfnas --help`
     from dfnas_ray.workflow.comparison import comparison_config
     from dfnas_ray.workflow.sweep import sweep_config
     from dfnas_ray.workflow.truth import check_truth
@@ -119,7 +119,7 @@ def _check_needed(command: str, config: ExperimentConfig) -> None:
 
 
 def _variants(command: str, config: ExperimentConfig) -> list[ExperimentConfig]:
-    """Return the settings of a comparison's variants, if that is what the command runs."""
+    """Return the settings of a comparison's variants if the command is a comparison, else nothing."""
     if command != "compare" or config.comparison is None:
         return []
     return [make_variant(config, name, config.seed) for name in config.comparison.variants]
@@ -141,15 +141,17 @@ def _check_paths(command: str, config: ExperimentConfig, root: Path, working_dir
         path, name = _path(setting), setting.path
         is_read = command in _READERS.get(name.partition(".")[0], (command,))
         if command == "compare" and config.benchmark is not None and config.benchmark.table is not None:
-            is_read = is_read and not name.startswith(("evaluation.", "benchmark.real."))  # the table says what is true
+            is_read = is_read and not name.startswith(
+                ("evaluation.", "benchmark.real.")
+            )  # the table has the true accuracies
         if path is None or not is_read or path.is_absolute() or working_dir.holds(path):
             continue
         if not (root / path).exists():
             if isinstance(setting.owner, TorchvisionDatasetConfig):
                 continue  # may be downloaded there
             raise ConfigError(
-                f"{name} ({path}) does not exist in {root}, which is what is sent to the cluster. Put it there, or where "
-                "the cluster's machines can read it and give the absolute path."
+                f"{name} ({path}) does not exist in {root}, and only files from there are sent to the cluster. Put it "
+                "there, or where the cluster's machines can read it and give the absolute path."
             )
         raise ConfigError(
             f"{name} ({path}) is not sent: {working_dir.why_not(path)}. Change that, or put it where the cluster's "
@@ -157,7 +159,7 @@ def _check_paths(command: str, config: ExperimentConfig, root: Path, working_dir
         )
 
 
-def _named(config: ExperimentConfig, root: Path) -> Iterator[Path]:
+def _named_paths(config: ExperimentConfig, root: Path) -> Iterator[Path]:
     """Yield what the settings name relative to ``root``: files, folders, and the code that they import."""
     for setting in list_settings(config):
         path = _path(setting)
@@ -169,7 +171,7 @@ def _named(config: ExperimentConfig, root: Path) -> Iterator[Path]:
 
 
 def _path(setting: Setting) -> Path | None:
-    """Return a setting's value if it is a path on this machine, or on the cluster's."""
+    """Return a setting's value if it is a path, on this machine or on the cluster's; else None."""
     value = setting.value
     if isinstance(value, str) and (type(setting.owner), setting.field) in _PATHS_AS_TEXT and "://" not in value:
         return Path(value)

@@ -1,4 +1,4 @@
-"""Names under which tools keep passwords, keys and tokens. Names with a leading dot are not listed: all those stay here."""
+"""File names of passwords, keys and tokens. Hidden files are not listed: another rule refuses them."""
 
 from __future__ import annotations
 
@@ -21,4 +21,4 @@ recentservers.xml winscp.ini ngrok.yml logins.json key3.db key4.db *cookies*.txt
 _ANY = "|".join(re.escape(name).replace(r"\*", "[^/]*").replace(r"\?", "[^/]") for name in _NAMES.split())
 
 CREDENTIALS = re.compile(f"(^|/)({_ANY})(/|$)", re.IGNORECASE)
-"""Is found in the path of such a file, and of whatever is in a folder of such a name."""
+"""Matches the path of such a file, and of every file in a folder with such a name."""

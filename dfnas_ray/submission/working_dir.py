@@ -1,8 +1,9 @@
-"""What a submitted job takes along: some files of the working directory and this package, in one archive.
+"""The archive that is sent with a job: some files of the working directory, and this package.
 
-In a git checkout the files that git tracks, elsewhere Python sources; everywhere what the experiment's settings and
---include name. Hidden files and those with a name of credentials are sent only if --include gives the path of each.
-Symbolic links, run directories, virtual environments, git's own folder and what a .rayignore names are never sent.
+In a git checkout these are the files that git tracks, elsewhere Python sources. The files that the experiment's
+settings and --include name are always added. Hidden files, and files whose name is typical of credentials, are sent
+only if --include gives the path of each. Symbolic links, run directories, virtual environments, git's own folder and
+what a .rayignore names are never sent.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ _FIRST_LISTED = 3
 _GIT_SECONDS = 60.0
 _GIT_PLACES = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_PREFIX")  # set where a hook runs
 _NEVER = {".git", "__pycache__", ".venv", "venv", "runs"}
-_SECRET = "credentials have such names; --include sends it by its very path"
-_HIDDEN = "it is hidden; --include sends it by its very path"
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the first that ZIP knows: the same files make the same archive, which Ray sends once
+_SECRET = "its name is typical of credentials; --include with its exact path sends it"
+_HIDDEN = "it is hidden; --include with its exact path sends it"
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the first date of ZIP: the same files make the same archive, which Ray uploads once
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,9 @@ class WorkingDir:
 
     Attributes:
         root: The working directory.
-        files: Name in the job's working directory, and where the file is now.
-        refused: What git tracks or the settings name and is not sent, and why.
-        notes: What whoever sends it should know.
+        files: The path of each file, by its name in the job's working directory.
+        refused: The reason for each file that git tracks or the settings name but that is not sent.
+        notes: Remarks for the user.
     """
 
     root: Path
@@ -54,7 +55,7 @@ class WorkingDir:
     def collect(
         cls, root: Path, named: Iterable[Path] = (), include: Sequence[str] = (), leave_out: Sequence[Path] = ()
     ) -> WorkingDir:
-        """List what is sent of ``root``, and add this package unless ``root`` is a checkout of it.
+        """Return the files of ``root`` that are sent, and this package unless ``root`` is a checkout of it.
 
         Args:
             root: The working directory.
@@ -86,11 +87,11 @@ class WorkingDir:
 
     @property
     def num_bytes(self) -> int:
-        """Size of all files, before compression."""
+        """The size of all files in bytes, before compression."""
         return sum(path.stat().st_size for path in self.files.values())
 
     def holds(self, path: Path) -> bool:
-        """Whether a file, or something in a folder, is sent; ``path`` is relative to the working directory."""
+        """Return whether a file, or a file in a folder, is sent; ``path`` is relative to the working directory."""
         name = os.path.normpath(path)
         return name in self.files or any(other.startswith(f"{name}/") for other in self.files)
 
@@ -102,7 +103,8 @@ class WorkingDir:
         """Write the archive; the same files make the same bytes.
 
         Raises:
-            ClusterError: a file cannot be read, or the archive is larger than Ray takes; names the largest files.
+            ClusterError: a file cannot be read, or the archive is larger than Ray takes. The message names the largest
+                files.
         """
         try:
             with zipfile.ZipFile(archive, "w") as target:
@@ -133,7 +135,7 @@ def _first(names: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class _Rules:
-    """Which files of ``root`` may be sent; those in ``one_by_one`` even if they are hidden or credentials'."""
+    """Decides which files of ``root`` may be sent; those in ``one_by_one`` even if hidden or named like credentials."""
 
     root: Path
     one_by_one: Collection[str] = ()
@@ -156,10 +158,12 @@ class _Rules:
         above = [self.root.joinpath(*parts[:depth]) for depth in range(len(parts), -1, -1)]
         folders = above if path.is_dir() else above[1:]
         if any(
-            each.name in _NEVER or each in self.leave_out or _is_made(each) for each in folders if each != self.root
+            each.name in _NEVER or each in self.leave_out or _is_venv_or_run_dir(each)
+            for each in folders
+            if each != self.root
         ):
             return "it is in a run directory, a virtual environment or another folder that is never sent"
-        for folder in above[1:]:  # the nearest .rayignore that speaks of it counts
+        for folder in above[1:]:  # the nearest .rayignore with a pattern for it counts
             place = path.relative_to(folder).as_posix() + "/" * (folders is above)
             if (verdict := self.rayignore(folder).check_file(place).include) is not None:
                 return "a .rayignore names it" if verdict else None
@@ -188,13 +192,13 @@ class _Rules:
         if not found or (reason := self.refusal(found[0])):
             raise ConfigError(
                 f"--include {printable(pattern)}: {reason}. Give a path or a pattern relative to {self.root}; hidden files, "
-                "and those with names of credentials, are sent only one by one, each by its very path."
+                "and those with names of credentials, are sent only one by one, each by its exact path."
             )
         return found
 
 
 def _rayignore(folder: Path) -> GitIgnoreSpec:
-    """Return the patterns of a folder's .rayignore; lines that are none are passed over, as git does."""
+    """Return the patterns of a folder's .rayignore. Invalid lines are skipped, as git does."""
     file, spec = folder / ".rayignore", GitIgnoreSpec([])
     for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []:
         with suppress(ValueError):
@@ -202,18 +206,18 @@ def _rayignore(folder: Path) -> GitIgnoreSpec:
     return spec
 
 
-def _is_made(folder: Path) -> bool:
-    """Whether this is a virtual environment or a run directory, under whatever name."""
+def _is_venv_or_run_dir(folder: Path) -> bool:
+    """Return whether this is a virtual environment or a run directory, whatever its name."""
     return (folder / "pyvenv.cfg").exists() or (
         (folder / "latest.json").exists() and any((folder / each).exists() for each in ("experiment.yaml", ".lock"))
     )
 
 
 def _tracked(root: Path) -> tuple[list[str], str]:
-    """Return the names of the files that git tracks below ``root``; if there are none in a checkout, why."""
+    """Return the names of the files that git tracks below ``root``, and the reason if a checkout has none."""
     if not any((folder / ".git").exists() for folder in (root, *root.parents)):
         return [], ""
-    # its own setting fsmonitor would start a program
+    # the checkout's setting fsmonitor could start a program
     command = ["git", "-c", "core.fsmonitor=false", "ls-files", "-z", "--recurse-submodules"]
     environment = {name: value for name, value in os.environ.items() if name not in _GIT_PLACES}
     names, problem = [], "git tracks no file there"

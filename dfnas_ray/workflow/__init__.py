@@ -1,1 +1,1 @@
-"""The path through the stages, and what all stages share."""
+"""The stages of an experiment, their order, and what all stages share."""

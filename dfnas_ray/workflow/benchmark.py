@@ -34,7 +34,7 @@ from dfnas_ray.workflow.session import Session
 from dfnas_ray.workflow.stage import Record, Stage
 
 REAL = "benchmark.real"
-"""What errors call the real images."""
+"""The name of the real images in error messages."""
 
 Array = np.ndarray[Any, Any]
 
@@ -43,8 +43,9 @@ class BenchmarkRecord(Record, BenchmarkFacts):
     """A finished benchmark.
 
     Attributes:
-        rankings: Their number.
-        best: The title of the best data-free one, and its tau.
+        rankings: The number of rankings.
+        best: The title of the best data-free ranking.
+        tau: Its tau.
     """
 
     rankings: Count
@@ -63,10 +64,11 @@ class BenchmarkRecord(Record, BenchmarkFacts):
 
 @dataclass(frozen=True)
 class Plan:
-    """What a benchmark is to do, checked as far as it can be without the teacher.
+    """The plan of a benchmark, checked as far as possible without the teacher.
 
     Attributes:
-        table: All rows.
+        config: The benchmark section.
+        table: All rows of the table.
         sample: The architectures to rank.
     """
 
@@ -80,9 +82,9 @@ class Contender:
     """One algorithm on one source of images, or a baseline, which needs neither.
 
     Attributes:
-        label: The algorithm's, or the baseline's name.
-        source: None if images do not matter.
-        algorithm: Its settings; None for a baseline.
+        label: The algorithm's label, or the baseline's name.
+        source: The source of images; None if images do not matter.
+        algorithm: The algorithm's settings; None for a baseline.
     """
 
     label: str
@@ -91,19 +93,19 @@ class Contender:
 
     @property
     def title(self) -> str:
-        """What a reader calls it: spos on synthetic."""
+        """The name for readers, such as "spos on synthetic"."""
         if self.source is None:
             return self.label
         return f"{self.label} on {self.source}" + ("" if self.is_data_free else " (not data-free)")
 
     @property
     def is_data_free(self) -> bool:
-        """Whether it could be had without the data that the teacher was trained on."""
+        """Whether it needs none of the data that the teacher was trained on."""
         return self.source != "real"
 
 
 class Scored(NamedTuple):
-    """A contender's scores (S, N), and the seconds of work that one architecture took; None for a baseline."""
+    """A contender's scores (seeds, architectures), and the seconds that one architecture took; None for a baseline."""
 
     contender: Contender
     scores: Array
@@ -111,7 +113,7 @@ class Scored(NamedTuple):
 
 
 def benchmark_config(config: ExperimentConfig) -> BenchmarkConfig:
-    """Return the benchmark section, checked as far as it can be without the table.
+    """Return the benchmark section, checked as far as possible without the table.
 
     Raises:
         ConfigError: there is none, it names no table, there are several spaces, or an algorithm cannot rank.
@@ -154,7 +156,7 @@ def plan(config: ExperimentConfig) -> Plan:
 
 
 class Benchmark(Stage[BenchmarkRecord]):
-    """Figures, scores, and what is kept for further benchmarks."""
+    """The stage that ranks a table's architectures: figures, scores, and measurements for later benchmarks."""
 
     name = "benchmark"
     title = "Benchmark"
@@ -167,7 +169,7 @@ class Benchmark(Stage[BenchmarkRecord]):
 
     @classmethod
     def is_asked_for(cls, experiment: JsonObject) -> bool:
-        """Return no: it is a command of its own, and nothing is missing without it."""
+        """Return False: it is a command of its own, and nothing is missing without it."""
         return False
 
     def inputs(self) -> JsonObject:
@@ -252,7 +254,7 @@ class Benchmark(Stage[BenchmarkRecord]):
         return scored
 
     def _image_sets(self) -> Callable[[Source | None, int], Shared[SyntheticImages]]:
-        """Return a function that gives the images of a source and a root seed, each made once."""
+        """Return a function that returns the images of a source and a root seed; each set is made only once."""
         session, executor = self.session, self.session.executor
         token = synthetic_size(session).token
 
@@ -269,13 +271,13 @@ class Benchmark(Stage[BenchmarkRecord]):
 
 
 def _algorithms(config: ExperimentConfig) -> dict[str, Any]:
-    """Return the settings of the algorithms by labels that are different, from the baselines' names, too."""
+    """Return the settings of the algorithms by label. Labels differ from each other and from the baselines' names."""
     labels = distinct([*BASELINES, *(algorithm.label for algorithm in config.search.algorithm)])
     return dict(zip(labels[len(BASELINES) :], config.search.algorithm, strict=True))
 
 
 def _contenders(config: ExperimentConfig, planned: Plan) -> list[Contender]:
-    """Return every algorithm on every source that it is sensitive to."""
+    """Return every algorithm on every source, or on none if it needs no images."""
     return [
         Contender(label, source, algorithm)
         for label, algorithm in _algorithms(config).items()
@@ -307,7 +309,7 @@ def _write_scores(
     seeds: Sequence[int],
     scored: Sequence[Scored],
 ) -> None:
-    """Write architecture, accuracy, and the score of each ranking with each seed, one column each."""
+    """Write one column each for architecture, accuracy, and the scores of every ranking with every seed."""
     columns: dict[str, Any] = {
         "architecture": [space.encode(genotype) for genotype in sample.architectures],
         "accuracy": sample.accuracies,

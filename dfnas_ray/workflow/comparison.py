@@ -1,4 +1,4 @@
-"""Comparison: the same search under different settings, with several seeds, and what its results are worth."""
+"""Comparison: the same search with different settings and several seeds, and the worth of its results."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from dfnas_ray.workflow.session import Session
 from dfnas_ray.workflow.side_by_side import search_side_by_side, train_side_by_side
 from dfnas_ray.workflow.stage import Record, Stage
 
-_ALIKE = 0.1  # of the MACs: as `Architecture.random_alike`
+_ALIKE = 0.1  # relative difference in MACs, as in `Architecture.random_alike`
 _POINTS = 100.0
 
 Cell: TypeAlias = tuple[str, int]
@@ -48,8 +48,8 @@ class ComparisonRecord(Record):
     """A finished comparison.
 
     Attributes:
-        searches: Their number.
-        judged_by: Where accuracies are from.
+        searches: The number of searches.
+        judged_by: The origin of the accuracies.
     """
 
     variants: Count
@@ -71,7 +71,7 @@ def comparison_config(config: ExperimentConfig) -> ComparisonConfig:
     """Return the comparison section.
 
     Raises:
-        ConfigError: there is none, or what it needs is not there.
+        ConfigError: there is no such section, or what it needs is missing.
     """
     comparison = config.comparison
     if comparison is None:
@@ -94,12 +94,12 @@ def comparison_config(config: ExperimentConfig) -> ComparisonConfig:
 
 @dataclass
 class _Cells:
-    """What all variants with all seeds found, as far as it is known.
+    """The results of all variants with all seeds, before they are judged.
 
     Attributes:
-        searches: The trials of each.
-        guesses: Of every network that was retrained, on the evaluation's images; None with a table.
-        names: In ``guesses``, of what was found and of the random ones beside it, by cell and algorithm.
+        searches: The trials of each cell.
+        guesses: The guesses of every retrained network on the evaluation's images; None with a table.
+        names: The names in ``guesses`` of the architecture that was found and of random ones, by cell and algorithm.
     """
 
     searches: dict[Cell, tuple[TrialSummary, ...]]
@@ -108,7 +108,7 @@ class _Cells:
 
 
 class VariantComparison(Stage[ComparisonRecord]):
-    """Figures of all variants, and their differences from the reference's."""
+    """The stage that measures all variants, and their differences from the reference."""
 
     name = "comparison"
     title = "Comparison"
@@ -122,14 +122,14 @@ class VariantComparison(Stage[ComparisonRecord]):
 
     @classmethod
     def is_asked_for(cls, experiment: JsonObject) -> bool:
-        """Return no: it is a command of its own, and nothing is missing without it."""
+        """Return False: it is a command of its own, and nothing is missing without it."""
         return False
 
-    # What there is to do
+    # Variants and inputs
 
     @property
     def cells(self) -> Iterator[Cell]:
-        """Every variant with every seed; those of one seed together, so that there is something to look at early."""
+        """Every variant with every seed, seed by seed, so that first results come early."""
         return ((variant, seed) for seed in self.config.seeds for variant in self.config.variants)
 
     def session_of(self, cell: Cell) -> Session:
@@ -140,7 +140,7 @@ class VariantComparison(Stage[ComparisonRecord]):
 
     @cached_property
     def table(self) -> BenchmarkTable | None:
-        """All rows of the table."""
+        """All rows of the table; None if there is no table."""
         benchmark = self.session.given.benchmark
         if benchmark is None or benchmark.table is None:
             return None
@@ -149,7 +149,7 @@ class VariantComparison(Stage[ComparisonRecord]):
 
     @property
     def measures(self) -> tuple[str, ...]:
-        """What is measured."""
+        """The names of what is measured."""
         return self.config.measures or (("search",) if self.table is None else ("search", "ranking"))
 
     @property
@@ -187,7 +187,7 @@ class VariantComparison(Stage[ComparisonRecord]):
         }
 
     def check(self) -> None:
-        """Find what would fail later: in every variant, before the first of them is searched."""
+        """Find errors in every variant that would occur later, before the first search."""
         for cell in self.cells:
             session = self.session_of(cell)
             self.source(session, "search.images").check()
@@ -210,7 +210,7 @@ class VariantComparison(Stage[ComparisonRecord]):
     def work(self) -> ComparisonRecord:
         """See `Stage`."""
         given = self.session.given
-        found = self._judged(self._found()) if "search" in self.measures else []
+        found = self._judge(self._run_searches()) if "search" in self.measures else []
         ranked = None
         if "ranking" in self.measures:
             assert self.table is not None
@@ -236,13 +236,13 @@ class VariantComparison(Stage[ComparisonRecord]):
         )
 
     def _is_data_free(self, config: ExperimentConfig) -> bool:
-        """Whether a variant's figures could be had without real images, but for those that judge."""
+        """Return whether a variant uses no real images, apart from those that judge it."""
         return config.is_data_free if self.table is None else config.search.images.is_data_free
 
-    # Searches, and what they found
+    # Searches and their results
 
     def source(self, session: Session, setting: str) -> ImagesStage:
-        """Return what makes the images of a variant's search or retraining."""
+        """Return the stage that makes the images of a variant's search or retraining."""
         section = session.config.search if setting == "search.images" else session.config.retraining
         return images_of(session, section.images, setting)
 
@@ -250,8 +250,8 @@ class VariantComparison(Stage[ComparisonRecord]):
         session = self.session_of(cell)
         return Search(session, self.source(session, "search.images"))
 
-    def _found(self) -> _Cells:
-        """Run what was not run yet: every search, and without a table the retraining of what it found."""
+    def _run_searches(self) -> _Cells:
+        """Run every search that is not finished, and without a table retrain the architectures that were found."""
         searches: dict[Cell, tuple[TrialSummary, ...]] = {}
         number = len(list(self.cells))
         with self.session.listener.task("Comparing", number, "search") as task:
@@ -265,15 +265,15 @@ class VariantComparison(Stage[ComparisonRecord]):
                     task.advance_to(len(searches), _text(cell))
         if self.table is not None:
             return _Cells(searches, None, {})
-        return self._retrained(searches)
+        return self._retrain(searches)
 
     def _by_seed(self) -> Iterator[list[Cell]]:
-        """Yield the cells of each seed: as many as are at work, and hold their images, at once."""
+        """Yield the cells of each seed. Only these run, and hold their images, at the same time."""
         for seed in self.config.seeds:
             yield [cell for cell in self.cells if cell[1] == seed]
 
-    def _retrained(self, searches: Mapping[Cell, tuple[TrialSummary, ...]]) -> _Cells:
-        """Retrain every architecture and the random ones beside it, and let all guess on the same images."""
+    def _retrain(self, searches: Mapping[Cell, tuple[TrialSummary, ...]]) -> _Cells:
+        """Retrain every architecture and random ones beside it, and collect the guesses of all on the same images."""
         names: dict[tuple[Cell, str], list[str]] = {}
         folders: dict[str, Location] = {}
         todo = {cell: self._to_retrain(cell, trials, names) for cell, trials in searches.items()}
@@ -297,7 +297,7 @@ class VariantComparison(Stage[ComparisonRecord]):
     def _to_retrain(
         self, cell: Cell, trials: Sequence[TrialSummary], names: dict[tuple[Cell, str], list[str]]
     ) -> dict[str, ComparedNetwork]:
-        """Return what is retrained for a cell, by names that are added to those of its algorithms."""
+        """Return the networks to retrain for a cell, by name, and add these names to ``names``."""
         session = self.session_of(cell)
         source = self.source(session, "retraining.images")
         todo: dict[str, ComparedNetwork] = {}
@@ -311,8 +311,8 @@ class VariantComparison(Stage[ComparisonRecord]):
                 todo[own[-1]] = ComparedNetwork(session, one, source)
         return todo
 
-    def _judged(self, cells: _Cells) -> list[FoundArchitecture]:
-        """Say what each search's architecture is worth."""
+    def _judge(self, cells: _Cells) -> list[FoundArchitecture]:
+        """Return each architecture that a search found, with its accuracy and comparisons."""
         found = []
         for cell, trials in cells.searches.items():
             session = self.session_of(cell)
@@ -326,7 +326,7 @@ class VariantComparison(Stage[ComparisonRecord]):
         return found
 
     def _looked_up(self, session: Session, trial: TrialSummary) -> JsonObject:
-        """Return an architecture's true accuracy, all of those of its MACs, and the best within the limit."""
+        """Return an architecture's true accuracy, the mean of those with like MACs, and the best within the limits."""
         assert self.table is not None
         known, macs = self._true, self._macs
         low, high = session.min_macs or 0, session.max_macs or math.inf
@@ -356,7 +356,10 @@ class VariantComparison(Stage[ComparisonRecord]):
         return {space.encode(genotype): space.cost(genotype).macs for genotype in self.table.architectures}
 
     def _measured(self, cells: _Cells, cell: Cell, label: str) -> JsonObject:
-        """Return an architecture's accuracy after retraining, those of random ones, and the test against the reference's."""
+        """Return an architecture's accuracy after retraining, and the mean of random ones.
+
+        For another variant than the reference, add McNemar's test against the reference's architecture.
+        """
         guesses = cells.guesses
         assert guesses is not None
         own, *beside = cells.names[cell, label]
@@ -379,7 +382,7 @@ def _text(cell: Cell) -> str:
 def random_beside(
     architecture: Architecture, number: int, seed: int, min_macs: int | None = None
 ) -> list[Architecture]:
-    """Draw different random architectures of the same MACs; fewer where the space has no more."""
+    """Return ``number`` different random architectures of like MACs; fewer if the draws find no more."""
     different: dict[str, Architecture] = {}
     for draw in range(4 * number):
         one = architecture.random_alike(derive_seed(seed, "comparison", draw), min_macs)

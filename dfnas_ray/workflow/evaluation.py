@@ -1,4 +1,4 @@
-"""Evaluation: accuracy on real images, the one time that they are read."""
+"""Evaluation: accuracy on real images. In a data-free run, only this stage reads them."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ NOT_DATA_FREE = "not data-free"
 
 
 class Role(NamedTuple):
-    """What a network's role is called.
+    """The names of a network's role.
 
     Attributes:
-        title: In tables.
-        short: Where there is little room.
+        title: The name in tables.
+        short: The name where there is little room.
     """
 
     title: str
@@ -52,15 +52,17 @@ ROLES = {
     STUDENT: Role("student, beside the images", STUDENT),
     **{s.name: Role(s.network, s.short) for s in (Retraining, Baseline)},
 }
-"""By role, in the order of tables."""
+"""The names of each role, in the order of tables."""
 
 
 class MeasuredNetwork(BaseModel):
     """One network on the real images.
 
     Attributes:
-        correct: Of each class's images, how many it puts into this class; empty in records of older versions.
-        data_free: Whether neither its search nor its training saw a real image. The teacher counts as what it is.
+        correct: For each class, how many of its images the network classifies correctly; empty in records of older
+            versions.
+        data_free: Whether neither its search nor its training saw a real image. The teacher's own training does not
+            count.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -77,11 +79,12 @@ class EvaluationRecord(Record):
     """The teacher and the networks on the real images.
 
     Attributes:
-        dataset: What it is.
-        images: Their number.
-        images_of_class: Of each class; empty in records of older versions.
-        networks: By role: teacher, and the names of the stages that trained them.
-        only_right: Images that only the searched network is right on, and that only the random one is.
+        dataset: The description of the dataset.
+        images: The number of images.
+        images_of_class: The number of images of each class; empty in records of older versions.
+        networks: The networks by role: the teacher, students, and the names of the stages that trained the others.
+        only_right: The number of images that only the searched network classifies correctly, and the number that only
+            the random one does.
     """
 
     dataset: str
@@ -116,17 +119,17 @@ class EvaluationRecord(Record):
 
 
 def check_dataset(dataset: ImageDataset, teacher: Teacher) -> None:
-    """Compare the classes of real images with the teacher's, before hours are spent; no image is read.
+    """Compare the classes of real images with the teacher's, before hours are spent. No image is read.
 
     Raises:
-        DatasetError: their numbers differ; or both have the same names in another order.
+        DatasetError: their numbers differ, or both have the same names in another order.
     """
     check_classes(dataset, teacher.num_classes)
     numbering, names = numbering_of(dataset), teacher.class_names
     if numbering is None or numbering.by != "order" or names is None:
         return
     theirs, ours = ([name.strip().casefold() for name in each] for each in (numbering.names, names))
-    if theirs == ours or sorted(theirs) != sorted(ours):  # other words may mean the same
+    if theirs == ours or sorted(theirs) != sorted(ours):  # different names may mean the same classes
         return
     label = next(label for label, (one, other) in enumerate(zip(theirs, ours, strict=True)) if one != other)
     raise DatasetError(
@@ -137,7 +140,7 @@ def check_dataset(dataset: ImageDataset, teacher: Teacher) -> None:
 
 
 class Evaluation(Stage[EvaluationRecord]):
-    """The accuracies of the teacher and of trained networks."""
+    """The stage that measures the accuracies of the teacher and of trained networks."""
 
     name = "evaluation"
     title = "Evaluation"
@@ -161,7 +164,7 @@ class Evaluation(Stage[EvaluationRecord]):
 
     @cached_property
     def dataset(self) -> ImageDataset:
-        """The real images; no image is read."""
+        """The real images. Opening them reads no image."""
         return open_dataset(evaluation_dataset(self.session.config))
 
     def inputs(self) -> JsonObject:

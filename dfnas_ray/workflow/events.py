@@ -1,6 +1,7 @@
-"""What stages showed, as event files for TensorBoard in the run directory: ``RUN/tensorboard/STAGE-KEY/...``.
+"""Event files for TensorBoard, with the curves of finished stages: ``RUN/tensorboard/STAGE-KEY/...``.
 
-They are written when a stage is finished, from what it left, and are read by nothing here: losing them loses curves alone.
+They are written when a stage is finished, from its artefacts. This package never reads them, so only curves are lost
+with them.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from dfnas_ray.storage.location import Location
 logger = logging.getLogger(__name__)
 
 FOLDER = "tensorboard"
-_FILE = "events.out.tfevents.0.dfnas"  # one name: a stage that is made anew replaces it
+_FILE = "events.out.tfevents.0.dfnas"  # one name, so that a stage that is made again replaces it
 
 
 class EventFile:
-    """One run of TensorBoard. What is not a finite number is left out."""
+    """One run of TensorBoard. Values that are not finite are left out."""
 
     def __init__(self, writer: Any):
         self._writer = writer
@@ -46,7 +47,7 @@ class EventFile:
         self._writer.add_image(name, grid if channels in (1, 3) else grid[:1], 0)
 
     def hyperparameters(self, settings: Mapping[str, Any], figures: Mapping[str, float]) -> None:
-        """Add a row of the table of hyper-parameters: plain settings by their dotted names, and what came of them."""
+        """Add a row to the table of hyper-parameters: plain settings by their dotted names, and their results."""
         from tensorboardX.summary import hparams
 
         plain = {name: value for name, value in settings.items() if isinstance(value, bool | int | float | str)}
@@ -65,7 +66,7 @@ class EventLog:
 
     @contextmanager
     def run(self, name: str = "") -> Iterator[EventFile]:
-        """Write one run of TensorBoard; a stage may have several, by name. A file that cannot be written is said, no more."""
+        """Write one run of TensorBoard, of which a stage may have several. If that fails, only log a warning."""
         from tensorboardX import SummaryWriter
 
         try:
@@ -75,7 +76,7 @@ class EventLog:
                 target = self.folder / name if name else self.folder
                 content = b"".join(file.read_bytes() for file in sorted(Path(scratch).iterdir()))
                 (target.make_dir() / _FILE).write_bytes(content)
-        except Exception as error:  # of whatever kind: results must not depend on it
+        except Exception as error:  # of any kind: results must not depend on it
             logger.warning("There are no curves for TensorBoard in %s: %s", self.folder, first_line(error))
 
 

@@ -1,4 +1,4 @@
-"""Images of another source than synthesis, as ordinary shards: for comparison, or where a team has some."""
+"""Images of another source than synthesis, stored as ordinary shards: for comparison, or if a team has its own."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from dfnas_ray.workflow.stage import Record, Stage
 from dfnas_ray.workflow.synthesis import Synthesis
 
 _AT_ONCE = 4
-"""Shards that are drawn and wait to be labelled: what this process and the workers hold of a set of any size."""
+"""The number of drawn shards that wait for labels. It limits the memory that a set of any size takes."""
 
 
 class SourceRecord(Record):
     """A finished set.
 
     Attributes:
-        source: What tables call the images.
-        data_free: Whether they could be had without real images.
+        source: The name of the images in tables.
+        data_free: Whether they were made without real images.
     """
 
     source: str
@@ -53,7 +53,7 @@ class SourceRecord(Record):
 
 @dataclass(frozen=True)
 class LabelShards:
-    """The teacher's labels for shards that were drawn, which are then committed."""
+    """The work on drawn shards: the teacher labels them, and they are committed."""
 
     teacher: Shared[Teacher]
     drawn: dict[int, Shared[Drawn]]
@@ -63,7 +63,7 @@ class LabelShards:
     folder: Location
 
     def __call__(self, device: torch.device) -> Callable[[int], ManifestEntry]:
-        """Return the function that labels one."""
+        """Return the function that labels and commits one shard."""
         teacher = self.teacher.get().to(device)
 
         def commit(shard: int) -> ManifestEntry:
@@ -79,7 +79,7 @@ class LabelShards:
 
 
 class SourceImages(Stage[SourceRecord]):
-    """Shards and a manifest, as synthesis leaves them."""
+    """The stage that makes shards and a manifest from drawn images, in the format of synthesis."""
 
     name = "images"
     title = "Images"
@@ -87,13 +87,13 @@ class SourceImages(Stage[SourceRecord]):
     workers = "synthesis"
 
     def __init__(self, session: Session, config: DrawnSource, setting: str, seed: int | None = None):
-        """Take a source.
+        """Set up the images of a source.
 
         Args:
-            session: The command.
-            config: The source's settings.
-            setting: What errors call them.
-            seed: By default the experiment's.
+            session: The session of the command.
+            config: The settings of the source.
+            setting: The name of these settings, for error messages.
+            seed: The root seed; by default the experiment's.
         """
         super().__init__(session, is_own=False)
         self.config, self.setting = config, setting
@@ -101,7 +101,7 @@ class SourceImages(Stage[SourceRecord]):
 
     @property
     def size(self) -> SetSize:
-        """How large the set is."""
+        """The size of the set."""
         return self.config.size(synthetic_size(self.session), self.setting)
 
     def inputs(self) -> JsonObject:
@@ -115,7 +115,7 @@ class SourceImages(Stage[SourceRecord]):
         }
 
     def check(self) -> None:
-        """Find files that are missing, labels of other classes, and sets that are too small."""
+        """Find missing files, labels of other classes, and sets that are too small."""
         self.config.drawer(self.session.teacher, self.size, self.seed, self.setting)
 
     @property
@@ -149,7 +149,7 @@ class SourceImages(Stage[SourceRecord]):
 
 
 class ShuffledSynthesis:
-    """The synthetic images, each with the labels of another one."""
+    """The synthetic images, each with the labels of another image."""
 
     name = "shuffled"
 
@@ -183,17 +183,17 @@ class ShuffledSynthesis:
 
 
 ImagesStage: TypeAlias = Synthesis | SourceImages | ShuffledSynthesis
-"""What makes the images of a search or a retraining."""
+"""A source of images for a search or a retraining."""
 
 
 def images_of(session: Session, config: SourceConfig, setting: str, seed: int | None = None) -> ImagesStage:
-    """Return what makes the images of a source.
+    """Return the stage that makes the images of a source.
 
     Args:
-        session: The command.
-        config: The source's settings.
-        setting: What errors call them.
-        seed: By default the experiment's.
+        session: The session of the command.
+        config: The settings of the source.
+        setting: The name of these settings, for error messages.
+        seed: The root seed; by default the experiment's.
     """
     if isinstance(config, DrawnSource):
         return SourceImages(session, config, setting, seed)
@@ -203,5 +203,5 @@ def images_of(session: Session, config: SourceConfig, setting: str, seed: int | 
 
 
 def synthetic_size(session: Session) -> SetSize:
-    """Return how large the experiment's synthetic set is."""
+    """Return the size of the experiment's synthetic set."""
     return session.config.synthesis.size(session.teacher.image_shape)

@@ -19,7 +19,7 @@ from dfnas_ray.workflow.session import Session
 
 
 class Variants(Protocol):
-    """What is ranked: the comparison's variants with its seeds."""
+    """A comparison's variants and seeds."""
 
     config: ComparisonConfig
     session: Session
@@ -29,12 +29,12 @@ class Variants(Protocol):
         ...
 
     def source(self, session: Session, setting: str) -> ImagesStage:
-        """Return what makes the images of a session."""
+        """Return the stage that makes the images of a session."""
         ...
 
 
 def label_of(trial: Trial, search: SearchConfig) -> str:
-    """Return what tables call a trial's algorithm: its name without the seed, and without the space if there is but one."""
+    """Return the name of a trial's algorithm in tables: no seed, and no space if there is only one."""
     label = trial.name.rsplit("-seed-", 1)[0]
     return label.removesuffix(f"-{trial.space.kind}") if len(search.space) == 1 else label
 
@@ -43,9 +43,9 @@ def rank_variants(variants: Variants, sample: BenchmarkTable, chunk_size: int) -
     """Measure what is missing, and return how well each ranking agrees with the table.
 
     Args:
-        variants: Of the comparison.
+        variants: The variants of the comparison.
         sample: The architectures to rank, with their true accuracies.
-        chunk_size: Architectures that are measured by one task.
+        chunk_size: The number of architectures that one task measures.
     """
     seeds, ranked = variants.config.seeds, Rankings("comparison", variants.session, sample.architectures)
     names: dict[tuple[str, str], list[str]] = {}

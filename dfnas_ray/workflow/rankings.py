@@ -1,4 +1,4 @@
-"""Rankings of given architectures, spread over workers: first what has to be trained, then candidates, then the order."""
+"""Rankings of given architectures, spread over workers: first training, then measurement, then the order."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from dfnas_ray.teachers.base import Teacher
 from dfnas_ray.workflow.images import ImagesStage, synthetic_size
 from dfnas_ray.workflow.session import Session
 
-_TRIAL_SEED = 0  # with the root seed of the experiment, an algorithm trains as in the search's first trial
+_TRIAL_SEED = 0  # with the experiment's root seed, an algorithm trains as in the first trial of the search
 
 ImagesOf: TypeAlias = Callable[[str], Shared[SyntheticImages]]
 """Returns the images of a ranking, by its name."""
 
 
 def measuring_inputs(session: Session) -> JsonObject:
-    """Return what all measurements of an experiment depend on."""
+    """Return the inputs on which all measurements of an experiment depend."""
     config, size = session.config, synthetic_size(session)
     return {
         "teacher": session.teacher.fingerprint,
@@ -51,15 +51,15 @@ def ranking_folder(
     source: tuple[str, ImagesStage] | None,
     architectures: Sequence[Genotype],
 ) -> StageDir:
-    """Return where the measurements of one algorithm on one set of images are kept.
+    """Return the folder for the measurements of one algorithm on one set of images.
 
-    They depend neither on the table nor on each other: another benchmark can use them again.
+    They depend neither on the table nor on each other, so another benchmark can use them again.
 
     Args:
-        session: With the ranking's settings and root seed.
-        algorithm: Whose ranking it is.
-        source: Of the images, with what they are called; None if they do not matter.
-        architectures: That are ranked.
+        session: A session with the ranking's settings and root seed.
+        algorithm: The settings of the algorithm.
+        source: The name and the source of the images; None if images do not matter.
+        architectures: The architectures that are ranked.
     """
     inputs = {
         **measuring_inputs(session),
@@ -83,14 +83,14 @@ class Chunk(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """What was measured of a chunk, and the seconds that it took."""
+    """The measurements of a chunk, and the seconds that they took."""
 
     measurements: list[Measurement]
     seconds: float
 
 
 class Scores(NamedTuple):
-    """One score per architecture, higher is better, and the seconds of work that each one took."""
+    """One score per architecture, where higher is better, and the seconds of work per architecture."""
 
     scores: list[float]
     seconds: float
@@ -98,11 +98,11 @@ class Scores(NamedTuple):
 
 @dataclass(frozen=True)
 class _Rankings:
-    """What the work on rankings needs.
+    """The data for work on rankings.
 
     Attributes:
-        rankings: All of them, by their names, which are the items of work.
-        images: Of each.
+        rankings: All rankings by name. The names are the items of work.
+        images: The images of each ranking.
     """
 
     rankings: Mapping[str, Ranking]
@@ -112,12 +112,12 @@ class _Rankings:
 
 @dataclass(frozen=True)
 class TrainRanking(_Rankings):
-    """Training of the algorithms that learn before candidates can be measured, one ranking at a time."""
+    """Training of algorithms that must be trained before they measure candidates, one ranking at a time."""
 
     board: Board
 
     def __call__(self, device: torch.device) -> Callable[[str], bool]:
-        """Return the function that trains one, from its last epoch on."""
+        """Return the function that trains a ranking from its last epoch on."""
         write = self.board.writer("training")
 
         def train(name: str) -> bool:
@@ -138,7 +138,7 @@ class MeasureChunk(_Rankings):
     architectures: Mapping[str, Genotype]
 
     def __call__(self, device: torch.device) -> Callable[[Chunk], Measured]:
-        """Return the function that measures a chunk; it keeps the scorer of the last ranking."""
+        """Return the function that measures a chunk. It keeps the scorer of the last ranking."""
         scorers: dict[str, Scorer] = {}
 
         def measure(chunk: Chunk) -> Measured:
@@ -156,12 +156,12 @@ class MeasureChunk(_Rankings):
 
 @dataclass(frozen=True)
 class OrderMeasured(_Rankings):
-    """The order of what was measured, one ranking at a time."""
+    """The scores that follow from measurements, one ranking at a time."""
 
     measurements: Mapping[str, Sequence[Measurement]]
 
     def __call__(self, device: torch.device) -> Callable[[str], list[float]]:
-        """Return the function that gives one score per architecture."""
+        """Return the function that returns one score per architecture."""
 
         def order(name: str) -> list[float]:
             if self.rankings[name].trial.algorithm.measures_population:
@@ -184,13 +184,13 @@ def measure_all(
     """Measure what is missing, for every ranking.
 
     Args:
-        executor: Who works.
-        rankings: With what is recorded of each.
-        architectures: By their texts.
-        chunk_size: Architectures of one item of work.
-        teacher: Labels the images.
-        images_of: Called for a ranking of which something is missing.
-        board: Told how many architectures were measured, and who trains.
+        executor: The executor of the work.
+        rankings: The rankings, with the recorded measurements of each.
+        architectures: The architectures by their texts.
+        chunk_size: The number of architectures in one item of work.
+        teacher: The teacher that labels the images.
+        images_of: Called for each ranking with missing measurements.
+        board: Shows how many architectures were measured, and which ranking trains.
 
     Raises:
         DfnasError: a ranking failed; what was measured is kept.
@@ -236,14 +236,15 @@ def measure_all(
 
 
 class Rankings:
-    """Rankings of the same architectures: what is recorded of them is kept, what is missing measured.
+    """Rankings of the same architectures. Recorded measurements are used, and missing ones are made.
 
-    What several have in common, such as a figure of untrained networks that does not depend on the images, is measured once.
+    A measurement that several rankings share is made once, such as a figure of untrained networks that does not depend
+    on the images.
 
     Args:
-        stage: That they belong to.
-        session: The command.
-        architectures: That are ranked.
+        stage: The name of the stage that they belong to.
+        session: The session of the command.
+        architectures: The architectures that are ranked.
     """
 
     def __init__(self, stage: str, session: Session, architectures: Sequence[Genotype]):
@@ -262,14 +263,14 @@ class Rankings:
         source: tuple[str, ImagesStage] | None,
         images: Callable[[], Shared[SyntheticImages]],
     ) -> None:
-        """Take a ranking.
+        """Add a ranking.
 
         Args:
-            name: As users read it.
-            algorithm: Whose ranking it is.
-            session: With its settings and root seed.
-            source: Of the images, with what they are called; None if they do not matter.
-            images: Returns them.
+            name: The name for users.
+            algorithm: The settings of the algorithm.
+            session: A session with the ranking's settings and root seed.
+            source: The name and the source of the images; None if images do not matter.
+            images: Returns the images.
         """
         recorded, rankings = [], []
         for part in algorithm.parts:
@@ -284,7 +285,7 @@ class Rankings:
             ranking, known = self._parts[str(folder.location)]
             recorded.append(known)
             rankings.append(ranking)
-        # A ranking of its own also where it shares a part: two may measure the same, and order by other criteria.
+        # A ranking of its own, even if it shares a part: two may measure the same and order by other criteria.
         self._images[name] = images
         self._wholes[name] = (_ranking(session, name, algorithm, rankings[0].job.folder), recorded)
 
@@ -292,8 +293,8 @@ class Rankings:
         """Measure what is missing.
 
         Args:
-            what: The bar's name.
-            chunk_size: Architectures of one item of work.
+            what: The name of the bar.
+            chunk_size: The number of architectures in one item of work.
         """
         session, parts = self.session, dict(self._parts.values())
         missing = sum(len(recorded.missing(self.architectures)) for recorded in parts.values())
@@ -306,7 +307,7 @@ class Rankings:
                 measure_all(executor, parts, self.architectures, chunk_size, teacher, self._images_of, board)
 
     def scores(self) -> dict[str, Scores]:
-        """Let each algorithm rank what was measured of the architectures."""
+        """Return the scores that each algorithm gives from its measurements, by ranking."""
         executor = self.session.executor
         wholes = {name: ranking for name, (ranking, _) in self._wholes.items()}
         named = {ranking.name: ranking for ranking in wholes.values()}
@@ -335,5 +336,5 @@ def _ranking(session: Session, name: str, algorithm: BaseAlgorithmConfig, folder
 
 
 def _merged(recorded: Sequence[Recorded], text: str) -> Measurement:
-    """Return everything that is recorded of an architecture."""
+    """Return all recorded measurements of an architecture."""
     return {name: value for one in recorded for name, value in one.measurements[text].items()}

@@ -1,4 +1,4 @@
-"""Retraining: one architecture from scratch, and the random one beside it."""
+"""Retraining: training of one architecture from scratch, and of a random one for comparison."""
 
 from __future__ import annotations
 
@@ -29,28 +29,29 @@ from dfnas_ray.workflow.session import Session
 from dfnas_ray.workflow.stage import ImageSource, Record, Stage, of_other_images
 from dfnas_ray.workflow.synthesis import Synthesis
 
-_FEW = 20  # images that tell nothing
+_FEWEST_IMAGES = 20  # with fewer, the agreement says nothing
 
 
 def chance_of(num_classes: int, images: int, largest_class: float = 0.0) -> float | None:
-    """Return the agreement of a network that always names one class, with two standard errors; None for too few images.
+    """Return the agreement of a network that always predicts one class, plus two standard errors; None for few images.
 
     Args:
-        num_classes: Of the teacher.
-        images: On which it is validated.
-        largest_class: Share of the images in the teacher's most frequent class, if it is known.
+        num_classes: The number of the teacher's classes.
+        images: The number of validation images.
+        largest_class: The share of the images in the teacher's most frequent class, if it is known.
     """
     share = max(1 / num_classes, largest_class)
-    return None if images < _FEW else round(share + 2 * (share * (1 - share) / images) ** 0.5, 6)
+    return None if images < _FEWEST_IMAGES else round(share + 2 * (share * (1 - share) / images) ** 0.5, 6)
 
 
 class RetrainingRecord(Record):
-    """A trained network, and what its last epoch showed.
+    """A trained network, and the figures of its last epoch.
 
     Attributes:
-        images: What it learned from.
-        data_free: Whether these could be had without real images.
-        chance: Up to which agreement with the teacher a network has learned nothing; None in records of older versions.
+        images: The images that it learned from.
+        data_free: Whether they were made without real images.
+        chance: The agreement with the teacher up to which a network has learned nothing; None in records of older
+            versions, or if there are too few images.
     """
 
     space_config: JsonObject
@@ -88,7 +89,7 @@ class RetrainingRecord(Record):
 
 
 class Retraining(Stage[RetrainingRecord]):
-    """Weights, an exported program, and the history of the training."""
+    """The stage that trains one network: its weights, an exported program, and the history of the training."""
 
     name = "retraining"
     title = "Retraining"
@@ -96,24 +97,24 @@ class Retraining(Stage[RetrainingRecord]):
     workers = "retraining"
 
     verb: ClassVar[str] = "Retraining"
-    """What the bar says."""
+    """The verb on the progress bar."""
 
     network: ClassVar[str] = "searched"
-    """What tables call the network."""
+    """The name of the network in tables."""
 
     short: ClassVar[str] = "searched"
-    """The same where there is little room."""
+    """The name of the network where there is little room."""
 
     programs: ClassVar[tuple[Format, ...]] = ("pt2",)
-    """What is written beside the weights."""
+    """The formats that are written beside the weights."""
 
     def __init__(self, session: Session, architecture: Architecture, source: ImageSource | None = None):
-        """Train on images.
+        """Set up the training of an architecture.
 
         Args:
-            session: The command.
-            architecture: What is trained.
-            source: Of the images; by default what `retraining.images` says.
+            session: The session of the command.
+            architecture: The architecture to train.
+            source: The source of the images; by default the one of `retraining.images`.
         """
         super().__init__(session)
         self.architecture, self.config = architecture, session.config.retraining
@@ -132,7 +133,7 @@ class Retraining(Stage[RetrainingRecord]):
         }
 
     def read(self) -> RetrainingRecord | None:
-        """Return the record, if the network's files beside it can be read."""
+        """Return the record if the network's files beside it are intact."""
         record = super().read()
         if record is None:
             return None
@@ -144,11 +145,11 @@ class Retraining(Stage[RetrainingRecord]):
 
     @property
     def description(self) -> NetworkDescription:
-        """What is written beside the weights."""
+        """The description that is written beside the weights."""
         return NetworkDescription.of(self.architecture, self.session.teacher, self.source.canvas_size)
 
     def _describe_again(self) -> None:
-        """Write the program and the description again where classes have other names now, or an older version wrote them."""
+        """Write program and description again if the class names have changed, or if an older version wrote them."""
         if not NetworkDescription.read(self.location).differs_from(self.description):
             return
         self.session.listener.say(f"{self.name}: network.pt2 and network.json are written again; the weights stay.")
@@ -157,11 +158,11 @@ class Retraining(Stage[RetrainingRecord]):
             self._write(network, weights_file(self.location).read_bytes())
 
     def _write(self, network: nn.Module, weights: bytes | None = None) -> None:
-        """Write what a network is, and the program; its weights unless there is a file of them."""
+        """Write the description of a network, its programs, and its weights, unless these are given as bytes."""
         rest: list[Format] = [] if weights else ["safetensors"]
         try:
             write_network(network, self.description, self.location, [*rest, *self.programs], weights)
-        except ExportError as error:  # after hours of training
+        except ExportError as error:  # not worth losing hours of training
             self.session.listener.say(f"{self.name}: there is no network.pt2. {error}")
             write_network(network, self.description, self.location, rest, weights)
 
@@ -175,12 +176,12 @@ class Retraining(Stage[RetrainingRecord]):
         return chance_of(self.session.teacher.num_classes, images, largest)
 
     def num_workers(self) -> int:
-        """Those that train together."""
+        """Return the number of workers that train together."""
         return self.config.num_workers
 
     @property
     def job(self) -> RetrainingJob:
-        """What is trained, how, and where its state is kept."""
+        """The training: architecture, settings, and the folder of its state."""
         config, architecture = self.session.config, self.architecture
         return RetrainingJob(
             self.config,
@@ -200,11 +201,11 @@ class Retraining(Stage[RetrainingRecord]):
             return self.keep(executor.train(self.job, session.shared_teacher, self.source.images(executor), board))
 
     def keep(self, trained: Retrained, seconds: float = 0.0) -> RetrainingRecord:
-        """Write what was trained, and return the record.
+        """Write the trained network, and return the record.
 
         Args:
-            trained: By the job.
-            seconds: That it took, if the stage cannot know.
+            trained: The result of the job.
+            seconds: The time that it took, if the stage cannot know it.
         """
         architecture = self.architecture
         self._write(trained.network)
@@ -233,7 +234,7 @@ class Retraining(Stage[RetrainingRecord]):
 
 
 class ComparedNetwork(Retraining):
-    """One of the many networks of a comparison: weights alone."""
+    """One of the many networks of a comparison, of which only the weights are written."""
 
     name = "compared"
     title = "Compared network"
@@ -241,14 +242,14 @@ class ComparedNetwork(Retraining):
 
 
 class Baseline(Retraining):
-    """The same with a random architecture of the same budget: it says what the search was worth."""
+    """The retraining of a random architecture with the same budget, which shows what the search was worth."""
 
     name = "baseline"
     title = "Random baseline"
     verb = "Baseline"
     network = "random, same budget"
     short = "random network"
-    shown_unasked = False  # it may be another architecture's neighbour
+    shown_unasked = False  # it may belong to another architecture
 
     @classmethod
     def is_asked_for(cls, experiment: JsonObject) -> bool:

@@ -1,6 +1,6 @@
 """The order of the stages: synthesis, search, retraining with its baseline, evaluation.
 
-Every function makes sure that its own stage and those before it are finished. What is finished is not done again.
+Every function makes sure that its own stage and those before it are finished. Finished stages are not repeated.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Outcomes: TypeAlias = dict[str, Outcome[Record]]
 REPORTED: tuple[type[Stage[Any]], ...] = (
     Synthesis, Search, Retraining, Baseline, Evaluation, Benchmark, VariantComparison,
 )  # fmt: skip
-"""What a report of a run directory shows, in its order; a stage stands behind those that it is made from."""
+"""The stages in a report of a run directory, in order: each stands behind those that it is made from."""
 
 
 def synthesize(session: Session) -> Outcome[SynthesisRecord]:
@@ -40,7 +40,7 @@ def search(session: Session, synthesis: Synthesis | None = None) -> Outcome[Sear
     """Find an architecture on the images of `search.images`, which are made first.
 
     Args:
-        session: The command.
+        session: The session of the command.
         synthesis: The stage of the synthetic images, if there is one already.
     """
     source = images_of(session, session.config.search.images, "search.images")
@@ -55,11 +55,11 @@ def search(session: Session, synthesis: Synthesis | None = None) -> Outcome[Sear
 
 
 def retrain(session: Session, genotype: str | None = None) -> list[Outcome[RetrainingRecord]]:
-    """Train the architecture found, or the one given, and a random one of the same budget.
+    """Train the architecture that was found or given, and a random one with the same budget.
 
     Args:
-        session: The command.
-        genotype: In the notation of one of the experiment's spaces.
+        session: The session of the command.
+        genotype: A genotype in the notation of one of the experiment's spaces.
 
     Raises:
         GenotypeError: no space has such an architecture.
@@ -70,7 +70,7 @@ def retrain(session: Session, genotype: str | None = None) -> list[Outcome[Retra
         found = search(session).record
         chosen = session.architecture(found.space_config, found.genotype)
     else:
-        chosen = _given(session, genotype)
+        chosen = _find_architecture(session, genotype)
     source = images_of(session, session.config.retraining.images, "retraining.images")
     source.finish()
     stages: list[Retraining] = [Retraining(session, chosen, source)]
@@ -80,15 +80,15 @@ def retrain(session: Session, genotype: str | None = None) -> list[Outcome[Retra
 
 
 def evaluate(session: Session, genotype: str | None = None) -> Outcome[EvaluationRecord]:
-    """Measure accuracy on real images: the one time that they are read."""
+    """Measure accuracy on real images: in a data-free run, only this stage reads them."""
     check_dataset(
         open_dataset(evaluation_dataset(session.config)), session.teacher
-    )  # before the rest; no image is read
+    )  # before all other work; no image is read
     return Evaluation(session, retrain(session, genotype)).finish()
 
 
 def run(session: Session) -> Outcomes:
-    """Go the whole way; without an evaluation dataset, as far as retraining."""
+    """Run all stages; without an evaluation dataset, all up to retraining."""
     synthesis = Synthesis(session)
     check_all(session, synthesis)
     found = search(session, synthesis)  # it may begin before all images are made
@@ -100,10 +100,10 @@ def run(session: Session) -> Outcomes:
 
 
 def check_all(session: Session, synthesis: Synthesis) -> None:
-    """Find what would fail later, before hours are spent on what comes first.
+    """Find errors that would occur later, before hours are spent on earlier stages.
 
     Raises:
-        DfnasError: something would.
+        DfnasError: a stage would fail.
     """
     config = session.config
     sources = {
@@ -127,8 +127,8 @@ def check_all(session: Session, synthesis: Synthesis) -> None:
         session.executor.check_fits("retraining", config.retraining.num_workers)
 
 
-def _given(session: Session, text: str) -> Architecture:
-    """Return the architecture of a text in whichever of the experiment's spaces has it."""
+def _find_architecture(session: Session, text: str) -> Architecture:
+    """Return the architecture of a text, in the first of the experiment's spaces that has it."""
     problems = []
     for config in session.config.search.space:
         try:

@@ -1,4 +1,4 @@
-"""The log of a run directory, ``run.log``: what every command said there, with the time, and how it ended."""
+"""The log of a run directory, ``run.log``: the messages of every command there, with the time, and how it ended."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class RunLogHandler(logging.Handler):
     """Keeps lines until work begins, and then appends them to a file.
 
     Args:
-        file: None: nothing is written.
+        file: The log file; None to write nothing.
     """
 
     def __init__(self, file: Path | None):
@@ -34,7 +34,7 @@ class RunLogHandler(logging.Handler):
         self.setFormatter(_OneLine("%(asctime)s %(levelname)s %(message)s"))
 
     def begin(self) -> None:
-        """Write what was kept, and everything from now on."""
+        """Write the kept lines now, and every later line at once."""
         self._begun = True
         self._write()
 
@@ -55,22 +55,22 @@ class RunLogHandler(logging.Handler):
 
 
 class LoggedListener:
-    """Passes on what happens, and writes it down.
+    """Passes messages on to another listener, and writes them into the log.
 
     Args:
-        inner: Who wanted to know.
-        handler: Of the log.
+        inner: The other listener.
+        handler: The handler of the log.
     """
 
     def __init__(self, inner: Listener, handler: RunLogHandler):
         self._inner, self._handler = inner, handler
 
     def begin(self) -> None:
-        """Write from now on, and what was said before: work begins. A command that fails earlier changes nothing."""
+        """Begin to write, earlier messages included: work begins. A command that fails earlier changes nothing."""
         self._handler.begin()
 
     def note(self, message: str, level: int = logging.INFO) -> None:
-        """Write one line into the log alone."""
+        """Write one line into the log only."""
         record = logging.LogRecord(_NAME, level, __file__, 0, message, None, None)
         self._handler.handle(record)
 
@@ -90,7 +90,7 @@ class LoggedListener:
 
 
 class _ThisThreads(logging.Filter):
-    """Lets warnings pass of this thread and of those that it starts: several runs may share a process."""
+    """Passes records of this thread and of threads that it starts: several runs may share a process."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -102,14 +102,14 @@ class _ThisThreads(logging.Filter):
 
 @contextmanager
 def logged(run_dir: Location, listener: Listener) -> Iterator[LoggedListener]:
-    """Write what is said while the block runs, warnings of all modules included, at the end of ``run.log``.
+    """While the block runs, append all messages to ``run.log``, also warnings of all modules.
 
-    There is no log in an object store, whose files cannot grow, none where the file cannot be written, and none before
+    Nothing is written in an object store, whose files cannot grow; if the file cannot be written; or before
     `LoggedListener.begin` is called.
 
     Args:
-        run_dir: Where it lies.
-        listener: Who wants to know as well.
+        run_dir: The run directory.
+        listener: A listener that gets the messages as well.
     """
     handler = RunLogHandler(Path(run_dir.path) / FILE if run_dir.is_local else None)
     noted, root = LoggedListener(listener, handler), logging.getLogger()
@@ -129,5 +129,5 @@ def logged(run_dir: Location, listener: Listener) -> Iterator[LoggedListener]:
 
 class _OneLine(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        """Return the record in one line, which a reader of logs expects."""
+        """Return the record in one line, as readers of logs expect."""
         return " ".join(super().format(record).split())

@@ -1,4 +1,4 @@
-"""Search: every algorithm in every space with every seed, and the best of all finalists."""
+"""Search: every algorithm in every space with every seed, and the choice of the best finalist."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ from dfnas_ray.workflow.stage import ImageSource, Record, Stage, of_other_images
 
 
 class SearchRecord(Record, TrialSummary):
-    """The best trial, and all of them.
+    """The best trial, and all trials.
 
     Attributes:
-        max_macs: The limit that all kept to.
-        min_macs: The lower one.
-        images: What they looked at.
-        data_free: Whether these could be had without real images.
+        max_macs: The upper limit on MACs.
+        min_macs: The lower limit on MACs.
+        images: The images that the trials used.
+        data_free: Whether they were made without real images.
     """
 
     space_config: JsonObject
@@ -60,7 +60,7 @@ class SearchRecord(Record, TrialSummary):
 
 
 class Search(Stage[SearchRecord]):
-    """Trials with their states and results, the comparison of their finalists, and the choice."""
+    """The stage that searches: trials with states and results, the comparison of finalists, and the choice."""
 
     name = "search"
     title = "Search"
@@ -68,17 +68,17 @@ class Search(Stage[SearchRecord]):
     workers = "search"
 
     def __init__(self, session: Session, source: ImageSource | None = None):
-        """Search on images.
+        """Set up a search.
 
         Args:
-            session: The command.
-            source: Of the images; by default what `search.images` says.
+            session: The session of the command.
+            source: The source of the images; by default the one of `search.images`.
         """
         super().__init__(session)
         self.config = session.config.search
         self.source = images_of(session, self.config.images, "search.images") if source is None else source
         self.seconds_before = 0.0
-        """Of work on this search that was done before the stage began."""
+        """The seconds of work on this search before the stage began."""
 
     def inputs(self) -> JsonObject:
         """See `Stage`."""
@@ -92,7 +92,7 @@ class Search(Stage[SearchRecord]):
         }
 
     def check(self) -> None:
-        """Find a limit that no architecture keeps to, what the executor does not do, and files that cannot be used."""
+        """Find limits that no architecture meets, algorithms that the executor cannot run, and files of no use."""
         teacher = self.session.teacher
         _ = self.session.max_macs
         if self.session.config.cluster.is_inline and not self.is_done:
@@ -104,7 +104,7 @@ class Search(Stage[SearchRecord]):
                 algorithm.check_files(config.space(teacher.image_shape, teacher.num_classes))
 
     def read(self) -> SearchRecord | None:
-        """Return the record, if the trials are described beside it."""
+        """Return the record if the file of the trials beside it is intact."""
         record = super().read()
         if record is None or ComparedTrials.are_intact(self.location, self.session.listener.say):
             return record
@@ -112,7 +112,7 @@ class Search(Stage[SearchRecord]):
         return None
 
     def num_workers(self) -> int:
-        """A trial, and the places where its candidates are scored."""
+        """Return the number of a trial's workers: the trial itself, and those that score its candidates."""
         return 1 + self.session.config.cluster.search.scoring_workers
 
     def log(self, record: SearchRecord, events: EventLog) -> None:
@@ -148,30 +148,30 @@ class Search(Stage[SearchRecord]):
         )
 
     def go_ahead(self, images: ShardFolder) -> None:
-        """Let every trial go as far as it can while its images are being made; `work` goes on from there."""
+        """Run every trial as far as possible while its images are being made; `work` continues from there."""
         self._run(images, [trial for trial in self.config.trials if trial.algorithm.trains_by_epochs])
 
-    # What is done here, or was done before by whoever runs many searches at once (`workflow.side_by_side`)
+    # Steps that are done here, or before by code that runs many searches at once (`workflow.side_by_side`)
 
     @property
     def job(self) -> SearchJob:
-        """What all trials have in common."""
+        """The settings that all trials have in common."""
         session, config = self.session, self.session.config
         limits = {"max_macs": session.max_macs, "min_macs": session.min_macs}
         return SearchJob(self.config, config.cluster.search, config.seed, folder=self.location, **limits)
 
     def without_result(self, trials: Iterable[Trial]) -> list[Trial]:
-        """Return those of the trials that are not over. A result that was altered is named and removed."""
+        """Return the trials that are not finished. An altered result is named in a message and removed."""
         job, say = self.job, self.session.listener.say
         return [trial for trial in trials if not job.is_over(trial, say, self._decoder(trial))]
 
     def unscored_finalists(self) -> dict[str, Architecture]:
-        """Return the architectures that are still to be trained alone, by `name_of`; all trials are over."""
-        _, found = self._handed_in()
+        """Return the architectures that must still be trained alone, by `name_of`. All trials must be finished."""
+        _, found = self._trials_and_finalists()
         return {name: found[name] for name in found if len(found) > 1 and name not in self._scores}
 
     def keep_score(self, name: str, score: float) -> None:
-        """Keep what a finalist showed when it was trained alone, for this command and later ones."""
+        """Record the score of a finalist that was trained alone, for this command and later ones."""
         self._scores[name] = score
         ComparedScores(self._scores).write(self.location)
 
@@ -180,7 +180,7 @@ class Search(Stage[SearchRecord]):
         return ComparedScores.read(self.location, self.session.listener.say)
 
     def _run(self, images: Shared[SyntheticImages] | ShardFolder, trials: list[Trial]) -> None:
-        """Run those of the trials that have no result yet."""
+        """Run the trials that have no result yet."""
         session = self.session
         if todo := self.without_result(trials):
             executor = session.executor
@@ -191,7 +191,7 @@ class Search(Stage[SearchRecord]):
     def _decoder(self, trial: Trial) -> Callable[[str], Architecture]:
         return partial(self.session.architecture, trial.space.model_dump(mode="json"))
 
-    def _handed_in(self) -> tuple[list[ComparedTrial], dict[str, Architecture]]:
+    def _trials_and_finalists(self) -> tuple[list[ComparedTrial], dict[str, Architecture]]:
         """Return all trials, and their finalists by `name_of`."""
         trials = [ComparedTrial.of(result) for result in self.job.results()]
         found = {
@@ -203,7 +203,7 @@ class Search(Stage[SearchRecord]):
 
     def _choose(self, images: Shared[SyntheticImages]) -> list[ComparedTrial]:
         """Return the trials, each with its best finalist as its result."""
-        trials, found = self._handed_in()
+        trials, found = self._trials_and_finalists()
         if len(found) < 2:
             return trials
         self._compare(found, images)
@@ -212,7 +212,7 @@ class Search(Stage[SearchRecord]):
         return [trial.compared(found, scores) for trial in trials]
 
     def _compare(self, found: dict[str, Architecture], images: Shared[SyntheticImages]) -> None:
-        """Train each architecture alone, unless it was before."""
+        """Train each architecture alone, unless it has been trained before."""
         session, todo = self.session, list(self.unscored_finalists())
         work = Work("search", "architecture", TrainAlone(self.job, found, session.shared_teacher, images))
         with session.listener.task("Training each finalist alone", len(found), "architecture") as task:

@@ -1,4 +1,4 @@
-"""One command at work on one run directory, and what all stages need there: teacher, spaces, executor, images."""
+"""The session of one command on one run directory: the teacher, spaces, executor and images for all stages."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from dfnas_ray.workflow.run_log import LoggedListener, logged
 class Session:
     """One command's work on one experiment's run directory.
 
-    Use it as a context manager: the directory is locked, and the executor is opened when a stage first needs it.
+    `opened` locks the directory. The executor is opened when a stage first needs it.
 
     Attributes:
         given: The experiment as it was given.
-        outcomes: Of the stages that this command has finished or found finished, by their folders.
+        outcomes: The outcomes of the stages that this command has finished or found finished, by their folders.
     """
 
     def __init__(
@@ -45,13 +45,13 @@ class Session:
         verbose: bool = False,
         teacher: Teacher | None = None,
     ):
-        """Take an experiment.
+        """Set up a session for an experiment.
 
         Args:
-            config: Its settings.
-            listener: Told what happens.
-            verbose: Show what workers say.
-            teacher: Instead of the one that the settings name.
+            config: The settings of the experiment.
+            listener: Gets messages and progress.
+            verbose: Show the output of workers.
+            teacher: A teacher to use instead of the one that the settings name.
         """
         self.given, self._given_teacher = config, teacher
         self.listener: Listener = listener or Silent()
@@ -66,7 +66,7 @@ class Session:
 
     @contextmanager
     def opened(self) -> Iterator[Self]:
-        """Lock the run directory, and leave the executor at the end."""
+        """Lock the run directory while the block runs, and close the executor at the end."""
         with self.run_dir.locked(), logged(self.run_dir.location, self.listener) as listener:
             self.listener = self._log = listener
             try:
@@ -82,9 +82,9 @@ class Session:
                     self._executor.close()
 
     def variant(self, config: ExperimentConfig) -> Session:
-        """Return a session of other settings in the same command: teacher, executor and what is finished are shared.
+        """Return a session with other settings in the same command. It shares teacher, executor and finished stages.
 
-        What it makes is in the same run directory, and is not what reports show.
+        Its artefacts are in the same run directory, but reports do not show them.
         """
         other = Session(config, self.listener, self.verbose, self.teacher)
         other.run_dir, other.outcomes, other._images, other._whole = self.run_dir, self.outcomes, self._images, self
@@ -92,21 +92,21 @@ class Session:
 
     @property
     def is_whole(self) -> bool:
-        """Whether it is the command's own, and not one of its variants."""
+        """Whether this is the command's own session, and not one of a variant."""
         return self._whole is self
 
     def record(self) -> None:
-        """Write that the run directory is now this experiment's and this teacher's, with the stages that were noted, if any.
+        """Write experiment, teacher and the noted stages into the run directory, if any stage was noted.
 
-        ``experiment.yaml`` is not written if the teacher was given: no settings say which one it is.
-        It is called when work begins or all is done: a command that fails before that changes nothing.
+        ``experiment.yaml`` is not written if the teacher was given, because the settings do not name that teacher.
+        Call this when work begins, or at the end: a command that fails earlier changes nothing.
         """
         if self._noted:
             if self._log is not None:
                 self._log.begin()
-            if self._given_teacher is None:  # else the settings name another teacher than the one at work
+            if self._given_teacher is None:  # otherwise the settings name another teacher
                 (self.run_dir.location / "experiment.yaml").write_bytes(dump_experiment(self.config).encode())
-            teacher: Teacher | None = vars(self).get("teacher")  # stages whose keys are known need none
+            teacher: Teacher | None = vars(self).get("teacher")  # not loaded if no stage needed it
             if teacher is not None:
                 TeacherDescription.of(teacher).write(self.run_dir.location)
             self.run_dir.set_latest(self._noted)
@@ -123,19 +123,19 @@ class Session:
 
     @cached_property
     def teacher(self) -> Teacher:
-        """The frozen teacher; the built-in one is trained the first time."""
+        """The frozen teacher. The built-in one is trained when it is first used."""
         if self._given_teacher is not None:
             return self._given_teacher
         return load_teacher(self.given.teacher, self.teacher_cache)
 
     @property
     def teacher_cache(self) -> Location:
-        """Where a teacher that had to be made is kept: another machine that goes on finds the very same."""
+        """The folder of a teacher that had to be trained, so that another machine continues with the same one."""
         return self.run_dir.location / "teacher"
 
     @cached_property
     def shared_teacher(self) -> Shared[Teacher]:
-        """The teacher where all workers can get it."""
+        """A handle of the teacher for all workers."""
         return self.executor.share(self.teacher) if self.is_whole else self._whole.shared_teacher
 
     @cached_property
@@ -146,7 +146,7 @@ class Session:
 
     @cached_property
     def max_macs(self) -> int | None:
-        """The limit on MACs as a number; raises if a space has no architecture within it."""
+        """The upper limit on MACs as a number. Raises an error if a space has no architecture within the limits."""
         limit = self.config.search.macs_limit(self.teacher.cost.macs)
         for space in self.spaces:
             space.check_window(limit, self.min_macs)
@@ -154,12 +154,12 @@ class Session:
 
     @cached_property
     def min_macs(self) -> int | None:
-        """The lower limit on MACs as a number; raises if it is above the other."""
+        """The lower limit on MACs as a number. Raises an error if it is above the upper limit."""
         return self.config.search.macs_at_least(self.teacher.cost.macs)
 
     @property
     def executor(self) -> Executor:
-        """Where the work is done, opened.
+        """The executor of the work, opened.
 
         Raises:
             ClusterError: it cannot be reached, or a node does not see the run directory.
@@ -177,16 +177,16 @@ class Session:
 
     @property
     def _imports(self) -> dict[str, str]:
-        """Code of others that workers must be able to import, by the setting that names it."""
+        """Modules outside this package that workers must be able to import, by the setting that names them."""
         found = list_imports(self.given)
         return {one.setting: one.module for one in found if not one.setting.startswith("evaluation.")}
 
     def images(self, folder: Location) -> Shared[SyntheticImages]:
-        """The synthetic images of a folder where all workers can get them, read once for all stages."""
+        """Return a handle of the images in a folder for all workers. They are read only once for all stages."""
         return self.kept(str(folder), lambda: self.executor.compute(load_shards, folder, Manifest.read(folder)))
 
     def kept(self, name: str, make: Callable[[], Shared[SyntheticImages]]) -> Shared[SyntheticImages]:
-        """Return images that were made under this name, or make them: once for all who ask."""
+        """Return the images that were made under this name; make them the first time."""
         if name not in self._images:
             self._images[name] = make()
         return self._images[name]
@@ -197,7 +197,7 @@ class Session:
         return Architecture(config, space, space.decode(text))
 
     def machine(self) -> dict[str, str | int | float | None]:
-        """What the stage ran on, for the report."""
+        """Return facts about the machine and the cluster, for the report."""
         return {
             "python": platform.python_version(),
             "torch": torch.__version__,

@@ -1,8 +1,8 @@
 """Many searches, or many trainings, at once: the cells of a comparison, spread over all workers.
 
-What is made lies where each stage would put it. The stage then finds it, and has nothing left to do but to choose and to
-write its record; a command that breaks off loses no more than a stage's own. With one worker there is nothing to gain, and
-the stages work one after the other.
+The results lie where each stage would put them. The stage then finds them, and only has to choose and to write its
+record. A command that is interrupted loses no more than in a stage. With one worker there is nothing to gain, and the
+stages run one after the other.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ S = TypeVar("S", bound=Stage[Any])
 
 
 class SearchTask(NamedTuple):
-    """What one worker does of one search: a trial, or the training of a finalist."""
+    """One worker's part of a search: a trial, or the training of a finalist."""
 
     search: str
     name: str
@@ -53,7 +53,7 @@ class FinalistScore(NamedTuple):
 
 @dataclass(frozen=True)
 class LabelledBoard:
-    """A board on which workers of several searches, who may have the same name, write."""
+    """A board for workers of several searches, which may have the same names: a label tells them apart."""
 
     board: Board
     label: str
@@ -69,11 +69,11 @@ class LabelledBoard:
 
 @dataclass(frozen=True)
 class _Searches:
-    """What work on several searches needs.
+    """The data for work on several searches.
 
     Attributes:
-        jobs: Of all, by the searches' names.
-        images: Likewise.
+        jobs: The jobs by the searches' names.
+        images: The images by the searches' names.
     """
 
     jobs: Mapping[str, SearchJob]
@@ -83,12 +83,12 @@ class _Searches:
 
 @dataclass(frozen=True)
 class RunTrials(_Searches):
-    """Search trials, each from where its folder says to its result."""
+    """The work on search trials: each continues from the state in its folder to its result."""
 
     board: Board
 
     def __call__(self, device: torch.device) -> Callable[[SearchTask], float]:
-        """Return the function that runs one, and returns the seconds that it took."""
+        """Return the function that runs one trial and returns the seconds that it took."""
 
         def run(task: SearchTask) -> float:
             started, job = time.monotonic(), self.jobs[task.search]
@@ -102,16 +102,16 @@ class RunTrials(_Searches):
 
 @dataclass(frozen=True)
 class TrainFinalists(_Searches):
-    """Finalists, each trained alone.
+    """The work on finalists: each is trained alone.
 
     Attributes:
-        found: Those of each search, by `selection.name_of`.
+        found: The finalists of each search, by `selection.name_of`.
     """
 
     found: Mapping[str, Mapping[str, Architecture]]
 
     def __call__(self, device: torch.device) -> Callable[[SearchTask], FinalistScore]:
-        """Return the function that trains one; it keeps the batches of the last search."""
+        """Return the function that trains one finalist. It keeps the batches of the last search."""
         kept: dict[str, SplitBatches] = {}
 
         def train(task: SearchTask) -> FinalistScore:
@@ -129,11 +129,11 @@ class TrainFinalists(_Searches):
 
 @dataclass(frozen=True)
 class TrainNetworks:
-    """Networks, each trained from its last epoch to the end; its state is then in its folder.
+    """The work on networks: each is trained from its last epoch to the end, and leaves its state in its folder.
 
     Attributes:
-        jobs: By the networks' names.
-        images: Likewise.
+        jobs: The jobs by the networks' names.
+        images: The images by the networks' names.
     """
 
     jobs: Mapping[str, RetrainingJob]
@@ -142,7 +142,7 @@ class TrainNetworks:
     board: Board
 
     def __call__(self, device: torch.device) -> Callable[[str], float]:
-        """Return the function that trains one, and returns the seconds that it took."""
+        """Return the function that trains one network and returns the seconds that it took."""
 
         def train(name: str) -> float:
             started, job = time.monotonic(), self.jobs[name]
@@ -154,16 +154,16 @@ class TrainNetworks:
 
 
 def search_side_by_side(session: Session, searches: Mapping[str, Search]) -> None:
-    """Do the work of several searches, whose images are finished; `Stage.finish` of each then has its result.
+    """Do the work of several searches, whose images are finished. `Stage.finish` of each then finds its result.
 
-    Nothing is done if there is but one worker, if trackers follow each search, or for algorithms that spread their
+    Nothing is done if there is only one worker, if trackers follow each search, or for algorithms that spread their
     candidates over all workers themselves.
 
     Args:
-        session: The command.
-        searches: By the names that progress and errors have.
+        session: The session of the command.
+        searches: The searches by the names in progress and errors.
     """
-    todo = _open(searches)
+    todo = _unfinished(searches)
     if len(todo) < 2 or not _has_room(session, next(iter(todo.values()))) or session.config.tracking.is_on:
         return
     executor, teacher = session.executor, session.shared_teacher
@@ -205,16 +205,16 @@ def search_side_by_side(session: Session, searches: Mapping[str, Search]) -> Non
 
 
 def train_side_by_side(session: Session, networks: Mapping[str, Retraining]) -> None:
-    """Train several networks, whose images are finished; `Stage.finish` of each then has it.
+    """Train several networks, whose images are finished. `Stage.finish` of each then finds its network.
 
-    Nothing is done if there is but one worker, or where several train one network together.
+    Nothing is done if there is only one worker, or if several workers train one network together.
 
     Args:
-        session: The command.
-        networks: By the names that progress and errors have.
+        session: The session of the command.
+        networks: The networks by the names in progress and errors.
     """
-    todo = {name: stage for name, stage in _open(networks).items() if stage.num_workers() == 1}
-    todo = {name: stage for name, stage in todo.items() if not (stage.location / RAY_FOLDER).exists()}  # goes on there
+    todo = {name: stage for name, stage in _unfinished(networks).items() if stage.num_workers() == 1}
+    todo = {name: stage for name, stage in todo.items() if not (stage.location / RAY_FOLDER).exists()}  # Ray Train's
     if len(todo) < 2 or not _has_room(session, next(iter(todo.values()))):
         return
     executor = session.executor
@@ -236,9 +236,9 @@ def train_side_by_side(session: Session, networks: Mapping[str, Retraining]) -> 
         executor.map_all(Work("retraining", "network", work), list(todo), keep)
 
 
-def _open(stages: Mapping[str, S]) -> dict[str, S]:
-    """Return those that are not finished, by one name each: two variants may share a stage."""
-    first: dict[str, str] = {}  # which is the one that is finished first, and takes the time that it took
+def _unfinished(stages: Mapping[str, S]) -> dict[str, S]:
+    """Return the stages that are not finished, each under one name: two variants may share a stage."""
+    first: dict[str, str] = {}  # the stage that is finished first, so that it records the time
     for name, stage in stages.items():
         if not stage.is_done:
             first.setdefault(str(stage.location), name)
@@ -246,7 +246,7 @@ def _open(stages: Mapping[str, S]) -> dict[str, S]:
 
 
 def _has_room(session: Session, stage: Stage[Any]) -> bool:
-    """Whether two workers of a stage can be at work at once."""
-    assert stage.workers is not None, "what is spread has workers"
+    """Return whether two workers of a stage can run at once."""
+    assert stage.workers is not None, "a stage that is spread has workers"
     stage.check_fits()
     return session.executor.room_for(session.config.cluster.of(stage.workers)) > 1

@@ -1,6 +1,7 @@
-"""The contract of a stage: what it depends on, what can be checked early, its work, and the record that it leaves.
+"""The interface of a stage: its inputs, early checks, its work, and the record that it leaves.
 
-A key follows from the inputs, so nothing stale is ever used; the record is written last: a stage that has one is finished.
+A stage's key follows from its inputs, so stale results are never used. The record is written last: a stage that has one
+is finished.
 """
 
 from __future__ import annotations
@@ -24,16 +25,16 @@ from dfnas_ray.workflow.events import FOLDER, EventLog
 from dfnas_ray.workflow.session import Session
 
 Moment: TypeAlias = Annotated[float, Field(ge=0, lt=2e11)]
-"""Unix time of a record, in years of four digits."""
+"""A Unix time in a record, limited to years of four digits."""
 
 
 class Record(BaseModel):
-    """What a finished stage says of itself: ``done.json``.
+    """The record of a finished stage: ``done.json``.
 
     Attributes:
-        seconds: Of work.
-        finished_at: Unix time.
-        machine: What it ran on.
+        seconds: The seconds of work.
+        finished_at: The Unix time of its end.
+        machine: Facts about the machine that it ran on.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
@@ -45,19 +46,19 @@ class Record(BaseModel):
     @property
     @abstractmethod
     def headline(self) -> str:
-        """What was made, in the line with which a command ends."""
+        """The result, for the line with which a command ends."""
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What a reader should know of the result before it is used, in sentences."""
+        """Sentences that a reader should know before using the result."""
         return ()
 
     @abstractmethod
     def detail(self, folder: Location) -> str:
-        """Return how much work it was, for a table of times.
+        """Return the amount of work, for a table of times.
 
         Args:
-            folder: Of the stage.
+            folder: The folder of the stage.
 
         Raises:
             StorageError: a file there is of another version, or was altered.
@@ -65,7 +66,7 @@ class Record(BaseModel):
 
 
 def of_other_images(images: str) -> str:
-    """Return what a headline adds where something else than the synthetic images was looked at."""
+    """Return an addition to a headline if other images than the synthetic ones were used."""
     return "" if images == "synthetic" else f", on images: {images}"
 
 
@@ -78,10 +79,10 @@ class Outcome(Generic[R_co]):
     """A finished stage.
 
     Attributes:
-        stage: Its name.
-        location: Its folder.
-        record: What it says of itself.
-        reused: Whether it was finished before this command.
+        stage: The name of the stage.
+        location: The folder of the stage.
+        record: The record of the stage.
+        reused: Whether the stage was finished before this command.
     """
 
     stage: str
@@ -96,25 +97,25 @@ class Outcome(Generic[R_co]):
 
 
 class ImageSource(Protocol):
-    """Where the images of a stage come from."""
+    """The source of a stage's images."""
 
     @property
     def name(self) -> str:
-        """Under which a stage's inputs have its key."""
+        """The name under which a stage's inputs hold the source's key."""
         ...
 
     @property
     def key(self) -> str:
-        """Everything that the images depend on, as a fingerprint."""
+        """The fingerprint of everything that the images depend on."""
         ...
 
     @property
     def canvas_size(self) -> tuple[int, int]:
-        """Height and width of a stored image; what the teacher sees of it is the centre."""
+        """Height and width of a stored image. The teacher sees the centre of it."""
         ...
 
     def images(self, executor: Executor) -> Shared[SyntheticImages]:
-        """Return the images, which are all there, where the work is done."""
+        """Return a handle of the images for the executor's workers. All images must exist."""
         ...
 
 
@@ -122,24 +123,24 @@ class Stage(ABC, Generic[R]):
     """One step of the workflow, in the run directory of a command.
 
     Args:
-        session: The command.
-        is_own: Whether it belongs to the experiment as it is, and so is what reports show.
+        session: The session of the command.
+        is_own: Whether it belongs to the experiment as it was given, so that reports show it.
     """
 
     name: ClassVar[str]
-    """Names its folder."""
+    """The name of the stage and of its folder."""
 
     title: ClassVar[str]
-    """What reports call it."""
+    """The title in reports."""
 
     record: ClassVar[type[Record]]
     """The class of its record."""
 
     workers: ClassVar[ClusterStage | None] = None
-    """Which settings of the cluster its workers have; None if it has no workers."""
+    """The section of the cluster settings for its workers; None if it has no workers."""
 
     shown_unasked: ClassVar[bool] = True
-    """Whether reports show it, if it is finished, where the experiment does not ask for it."""
+    """Whether reports show the finished stage even if the experiment does not ask for it."""
 
     def __init__(self, session: Session, is_own: bool = True):
         self.session, self.is_own = session, is_own and session.is_whole
@@ -147,73 +148,73 @@ class Stage(ABC, Generic[R]):
         self._began: float | None = None
         self._is_checked = False  # against its digests
 
-    # What each stage says of itself
+    # What each stage defines
 
     @abstractmethod
     def inputs(self) -> JsonObject:
-        """Return everything that its result depends on: a changed entry is another stage."""
+        """Return everything that its result depends on. A changed entry gives another key."""
 
     def check(self) -> None:
-        """Find what would fail later, before anything is written, perhaps before hours are spent on other stages.
+        """Find errors that would occur later, before anything is written and hours are spent on other stages.
 
         Raises:
-            DfnasError: something would.
+            DfnasError: the stage would fail.
         """
 
     @abstractmethod
     def work(self) -> R:
-        """Do it, and return the record; the time is filled in by `finish`."""
+        """Do the work, and return the record. `finish` fills in the time."""
 
     def num_workers(self) -> int:
-        """Return how many of its workers must be at work at once."""
+        """Return how many of its workers must run at once."""
         return 1
 
     def log(self, record: R, events: EventLog) -> None:
-        """Write for TensorBoard what the finished stage showed.
+        """Write the curves of the finished stage for TensorBoard.
 
         Args:
-            record: Of the stage, whose folder is complete.
-            events: Where.
+            record: The record of the stage. Its folder is complete.
+            events: The event files of the stage.
         """
 
-    # What each stage says of what a run directory recorded
+    # How each stage reads what a run directory has recorded
 
     @classmethod
     def is_asked_for(cls, experiment: JsonObject) -> bool:
-        """Return whether something is missing without it, by an experiment.yaml, perhaps of another version."""
+        """Return whether an experiment.yaml, perhaps of another version, asks for this stage."""
         return True
 
     @classmethod
     def made_from(cls, inputs: JsonObject) -> dict[str, str]:
-        """Return the keys of the stages that it was made from, or their beginnings, by names."""
+        """Return the keys, or their beginnings, of the stages that it was made from, by name."""
         return {name: key for name, key in section(inputs, "upstream").items() if isinstance(key, str)}
 
-    # What all have in common
+    # What all stages have in common
 
     @property
     def dir(self) -> StageDir:
-        """Its folder and its key."""
+        """The stage's folder and key."""
         if self._dir is None:
             self._dir = self.session.run_dir.stage(self.name, self.inputs())
         return self._dir
 
     @property
     def key(self) -> str:
-        """Everything that its result depends on, as a fingerprint."""
+        """The fingerprint of everything that its result depends on."""
         return self.dir.key
 
     @property
     def location(self) -> Location:
-        """Its folder."""
+        """The folder of the stage."""
         return self.dir.location
 
     @property
     def is_done(self) -> bool:
-        """Whether it is finished. A record that cannot be read is named, and does not count."""
+        """Whether the stage is finished. A record that cannot be read does not count, and a message names it."""
         return self.read() is not None
 
     def read(self) -> R | None:
-        """Return the record of the finished stage."""
+        """Return the record of the stage; None if it is not finished."""
         if not self.dir.is_done:
             return None
         try:
@@ -229,16 +230,16 @@ class Stage(ABC, Generic[R]):
         return record
 
     def check_fits(self) -> None:
-        """Make sure that the cluster can be reached, and ever has room for its workers.
+        """Make sure that the cluster can be reached, and that it can hold the stage's workers.
 
         Raises:
-            ClusterError: it has not.
+            ClusterError: it cannot.
         """
         if self.workers is not None:
             self.session.executor.check_fits(self.workers, self.num_workers())
 
     def finish(self) -> Outcome[R]:
-        """Return the outcome, after doing the work unless that is done."""
+        """Return the outcome. Do the work first, unless it is done."""
         known: Outcome[R] | None = self.session.outcomes.get(str(self.location))
         if known is not None:
             return known
@@ -250,7 +251,7 @@ class Stage(ABC, Generic[R]):
         return self.complete(self.work())
 
     def begin(self) -> None:
-        """Record that work begins, and say why, unless this command did so before."""
+        """Record that work begins, and tell the user why; do nothing if this command has done so before."""
         if self._began is not None:
             return
         changes = self.dir.changes() if self.is_own else []
@@ -275,7 +276,7 @@ class Stage(ABC, Generic[R]):
         """Record that the work is done.
 
         Args:
-            record: Without the time, unless the stage knows better how long it took.
+            record: The record, without the time unless the stage knows it better.
         """
         self.session.run_dir.check_held(self.location)
         seconds = record.seconds or round(time.monotonic() - self.began, 2)

@@ -1,7 +1,8 @@
 """A search that starts while its images are still being made (`search.start_after_shards`).
 
-Workers make shards under a thread of this process while the trials run, which never wait for a shard (algorithms/trials.py).
-What needs all images, evolution and the comparison of finalists, comes afterwards, as in a search that waited.
+Workers make shards, controlled by a thread of this process, while the trials run. The trials never wait for a shard
+(algorithms/trials.py). Evolution and the comparison of finalists need all images and come afterwards, as in a search
+that waited.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from dfnas_ray.workflow.synthesis import Synthesis, SynthesisRecord
 
 
 def synthesize_beside(synthesis: Synthesis, search: Search) -> None:
-    """Finish the synthesis while the search goes as far as it can; the search itself is then to be finished.
+    """Finish the synthesis while the search runs as far as it can. The search itself must be finished afterwards.
 
     Args:
-        synthesis: Where the search's images come from.
-        search: With `search.start_after_shards`, and not finished.
+        synthesis: The source of the search's images.
+        search: A search with `search.start_after_shards` that is not finished.
 
     Raises:
         SynthesisError: some shards cannot be made. The others are committed, and the trials' states are kept.
@@ -42,7 +43,7 @@ def synthesize_beside(synthesis: Synthesis, search: Search) -> None:
         return
     synthesis.begin()
     for name in {shard_name(shard) for shard in todo} & set(synthesis.location.file_names()):
-        (synthesis.location / name).delete_file()  # a damaged one must not be taken for one that is made
+        (synthesis.location / name).delete_file()  # so that a damaged shard does not count as a finished one
     config, started = session.config.synthesis, time.monotonic()
     num_actors = min(len(todo), room.num_actors(session.listener))
     with BackgroundSynthesis(synthesis, num_actors) as background:
@@ -56,10 +57,10 @@ def synthesize_beside(synthesis: Synthesis, search: Search) -> None:
 
 
 class BackgroundSynthesis:
-    """A set that is made while the block runs; stopped if the block fails.
+    """Makes a set of images while the block runs; stops if the block fails.
 
     Attributes:
-        ended: When it was finished, on the monotonic clock.
+        ended: When the set was finished, on the monotonic clock.
     """
 
     def __init__(self, synthesis: Synthesis, num_actors: int):
@@ -85,10 +86,10 @@ class BackgroundSynthesis:
         self._thread.join()
 
     def wait_for(self, shards: int) -> None:
-        """Return when so many shards are committed and a worker has its place.
+        """Return when ``shards`` shards are committed and a worker has been placed.
 
         Raises:
-            DfnasError: the work has ended by then, and there are fewer.
+            DfnasError: the work has failed, and there are fewer shards.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._has_ended or (self._has_started and self._num_there >= shards))
@@ -104,14 +105,14 @@ class BackgroundSynthesis:
         self._thread.join()
         if self._error is not None:
             raise self._error
-        assert self._record is not None, "it ends with a record or with an error"
+        assert self._record is not None, "the thread ends with a record or with an error"
         return self._record
 
     def _make(self) -> None:
         try:
             self._record = self._synthesis.work(self._crew, self._on_made)
         except BaseException as error:
-            self._error = error  # raised again for whoever asks for the result
+            self._error = error  # raised again when the result is asked for
         finally:
             with self._changed:
                 self.ended, self._has_ended = time.monotonic(), True

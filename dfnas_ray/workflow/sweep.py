@@ -1,4 +1,4 @@
-"""A sweep: from an experiment with a ``sweep`` section to its best settings, with what was tried."""
+"""A sweep: from an experiment with a ``sweep`` section to its best settings, with a list of all trials."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from dfnas_ray.workflow.events import EventLog
 from dfnas_ray.workflow.session import Session
 from dfnas_ray.workflow.stage import Record, Stage
 
-_BETWEEN = 0.38  # of a range: no whole number where only whole numbers will do
+_BETWEEN = 0.38  # of a range: not a whole number, so that a range of a whole-number setting fails early
 
 
 class BestSettings(BaseModel):
@@ -53,10 +53,11 @@ class SweptRecord(Record):
     """What a sweep found.
 
     Attributes:
-        asked: Trials that were asked for.
-        trials: Their number by state.
-        pareto_front: Numbers of the trials that none beats, in order of merit.
-        data_free: Whether nothing real decided.
+        asked: The number of trials that were asked for.
+        trials: The number of trials by state.
+        best: The trial that the sweep chose.
+        pareto_front: The numbers of the trials that no other trial beats, in order of merit.
+        data_free: Whether no real model or real label decided.
     """
 
     asked: Count
@@ -77,7 +78,7 @@ class SweptRecord(Record):
 
 
 class Sweep(Stage[SweptRecord]):
-    """A study, the trials with their images, the best settings as an experiment."""
+    """The stage that runs a study: trials with their images, and the best settings as an experiment."""
 
     name = "sweep"
     title = "Sweep"
@@ -89,7 +90,7 @@ class Sweep(Stage[SweptRecord]):
         self.experiment, self.config = session.config, sweep_config(session.config)
 
     def inputs(self) -> JsonObject:
-        """Return what trials depend on; more of them can be added later."""
+        """Return the inputs on which trials depend. Their number is not among them: more can be added later."""
         experiment, labelled = self.experiment, self.config.labelled
         return {
             **({} if labelled is None else {"files": open_dataset(labelled, "sweep.labelled").fingerprint}),
@@ -105,7 +106,7 @@ class Sweep(Stage[SweptRecord]):
 
     @property
     def _limit(self) -> int | None:
-        """The limit of the search that may follow; the student takes the smallest network if none keeps to it."""
+        """The MACs limit of a later search. If no network keeps to it, the student is the smallest network."""
         return self.experiment.search.macs_limit(self.session.teacher.cost.macs)
 
     def check(self) -> None:
@@ -114,7 +115,7 @@ class Sweep(Stage[SweptRecord]):
         check_ranges(self.session.teacher, self.experiment, self.config)
 
     def read(self) -> SweptRecord | None:
-        """Return the record, if no more trials are asked for than it has, and they are described beside it."""
+        """Return the record if it has as many trials as are asked for, and the file of the trials can be read."""
         record = super().read()
         if record is None:
             return None
@@ -149,7 +150,7 @@ class Sweep(Stage[SweptRecord]):
         return self._write_best(trials)
 
     def _judge(self) -> Judge:
-        """Return what measures every trial's images."""
+        """Return the judge, which measures every trial's images."""
         session, experiment, config, teacher = self.session, self.experiment, self.config, self.session.teacher
         space = session.spaces[0]
         verifier = None
@@ -177,9 +178,9 @@ class Sweep(Stage[SweptRecord]):
         return replace(judge, examination=Examination.of(self._reference(), teacher, config.reference.share))
 
     def _reference(self) -> list[SyntheticImages]:
-        """Make the images on which students are examined; settings that do not go together are left out."""
+        """Return the images on which students are examined. Settings that do not fit together are left out."""
         session, experiment, config = self.session, self.experiment, self.config
-        # Of a seed of its own: no trial's images are among them, even if its settings are.
+        # A seed of its own, so that no trial's images are among them, even if its settings are.
         seed = derive_seed(experiment.seed, "sweep-reference")
         jobs: dict[int, ShardJob] = {}
         for number, parameters in enumerate(reference_settings(config, experiment.seed)):
@@ -248,13 +249,13 @@ class Sweep(Stage[SweptRecord]):
         )
 
     def log(self, record: SweptRecord, events: EventLog) -> None:
-        """See `Stage`: a run for each trial: its settings and figures."""
+        """See `Stage`: a run for each trial, with its settings and figures."""
         for trial in (self.location / "trials.json").read_model(TriedTrials).root:
             with events.run(f"trial-{trial.number:05d}") as run:
                 run.hyperparameters(trial.settings, trial.figures)
 
     def _best_experiment(self, trial: TriedSettings) -> str:
-        """Return the experiment with a trial's settings, as `dfnas run` takes it: without what was fixed to save time."""
+        """Return the experiment with a trial's settings for `dfnas run`, without settings fixed only to save time."""
         config, experiment = self.config, self.experiment
         synthesis = config.synthesis(experiment.synthesis, trial.parameters, fixed=False)
         values = zip(config.objectives, trial.values or (), strict=True)
@@ -266,19 +267,19 @@ class Sweep(Stage[SweptRecord]):
 
 @dataclass(frozen=True)
 class MakeReference:
-    """The work on reference settings: make the images of one."""
+    """The work on reference settings: it makes the images of one setting."""
 
     teacher: Shared[Teacher]
     jobs: dict[int, ShardJob]
 
     def __call__(self, device: torch.device) -> Callable[[int], SyntheticImages]:
-        """Return the function that makes one."""
+        """Return the function that makes the images of one setting."""
         teacher = self.teacher.get()
         return lambda number: reference_images(teacher, self.jobs[number], device)
 
 
 def sweep_config(config: ExperimentConfig) -> SweepConfig:
-    """Return the sweep section, or say how one looks."""
+    """Return the sweep section. If there is none, the error shows an example."""
     if config.sweep is None:
         raise ConfigError(
             "The experiment has no sweep section. Add one, for instance\n"
@@ -288,12 +289,12 @@ def sweep_config(config: ExperimentConfig) -> SweepConfig:
 
 
 def check_address(config: ExperimentConfig) -> None:
-    """Refuse Ray Client beside an object store: Tune and its searcher work on the head, and the study's copy is here.
+    """Refuse Ray Client with an object store: Tune and its searcher run on the head, but the study's copy is here.
 
     In a file system that the head shares with this machine, both open the same study.
 
     Raises:
-        ConfigError: names the address.
+        ConfigError: both are set. The message names the address.
     """
     if config.cluster.ray_client is not None and not Location.parse(config.run_directory).is_local:
         raise ConfigError(
@@ -304,10 +305,10 @@ def check_address(config: ExperimentConfig) -> None:
 
 
 def check_ranges(teacher: Teacher, config: ExperimentConfig, sweep: SweepConfig) -> None:
-    """Try each range's ends, and a point between them, on the teacher: no hours are spent before a wrong one is met.
+    """Try the ends of each range and a point between them on the teacher, before hours are spent.
 
     Raises:
-        ConfigError: names the setting and its value.
+        ConfigError: a value is wrong. The message names the setting and its value.
     """
     settings = sweep.synthesis(config.synthesis, {}, fixed=True)
     check_effects(sweep, settings)
@@ -336,7 +337,7 @@ def _experiment_with(experiment: ExperimentConfig, synthesis: SynthesisConfig) -
     """Return the experiment with other settings of synthesis, and without the sweep.
 
     Raises:
-        ConfigError: they do not go together with its other settings.
+        ConfigError: they do not fit its other settings.
     """
     values = {"synthesis": synthesis.model_dump(mode="json"), "sweep": None}
     return make_experiment({**experiment.model_dump(mode="json"), **values})

@@ -27,19 +27,19 @@ from dfnas_ray.workflow.session import Session
 from dfnas_ray.workflow.stage import Record, Stage
 
 Entries: TypeAlias = dict[int, ManifestEntry]
-"""Lines of the manifest, by the number of the shard."""
+"""Entries of the manifest, by the number of the shard."""
 
 
 class SynthesisRecord(Record):
     """A finished set.
 
     Attributes:
-        made_now: Shards that the last command made; the others were there.
-        actors: By so many workers.
-        bytes: Of all files.
-        quality: Of the whole set.
-        verdict: What its measures say; None in records of older versions.
-        seconds_beside_search: Of the time, what the search counts as well.
+        made_now: The number of shards that the last command made; the others existed.
+        actors: The number of workers that made them.
+        bytes: The size of all shards.
+        quality: The quality measures of the whole set.
+        verdict: The verdict on these measures; None in records of older versions.
+        seconds_beside_search: The part of the time that the search counts as well.
     """
 
     images: Count
@@ -78,7 +78,7 @@ class SynthesisRecord(Record):
 
 
 class Synthesis(Stage[SynthesisRecord]):
-    """Parquet shards, a manifest, and their quality."""
+    """The stage that makes Parquet shards and a manifest, and measures the quality of the images."""
 
     name = "synthesis"
     title = "Synthesis"
@@ -86,17 +86,17 @@ class Synthesis(Stage[SynthesisRecord]):
     workers = "synthesis"
 
     def __init__(self, session: Session, seed: int | None = None):
-        """Take a root seed's images.
+        """Set up the images of a root seed.
 
         Args:
-            session: The command.
-            seed: By default the experiment's; another one's set is not the one that reports show.
+            session: The session of the command.
+            seed: The root seed; by default the experiment's. Reports do not show the set of another one.
         """
         self.seed = session.config.seed if seed is None else seed
         super().__init__(session, self.seed == session.config.seed)
         self.config = session.config.synthesis
         self._intact: Entries | None = None
-        self._lost: list[int] | None = None  # shards whose students are to be made again
+        self._lost: list[int] | None = None  # shards whose students must be made again
 
     def inputs(self) -> JsonObject:
         """See `Stage`."""
@@ -111,7 +111,7 @@ class Synthesis(Stage[SynthesisRecord]):
         check_synthesis(self.session.teacher, self.config, self.config.method)
 
     def read(self) -> SynthesisRecord | None:
-        """Return the record, if the manifest and every shard are there and intact."""
+        """Return the record if the manifest and every shard exist and are intact."""
         record = super().read()
         if record is None or self._intact is not None:
             return record
@@ -140,23 +140,23 @@ class Synthesis(Stage[SynthesisRecord]):
 
     @property
     def intact(self) -> Entries:
-        """The manifest entries of the shards that are committed and intact; says which are not."""
+        """The manifest entries of the shards that are committed and intact. Messages name damaged ones."""
         if self._intact is None:
             self._intact = intact_shards(self.location, self.key, self.config.num_shards, self.session.listener.say)
         return self._intact
 
     @property
     def job(self) -> ShardJob:
-        """What all shards have in common."""
+        """The settings that all shards have in common."""
         return ShardJob(self.config, self.seed, self.key, TeacherLabel.of(self.session.teacher), self.location)
 
     @property
     def num_students(self) -> int:
-        """Students that are trained beside the images."""
+        """The number of students that are trained beside the images."""
         return len(self.job.ends) if self.config.method.has_student else 0
 
     def missing(self) -> list[int]:
-        """Return the numbers of the shards that are still to be made."""
+        """Return the numbers of the shards that must still be made."""
         if self._lost is None:
             self._lost = (
                 lost_students(self.job, self.session.listener.say) if len(self.intact) == self.config.num_shards else []
@@ -169,11 +169,11 @@ class Synthesis(Stage[SynthesisRecord]):
         """Make the missing shards, and describe the set.
 
         Args:
-            crew: Who works; by default as many as have room.
+            crew: The workers; by default as many as the cluster has room for.
             on_made: Called with a shard and its entry as soon as it is committed.
 
         Raises:
-            SynthesisError: some shards cannot be made; names them. The others are committed.
+            SynthesisError: some shards cannot be made. The message names them. The others are committed.
         """
         session, config, todo, entries = self.session, self.config, self.missing(), dict(self.intact)
         if not todo:
@@ -216,9 +216,9 @@ class Synthesis(Stage[SynthesisRecord]):
         """Write the finished set's manifest, measure its quality, and return the record.
 
         Args:
-            entries: Of all shards.
-            made_now: How many of them this command made.
-            num_actors: By so many workers.
+            entries: The entries of all shards.
+            made_now: The number of shards that this command made.
+            num_actors: The number of workers that made them.
         """
         session, num_shards = self.session, self.config.num_shards
         manifest = Manifest(key=self.key, shards=tuple(entries[shard] for shard in range(num_shards)))
@@ -250,7 +250,7 @@ class Synthesis(Stage[SynthesisRecord]):
         )
 
     def log(self, record: SynthesisRecord, events: EventLog) -> None:
-        """See `Stage`: the loss terms of every shard, images of its first one, and a row of hyper-parameters."""
+        """See `Stage`: the loss terms of up to 16 shards, images of the first one, and a row of hyper-parameters."""
         shards = range(0, self.config.num_shards, -(-self.config.num_shards // _LOGGED_SHARDS))
         for shard in shards:
             with events.run(f"shard-{shard:05d}") as run:

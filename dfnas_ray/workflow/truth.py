@@ -1,6 +1,6 @@
-"""Truth: many architectures of a space trained on real, labelled images, and measured on others.
+"""Truth: many architectures of a space are trained on real, labelled images, and measured on others.
 
-What it gives is a table for benchmarks. Nothing of it is data-free.
+The result is a table for benchmarks. Nothing of it is data-free.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from dfnas_ray.workflow.session import Session
 from dfnas_ray.workflow.stage import Record, Stage
 
 MOST_UNASKED = 100_000
-"""Architectures of a space that are all trained unless a number is given."""
+"""The largest space of which all architectures are trained if no number is given."""
 
 TABLE = "truth.csv"
 """The table's name in the stage's folder."""
 
-_CHUNK = 4  # architectures that are recorded together: what an interruption costs each worker at most
+_CHUNK = 4  # architectures that are recorded together: the most that an interruption costs each worker
 _CHUNKS_PER_WORKER = 4  # at least, so that all have something to do until the end
 
 Texts: TypeAlias = tuple[str, ...]
@@ -47,19 +47,19 @@ Texts: TypeAlias = tuple[str, ...]
 
 
 class TruthRecord(Record):
-    """A finished truth.
+    """A finished truth stage.
 
     Attributes:
-        space: Its kind.
-        architectures: That were trained.
-        in_space: That there are.
-        trained_on: What tables call the images that they learned from.
-        dataset: That they were measured on.
-        images: Its number of images.
-        best: The text of the best one.
-        accuracy: Of the best one, in [0, 1].
-        worst_accuracy: Of the worst one.
-        data_free: Never: it saw real images and their labels.
+        space: The kind of the search space.
+        architectures: The number of architectures that were trained.
+        in_space: The number of architectures in the space.
+        trained_on: The name in tables of the images that they learned from.
+        dataset: The dataset on which they were measured.
+        images: The number of its images.
+        best: The text of the best architecture.
+        accuracy: The accuracy of the best architecture, in [0, 1].
+        worst_accuracy: The accuracy of the worst architecture.
+        data_free: Always False: real images and their labels were used.
     """
 
     space: str
@@ -91,8 +91,8 @@ class TrainArchitectures:
     """Training and measurement of architectures, a few of them at a time.
 
     Attributes:
-        job: Of any architecture.
-        measured_on: Images that are decoded, and their labels.
+        job: The training job, in which the architecture is replaced.
+        measured_on: Decoded images with their labels.
     """
 
     job: RetrainingJob
@@ -102,7 +102,7 @@ class TrainArchitectures:
     architectures: Mapping[str, Genotype]
 
     def __call__(self, device: torch.device) -> Callable[[Texts], TrainedChunk]:
-        """Return the function that does some."""
+        """Return the function that trains and measures some architectures."""
         teacher = self.teacher.get()
         batches = training_batches(self.job, teacher, self.images.get(), device)
         measured = normalised(self.measured_on.get(), teacher, device)
@@ -118,7 +118,7 @@ class TrainArchitectures:
 
 
 def check_truth(config: ExperimentConfig, architectures: int | None) -> None:
-    """Check the settings as far as it can be done without the teacher.
+    """Check the settings as far as possible without the teacher.
 
     Raises:
         ConfigError: there are several spaces, the images are not real ones with labels, there is nothing to measure on, or
@@ -161,10 +161,10 @@ def check_truth(config: ExperimentConfig, architectures: int | None) -> None:
 
 
 class Truth(Stage[TruthRecord]):
-    """A table of true accuracies and negative log likelihoods: ``truth.csv``.
+    """The stage that makes a table of true accuracies and negative log likelihoods: ``truth.csv``.
 
-    What was trained is kept beside the stage, one chunk at a time, and taken up by any later one with the same settings,
-    whatever number of architectures it is about.
+    Results are kept beside the stage, one chunk at a time. Any later stage with the same settings uses them, for any
+    number of architectures.
     """
 
     name = "truth"
@@ -173,7 +173,7 @@ class Truth(Stage[TruthRecord]):
     workers = "retraining"
 
     def __init__(self, session: Session, architectures: int | None = None):
-        """Take a number of architectures; None: all."""
+        """Set the number of architectures; None for all."""
         super().__init__(session)
         check_truth(session.config, architectures)
         self.number = architectures
@@ -182,12 +182,12 @@ class Truth(Stage[TruthRecord]):
 
     @classmethod
     def is_asked_for(cls, experiment: JsonObject) -> bool:
-        """Return no: it is a command of its own, and nothing is missing without it."""
+        """Return False: it is a command of its own, and nothing is missing without it."""
         return False
 
     @property
     def space(self) -> SearchSpace:
-        """The only one."""
+        """The only search space."""
         return self.session.spaces[0]
 
     def inputs(self) -> JsonObject:
@@ -195,7 +195,7 @@ class Truth(Stage[TruthRecord]):
         return {**self._training_inputs(), "architectures": self.number}
 
     def check(self) -> None:
-        """Find what does not fit the teacher, before anything is made."""
+        """Find settings that do not fit the teacher, before anything is made."""
         self.source.check()
         check_dataset(self.dataset, self.session.teacher)
         if not self.is_done:
@@ -234,7 +234,7 @@ class Truth(Stage[TruthRecord]):
         )
 
     def _train(self, recorded: RecordedTruth, missing: list[str], architectures: Mapping[str, Genotype]) -> None:
-        """Train what is not recorded, and record it."""
+        """Train the missing architectures, and record their figures."""
         session, executor = self.session, self.session.executor
         self.source.finish()
         if there := len(architectures) - len(missing):
@@ -271,7 +271,7 @@ class Truth(Stage[TruthRecord]):
             executor.map_all(Work("retraining", "training of", step), chunks, record)
 
     def _architectures(self) -> dict[str, Genotype]:
-        """Return all, or those drawn, by their texts, in the order of the space."""
+        """Return all architectures, or the drawn ones, by their texts, in the order of the space."""
         if self.number is None:
             chosen = list(self.space.all_architectures())
         else:
@@ -280,7 +280,7 @@ class Truth(Stage[TruthRecord]):
         return {self.space.encode(genotype): genotype for genotype in chosen}
 
     def _training_inputs(self) -> JsonObject:
-        """Return everything that the figures of one architecture depend on."""
+        """Return all inputs on which the figures of one architecture depend."""
         config = self.session.config
         return {
             "upstream": {self.source.name: self.source.key},

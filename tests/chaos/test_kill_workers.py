@@ -69,11 +69,11 @@ def disturbed(ray_cluster, tiny_experiment, tmp_path):
             id="synthesis", marks=pytest.mark.slow,  # tests/integration/test_pool.py kills actors that only pretend
         ),
         pytest.param(
-            "ray::ImplicitFunc", "search/*/*-seed-0/state.pt", "broke off: start 2 goes on", id="search",
+            "ray::ImplicitFunc", "search/*/*-seed-0/state.pt", "was interrupted: start 2 continues", id="search",
             marks=pytest.mark.slow,
         ),
         pytest.param(
-            "ray::RayTrainWorker", "retraining/*/train/checkpoint_*/state.pt", "Retraining broke off: start 2 goes on",
+            "ray::RayTrainWorker", "retraining/*/train/checkpoint_*/state.pt", "Retraining was interrupted: start 2 continues",
             id="retraining", marks=pytest.mark.slow,
         ),
     ],

@@ -120,5 +120,5 @@ def test_a_run_directory_that_is_deleted_meanwhile_ends_the_command(
         return record
 
     monkeypatch.setattr(Synthesis, "work", deleted_meanwhile)
-    with pytest.raises(StorageError, match="was deleted or moved while this command was at work"):
+    with pytest.raises(StorageError, match="was deleted or moved while this command was running"):
         run(tiny_experiment(folder, "cluster.address=inline"), recorder)

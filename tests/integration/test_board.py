@@ -20,7 +20,7 @@ def test_an_answer_that_never_arrived_loses_no_event():
     board = _Board()
     board.start("Retraining", "after epoch 0 of 2")
     board.start("Retraining", "after epoch 1 of 2")
-    line = "Retraining broke off: start 2 goes on after epoch 1 of 2."
+    line = "Retraining was interrupted: start 2 continues after epoch 1 of 2."
     assert board.read(0)[2] == [line]
     assert board.read(0)[2] == [line]  # the first answer came too late for the driver
     assert board.read(1)[2] == []
@@ -50,7 +50,7 @@ def test_what_is_told_last_is_logged_once(ray_cluster, caplog, monkeypatch):
 
     with board.shown_on(SimpleNamespace(advance_to=lambda done, note: shown.append(done))):
         ray.get(work.remote(board))
-    assert caplog.text.count("Search trial x broke off: start 2 goes on after epoch 3.") == 1
+    assert caplog.text.count("Search trial x was interrupted: start 2 continues after epoch 3.") == 1
     assert shown[-1] == 7.0
 
 
@@ -69,4 +69,4 @@ def test_a_worker_that_dies_right_after_its_start_was_noted(ray_cluster, caplog,
 
     with board.shown_on(SimpleNamespace(advance_to=lambda done, note: None)):
         ray.get(work.remote(board))
-    assert "Retraining broke off: start 2 goes on after epoch 1 of 2." in caplog.text
+    assert "Retraining was interrupted: start 2 continues after epoch 1 of 2." in caplog.text

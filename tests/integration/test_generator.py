@@ -118,7 +118,7 @@ def test_a_stream_that_fails_leaves_the_other_one_alone(synthesize, undisturbed,
     with pytest.raises(SynthesisError) as failure:
         synthesize(tmp_path)
     assert "2 of 4 shards could not be made (shard 1: Shard 1: The synthesis loss is not finite" in str(failure.value)
-    assert "shard 3: it goes on from shard 1, which could not be done" in str(failure.value)
+    assert "shard 3: it continues from shard 1, which failed" in str(failure.value)
     assert sorted(file.name for file in tmp_path.glob("synthesis/*/shard-*")) == [
         "shard-00000.parquet",
         "shard-00002.parquet",

@@ -246,6 +246,6 @@ def test_what_goes_on_from_a_shard_that_cannot_be_made_fails_with_it_and_says_wh
     made, failed = pool(behave, range(5), num_actors=2, attempts=2, after={2: 0, 3: 1, 4: 2})
     assert made == [1, 3]
     assert sorted(failed) == [0, 2, 4]
-    assert failed[2] == "it goes on from shard 0, which could not be done"
-    assert failed[4] == "it goes on from shard 2, which could not be done"
+    assert failed[2] == "it continues from shard 0, which failed"
+    assert failed[4] == "it continues from shard 2, which failed"
     assert [attempts_at(tmp_path, shard) for shard in (0, 2, 4)] == [1 if is_final else 2, 0, 0]

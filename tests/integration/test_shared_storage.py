@@ -40,7 +40,7 @@ def several_nodes(monkeypatch):
 def test_a_node_that_does_not_see_the_run_directory_is_named(ray_cluster, several_nodes, mine_alone, tmp_path):
     (tmp_path / ".lock").touch()
     assert (mine_alone / ".lock").exists()
-    with pytest.raises(ClusterError, match=r"/proc/self/fd/1000/\.lock.*is not there on .*s3://bucket/prefix"):
+    with pytest.raises(ClusterError, match=r"/proc/self/fd/1000/\.lock.*does not exist on .*s3://bucket/prefix"):
         SharedStorage(mine_alone / ".lock").check()
     SharedStorage(Location.parse(tmp_path) / ".lock").check()  # another path to the same place, which all have
 
@@ -51,7 +51,7 @@ def test_a_worker_that_does_not_see_its_stages_folder_says_so(ray_cluster, mine_
         shared_storage._PATIENCE = 0.0
         check_seen(folder)
 
-    with pytest.raises(ClusterError, match="is not there on"):
+    with pytest.raises(ClusterError, match="does not exist on"):
         ray.get(work.remote(mine_alone))
     ray.get(work.remote(Location.parse(tmp_path)))
 

@@ -1,1 +1,1 @@
-"""The only place that imports Ray: actors for synthesis, Tune for search, Train for retraining."""
+"""The only package that imports Ray: actors for synthesis, Tune for search, Train for retraining."""

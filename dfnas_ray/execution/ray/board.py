@@ -1,4 +1,4 @@
-"""A board on which workers anywhere write how far they are and what happened, and from which the driver reads."""
+"""A board on which workers anywhere write their progress and what happened, and from which the driver reads."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dfnas_ray.progress import Task, Write
 logger = logging.getLogger(__name__)
 
 _INTERVAL_SECONDS = 0.5
-_PATIENCE_SECONDS = 10.0  # what is told on a busy cluster must still reach the log
+_PATIENCE_SECONDS = 10.0  # even on a busy cluster, events must reach the log
 
 
 class _Board:
@@ -37,7 +37,7 @@ class _Board:
     def start(self, worker: str, where: str) -> None:
         self.starts[worker] += 1
         if self.starts[worker] > 1:
-            self.events.append(f"{worker} broke off: start {self.starts[worker]} goes on {where}.")
+            self.events.append(f"{worker} was interrupted: start {self.starts[worker]} continues {where}.")
 
     def read(self, num_seen: int) -> tuple[float, str, list[str]]:
         """Return how much is done, the notes, and the events after the first ``num_seen``.
@@ -52,7 +52,7 @@ class ProgressBoard:
     """A handle that can be sent to workers. Losing the board loses bars and remarks, never work."""
 
     def __init__(self) -> None:
-        # Not softly: an actor that needs no CPU would then be put on any node, and be lost with it.
+        # Not soft: otherwise an actor without CPUs may be placed on any node, and be lost with it.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self._actor = ray.remote(num_cpus=0, scheduling_strategy=here)(_Board).remote()
 
@@ -68,19 +68,19 @@ class ProgressBoard:
         return write
 
     def start(self, worker: str, where: str) -> None:
-        """Note that a worker starts; the driver logs a line if that is not its first time under this command.
+        """Record that a worker starts. The driver logs a line if it started before under this command.
 
         Args:
-            worker: As users know it, beginning a sentence.
-            where: From which point it goes on.
+            worker: The worker's name for users, as the beginning of a sentence.
+            where: The point from which it continues, such as "after epoch 3".
         """
         with contextlib.suppress(RayError):  # without a board the work goes on, unremarked
-            # Waits until it is noted: of a worker that dies at once, a message on its way would die with it.
+            # Wait until it is recorded: if the worker dies at once, a message on its way would be lost.
             ray.get(self._actor.start.remote(worker, where), timeout=_PATIENCE_SECONDS)
 
     @contextmanager
     def shown_on(self, task: Task) -> Iterator[None]:
-        """Keep a bar up to date, and log what is told, while the block runs."""
+        """While the block runs, keep a bar up to date and log events."""
         stop = threading.Event()
         num_seen = 0
 

@@ -1,7 +1,8 @@
-"""Ray Train's checkpoints in the folder of a retraining, looked through before Ray Train goes on from them.
+"""Ray Train's checkpoints in the folder of a retraining, checked before Ray Train continues from them.
 
-Ray Train keeps a file with the names of its checkpoints. What that file names is read, and deleted when there are newer ones:
-somebody else's file must not lead out of the folder. It is also no atomic write, and a kill may leave a part of it.
+Ray Train keeps a file with the names of its checkpoints. It reads what the file names, and deletes that when there are
+newer checkpoints, so the names must not lead out of the folder. The file is not written atomically: a kill may leave a
+part of it.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class _Named(BaseModel):
 
 
 class _Snapshot(BaseModel):
-    """Of Ray's file what is looked at here."""
+    """The fields of Ray's file that are checked here."""
 
     ray_version: str
     checkpoint_results: list[_Named]
@@ -41,12 +42,12 @@ class _Snapshot(BaseModel):
 
 
 def recover(job: RetrainingJob, say: Say = logger.warning) -> None:
-    """Make sure that Ray Train can go on: what is damaged is named and set aside, with all that Ray Train knows.
+    """Make sure that Ray Train can continue. If something is damaged, name it and set aside all that Ray Train knows.
 
-    The training then goes on from the last checkpoint that can be used, or begins anew.
+    The training then continues from the last checkpoint that can be used, or starts again.
 
     Raises:
-        StorageError: the storage is out of order.
+        StorageError: the storage fails.
     """
     own = job.folder / STATE_FILE
     if own.exists() and _read(job, job.folder) is None:
@@ -58,7 +59,7 @@ def recover(job: RetrainingJob, say: Say = logger.warning) -> None:
     usable = [found for name in _checkpoints(folder) if (found := _read(job, folder / name)) is not None]
     before = _read(job, job.folder) if own.exists() else None
     if before is not None and usable and before[0] > max(usable, key=lambda found: found[0])[0]:
-        set_aside(folder, fault or f"{folder} is behind {own}.", say)  # of a command before, which had fewer workers
+        set_aside(folder, fault or f"{folder} is behind {own}.", say)  # of an earlier command with fewer workers
         return
     if not fault:
         return
@@ -69,7 +70,7 @@ def recover(job: RetrainingJob, say: Say = logger.warning) -> None:
 
 
 def _fault(job: RetrainingJob, folder: Location) -> str:
-    """Return what is wrong with what Ray Train would go on from, as a sentence; empty if nothing is."""
+    """Return a sentence on what is wrong with Ray Train's checkpoints; empty if nothing is."""
     file = folder / _SNAPSHOT
     if not file.exists():
         return ""
@@ -84,7 +85,7 @@ def _fault(job: RetrainingJob, folder: Location) -> str:
     named += [snapshot.latest_checkpoint_result] if snapshot.latest_checkpoint_result else []
     for name in {each.checkpoint_dir_name for each in named}:
         if not _CHECKPOINT.fullmatch(name):
-            return f"{file} was altered: {shortened(repr(name), 100)} is no name of a checkpoint."
+            return f"{file} was altered: {shortened(repr(name), 100)} is not the name of a checkpoint."
         if _read(job, folder / name) is None:
             return f"The checkpoint {folder / name} is damaged."
     return ""
@@ -97,7 +98,7 @@ def _checkpoints(folder: Location) -> list[str]:
 
 
 def _read(job: RetrainingJob, checkpoint: Location) -> tuple[int, bytes] | None:
-    """Return after how many epochs a checkpoint was saved, and its state; None if the training cannot go on from it."""
+    """Return the epochs before a checkpoint, and its state; None if the training cannot continue from it."""
     file = checkpoint / STATE_FILE
     try:
         data = file.read_bytes()

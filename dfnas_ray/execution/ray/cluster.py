@@ -1,4 +1,4 @@
-"""How large a cluster is, and what it has room for."""
+"""The size of a cluster, and the workers that it has room for."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pydantic import ByteSize
 from dfnas_ray.config.cluster import ClusterConfig, WorkerResources
 from dfnas_ray.errors import ClusterError
 
-_WORKERS_SETTING = {  # per stage: what sets its number of workers, and how many there are besides
+_WORKERS_SETTING = {  # per stage: the setting of its number of workers, and how many there are besides
     "synthesis": ("cluster.synthesis.actors", 0),
     "search": ("cluster.search.scoring_workers", 1),
     "retraining": ("retraining.num_workers", 0),
@@ -20,7 +20,7 @@ _WORKERS_SETTING = {  # per stage: what sets its number of workers, and how many
 
 
 class ClusterSize:
-    """The nodes of the cluster that this process is connected to, and what the settings say that it may grow to."""
+    """The nodes of the cluster that this process is connected to, and the size to which the settings let it grow."""
 
     def __init__(self, config: ClusterConfig):
         self.config = config
@@ -29,17 +29,17 @@ class ClusterSize:
         """Make sure that the cluster can ever hold ``workers`` workers at once.
 
         Raises:
-            ClusterError: it cannot; says what it has, and which settings ask for more. An autoscaling cluster counts
-                with what it may grow to, as the settings say.
+            ClusterError: it cannot. The message says what the cluster has, and which settings ask for more. An
+                autoscaling cluster counts with the size to which the settings let it grow.
         """
         room = self._room(resources)
         if workers <= room:
             return
         bundle, total = resources.bundle(), self._capacity()
         if "GPU" in bundle:
-            total = {**total, **{k: max(total.get(k, 0.0), amount) for k, amount in self._to_come(bundle).items()}}
+            total = {**total, **{k: max(total.get(k, 0.0), amount) for k, amount in self._growth(bundle).items()}}
         short = [kind for kind in ("GPU", "CPU", *bundle) if bundle.get(kind, 0) * workers > total.get(kind, 0.0)]
-        if not short:  # enough in all, and nowhere together
+        if not short:  # enough in all, but not on one node
             largest = max((node["Resources"] for node in _nodes()), key=lambda node: node.get("CPU", 0.0))
             asked = ", ".join(f"cluster.{stage}.{resources.setting(k)}={_amount(k, v)}" for k, v in bundle.items())
             has = ", ".join(_shown(kind, largest.get(kind, 0.0)) for kind in bundle)
@@ -86,15 +86,15 @@ class ClusterSize:
     def room_for(self, resources: WorkerResources) -> int:
         """Return how many workers of this size the cluster holds, or may grow to hold; at least one.
 
-        Each is placed by itself: a strict placement binds workers that start together.
+        Each worker is placed by itself: a strict placement binds only workers that start together.
         """
         return max(1, self._room(resources.model_copy(update={"placement": "PACK"})))
 
     def room_beside(self, resources: WorkerResources, others: WorkerResources, num_others: int) -> int:
-        """Return how many workers of this size have room while ``num_others`` workers of another size are at work."""
+        """Return how many workers of this size have room while ``num_others`` workers of another size run."""
         bundle, taken = resources.bundle(), others.bundle()
         nodes: list[dict[str, float]] = [dict(node["Resources"]) for node in _nodes()]
-        nodes.append(self._to_come(bundle, taken))
+        nodes.append(self._growth(bundle, taken))
         for _ in range(num_others):
             # Each other worker goes where it costs the fewest places: one without a GPU to a node without GPUs.
             choices = [(node, _without(node, taken)) for node in nodes if _how_many(node, taken)]
@@ -113,18 +113,18 @@ class ClusterSize:
     def check_beside(
         self, stage: str, resources: WorkerResources, other: str, others: WorkerResources, num_others: int, why: str
     ) -> None:
-        """Make sure that one worker has room while the workers of another stage are at work.
+        """Make sure that one worker has room while the workers of another stage run.
 
         Args:
-            stage: The worker's.
-            resources: The worker's.
+            stage: The stage of the worker.
+            resources: The resources of the worker.
             other: The other stage.
-            others: What each of its workers holds.
-            num_others: Their number.
-            why: The setting that asks for both at once, with its value and what else it could be.
+            others: The resources of each of its workers.
+            num_others: The number of these workers.
+            why: The setting that asks for both at once, with its value and an alternative.
 
         Raises:
-            ClusterError: it has not; says what each asks for.
+            ClusterError: it has no room. The message says what each worker asks for.
         """
         if self.room_beside(resources, others, num_others):
             return
@@ -144,14 +144,14 @@ class ClusterSize:
     def _room(self, resources: WorkerResources) -> int:
         bundle = resources.bundle()
         per_node = [_how_many(node["Resources"], bundle) for node in _nodes()]
-        to_come = _how_many(self._to_come(bundle), bundle)
+        to_come = _how_many(self._growth(bundle), bundle)
         if resources.placement == "STRICT_PACK":
             room = max([*per_node, to_come])
         elif resources.placement == "STRICT_SPREAD":
             room = sum(1 for count in per_node if count) + to_come
         else:
             room = sum(per_node) + to_come
-        if self._autoscales:  # nobody tells a driver what the new nodes will have besides
+        if self._autoscales:  # a driver cannot know what else new nodes will have
             known = {kind: amount for kind, amount in bundle.items() if kind in ("CPU", "GPU")}
             room = max(room, _how_many(self._capacity(), known))
         return room
@@ -161,7 +161,7 @@ class ClusterSize:
         return bool(self.config.max_cpus or self.config.max_gpus)
 
     def _capacity(self) -> dict[str, float]:
-        """Return what work can be planned for: what there is, or the CPUs and GPUs that the autoscaler may add.
+        """Return the resources to plan with: those that exist, or the CPUs and GPUs to which the cluster may grow.
 
         Only the settings know the latter: open-source autoscalers do not tell a driver their limits.
         """
@@ -172,10 +172,10 @@ class ClusterSize:
         limits = {"CPU": self.config.max_cpus or 0, "GPU": self.config.max_gpus or 0}
         return {**total, **{kind: max(total.get(kind, 0.0), limit) for kind, limit in limits.items()}}
 
-    def _to_come(self, *bundles: Mapping[str, float]) -> dict[str, float]:
-        """Return what may be added under ``max_gpus`` alone, as one node; empty if nothing may.
+    def _growth(self, *bundles: Mapping[str, float]) -> dict[str, float]:
+        """Return the resources that may be added if only ``max_gpus`` is set, as one node; empty if none may.
 
-        New GPU nodes bring CPUs of their own, and whatever else: of all but GPUs they have as much as is asked for.
+        New GPU nodes bring CPUs and other resources of their own, so everything but GPUs counts as unlimited.
         """
         gpus = (self.config.max_gpus or 0) - sum(node["Resources"].get("GPU", 0.0) for node in _nodes())
         if self.config.max_cpus or gpus <= 0:
@@ -189,7 +189,7 @@ def _nodes() -> list[dict[str, Any]]:
 
 def _how_many(available: Mapping[str, float], bundle: Mapping[str, float]) -> int:
     number = min(available.get(kind, 0.0) / amount for kind, amount in bundle.items())
-    if number == math.inf:  # work without a GPU, and nodes that come for GPUs
+    if number == math.inf:  # work without a GPU does not count on nodes that come for GPUs
         return 0
     return max(0, int(number + 1e-9))
 

@@ -46,9 +46,9 @@ _QUIET = {
 
 
 class Connection:
-    """A Ray cluster for the time of one command; joined when it is first needed, left at the end.
+    """The connection of one command to a Ray cluster: opened when it is first needed, closed at the end.
 
-    A cluster that was there before is left running.
+    A cluster that was running before keeps running.
     """
 
     def __init__(self, config: ClusterConfig, verbose: bool = False):
@@ -70,7 +70,7 @@ class Connection:
             self._stop_reaper = None
 
     def check_lost(self) -> None:
-        """End the command with a sentence if the cluster was lost; after an error that may come of it."""
+        """End the command with a message if the cluster was lost. Call this after an error that may come of it."""
         if self._watch is not None:
             self._watch.check()
 
@@ -103,9 +103,9 @@ class Connection:
             else:
                 _probe(address)
                 _join(address, log_to_driver=self.verbose, logging_level=level)
-        except ConnectionAbortedError as error:  # Ray Client alone: its proxy answers, and cannot serve
+        except ConnectionAbortedError as error:  # only with Ray Client: its proxy answers, but cannot serve
             raise ClusterError(
-                f"Ray at cluster.address {address} answers, and did not start a server for this command in "
+                f"Ray at cluster.address {address} answers, but did not start a server for this command in "
                 f"{_JOIN_ATTEMPTS} attempts: {_reason(error)}. Look into ray_client_server*.err in the head's log folder "
                 "(/tmp/ray/session_latest/logs), or run the command on the cluster, with `dfnas submit`."
             ) from error
@@ -123,14 +123,14 @@ class Connection:
 
 
 def worker_device(threads: int) -> torch.device:
-    """Prepare the calling worker process: its number of threads, and the device that Ray gave it."""
+    """Set the calling worker process's number of threads, and return the device that Ray gave it."""
     torch.set_num_threads(threads)
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # on a machine without a GPU it says so
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns on a machine without a GPU
     return torch.device("cuda" if ray.get_gpu_ids() else "cpu")
 
 
 def _start(**options: Any) -> None:
-    """Start a cluster of this process, again if the machine is too busy for its parts to find each other in time."""
+    """Start a local cluster; try again if the machine is so busy that the start times out."""
 
     def again(state: RetryCallState) -> None:
         assert state.outcome is not None
@@ -153,8 +153,10 @@ def _start(**options: Any) -> None:
 
 
 def _join(address: str, **options: Any) -> None:
-    """Join a cluster, again if need be: Ray Client's proxy forks beside its own threads, and loses about one server in
-    fourteen (ray-project/ray#63202)."""
+    """Join a cluster; try again if Ray Client fails.
+
+    Its proxy forks while it runs threads, and loses about one server in fourteen (ray-project/ray#63202).
+    """
 
     def tell(state: RetryCallState) -> None:
         assert state.outcome is not None
@@ -175,7 +177,7 @@ def _join(address: str, **options: Any) -> None:
 
 
 def _init(**options: Any) -> None:
-    """Start or join a cluster, and let SIGTERM mean to this process what it meant before: Ray would end it at once."""
+    """Start or join a cluster, and restore the handler of SIGTERM: Ray's would end this process at once."""
     before = signal.getsignal(signal.SIGTERM)
     ray.init(**options)
     if threading.current_thread() is threading.main_thread():
@@ -183,7 +185,7 @@ def _init(**options: Any) -> None:
 
 
 def _reason(error: BaseException | None) -> str:
-    """What Ray says is wrong, in one line: the first of its message, or the last of the traceback that it encloses."""
+    """Return Ray's error in one line: the first of its message, or the last of the traceback that it encloses."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [repr(error)]
     return lines[-1 if any("Traceback" in line for line in lines) else 0].rstrip(".")
 

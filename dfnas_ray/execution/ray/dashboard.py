@@ -1,7 +1,7 @@
-"""Jobs on a Ray cluster, through its dashboard: submit, follow, ask, stop. Ray is imported when one is connected to.
+"""Jobs on a Ray cluster, through its dashboard: submit, follow, list and stop. Ray is imported only on connecting.
 
-Nothing of the caller's environment goes with a job: what is in a job's runtime environment can be read on the
-dashboard by everybody who may open it.
+No environment variable of the caller is sent with a job: everybody who may open the dashboard can read a job's runtime
+environment.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ _NEEDS_TOKEN = (401, 403)
 
 
 class WorkingDir(Protocol):
-    """The files that a job takes along."""
+    """The files that are sent with a job."""
 
     def write(self, archive: Path) -> Path:
-        """Write them as one archive, and return it."""
+        """Write the files into one archive, and return its path."""
         ...
 
 
 @dataclass(frozen=True)
 class Job:
-    """What the cluster knows of a job."""
+    """The state of a job on the cluster."""
 
     id: str
     status: str
@@ -60,25 +60,25 @@ class Job:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more will happen."""
+        """Whether the job has ended."""
         return self.status in ("SUCCEEDED", "FAILED", "STOPPED")
 
     @property
     def result(self) -> int:
-        """What a command that waited for this job exits with: the job's own code, and never 0 if it did not succeed."""
+        """The exit code of a command that waited for this job: the job's own, and never 0 if it did not succeed."""
         if self.status == "SUCCEEDED":
             return 0
         return self.exit_code if self.exit_code is not None and self.exit_code > 0 else 1
 
 
 class Dashboard:
-    """A cluster's dashboard, and the jobs behind it."""
+    """A cluster's dashboard and its jobs."""
 
     def __init__(self, url: str):
-        """Connect.
+        """Connect to a dashboard.
 
         Args:
-            url: Where the dashboard is, such as http://127.0.0.1:8265.
+            url: The address of the dashboard, such as http://127.0.0.1:8265.
 
         Raises:
             ClusterError: nothing answers there within a few seconds, it is no Ray dashboard, or it refuses the token.
@@ -94,7 +94,7 @@ class Dashboard:
     def submit(
         self, job_id: str, entrypoint: str, working_dir: WorkingDir, metadata: Mapping[str, str] | None = None
     ) -> None:
-        """Send the working directory and start ``entrypoint`` in it, on the cluster's head.
+        """Upload the working directory, and start ``entrypoint`` in it on the cluster's head.
 
         Raises:
             ClusterError: the archive is too large, or the cluster refuses the job.
@@ -115,7 +115,7 @@ class Dashboard:
             shutil.rmtree(folder, ignore_errors=True)
 
     def follow(self, job_id: str, write: Callable[[str], None]) -> Job:
-        """Pass on what the job prints, from its beginning, until it ends.
+        """Write the output of a job from its beginning, and return the job when it has ended.
 
         Raises:
             ClusterError: there is no such job, or the connection is lost.
@@ -131,7 +131,7 @@ class Dashboard:
         job = self.job(job_id)
         if not job.is_over:
             raise ClusterError(
-                f"The connection to {self.url} was closed while job {job_id} was at work: it goes on there."
+                f"The connection to {self.url} was closed while job {job_id} was running. The job continues there."
             )
         return job
 
@@ -161,7 +161,7 @@ class Dashboard:
 
     @contextmanager
     def _translated(self, job_id: str = "") -> Iterator[None]:
-        """Turn what Ray's client raises into one sentence."""
+        """Turn an error of Ray's client into a `ClusterError`."""
         from aiohttp import ClientError
         from ray.exceptions import AuthenticationError
 
@@ -177,7 +177,7 @@ class Dashboard:
         except (RuntimeError, OSError, ValueError, ClientError) as error:
             if _NO_AGENT in str(error):
                 raise ClusterError(
-                    f"The dashboard at {self.url} answers, and the job agent of its head does not. If another Ray runs on "
+                    f"The dashboard at {self.url} answers, but the job agent of its head does not. If another Ray runs on "
                     "that machine, it may hold the agent's port, 52365: end it, or start the head with "
                     "--dashboard-agent-listen-port and a free port."
                 ) from error
@@ -192,7 +192,7 @@ class Dashboard:
 
 
 def _once_the_head_is_ready(submit: Callable[[], object]) -> None:
-    """Try again while the dashboard is up and the head's agent, which starts after it, is not."""
+    """Call ``submit``, with retries while the head's agent, which starts after the dashboard, is not ready."""
     Retrying(
         retry=retry_if_exception(lambda error: _NO_AGENT in str(error)),
         stop=stop_after_attempt(_READY_TRIES),
@@ -209,7 +209,7 @@ def _probe(url: str) -> None:
     except urllib.error.HTTPError as error:
         found = error.code in _NEEDS_TOKEN
         if found:
-            os.environ.setdefault("RAY_AUTH_MODE", "token")  # or Ray's client sends none
+            os.environ.setdefault("RAY_AUTH_MODE", "token")  # otherwise Ray's client sends no token
     except (OSError, HTTPException, ValueError) as error:
         reason = getattr(error, "reason", None) or error
         raise ClusterError(
@@ -226,7 +226,7 @@ def _client(url: str) -> JobSubmissionClient:
     for name in ("job.sdk", "dashboard_sdk"):
         logging.getLogger(f"ray.dashboard.modules.{name}").setLevel(logging.WARNING)
     before = os.environ.get("RAY_API_SERVER_ADDRESS")
-    os.environ["RAY_API_SERVER_ADDRESS"] = url  # where it is set already, Ray takes it instead of the argument
+    os.environ["RAY_API_SERVER_ADDRESS"] = url  # if it is set already, Ray uses it instead of the argument
     try:
         return JobSubmissionClient(url)
     finally:

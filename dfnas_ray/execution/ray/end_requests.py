@@ -1,7 +1,7 @@
-"""SIGINT and SIGTERM as they arrive: while the main thread is in Ray's hands, no handler of Python can run.
+"""SIGINT and SIGTERM as they arrive: while the main thread is inside Ray, no signal handler of Python can run.
 
 A scheduler that ends a job, or `timeout`, sends SIGTERM to all its processes, Ray's among them. These end within
-milliseconds, and what is seen first is a cluster that is lost.
+milliseconds, so the first thing that is seen is a lost cluster.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ _ASKS = {signal.SIGINT, signal.SIGTERM}
 
 
 class EndRequests:
-    """Whether this process was asked to end, from now on.
+    """Listens for requests to end this process.
 
-    Where somebody else listens already, such as an event loop, or in another thread than the main one, nothing is noticed.
+    Nothing is noticed outside the main thread, or if other code, such as an event loop, listens already.
     """
 
     def __init__(self) -> None:
@@ -37,19 +37,19 @@ class EndRequests:
 
     @property
     def came(self) -> bool:
-        """Whether there was one. Only those count for which Python has a handler."""
+        """Whether a request came. Only signals for which Python has a handler count."""
         with suppress(OSError):  # there is nothing to read, or no pipe
             if any(number in _ASKS for number in os.read(self._pipe[0], 1024)):
                 self._came = True
         return self._came
 
     def close(self) -> None:
-        """Listen no longer; what came is still known."""
+        """Stop listening. A request that came before is still known."""
         _ = self.came
         if self._pipe[0] >= 0 and threading.current_thread() is threading.main_thread():
             found = signal.set_wakeup_fd(-1)
             if found != self._pipe[1] and found != -1:
-                signal.set_wakeup_fd(found, warn_on_full_buffer=False)  # of somebody who came later
+                signal.set_wakeup_fd(found, warn_on_full_buffer=False)  # of code that began to listen later
             self._close_pipe()
 
     def _close_pipe(self) -> None:

@@ -1,4 +1,4 @@
-"""What Ray raises, as what was raised in the first place: the one place that unwraps its errors."""
+"""The original errors behind those that Ray raises. Only this module unwraps Ray's errors."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ def raised_in_worker(error: BaseException) -> BaseException:
 
 
 def is_final(error: BaseException) -> bool:
-    """Whether the user has to mend it: the same numbers would fail again."""
+    """Return whether the user has to fix the error: another attempt would fail again."""
     return isinstance(raised_in_worker(error), DfnasError)
 
 
 def failed_at_start(error: BaseException) -> bool:
-    """Whether a worker raised while it was being prepared."""
+    """Return whether a worker raised an error while it was being prepared."""
     return isinstance(error, RayActorError) and bool(error.actor_init_failed)
 
 
 def ran_out_of_memory(error: BaseException) -> bool:
-    """Whether Ray ended a worker to save its node; Tune and Train have only the text left."""
+    """Return whether Ray ended a worker to save its node. Tune and Train keep only the text of the error."""
     if isinstance(error, OutOfMemoryError):
         return True
     text = str(error)
@@ -38,7 +38,7 @@ def ran_out_of_memory(error: BaseException) -> bool:
 
 
 def out_of_memory(stage: str) -> str:
-    """Return what to say of a worker that Ray ended to save its node."""
+    """Return the message about a worker that Ray ended to save its node."""
     return (
         f"its node had no memory left, and Ray ended it. Let fewer workers share a node: cluster.{stage}.memory, such as 8GB, "
         "is set aside for each one. Or lower the batch size"
@@ -64,8 +64,8 @@ def last_line(error: BaseException, stage: str | None = None) -> str:
     """Return the last line of an error's message: what follows the traceback that Ray puts into it.
 
     Args:
-        error: Of a worker.
-        stage: Whose worker it is, if it may have run out of memory.
+        error: A worker's error.
+        stage: The worker's stage, if it may have run out of memory.
     """
     if stage is not None and ran_out_of_memory(error):
         return out_of_memory(stage)
@@ -74,7 +74,7 @@ def last_line(error: BaseException, stage: str | None = None) -> str:
 
 
 def _end_of_traceback(text: str) -> str:
-    """Return the last error of a traceback of Ray's, without further lines of its message."""
+    """Return the last error in a traceback of Ray, with only the first line of its message."""
     lines = text.strip().splitlines()
     message = list(takewhile(lambda line: not line.startswith(" ") and "ray::" not in line, reversed(lines)))
     return message[-1].strip() if message else lines[-1].strip()

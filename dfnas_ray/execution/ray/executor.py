@@ -1,4 +1,4 @@
-"""Work on a Ray cluster."""
+"""The executor on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from dfnas_ray.training.retraining import Retrained, RetrainingJob
 
 
 class RayExecutor(Executor):
-    """A cluster that was started for this command, or joined."""
+    """Runs work on a cluster that was started for this command, or joined."""
 
     def __init__(
         self, cluster: ClusterConfig, marker: Location, imports: Mapping[str, str] | None = None, verbose: bool = False
@@ -53,10 +53,10 @@ class RayExecutor(Executor):
         self._is_checked = False
 
     def open(self) -> None:
-        """Start or join the cluster, all of whose nodes see the run directory and can import what is needed.
+        """Start or join the cluster. Make sure that all nodes see the run directory and can import what is needed.
 
         Raises:
-            ClusterError: it cannot be reached, or a node does not.
+            ClusterError: the cluster cannot be reached, or a node fails one of these checks.
         """
         check_installed(self.tracking)
         self._connection.ensure()

@@ -1,5 +1,4 @@
-"""Asynchronous halving (ASHA, Li et al. 2020, arXiv:1810.05934) that outlives the command: Tune's own, told what was
-shown before."""
+"""Asynchronous halving (ASHA, Li et al. 2020, arXiv:1810.05934) that continues where an earlier command stopped."""
 
 from __future__ import annotations
 
@@ -11,9 +10,9 @@ from ray.tune.schedulers import AsyncHyperBandScheduler
 
 
 class NumberedHalving(AsyncHyperBandScheduler):  # type: ignore[misc]  # Ray has no types here
-    """Tune's halving, which knows a trial by a number of ours: one that goes on is the one that it was before.
+    """Tune's halving, which knows a trial by our own number, so that it recognises a trial that is continued.
 
-    Under a new name its score would be compared with its own, and enter the rungs that it has passed already.
+    Under a new name its score would be compared with its own earlier one, and enter rungs that it has passed already.
     """
 
     def __init__(self, number_of: Callable[[Mapping[str, Any]], int], **options: Any):
@@ -21,31 +20,31 @@ class NumberedHalving(AsyncHyperBandScheduler):  # type: ignore[misc]  # Ray has
 
         Args:
             number_of: Finds a trial's number among its settings.
-            options: Tune's.
+            **options: The options of Tune's scheduler.
         """
         super().__init__(**options)
         self.number_of = number_of
 
     def tell(self, number: int, results: Iterable[tuple[int, float]]) -> str:
-        """Let the scheduler know what a trial has shown before; return what it would do with the trial now.
+        """Tell the scheduler the earlier results of a trial, and return its decision on the trial now.
 
         Args:
-            number: The trial's.
-            results: Amounts of ``time_attr`` and values of ``metric``.
+            number: The number of the trial.
+            results: Pairs of a value of ``time_attr`` and a value of ``metric``.
         """
-        trial, decision = _named(number), self.CONTINUE
+        trial, decision = _stand_in(number), self.CONTINUE
         super().on_trial_add(None, trial)
         for amount, value in results:
             decision = super().on_trial_result(None, trial, {self._time_attr: amount, self.metric: value})
         return str(decision)
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        """Assign a bracket to a new trial; one that is known stays in its own."""
+        """Assign a bracket to a new trial. A known trial stays in its own."""
         if self._numbered(trial).trial_id not in self._trial_info:
             super().on_trial_add(tune_controller, self._numbered(trial))
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Decide on a trial at a rung; one that is known there goes on."""
+        """Decide on a trial at a rung. A trial that is known there continues."""
         decision: str = super().on_trial_result(tune_controller, self._numbered(trial), result)
         return decision
 
@@ -58,8 +57,8 @@ class NumberedHalving(AsyncHyperBandScheduler):  # type: ignore[misc]  # Ray has
         super().on_trial_remove(tune_controller, self._numbered(trial))
 
     def _numbered(self, trial: Any) -> SimpleNamespace:
-        return _named(self.number_of(trial.config))
+        return _stand_in(self.number_of(trial.config))
 
 
-def _named(number: int) -> SimpleNamespace:
+def _stand_in(number: int) -> SimpleNamespace:
     return SimpleNamespace(trial_id=f"number-{number}")

@@ -1,4 +1,4 @@
-"""Whether the cluster can import what the experiment names: Ray sends objects, and of their code only the name."""
+"""A check that the cluster can import what the experiment names: Ray sends objects, but not their code."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def check_imports(imports: Mapping[str, str], cluster: ClusterConfig) -> None:
     """Make sure that every node of a cluster that was joined has the modules that settings name.
 
     Args:
-        imports: By setting, a module, or ``package.module:name`` in it; what this package has is everywhere.
-        cluster: How the cluster was joined.
+        imports: For each setting, a module or ``package.module:name``. Modules of this package are not checked.
+        cluster: The settings of the cluster.
 
     Raises:
-        ClusterError: a node lacks one; says how it gets there.
+        ClusterError: a node lacks a module. The message says how it gets there.
     """
     own = __name__.partition(".")[0]
     named = {setting: name for setting, name in imports.items() if name.partition(":")[0].partition(".")[0] != own}
@@ -33,7 +33,7 @@ def check_imports(imports: Mapping[str, str], cluster: ClusterConfig) -> None:
     places = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=True) for node in nodes]
     try:
         found = ray.get([_missing.options(scheduling_strategy=place).remote(modules) for place in places])
-    except RayError:  # a node that is lost right now is no news about the others
+    except RayError:  # a node was lost just now, which says nothing about the others
         return
     for node, reasons in zip(nodes, found, strict=True):
         for (setting, name), reason in zip(named.items(), reasons, strict=True):
@@ -47,7 +47,7 @@ def check_imports(imports: Mapping[str, str], cluster: ClusterConfig) -> None:
 
 @ray.remote(num_cpus=0)
 def _missing(modules: list[str]) -> list[str | None]:
-    """Return for each module why it is not there, or None."""
+    """Return for each module why it cannot be found, or None."""
     return [_reason(module) for module in modules]
 
 
@@ -56,6 +56,6 @@ def _reason(module: str) -> str | None:
         importlib.import_module(module)
     except ImportError as error:
         return str(error)
-    except Exception:  # it is there; what else it needs, its workers may have
+    except Exception:  # it exists; workers may have what else it needs
         return None
     return None

@@ -1,8 +1,8 @@
-"""A cluster that is lost while a command works: said in one sentence, before Ray ends this process without one.
+"""Detection of a cluster that is lost while a command runs: one message, before Ray ends this process without any.
 
-Ray ends a driver that has lost its raylet at once or after a second, and one that has lost its GCS after a minute, from threads
-that Python does not see: no exception can be caught then. So the processes are watched, and the command ends by itself
-(`last_words.py`). What it had finished is in the run directory.
+Ray ends a driver that has lost its raylet at once or after a second, and one that has lost its GCS after a minute. It does
+so from threads that Python does not see, so no exception can be caught. Therefore the processes are watched, and the
+command ends by itself (`last_words.py`). Finished work is in the run directory.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from dfnas_ray.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, INTERRUPTED
 from dfnas_ray.execution.last_words import Ending, LastWords, log_files
 from dfnas_ray.execution.ray.end_requests import EndRequests
 
-_ASKED_SECONDS = 0.3  # within which all processes of a job are sent a signal, and those of Ray end at it
+_ASKED_SECONDS = 0.3  # within which all processes of a job get a signal, and Ray's processes end
 _STOP_SECONDS = 1.0  # after which threads notice that they are not needed any more
-_PROBE_SECONDS = 3.0  # between two looks at a GCS on another machine, and as long as a connection may take
-_SILENT_SECONDS = 120.0  # of a head that takes connections, and may only be busy
+_PROBE_SECONDS = 3.0  # between two probes of a GCS on another machine, and the limit for a connection
+_SILENT_SECONDS = 120.0  # for a head that accepts connections, and may only be busy
 _PATIENCE_SECONDS = 45.0  # a GCS may be started again; Ray itself ends the process after 60
 _GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # RFC 9113, 3.4, with no settings
 _RAYLET, _GCS = "raylet", "gcs_server"
 
 
 class Watch:
-    """Looks after the cluster that this process is connected to, until it is stopped.
+    """Watches the cluster that this process is connected to, until `stop` is called.
 
     Args:
-        address: As `cluster.address` says it.
-        end: Called with what is to be said when the cluster is lost; by default it is said, and the process ends.
+        address: The value of `cluster.address`.
+        end: Called with the messages when the cluster is lost. By default one is printed, and the process ends.
     """
 
     def __init__(self, address: str, end: Callable[[LastWords], object] = LastWords.speak):
@@ -52,7 +52,10 @@ class Watch:
             threading.Thread(target=self._watch, args=(look,), name="ray-watch", daemon=True).start()
 
     def stop(self) -> None:
-        """Look no longer: what ends from now on was asked to. A command that was asked to end, with its cluster, ends here."""
+        """Stop watching: from now on processes end on purpose.
+
+        If the command was asked to end, and its cluster as well, the command ends here.
+        """
         if self._requests.came:
             psutil.wait_procs(self._processes.values(), timeout=_ASKED_SECONDS)
             self.check()
@@ -60,7 +63,7 @@ class Watch:
         self._requests.close()
 
     def check(self) -> None:
-        """End the command if the cluster is lost; whoever calls has met an error that may come of it."""
+        """End the command if the cluster is lost. Call this after an error that this may have caused."""
         for name, process in self._processes.items():
             if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
                 self._lose(_has_ended(name))
@@ -91,9 +94,7 @@ class Watch:
         return f"its head at {self._head} has not answered for {time.monotonic() - last_answer:.0f} s"
 
     def _sentence(self, what: str) -> str:
-        logs = (
-            "Ray's logs are in /tmp/ray/session_latest/logs." if self.address == "local" else "Look after the cluster."
-        )
+        logs = "Ray's logs are in /tmp/ray/session_latest/logs." if self.address == "local" else "Check the cluster."
         return (
             f"Ray ({self.address}) was lost while this command was at work: {what}. What is finished is kept; run the same "
             f"command again to go on from there. {logs}"
@@ -105,11 +106,10 @@ def _has_ended(name: str) -> str:
 
 
 def _processes_here() -> dict[str, psutil.Process]:
-    """Return what this process cannot do without, by its name: the raylet that it is connected to, that one's agents, and
-    the GCS if this process has started it.
+    """Return the processes that this one depends on, by name: its raylet, the raylet's agents, and a GCS started here.
 
-    A raylet ends because an agent has ended (`agent_manager.cc`), or ends its agents first. Meanwhile its object store is closed,
-    and Ray ends a driver that touches it.
+    A raylet ends after one of its agents has ended (`agent_manager.cc`), or ends its agents first. Meanwhile its object
+    store is closed, and Ray ends a driver that touches it.
     """
     node = ray.get_runtime_context().get_node_id()
     sockets = [each["RayletSocketName"] for each in ray.nodes() if each["NodeID"] == node]
@@ -137,7 +137,7 @@ def _agents_of(raylet: psutil.Process) -> dict[str, psutil.Process]:
 
 
 def _answers(address: str) -> bool:
-    """Whether a gRPC server answers a greeting: for a process that is stopped, the kernel goes on taking connections."""
+    """Return whether a gRPC server answers a greeting. A stopped process does not, but still accepts connections."""
     host, _, port = address.rpartition(":")
     try:
         with closing(socket.create_connection((host.strip("[]"), int(port)), timeout=_PROBE_SECONDS)) as connection:

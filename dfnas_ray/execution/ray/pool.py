@@ -1,7 +1,7 @@
-"""Items spread over actors that may die.
+"""A pool of actors that process items, and that may die.
 
 A queue of items, a set of actors that are still starting, and a map of running calls. An actor whose process or node is
-lost is replaced and its item goes back to the queue; an actor that cannot be placed just waits among the starting ones.
+lost is replaced and its item goes back to the queue. An actor that cannot be placed waits among the starting ones.
 An actor that raises while it starts would do so again and again: after a few attempts the pool goes on without it.
 (`ray.util.ActorPool` hangs when a node is lost without replacement, and Ray's own retries of a task that runs out of memory
 never end.)
@@ -29,7 +29,7 @@ from dfnas_ray.storage.location import Location
 logger = logging.getLogger(__name__)
 
 _MAX_REPLACEMENTS_PER_ACTOR = 5
-_STOP_SECONDS = 2.0  # between two looks at whether the pool is to stop
+_STOP_SECONDS = 2.0  # between two checks whether the pool must stop
 
 
 class Worker(Generic[Item, Result]):
@@ -40,21 +40,21 @@ class Worker(Generic[Item, Result]):
         self._do = work.prepare(worker_device(threads))
 
     def ready(self) -> None:
-        """Return when the actor has started, and sees where its results belong.
+        """Return when the actor has started and sees the run directory.
 
         Raises:
-            ClusterError: it does not see it.
+            ClusterError: it does not see the run directory.
         """
         check_seen(self._marker)
 
     def do(self, item: Item) -> Result:
-        """Do one item."""
+        """Process one item, and return its result."""
         worker_device(self._threads)
         return self._do(item)
 
 
 def actor_maker(work: Work[Any, Any], resources: WorkerResources, marker: Location) -> Callable[[], Any]:
-    """Return a function that starts an actor for some work; the work goes into the object store once."""
+    """Return a function that starts an actor for some work. The work is put into the object store only once."""
     actor_class = ray.remote(
         **resources.options(),
         max_restarts=0,
@@ -69,10 +69,10 @@ class Pool(Generic[Item, Result]):
 
     Args:
         make_actor: Starts an actor that has ``ready()`` and ``do(item)``.
-        work: Names stage and items in messages.
-        attempts: Per item, and in a row at starting an actor.
-        size: Actors at work at once.
-        crew: Is told, and asked.
+        work: The work, which names stage and items in messages.
+        attempts: The attempts for an item, and the failed starts of actors in a row.
+        size: The most actors at once.
+        crew: Its callbacks are used.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Pool(Generic[Item, Result]):
         self._make_actor, self._work, self._attempts, self._size = make_actor, work, attempts, size
         self._crew = crew or Crew()
         self._queue: deque[tuple[Item, int]] = deque()  # item, attempt
-        self._waiting: dict[Item, list[Item]] = {}  # item -> those that can be done when it is
+        self._waiting: dict[Item, list[Item]] = {}  # item -> the items that wait for it
         self._starting: dict[Any, Any] = {}  # ready() call -> actor
         self._running: dict[Any, tuple[Any, Item, int]] = {}  # do() call -> actor, item, attempt
         self._failed: dict[Item, str] = {}
@@ -99,7 +99,7 @@ class Pool(Generic[Item, Result]):
         on_done: Callable[[Item, Result], object],
         after: Mapping[Item, Item] | None = None,
     ) -> dict[Item, str]:
-        """Do all items; return the reason for each one that could not be done.
+        """Process all items, and return the reason for each item that failed.
 
         Raises:
             ClusterError: actors keep dying, or none can start.
@@ -122,9 +122,9 @@ class Pool(Generic[Item, Result]):
                     break
                 for call in finished:
                     if call in self._starting:
-                        self._has_started(call)
+                        self._handle_started(call)
                     else:
-                        self._has_done(call, on_done)
+                        self._handle_done(call, on_done)
         finally:
             for actor in [*self._starting.values(), *(actor for actor, _, _ in self._running.values())]:
                 ray.kill(actor)
@@ -139,7 +139,7 @@ class Pool(Generic[Item, Result]):
         if len(self._running) < wanted and not self._starting and self._failed_starts < self._attempts:
             self._start()
 
-    def _has_started(self, call: Any) -> None:
+    def _handle_started(self, call: Any) -> None:
         actor = self._starting.pop(call)
         try:
             ray.get(call)
@@ -155,7 +155,7 @@ class Pool(Generic[Item, Result]):
             self._crew.on_started()
             self._give_work(actor)
 
-    def _has_done(self, call: Any, on_done: Callable[[Item, Result], object]) -> None:
+    def _handle_done(self, call: Any, on_done: Callable[[Item, Result], object]) -> None:
         actor, item, attempt = self._running.pop(call)
         try:
             result = ray.get(call)

@@ -1,4 +1,4 @@
-"""Populations: a Tune experiment of its own for each, in which every candidate is a trial.
+"""Populations: each is a Tune experiment of its own, in which every candidate is a trial.
 
 Which candidates are stopped depends on the order in which results arrive, as it does with any asynchronous halving: two
 runs may keep different ones, but whatever was trained to the same rung has the same score in both. After a break the
@@ -45,16 +45,16 @@ from dfnas_ray.teachers.base import Teacher
 
 logger = logging.getLogger(__name__)
 
-_BUDGET = "budget"  # epochs in multiples of the lowest rung: an exact power of the factor, whatever was rounded
+_BUDGET = "budget"  # a rung as an exact power of the reduction factor: the rungs' epochs are rounded
 
 
 def search_population(
     job: SearchJob, trial: Trial, teacher: Shared[Teacher], images: Shared[SyntheticImages], board: Board, room: int
 ) -> None:
-    """Run a multi-fidelity search; there is, or will be, ``room`` for so many candidates at once.
+    """Run a multi-fidelity search. The cluster has, or will have, room for ``room`` candidates at once.
 
     Raises:
-        DfnasError: candidates failed for good; says how to go on.
+        DfnasError: candidates failed for good. The message says how to continue.
     """
     config, space = config_of(trial), space_of(trial, teacher.get())
     space.check_limit(job.max_macs, job.min_macs)
@@ -81,7 +81,7 @@ def measure_population(
 
 
 class Experiment:
-    """One population, and where it is kept."""
+    """One population and its files."""
 
     def __init__(self, job: SearchJob, trial: Trial, space: SearchSpace):
         self.job, self.trial, self.space, self.config = job, trial, space, config_of(trial)
@@ -96,9 +96,10 @@ class Experiment:
         board: Board,
         room: int | None = None,
     ) -> Population:
-        """Train what is not finished, and return all; without ``given`` candidates, Optuna proposes them.
+        """Train all unfinished candidates, and return the population.
 
-        A proposal learns from those before it: none is made before there is ``room`` to train it.
+        Without ``given`` candidates, Optuna proposes them. A proposal learns from earlier results, so it is made only
+        when there is ``room`` to train it.
         """
         job, config, resources = self.job, self.config, self.job.resources
         population = Population(config, self.files.candidates())
@@ -144,7 +145,7 @@ class Experiment:
         return self._closed()
 
     def _closed(self) -> Population:
-        """Return all candidates after Tune is done with them: whoever could still be trained was stopped."""
+        """Return the population after Tune has ended. A candidate that could still be trained was stopped."""
         population = Population(self.config, self.files.candidates())
         for candidate in population.candidates:
             if self.config.is_open(candidate):
@@ -152,10 +153,10 @@ class Experiment:
         return population
 
     def scheduler(self, population: Population) -> NumberedHalving:
-        """Return the scheduler, which knows already what candidates that are over or under way have shown."""
+        """Return the scheduler, which knows all earlier results of the candidates."""
         config, rungs = self.config, self.config.rungs
-        warnings.filterwarnings("ignore", message="All-NaN slice encountered")  # all diverged: said at the end
-        np.random.seed(derive_seed(self.seed, "brackets") % 2**32)  # with numpy's global state Tune deals out brackets
+        warnings.filterwarnings("ignore", message="All-NaN slice encountered")  # all diverged: reported at the end
+        np.random.seed(derive_seed(self.seed, "brackets") % 2**32)  # Tune assigns brackets with numpy's global state
         scheduler = NumberedHalving(
             _number_of,
             time_attr=_BUDGET,
@@ -169,7 +170,7 @@ class Experiment:
         for candidate in population.candidates:
             told = candidate.results
             if config.is_open(candidate):
-                told = told[:-1]  # the last one is told again before it goes on: who knows what was decided then
+                told = told[:-1]  # the last one is told again before training goes on: its decision is not known
             scheduler.tell(candidate.number, [(_budget(config, r["epochs"]), config.score(r)) for r in told])
         return scheduler
 
@@ -180,7 +181,7 @@ def _number_of(config: Mapping[str, Any]) -> int:
 
 
 class CandidateTrial(tune.Trainable):  # type: ignore[misc]  # Ray has no types here
-    """Trains one candidate after the other in one process; a step is the way to the next rung."""
+    """Trains one candidate after the other in one process. A step trains to the next rung."""
 
     def setup(
         self,
@@ -200,19 +201,19 @@ class CandidateTrial(tune.Trainable):  # type: ignore[misc]  # Ray has no types 
     def reset_config(self, new_config: Mapping[str, Any]) -> bool:
         """Only remember the candidate: until the first step Tune may give it to another process instead.
 
-        What is taken up in a step may also fail and be tried again, as training may.
+        Its state is loaded in the first step, where a failure is retried, as a failure in training is.
         """
         self.proposed: Mapping[str, Any] | None = new_config["candidate"]
         return True
 
     def step(self) -> Mapping[str, Any]:
-        """Train to the next rung, and return what the candidate shows there."""
+        """Train to the next rung, and return the candidate's result there."""
         worker = self.worker
         if self.proposed is not None:
             worker.take_up(self.proposed["number"], self.proposed["genotype"])
             self.proposed = None
             if worker.candidate.results:
-                return self._result()  # of a process that was lost: the scheduler may not have seen it
+                return self._result()  # measured by a process that was lost: the scheduler may not know it
         worker.advance()
         return self._result()
 
@@ -226,7 +227,7 @@ class CandidateTrial(tune.Trainable):  # type: ignore[misc]  # Ray has no types 
 
 
 class Closing(tune.Callback):  # type: ignore[misc]  # Ray has no types here
-    """Notes in the driver that a candidate was stopped, and deletes the network of each that is over."""
+    """Records in the driver that a candidate was stopped, and deletes the network of each finished candidate."""
 
     def __init__(self, files: CandidateFiles, config: MultiFidelityConfig, name: str, num_over: int, board: Board):
         self.files, self.config, self.name, self.num_over = files, config, name, num_over
@@ -240,8 +241,8 @@ class Closing(tune.Callback):  # type: ignore[misc]  # Ray has no types here
             if candidate is not None:
                 self.files.close(candidate, is_stopped=self.config.is_open(candidate))
         except StorageError as error:
-            # Raised here, Tune would take it for a failure of the candidate, and train on. It is noted at the end.
-            logger.warning("That candidate %d of %s is over could not be noted: %s", number, self.name, error)
+            # If it were raised, Tune would treat it as the candidate's failure, and train on. `_closed` records it.
+            logger.warning("The end of candidate %d of %s could not be recorded: %s", number, self.name, error)
         self.num_over += 1
         self.write(self.num_over, f"{self.name}: {self.num_over} candidates")
 

@@ -1,4 +1,4 @@
-"""Whoever proposes, as Tune's searcher: what it knows is kept elsewhere, so that nothing of it is in Tune's snapshots."""
+"""Searchers for Tune. Their state is kept elsewhere, so that none of it is in Tune's snapshots."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from dfnas_ray.sweeps.record import SweepRecord
 
 class _Proposer(Searcher):  # type: ignore[misc]  # Ray has no types here
     def save(self, checkpoint_path: str) -> None:
-        """Write nothing that would have to be unpickled."""
+        """Write an empty state: nothing has to be unpickled."""
         Path(checkpoint_path).write_text("{}\n", encoding="utf-8")
 
     def restore(self, checkpoint_path: str) -> None:
         """Read nothing."""
 
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
-        """Take a result that is not the last."""
+        """Ignore a result that is not the last one."""
 
 
 class ArchitectureSearch(_Proposer):
-    """The candidates of a multi-fidelity search."""
+    """Proposes the candidates of a multi-fidelity search."""
 
     def __init__(self, study: ArchitectureStudy):
         super().__init__(metric=SCORE, mode="max")
@@ -43,11 +43,11 @@ class ArchitectureSearch(_Proposer):
         return {"candidate": proposal._asdict()}
 
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
-        """Tell the score at a rung."""
+        """Report the score at a rung to the study."""
         self.study.observe(self._numbers[trial_id], result[EPOCHS], result[SCORE])
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
-        """Tell how a candidate ended."""
+        """Report the end of a candidate to the study."""
         number = self._numbers[trial_id]
         if error or not result:
             self.study.fail(number)
@@ -56,24 +56,24 @@ class ArchitectureSearch(_Proposer):
 
 
 class SettingsSearch(_Proposer):
-    """The settings of a sweep's trials."""
+    """Proposes the settings of a sweep's trials."""
 
     def __init__(self, record: SweepRecord, seed: int):
         super().__init__(metric="rounds", mode="max")  # nothing is compared here
         self.record, self.seed = record, seed
 
     def suggest(self, trial_id: str) -> Any:
-        """Propose the next trial; after a break, just what would have been proposed without it."""
+        """Return the next trial. After an interruption it is the one that would have come without it."""
         trial = self.record.ask(self.seed)
         compared = max(trial.intermediate_values, default=0)
         return {**trial.params, "number": trial.number, "compared": compared}
 
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
-        """Keep what was measured; Tune tells of a trial's last result at its end alone."""
+        """Record a measurement. Tune passes a trial's last result only to `on_trial_complete`."""
         self.record.observe(result)
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
-        """Tell how a trial ended; one whose process died too often has not: the next command goes on with it."""
+        """Record how a trial ended. If its process died too often, it stays open, and the next command continues it."""
         if not error and result and "number" in result and not self.record.tell(result):
             self.record.prune(result["number"])
         self.record.keep()

@@ -1,4 +1,4 @@
-"""Objects on their way to workers, and what is said of one that cannot be sent."""
+"""Objects that are sent to workers, and the error message for an object that cannot be sent."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def put(value: object) -> Any:
     """Put an object into the object store and return the reference.
 
     Raises:
-        ClusterError: it cannot be sent; names the part that cannot, whose it is, and the package.
+        ClusterError: the object cannot be sent. The message names the part at fault, its owner, and the package.
     """
     try:
         return ray.put(value)
@@ -29,7 +29,7 @@ def put(value: object) -> Any:
 
 
 def check_can_be_sent(*values: object) -> None:
-    """Make sure that workers can be given these objects.
+    """Make sure that these objects can be sent to workers.
 
     Raises:
         ClusterError: as `put` does.
@@ -59,7 +59,7 @@ def _culprit(value: object, seen: set[int]) -> tuple[list[str], object, object]:
         if id(part) in seen or _refusal(part) is None:
             continue
         names, owner, inner = _culprit(part, seen)
-        has_name = type(owner).__module__ in ("builtins", "_thread")  # a lock, or a list: said as part of what holds it
+        has_name = type(owner).__module__ in ("builtins", "_thread")  # a lock, or a list: its owner is named instead
         return ([name, *names], value, inner) if has_name else (names, owner, inner)
     return [], value, value
 

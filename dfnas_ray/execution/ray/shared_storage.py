@@ -1,7 +1,7 @@
-"""Whether every node sees the run directory.
+"""A check that every node sees the run directory.
 
-A path that each node has for itself looks fine to every worker, which makes the folder and writes into it: hours later the
-command finds nothing.
+If each node has a path of this name for itself, every worker makes the folder and writes into it without an error.
+Hours later the command finds nothing.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from dfnas_ray.storage.location import Location
 logger = logging.getLogger(__name__)
 
 _ANSWER_SECONDS = 90.0
-_PATIENCE = 60.0  # a client of NFS may remember for so long that a file was not there
+_PATIENCE = 60.0  # an NFS client may report a new file as missing for so long
 _SHOWN = 3
 
 
 class SharedStorage:
-    """The nodes of a cluster, asked once each whether they see a file of this command, the marker."""
+    """Asks each node of a cluster once whether it sees a file of this command, the marker."""
 
     def __init__(self, marker: Location):
         self.marker = marker
         self._asked: set[str] = set()
 
     def check(self) -> None:
-        """Ask the nodes that have come since the last time; one that does not answer in time counts as one that sees.
+        """Ask the nodes that are new since the last check. A node that does not answer in time counts as seeing it.
 
         Raises:
-            ClusterError: a node does not see the file; names it.
+            ClusterError: a node does not see the file. The message names the node.
         """
         if not self.marker.is_local:
             return
@@ -60,7 +60,7 @@ def check_seen(folder: Location) -> None:
     """Make sure that this worker sees the folder of its stage, which the command has made.
 
     Raises:
-        ClusterError: it does not; names the node.
+        ClusterError: it does not. The message names the node.
     """
     if folder.is_local and not _appears(folder, _PATIENCE):
         raise ClusterError(_message(folder, [ray.util.get_node_ip_address()]))
@@ -84,7 +84,7 @@ def _appears(file: Location, patience: float) -> bool:
 def _answer(call: Any) -> bool:
     try:
         return bool(ray.get(call))
-    except RayError as error:  # the node was lost; its workers' work will be, too
+    except RayError as error:  # the node was lost, and its workers with it
         logger.debug("A node did not say whether it sees the run directory: %s", error)
         return True
 
@@ -92,6 +92,6 @@ def _answer(call: Any) -> bool:
 def _message(place: Location, nodes: list[str]) -> str:
     shown = ", ".join(nodes[:_SHOWN]) + (f" and {len(nodes) - _SHOWN} more" if len(nodes) > _SHOWN else "")
     return (
-        f"{place}, where this command works, is not there on {shown}: what workers make there would be lost. Put run_dir on "
-        "a file system that all nodes share, or in an object store, such as s3://bucket/prefix."
+        f"{place}, where this command works, does not exist on {shown}: what workers write there would be lost. Put "
+        "run_dir on a file system that all nodes share, or in an object store, such as s3://bucket/prefix."
     )

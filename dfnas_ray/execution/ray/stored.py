@@ -18,7 +18,7 @@ class Stored:
     reference: Any
 
     def get(self) -> Any:
-        """Return it; an error of whoever computed it is raised as that one raised it."""
+        """Return the value. An error of the function that computed it is raised without Ray's wrapper."""
         try:
             return ray.get(self.reference)
         except RayTaskError as error:

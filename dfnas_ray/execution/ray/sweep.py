@@ -33,7 +33,7 @@ def run_sweep(
 ) -> None:
     """Run the open trials of a sweep; see `Executor.run_sweep`."""
     scheduler, stopped = _halving(job, record)
-    for number in stopped:  # a command that was cut off did not come to note it
+    for number in stopped:  # a command was interrupted before it recorded this
         record.prune(number)
     todo = record.num_open()
     if not todo:
@@ -70,7 +70,7 @@ def _trial(config: Mapping[str, Any], job: SweepJob, threads: int, judge: Shared
 
 
 def _halving(job: SweepJob, record: SweepRecord) -> tuple[TrialScheduler, list[int]]:
-    """Return what stops trials, told what all have shown before, and the open trials that it would have stopped."""
+    """Return the scheduler, which knows all earlier results, and the open trials that it would have stopped."""
     pruning = job.sweep.pruning
     if pruning is None:
         return FIFOScheduler(), []

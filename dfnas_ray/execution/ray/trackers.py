@@ -1,4 +1,4 @@
-"""Trackers of other projects, through the callbacks that Ray Tune has for them."""
+"""Trackers (MLflow, Weights & Biases), through Ray Tune's callbacks for them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from dfnas_ray.errors import ConfigError
 
 
 def callbacks(tracking: TrackingConfig, name: str, folder: Path | None) -> list[tune.Callback]:
-    """Return those that the settings ask for.
+    """Return the callbacks of the trackers that the settings ask for.
 
     Args:
-        tracking: The settings.
-        name: Of the experiment.
-        folder: Where files of Weights & Biases lie; None: where it likes.
+        tracking: The settings of the trackers.
+        name: The name of the experiment.
+        folder: The folder for the files of Weights & Biases; None for its default.
 
     Raises:
         ConfigError: a package is not installed.
@@ -51,10 +51,10 @@ def callbacks(tracking: TrackingConfig, name: str, folder: Path | None) -> list[
 
 
 def check_installed(tracking: TrackingConfig) -> None:
-    """Make sure that what the settings name can be used, before anything begins.
+    """Make sure that the packages of the trackers are installed.
 
     Raises:
-        ConfigError: it cannot.
+        ConfigError: a package is missing.
     """
     for setting, package in (("mlflow", "mlflow"), ("wandb", "wandb")):
         if getattr(tracking, setting) is not None and importlib.util.find_spec(package) is None:

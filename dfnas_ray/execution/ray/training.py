@@ -1,6 +1,7 @@
-"""Retraining with Ray Train, which keeps a checkpoint of every epoch in the stage's folder.
+"""Retraining with Ray Train, which writes a checkpoint into the stage's folder after every epoch.
 
-A group of workers that breaks, or a later command with the same settings, goes on from the last one.
+If a group of workers fails, the next one continues from the last checkpoint. So does a later command with the same
+settings.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def train(job: RetrainingJob, teacher: Shared[Teacher], images: Shared[Synthetic
     from ray.train.v2.api.exceptions import TrainingFailedError
 
     class Trainer(TorchTrainer):  # type: ignore[misc]  # Ray has no types here
-        """Leaves Ctrl-C to the command: Ray Train's own handler would end the process, and stay for what comes after."""
+        """Leaves Ctrl-C to the command: Ray Train's own handler would end the process, and would stay installed."""
 
         def _register_sigint_handler(self, controller: Any) -> None:
             pass
@@ -68,7 +69,7 @@ def train(job: RetrainingJob, teacher: Shared[Teacher], images: Shared[Synthetic
     )
     recover(job)
     try:
-        # Ray Train tries again what its workers write, and not what its controller does.
+        # Ray Train retries its workers' writes, but not its controller's.
         result = with_restarts(
             trainer.fit,
             resources.attempts,
@@ -85,14 +86,14 @@ def train(job: RetrainingJob, teacher: Shared[Teacher], images: Shared[Synthetic
 
 
 class _TrainCheckpoints:
-    """Ray Train's own; all workers report, the first one saves."""
+    """Ray Train's own checkpoints: all workers report, the first one saves."""
 
     def __init__(self, rank: int, before: Location):
-        """Take a worker's number.
+        """Set up the checkpoints of a worker.
 
         Args:
-            rank: Its number.
-            before: Where a state is from which the training goes on when Ray Train knows of none; it may be missing.
+            rank: The worker's rank.
+            before: A file with a state, used if Ray Train has no checkpoint; it may be missing.
         """
         self.rank, self.before = rank, before
 
@@ -101,7 +102,7 @@ class _TrainCheckpoints:
 
         checkpoint = ray.train.get_checkpoint()
         if checkpoint is not None:
-            load(_read(checkpoint, device))  # `recover` has looked at it
+            load(_read(checkpoint, device))  # `recover` has checked it
         elif self.before.exists():
             load(decode_checkpoint(self.before.read_bytes(), device))
         return True

@@ -87,10 +87,10 @@ def _trial(
             report,
         )
     except ShardsMissing:
-        tune.report({"paused": True})  # its state is kept; it is started again when all shards are there
+        tune.report({"paused": True})  # its state is kept; it is started again when all shards exist
 
 
-_scorers: dict[str, Scorer] = {}  # of this worker process: the last one that it was given
+_scorers: dict[str, Scorer] = {}  # the last scorer that this worker process was given
 
 
 @ray.remote
@@ -106,7 +106,7 @@ def _score(scorer: list[ray.ObjectRef[Scorer]], genotypes: list[Genotype], threa
 
 
 def _measure_in_tasks(scorer: Scorer, resources: SearchResources, device: torch.device) -> MeasureCandidates:
-    """Return a function that measures candidates with Ray tasks, wherever the trial has a place."""
+    """Return a function that measures candidates with Ray tasks, in the places that the trial holds."""
     if resources.scoring_workers == 0 and resources.gpus:
         return scorer  # the trial holds its GPU, which no task could share
     scorer.to(torch.device("cpu"))
@@ -114,7 +114,7 @@ def _measure_in_tasks(scorer: Scorer, resources: SearchResources, device: torch.
     group = get_current_placement_group()
 
     def submit(worker: int, genotypes: list[Genotype]) -> Any:
-        own = resources.scoring_workers == 0  # the trial waits meanwhile: what it holds is free
+        own = resources.scoring_workers == 0  # the trial waits meanwhile, so its resources are free
         strategy = PlacementGroupSchedulingStrategy(group, 0 if own else 1 + worker) if group else "DEFAULT"
         task = _score.options(
             **({"num_cpus": 0} if own else resources.options()),

@@ -1,4 +1,4 @@
-"""How an experiment with Ray Tune is run."""
+"""Running an experiment with Ray Tune."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ def fit(
     param_space: Mapping[str, Any] | None = None,
     callbacks: Sequence[tune.Callback] = (),
 ) -> tune.ResultGrid:
-    """Run all trials to their end; what Tune itself writes is not kept.
+    """Run all trials to their end, and return the results. Tune's own files are not kept.
 
     Args:
-        trainable: With its resources.
-        name: Of the experiment.
-        config: Who proposes trials, and who stops them.
-        attempts: How often a trial is started that breaks off.
-        param_space: Where no searcher proposes: the settings of the trials.
-        callbacks: Told in this process of what happens.
+        trainable: The trainable, with its resources.
+        name: The name of the experiment.
+        config: The searcher and the scheduler.
+        attempts: The attempts for a trial.
+        param_space: The settings of the trials, if no searcher proposes them.
+        callbacks: Tune's callbacks, called in this process.
     """
     with tempfile.TemporaryDirectory(prefix="dfnas-tune-") as scratch:
         return tune.Tuner(

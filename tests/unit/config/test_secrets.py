@@ -46,7 +46,7 @@ def made(path, value):
     ],
 )
 def test_a_password_is_refused_wherever_it_is_and_not_repeated(path, value):
-    with pytest.raises(StorageError, match=r"holds|is no URI") as raised:
+    with pytest.raises(StorageError, match=r"holds|is not a valid URI") as raised:
         made(path, value)
     assert "GEHEIM" not in str(raised.value)
     assert path.partition(".")[0] in str(raised.value)

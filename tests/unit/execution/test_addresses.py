@@ -48,7 +48,7 @@ def test_a_token_that_others_can_read_is_named(monkeypatch):
     assert who_sees_the_token("http://127.0.0.1:8265") is None
     assert who_sees_the_token("https://head") is None
     said = who_sees_the_token("http://head:8265")
-    assert said.startswith("The cluster's token goes to head without encryption: whoever")
+    assert said.startswith("The cluster's token goes to head without encryption: anyone")
     assert "ssh -L 8265:127.0.0.1:8265 head" in said
     monkeypatch.setenv("http_proxy", "http://proxy:3128")
     assert "through the proxy that http_proxy names" in who_sees_the_token("http://head:8265")

@@ -197,5 +197,5 @@ def test_a_name_that_leads_elsewhere_is_never_followed(job, checkpoints, tmp_pat
     said = []
     write_snapshot(checkpoints, latest=name)
     recover(job, said.append)
-    assert "is no name of a checkpoint" in said[0]
+    assert "is not the name of a checkpoint" in said[0]
     assert epochs(tmp_path / "state.pt") == 2

@@ -36,6 +36,6 @@ def test_what_goes_on_from_a_failed_item_fails_with_it_and_says_why(tmp_path):
     assert done == [1, 3]
     assert failed == {
         0: "the loss is not finite",
-        2: "it goes on from shard 0, which could not be done",
-        4: "it goes on from shard 2, which could not be done",
+        2: "it continues from shard 0, which failed",
+        4: "it continues from shard 2, which failed",
     }

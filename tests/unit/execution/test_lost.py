@@ -103,7 +103,7 @@ def test_a_head_that_stops_answering_ends_the_command_with_what_to_do(impatient,
     assert ended.wait(20)
     assert re.fullmatch(
         rf"Ray \(head:6379\) was lost while this command was at work: its head at {address_of(listener)} has not answered for "
-        r"\d s\. What is finished is kept; run the same command again to go on from there\. Look after the cluster\.",
+        r"\d s\. What is finished is kept; run the same command again to go on from there\. Check the cluster\.",
         said[0],
     )
 

@@ -139,11 +139,14 @@ def test_a_command_that_was_taken_for_dead_stops_when_it_reaches_the_store_again
         time.sleep(10)
         waited_in_vain.append(True)
 
-    with pytest.raises(StorageError, match="was taken for dead, and another one has gone on"), quick(where).held():
+    with (
+        pytest.raises(StorageError, match="was considered dead, and another command has continued"),
+        quick(where).held(),
+    ):
         work()
     assert not waited_in_vain, "what it waits in ends at once"
     assert left(where) == [], "its object is not written again"
-    assert "taken for dead" in caplog.text
+    assert "considered dead" in caplog.text
 
 
 def test_ctrl_c_is_passed_on(where):

@@ -51,7 +51,7 @@ def test_an_absent_folder_has_no_files(folder):
 
 
 def test_a_missing_file_is_named(folder):
-    with pytest.raises(StorageError, match=r"Cannot read .*absent.*not there"):
+    with pytest.raises(StorageError, match=r"Cannot read .*absent.*does not exist"):
         (folder / "absent").read_bytes()
 
 
@@ -127,7 +127,7 @@ def test_a_file_that_another_machine_has_just_written_is_found_at_the_second_loo
         looks.append(folder)
         (tmp_path / "late.json").write_text("{}")
 
-    monkeypatch.setattr(module, "_look_anew", look)
+    monkeypatch.setattr(module, "_refresh_folder", look)
     file = Location.parse(tmp_path) / "late.json"
     assert file.read_json() == {}
     (tmp_path / "late.json").unlink()
@@ -140,5 +140,5 @@ def test_a_file_that_another_machine_has_just_written_is_found_at_the_second_loo
 def test_a_second_look_at_a_folder_that_is_not_there_finds_nothing(tmp_path):
     file = Location.parse(tmp_path) / "absent" / "x.json"
     assert not file.exists()
-    with pytest.raises(StorageError, match="is not there"):
+    with pytest.raises(StorageError, match="does not exist"):
         file.read_bytes()

@@ -69,7 +69,7 @@ def test_a_storage_that_stays_away_is_given_up_with_what_to_do(monkeypatch, tmp_
         raise OSError(errno.ESTALE, "Stale file handle")
 
     monkeypatch.setattr("dfnas_ray.storage.location._write_local", fail)
-    with pytest.raises(StorageError, match=r"Cannot write .*Stale.*out of order for too long.*run the same command"):
+    with pytest.raises(StorageError, match=r"Cannot write .*Stale.*unavailable for too long.*run the same command"):
         location.write_bytes(b"x")
 
 

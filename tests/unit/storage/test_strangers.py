@@ -50,7 +50,7 @@ def test_a_lock_that_is_a_link_is_refused(tmp_path):
     (tmp_path / "precious").write_text("years of work")
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / ".lock").symlink_to(tmp_path / "precious")
-    with pytest.raises(StorageError, match=r"\.lock is a link"), RunDir(tmp_path / "run").locked():
+    with pytest.raises(StorageError, match=r"\.lock is a symbolic link"), RunDir(tmp_path / "run").locked():
         pass
     assert (tmp_path / "precious").read_text() == "years of work"
 

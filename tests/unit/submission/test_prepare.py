@@ -77,7 +77,7 @@ def test_an_experiment_that_git_ignores_is_sent_and_one_that_rayignore_names_is_
 
 def test_an_experiment_with_a_name_of_credentials_is_sent_if_it_is_named(project):
     file = (project / "experiments/tiny.yaml").rename(project / "secrets.yaml")
-    with pytest.raises(ConfigError, match=r"secrets\.yaml is not sent: credentials have such names"):
+    with pytest.raises(ConfigError, match=r"secrets\.yaml is not sent: its name is typical of credentials"):
         prepare("run", file, ["run_dir=/shared/run"], project)
     submission = prepare("run", file, ["run_dir=/shared/run"], project, include=["secrets.yaml"])
     assert submission.working_dir.holds(Path("secrets.yaml"))
@@ -134,7 +134,7 @@ def test_a_checkpoint_that_is_not_there_is_found_here(refusal):
     [
         (".cache/x.pt", "it is hidden; --include"),
         ("runs/old/x.pt", "it is in a run directory"),
-        ("x.key", "credentials have such names"),
+        ("x.key", "its name is typical of credentials"),
         ("ignored.pt", "a .rayignore names it"),
         ("link.pt", "it is a symbolic link"),
         ("../x.pt", "it is outside of"),

@@ -162,7 +162,7 @@ def test_credentials_that_git_tracks_are_named(write):
     root = write("a.py", "b.key", "c.key", "d.key", "e.key", ".env")
     commit(root)
     (note,) = WorkingDir.collect(root).notes
-    assert note.startswith("Not sent: b.key, c.key, d.key and 1 more (credentials have such names; --include")
+    assert note.startswith("Not sent: b.key, c.key, d.key and 1 more (its name is typical of credentials; --include")
 
 
 def test_the_package_itself_has_no_name_of_credentials():
