@@ -146,5 +146,4 @@ def test_a_file_that_states_other_rows_than_it_has_is_refused(tmp_path, rows):
     path = write(tmp_path / "x.parquet", [encoded(10), encoded(20), encoded(30)], [0, 1, 2])
     path.write_bytes(with_stated_rows(path, rows))
     with pytest.raises(DatasetError, match=f"it states {rows} rows"):
-        dataset = open_parquet(path)
-        list(iterate_batches(dataset, (1, 4, 4), num_classes=3))
+        list(iterate_batches(open_parquet(path), (1, 4, 4), num_classes=3))
