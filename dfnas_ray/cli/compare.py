@@ -60,6 +60,6 @@ def show_comparison(folder: Location) -> None:
         out.print(table)
         out.print()
     if result.missing:
-        out.print(Text(f"Not in the table, and counted nowhere: {', '.join(result.missing)}"))
+        out.print(Text(f"Not in the table of accuracies, so not counted: {', '.join(result.missing)}"))
     for heading, name in (("Table", "comparison.md"), ("Figure", "comparison.svg"), ("Figures", "comparison.json")):
         out.print(Text(f"{heading}: {folder / name}"), soft_wrap=True)
