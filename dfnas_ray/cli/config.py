@@ -30,7 +30,8 @@ def show(
 ) -> None:
     """Print the resolved experiment as YAML for `dfnas run`, and list the code of other packages that it imports.
 
-    Settings that a file leaves out of synthesis, search and retraining are chosen for the teacher, or keep their defaults.
+    Settings that a file leaves out of synthesis, search and retraining are chosen for the teacher, or keep their
+    defaults.
     """
     config = read(file, overrides)
     for line in describe_imports(config):

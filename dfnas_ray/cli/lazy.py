@@ -1,4 +1,4 @@
-"""Commands that are imported when they are called: importing torch takes seconds, and `dfnas --help` does not need it."""
+"""Commands that are imported only when called: torch takes seconds, and `dfnas --help` does not need it."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def list_spaces() -> None:
     names = ", ".join(map(_with_package, algorithms))
     out.print(f"\n[dim]Size: number of architectures. Algorithms: {names}.[/dim]")
     out.print(
-        "[dim]Images: the shape of the defaults. `show` and `count` take others with --image, --classes and --set.[/dim]"
+        "[dim]Images: shape of the defaults. `show` and `count` take others with --image, --classes and --set.[/dim]"
     )
     for problem in dict.fromkeys(problems):
         Terminal().say(f"Left out: {problem}")

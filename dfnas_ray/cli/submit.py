@@ -93,7 +93,7 @@ def _show(submission: Submission) -> None:
 
 
 def _list_files(submission: Submission, console: Console, at_most: int | None = None) -> None:
-    """Print the files with their sizes; with ``at_most``, a part of the working directory's, and the number of others."""
+    """Print the files with their sizes; with ``at_most``, some of the working directory's and the number of others."""
     sent = submission.working_dir
     listed = [name for name, path in sent.files.items() if at_most is None or path == sent.root / name]
     for name in listed[:at_most]:

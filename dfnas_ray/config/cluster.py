@@ -1,8 +1,9 @@
 """Settings of where the work runs. With few exceptions they change no result and are not part of a stage's fingerprint.
 
-``cpus`` is the number of threads of one worker. It is part of fingerprints, because sums over threads differ in their last bits.
-The results of a GPU differ from those of a CPU in their last bits, too. On Ray, timing decides which candidates of a multi-fidelity
-search and which trials of a sweep are stopped early. With ``address: inline`` their order decides.
+``cpus`` is the number of threads of one worker. It is part of fingerprints, because sums over threads differ in their
+last bits. The results of a GPU differ from those of a CPU in their last bits, too. On Ray, timing decides which
+candidates of a multi-fidelity search and which trials of a sweep are stopped early. With ``address: inline`` their
+order decides.
 """
 
 from __future__ import annotations

@@ -38,8 +38,8 @@ def import_code(path: str) -> Any:
 def as_a_guest(doing: str) -> Iterator[None]:
     """Run code of the user in the block, so that it can neither end this program nor change its global state.
 
-    The code does not see the arguments of the command, and its output goes to stderr. Random states, torch's global settings
-    and the working directory are restored afterwards.
+    The code does not see the arguments of the command, and its output goes to stderr. Random states, torch's global
+    settings and the working directory are restored afterwards.
 
     Raises:
         RuntimeError: the code called ``sys.exit()``.

@@ -144,8 +144,8 @@ def load_experiment(path: str | Path, overrides: Iterable[str] = ()) -> Experime
     Top-level keys that begin with ``x-`` are ignored, so that they can hold YAML anchors.
 
     Raises:
-        ConfigError: the file is missing or is not a YAML mapping, or a setting is wrong. The message names the setting, its
-            value and the remedy.
+        ConfigError: the file is missing or is not a YAML mapping, or a setting is wrong. The message names the setting,
+            its value and the remedy.
         StorageError: a setting is a URI that may hold a credential.
     """
     file, text = _read_text(path)

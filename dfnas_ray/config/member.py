@@ -1,4 +1,4 @@
-"""Plug-ins in pydantic models: the base class of their settings, and annotations of fields that take several or names."""
+"""Plug-ins in pydantic models: the base class of their settings, and annotations of fields that hold them."""
 
 from __future__ import annotations
 

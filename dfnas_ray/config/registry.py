@@ -198,8 +198,8 @@ class Family(Generic[T]):
     def expand(self, text: str) -> dict[str, str]:
         """Return the mapping that a text stands for.
 
-        ``torchvision:resnet50`` begins with a known kind, and its second part is that member's argument. If the first part
-        is not a known kind but a module, the text is the path of a class.
+        ``torchvision:resnet50`` begins with a known kind, and its second part is that member's argument. If the first
+        part is not a known kind but a module, the text is the path of a class.
         """
         before, colon, after = text.partition(":")
         if not colon or not self.argument:

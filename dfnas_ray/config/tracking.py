@@ -31,7 +31,7 @@ class WandbConfig(BaseModel):
 
 
 class TrackingConfig(BaseModel):
-    """Trackers besides TensorBoard. Ray Tune reports the trials of searches and sweeps to them. They change no result."""
+    """Trackers besides TensorBoard. Ray Tune reports the trials of searches and sweeps to them. No result depends on them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -1,7 +1,8 @@
 """Read YAML from untrusted files: plain values of bounded size, or one error.
 
-The types are those of JSON: mappings with text as keys, lists, text, numbers, booleans and null. Dates are text. Numbers are
-those of YAML 1.2: ``1e-3`` is a number, ``010`` is ten and ``12:30`` is text. YAML 1.1 says text, eight and 750.
+The types are those of JSON: mappings with text as keys, lists, text, numbers, booleans and null. Dates are text.
+Numbers are those of YAML 1.2: ``1e-3`` is a number, ``010`` is ten and ``12:30`` is text. YAML 1.1 says text, eight and
+750.
 """
 
 from __future__ import annotations

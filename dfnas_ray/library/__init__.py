@@ -1,6 +1,7 @@
 """The Python interface: run an experiment from its file, or one step on objects of your own.
 
-`dfnas_ray` exports the same names, except `sweep`, `benchmark`, `compare`, `truth` and `export`, which are imported from here.
+`dfnas_ray` exports the same names, except `sweep`, `benchmark`, `compare`, `truth` and `export`, which are imported
+from here.
 """
 
 from dfnas_ray.library.experiments import benchmark, compare, report, run, sweep, truth

@@ -26,8 +26,8 @@ _FOLDER = "export"
 def load_network(run_dir: str | Path, which: str = _SEARCHED) -> TrainedNetwork:
     """Return the trained network of a run directory, with its preprocessing and in evaluation mode.
 
-    Nothing is unpickled, no code from the directory runs, and nothing in it is changed. A network from your own search space
-    needs the class of that space.
+    Nothing is unpickled, no code from the directory runs, and nothing in it is changed. A network from your own search
+    space needs the class of that space.
 
     Args:
         run_dir: The path or URI, such as s3://bucket/prefix, of a run, or of a folder written by `dfnas export` or

@@ -180,8 +180,8 @@ def load_images(run_dir: str | Path) -> ImageSet:
         run_dir: The path or URI of a run, or of a folder with shards, such as one written by `Images.save`.
 
     Raises:
-        StorageError: there are no finished images, a shard was altered, or the set is of an older version without the size of
-            an image.
+        StorageError: there are no finished images, a shard was altered, or the set is of an older version without the
+            size of an image.
     """
     place = Location.parse(run_dir)
     folder = place if (place / "manifest.json").exists() else RunDir(place).latest_stage("synthesis")

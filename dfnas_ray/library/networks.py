@@ -49,7 +49,8 @@ class TrainedNetwork(ImageClassifier):
     def prepare(self, picture: Image.Image | str | Path) -> Tensor:
         """Return a picture of any size as a batch of one, uint8 (1, C, H, W).
 
-        It is resized and cropped as for the evaluation: resized to cover 1 / 0.875 of the input, then cropped to its centre.
+        It is resized and cropped as for the evaluation: resized to cover 1 / 0.875 of the input, then cropped to its
+        centre.
 
         Args:
             picture: A picture of Pillow, or the path of a file.

@@ -1,9 +1,9 @@
 """The steps as functions on Python objects: no file and no cluster, and only the given settings.
 
-Keyword arguments are the settings of the experiment file, with the same defaults and the same errors. Everything runs in
-this process unless ``address`` names a Ray cluster. With ``run_dir`` an interrupted step continues where it stopped, and a
-finished one is not repeated. Without it, only the returned object is kept. The global random states of torch, numpy and random
-are restored afterwards.
+Keyword arguments are the settings of the experiment file, with the same defaults and the same errors. Everything runs
+in this process unless ``address`` names a Ray cluster. With ``run_dir`` an interrupted step continues where it stopped,
+and a finished one is not repeated. Without it, only the returned object is kept. The global random states of torch,
+numpy and random are restored afterwards.
 """
 
 from __future__ import annotations
@@ -217,8 +217,8 @@ def evaluate(
         Top-1 accuracies in [0, 1], by the names given or ``network``, and the ``teacher``'s.
 
     Raises:
-        ConfigError: a setting is wrong; or a network is called ``teacher``, cannot be copied, or was trained on images that
-            were prepared in another way.
+        ConfigError: a setting is wrong; or a network is called ``teacher``, cannot be copied, or was trained on images
+            that were prepared in another way.
         DatasetError: an image or a label does not fit the teacher.
     """
     named = dict(networks) if isinstance(networks, Mapping) else {"network": networks}

@@ -73,8 +73,8 @@ def fit(given: SettingValues, teacher: Teacher, minutes: float, mirror: bool = F
 def _scaled(config: ExperimentConfig, teacher: Teacher, seconds: float) -> SettingValues:
     """Return the sizes with which each part takes its share of the time.
 
-    Up to the measured sizes of the recipe, all sizes grow together. Time beyond that goes into longer training, up to twice the
-    measured length, and then into more images.
+    Up to the measured sizes of the recipe, all sizes grow together. Time beyond that goes into longer training, up to
+    twice the measured length, and then into more images.
     """
     plan = estimate(config, teacher)
     variable = {stage.stage: max(stage.seconds - stage.start, 1e-9) for stage in plan.stages}

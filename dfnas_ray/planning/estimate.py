@@ -203,7 +203,7 @@ def _evaluation(config: ExperimentConfig, teacher: Teacher, networks: int) -> li
 
 
 def _learned_from(config: ExperimentConfig, images: int) -> float:
-    """Return the images of an epoch; a validation image counts as a third of a training image, which is about its cost."""
+    """Return the images of an epoch; a validation image counts as a third of a training image, as it costs."""
     share = config.search.validation_fraction
     return images * (1 - share + share / 3)
 

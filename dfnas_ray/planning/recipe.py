@@ -1,7 +1,8 @@
 """Settings that suit a teacher: which synthesizer and coefficients, how many images, which networks, how long to train.
 
-They follow from the teacher and from settings that the user gave, never from the machine, so an experiment means the same on
-every machine. The figures were measured (experiments/results/images.md), except those for images above 48 pixels.
+They follow from the teacher and from settings that the user gave, never from the machine, so an experiment means the
+same on every machine. The figures were measured (experiments/results/images.md), except those for images above 48
+pixels.
 """
 
 from __future__ import annotations

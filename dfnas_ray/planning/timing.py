@@ -1,7 +1,7 @@
 """Measure how long steps take: run a few small steps of each kind on noise, with the code of the real stage.
 
-Each function runs its steps in this process, on as many threads as its stage's workers have. The median of equal steps stands for
-all of them: now and then one takes ten times as long, for instance when a file is read for the first time.
+Each function runs its steps in this process, on as many threads as its stage's workers have. The median of equal steps
+stands for all of them: now and then one takes ten times as long, for instance when a file is read for the first time.
 """
 
 from __future__ import annotations
@@ -208,7 +208,7 @@ def noise(teacher: Teacher, canvas: tuple[int, int], count: int) -> SyntheticIma
 
 
 def near_limit(space: SearchSpace, max_macs: int | None) -> Genotype:
-    """Return an architecture close below the limit, where searches mostly find theirs; without a limit, a middling one."""
+    """Return an architecture close below the limit, where searches mostly find theirs; or a middling one."""
     rng = numpy_generator(0, "timing")
     drawn = []
     for _ in range(_DRAWS):

@@ -70,7 +70,7 @@ class Artefact(Generic[R]):
         return self.record is not None
 
     def read(self, reader: Callable[[Location], T]) -> T | None:
-        """Return the result of ``reader`` for the folder of a finished stage; None if it is unfinished or unreadable."""
+        """Return the result of ``reader`` for the stage's folder; None if it is unfinished or unreadable."""
         if not self.finished or self.folder is None:
             return None
         return self.problems.read(reader, self.folder)

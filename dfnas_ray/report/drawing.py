@@ -1,7 +1,7 @@
 """Draw an architecture as SVG: one block per layer; its width shows the channels, its colour the operation.
 
-The picture uses CSS variables with mid-tone fallbacks for colours: a page can adapt them to dark mode, and a separate file is
-readable, too.
+The picture uses CSS variables with mid-tone fallbacks for colours: a page can adapt them to dark mode, and a separate
+file is readable, too.
 """
 
 from __future__ import annotations

@@ -255,7 +255,7 @@ def _read(location: Location, reading: Callable[[pq.ParquetFile, int], _T]) -> _
 
 
 def _index_rows(folder: Location, shards: Sequence[ManifestEntry]) -> tuple[dict[tuple[int, int], list[_Place]], int]:
-    """Return the places of the images of each (class, round), read from two small columns, and the number of classes."""
+    """Return where the images of each (class, round) are, from two small columns, and the number of classes."""
     index: dict[tuple[int, int], list[_Place]] = defaultdict(list)
     num_classes = 0
 

@@ -5,9 +5,9 @@
     class TestTinySpace(SearchSpaceSuite):
         config = TinySpaceConfig()
 
-``configs = [...]`` tests several settings. A fixture ``config`` can make settings that need files. Proxies and objectives have
-no settings: their suites take the class as ``proxy`` and ``objective``. The suites need pytest, which this package does not
-install.
+``configs = [...]`` tests several settings. A fixture ``config`` can make settings that need files. Proxies and
+objectives have no settings: their suites take the class as ``proxy`` and ``objective``. The suites need pytest, which
+this package does not install.
 """
 
 import pytest

@@ -71,7 +71,7 @@ class SearchSpaceSuite(ConfigSuite):
         assert [options for rows, options in space.alpha_shapes() for _ in range(rows)] == list(space.num_options)
 
     def test_it_is_made_for_any_input(self, space: SearchSpace, image_shape: Any, num_classes: int) -> None:
-        """It takes the teacher's image shape and classes; `dfnas space list` shows the input that it was published for."""
+        """It takes the teacher's image shape and classes; `dfnas space list` shows the published ones."""
         assert (space.image_shape, space.num_classes) == (image_shape, num_classes)
 
     def test_encoding_is_reversible(self, space: SearchSpace) -> None:

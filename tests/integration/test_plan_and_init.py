@@ -100,7 +100,10 @@ def test_mirrored_images_are_used_where_it_is_said(dfnas, own_model):
             ("--teacher", "torchvision:resnet18", "--checkpoint", "x.pt"),
             "The checkpoint x.pt does not exist. Set --checkpoint to the file.",  # an option, where there is no file yet
         ),
-        (("--builder", "a:b", "--checkpoint", "x.pt"), "--image-shape is missing, and a checkpoint does not contain it."),
+        (
+            ("--builder", "a:b", "--checkpoint", "x.pt"),
+            "--image-shape is missing, and a checkpoint does not contain it.",
+        ),
         (("--builder", "a:b", "--checkpoint", "x.pt", "--image-shape", "1,x"), "--image-shape ('1,x') must be numbers"),
         (
             ("--builder", "a:b", "--checkpoint", "x.pt", "--image-shape", "1,8,8"),
