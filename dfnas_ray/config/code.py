@@ -48,9 +48,7 @@ def as_a_guest(doing: str) -> Iterator[None]:
 
     def say(changed: list[str]) -> None:
         logger.warning(
-            "%s changed %s for the whole program. The old values are restored.",
-            doing[0].upper() + doing[1:],
-            ", ".join(changed),
+            "%s changed %s for the whole program: restored.", doing[0].upper() + doing[1:], ", ".join(changed)
         )
 
     try:

@@ -36,9 +36,7 @@ class MemberConfig(BaseModel):
         if "kind" in (info.exclude or ()):
             return values
         if is_registered(type(self)):
-            return (
-                {"kind": values["kind"], **values} if "kind" in values else values
-            )  # before the fields that all sources have
+            return {"kind": values["kind"], **values} if "kind" in values else values  # before all common fields
         return {"kind": path_of(type(self)), **{name: value for name, value in values.items() if name != "kind"}}
 
     def imported_code(self) -> dict[str, str]:

@@ -33,7 +33,7 @@ _FLOAT = re.compile(
 
 
 class YamlTextError(ValueError):
-    """A text is not YAML, is too large, or holds other than plain values. The message says where."""
+    """A text is not YAML, is too large, or holds values that are not plain. The message says where."""
 
 
 def read_yaml(text: str) -> Any:
