@@ -101,8 +101,8 @@ def init(
     show_plan(fitted.plan)
     if not fitted.fits:
         err.print(
-            f"This takes longer than {minutes:g} min: with fewer images the result would be useless. A smaller input, a GPU or "
-            "a cluster makes it faster."
+            f"This takes longer than {minutes:g} min: with fewer images the result would be useless. A smaller input, "
+            "a GPU or a cluster makes it faster."
         )
     out.print(f"Wrote {printable(out_file)}. Next: dfnas run {printable(out_file)}")
 

@@ -208,8 +208,8 @@ def latency(
     out.print(checks)
     if max(factors) > _TRUSTED_FACTOR:
         Terminal().say(
-            f"The table and the latency of a whole network differ by a factor of {max(factors):.1f}. This machine seems to be "
-            f"busy. Measure again when it is idle{'' if threads else ', or with fewer --threads'}."
+            f"The table and the latency of a whole network differ by a factor of {max(factors):.1f}. This machine seems "
+            f"to be busy. Measure again when it is idle{'' if threads else ', or with fewer --threads'}."
         )
     out.print(Text(f"{table.device}, {table.threads} threads, {batch_size} images. Table: {file}"), soft_wrap=True)
 

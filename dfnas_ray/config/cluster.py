@@ -41,8 +41,8 @@ class WorkerResources(BaseModel):
     )
     placement: Placement = Field(
         "PACK",
-        description="Nodes of workers that start together. PACK: few; SPREAD: many; STRICT_PACK: one; STRICT_SPREAD: one "
-        "for each worker.",
+        description="Nodes of workers that start together. PACK: few; SPREAD: many; STRICT_PACK: one; STRICT_SPREAD: "
+        "one for each worker.",
     )
     attempts: int = Field(
         3, gt=0, le=SEVERAL, description="How often failing work is tried before the command gives up."
@@ -111,7 +111,8 @@ class ClusterConfig(BaseModel):
     address: str = Field(
         "local",
         description="local: start a Ray cluster; auto: use the one running here; or host:port, or ray://host:port. "
-        "inline: no Ray, all work in this process, on the GPU if torch finds one (CUDA_VISIBLE_DEVICES= keeps it on the CPU).",
+        "inline: no Ray, all work in this process, on the GPU if torch finds one (CUDA_VISIBLE_DEVICES= keeps it "
+        "on the CPU).",
     )
     num_cpus: int | None = Field(
         None, gt=0, le=SEVERAL, description="CPUs of a local cluster; by default the machine's."
@@ -124,8 +125,8 @@ class ClusterConfig(BaseModel):
         None,
         gt=0,
         le=SEVERAL,
-        description="GPUs that an autoscaling cluster may grow to; without max_cpus, GPU nodes are taken to have enough CPUs "
-        "for their workers.",
+        description="GPUs that an autoscaling cluster may grow to; without max_cpus, GPU nodes are taken to have "
+        "enough CPUs for their workers.",
     )
     synthesis: SynthesisResources = SynthesisResources()
     search: SearchResources = SearchResources()

@@ -56,8 +56,8 @@ def as_a_guest(doing: str) -> Iterator[None]:
             yield
     except SystemExit as error:
         raise RuntimeError(
-            f"{doing} ended the program (sys.exit, perhaps of argparse: {error}); put the code that runs it as a script "
-            "below if __name__ == '__main__'"
+            f"{doing} ended the program (sys.exit, perhaps of argparse: {error}); put the code that runs it as a "
+            "script below if __name__ == '__main__'"
         ) from error
 
 

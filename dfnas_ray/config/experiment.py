@@ -92,8 +92,8 @@ class ExperimentConfig(BaseModel):
                     )
         if self.tracking.is_on and self.cluster.is_inline:
             raise ValueError(
-                "tracking: MLflow and Weights & Biases need Ray, and cluster.address is inline. Remove tracking, or use "
-                "another address; the files for TensorBoard are always written."
+                "tracking: MLflow and Weights & Biases need Ray, and cluster.address is inline. Remove tracking, or "
+                "use another address; the files for TensorBoard are always written."
             )
         start, shards = self.search.start_after_shards, self.synthesis.num_shards
         if start is not None and start > shards:
@@ -104,8 +104,8 @@ class ExperimentConfig(BaseModel):
         for setting, images in (("search.images", self.search.images), ("retraining.images", self.retraining.images)):
             if not images.is_data_free and not self.allow_real_images:
                 raise ValueError(
-                    f"{setting} ({images.kind}) are not data-free: their results say nothing about a teacher without its "
-                    "data. Allow them with allow_real_images: true, or leave the setting out."
+                    f"{setting} ({images.kind}) are not data-free: their results say nothing about a teacher without "
+                    "its data. Allow them with allow_real_images: true, or leave the setting out."
                 )
             if self.evaluation.dataset is not None and getattr(images, "dataset", None) == self.evaluation.dataset:
                 raise ValueError(

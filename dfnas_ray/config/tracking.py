@@ -31,7 +31,7 @@ class WandbConfig(BaseModel):
 
 
 class TrackingConfig(BaseModel):
-    """Trackers besides TensorBoard. Ray Tune reports the trials of searches and sweeps to them. No result depends on them."""
+    """Trackers besides TensorBoard: Ray Tune reports trials of searches and sweeps. No result depends on them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
