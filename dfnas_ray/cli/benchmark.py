@@ -24,7 +24,8 @@ def benchmark(
         str | None, typer.Option("--table", help="CSV or Parquet file of true accuracies, for benchmark.table.")
     ] = None,
     architectures: Annotated[
-        int | None, typer.Option("--architectures", help="How many to draw, for benchmark.architectures.")
+        int | None,
+        typer.Option("--architectures", help="Number of architectures to draw, for benchmark.architectures."),
     ] = None,
     overrides: Overrides = None,
     run_dir: RunDirectory = None,
@@ -32,11 +33,11 @@ def benchmark(
     verbose: Verbose = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say how well the search algorithms' rankings agree with a table of true accuracies.
+    """Measure how well the rankings of the search algorithms agree with a table of true accuracies.
 
-    An interrupted benchmark goes on; more architectures, seeds or algorithms are added to what is measured.
+    An interrupted benchmark continues. More architectures, seeds or algorithms are added to the finished measurements.
     """
-    from dfnas_ray.library import benchmark as run_benchmark  # brings everything: kept out of `dfnas --help`
+    from dfnas_ray.library import benchmark as run_benchmark  # heavy import: kept out of `dfnas --help`
     from dfnas_ray.storage.location import Location
     from dfnas_ray.workflow.benchmark import plan
 
@@ -54,7 +55,7 @@ def benchmark(
 
 
 def show_rankings(folder: Location) -> None:
-    """Print the rankings of a finished benchmark's folder."""
+    """Print the rankings in the folder of a finished benchmark."""
     from dfnas_ray.ranking.result import BenchmarkResult
 
     result = BenchmarkResult.read(folder)
@@ -74,7 +75,7 @@ def show_rankings(folder: Location) -> None:
     for row in rows:
         seconds = row.seconds_per_architecture
         table.add_row(
-            row.ranking.replace("+", " + ") + (" ★" if row.best else ""),  # a line can break there
+            row.ranking.replace("+", " + ") + (" ★" if row.best else ""),  # the line can be wrapped there
             _images(row),
             f"{row.tau.mean:.3f}",
             f"{row.tau.low:.2f} … {row.tau.high:.2f}",
@@ -84,7 +85,7 @@ def show_rankings(folder: Location) -> None:
             style="bold" if row.best else "",
         )
     out.print(table)
-    out.print("★ the best of those that need no real images")
+    out.print("★ the best ranking that needs no real images")
     for heading, name in (("Figures", "benchmark.json"), ("Scores", "scores.parquet"), ("Plot", "benchmark.svg")):
         out.print(Text(f"{heading}: {folder / name}"), soft_wrap=True)
 

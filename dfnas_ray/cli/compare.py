@@ -26,9 +26,9 @@ def compare(
 ) -> None:
     """Compare the same search under different settings, such as synthetic, real and noise images, over seeds.
 
-    An interrupted comparison goes on; more variants or seeds are added to what is measured.
+    An interrupted comparison continues. More variants or seeds are added to the finished measurements.
     """
-    from dfnas_ray.library.experiments import compare as run_comparison  # brings everything: kept out of `dfnas --help`
+    from dfnas_ray.library.experiments import compare as run_comparison  # heavy import: kept out of `dfnas --help`
 
     config = read(file, overrides, run_dir, address)
     outcome = run_comparison(config, Terminal(), verbose)
@@ -39,7 +39,7 @@ def compare(
 
 
 def show_comparison(folder: Location) -> None:
-    """Print the rows of a finished comparison's folder."""
+    """Print the tables in the folder of a finished comparison."""
     from dfnas_ray.comparison.result import TITLES, ComparisonResult
     from dfnas_ray.report.comparison_page import interval, number, signed, titled
 
@@ -60,6 +60,6 @@ def show_comparison(folder: Location) -> None:
         out.print(table)
         out.print()
     if result.missing:
-        out.print(Text(f"Not in the table, and counted nowhere: {', '.join(result.missing)}"))
+        out.print(Text(f"Not in the table of accuracies, so not counted: {', '.join(result.missing)}"))
     for heading, name in (("Table", "comparison.md"), ("Figure", "comparison.svg"), ("Figures", "comparison.json")):
         out.print(Text(f"{heading}: {folder / name}"), soft_wrap=True)

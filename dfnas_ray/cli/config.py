@@ -13,11 +13,11 @@ from dfnas_ray.config.experiment import ExperimentConfig, dump_experiment
 from dfnas_ray.config.imports import describe_imports
 from dfnas_ray.config.yaml_text import write_yaml
 
-app = typer.Typer(help="Look at an experiment's settings.", no_args_is_help=True, add_completion=False)
+app = typer.Typer(help="Inspect the settings of an experiment.", no_args_is_help=True, add_completion=False)
 
 
 _FOR_THE_TEACHER = ("synthesis", "search", "retraining")
-"""Sections of which a command chooses for the teacher what the file leaves out."""
+"""Sections whose missing settings are chosen to suit the teacher."""
 
 
 @app.command()
@@ -25,18 +25,19 @@ def show(
     file: ExperimentFile,
     overrides: Overrides = None,
     teacher: Annotated[
-        bool, typer.Option("--teacher", help="Load the teacher, and show what is chosen for it as well.")
+        bool, typer.Option("--teacher", help="Load the teacher, and also show the settings chosen for it.")
     ] = False,
 ) -> None:
-    """Print the resolved experiment as YAML that `dfnas run` takes, and what code of others it imports.
+    """Print the resolved experiment as YAML for `dfnas run`, and list the code of other packages that it imports.
 
-    What a file leaves out of synthesis, search and retraining is chosen for the teacher, or stands at its default.
+    Settings that a file leaves out of synthesis, search and retraining are chosen for the teacher, or keep their
+    defaults.
     """
     config = read(file, overrides)
     for line in describe_imports(config):
         typer.echo(f"# Imports code: {line}")
     if teacher:
-        from dfnas_ray.library.experiments import complete_experiment  # brings everything
+        from dfnas_ray.library.experiments import complete_experiment  # heavy import
 
         typer.echo(dump_experiment(complete_experiment(config, Terminal())), nl=False)
         return
@@ -44,8 +45,8 @@ def show(
     for section in _FOR_THE_TEACHER:
         values.pop(section)
         values |= {section: given[section]} if section in given else {}
-    typer.echo("# What synthesis, search and retraining leave out is chosen for the teacher, or stands at its default.")
-    typer.echo("# --teacher loads the teacher and shows it.")
+    typer.echo("# What synthesis, search and retraining leave out is chosen for the teacher, or keeps its default.")
+    typer.echo("# --teacher loads the teacher and shows the chosen settings.")
     typer.echo(write_yaml(values), nl=False)
 
 

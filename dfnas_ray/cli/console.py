@@ -30,7 +30,7 @@ _LARGEST_SIZE = 10_000
 
 
 def forget_odd_sizes(environment: MutableMapping[str, str]) -> None:
-    """Drop a size of the terminal that is none: of 0 columns Rich prints nothing, for a billion it takes memory."""
+    """Remove impossible terminal sizes: with 0 columns Rich prints nothing, with a billion it fills the memory."""
     for name in ("COLUMNS", "LINES"):
         text = environment.get(name, "1")
         if not (text.isdecimal() and len(text) < 9 and 0 < int(text) <= _LARGEST_SIZE):
@@ -43,7 +43,7 @@ err = Console(stderr=True)
 
 
 EVERY_SECONDS = 30.0
-"""Between two lines of progress where there is no terminal."""
+"""Time between two lines of progress where stderr is not a terminal."""
 
 
 class _RateColumn(ProgressColumn):
@@ -75,23 +75,23 @@ class _Bar:
 
 
 class _Line:
-    """Progress where there is no terminal, such as a log file: a plain line every half minute, and one at the end."""
+    """Progress without a terminal, as in a log file: a plain line every half minute, and one at the end."""
 
     def __init__(self, description: str, total: float, unit: str):
         self._description, self._total, self._unit = description, total, unit
         self._began, self._done, self._note = time.monotonic(), 0.0, ""
         self._first: float | None = None
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._speak, daemon=True)
+        self._thread = threading.Thread(target=self._print_lines, daemon=True)
         self._thread.start()
 
     def advance_to(self, done: float, note: str = "") -> None:
         if self._first is None:
-            self._first = done  # an earlier command may have done a part
+            self._first = done  # an earlier command may have done a part of the work
         self._done, self._note = done, note or self._note
 
     def finish(self) -> None:
-        """Stop speaking; what takes no longer than the time between two lines says nothing."""
+        """Stop printing. Work that took less than the time between two lines prints nothing."""
         self._over.set()
         self._thread.join()
         took = time.monotonic() - self._began
@@ -99,7 +99,7 @@ class _Line:
             err.print(Text(f"{self._description}: done after {formatting.duration(took)}."), soft_wrap=True)
 
     def line(self) -> str:
-        """Return how far it is."""
+        """Return one line of progress: share done, rate and remaining time."""
         took, done = time.monotonic() - self._began, self._done
         parts = [f"{self._description}: {done / self._total:.0%} after {formatting.duration(took)}"]
         grown = done - (self._first or 0.0)
@@ -108,7 +108,7 @@ class _Line:
             parts += [_rate(speed, self._unit), f"about {formatting.duration((self._total - done) / speed)} left"]
         return ", ".join(parts) + (f"; {self._note}" if self._note else "")
 
-    def _speak(self) -> None:
+    def _print_lines(self) -> None:
         while not self._over.wait(EVERY_SECONDS):
             err.print(Text(self.line()), soft_wrap=True)
 
@@ -116,7 +116,7 @@ class _Line:
 class Terminal:
     """A `dfnas_ray.progress.Listener` that writes to stderr with rich. Bars may overlap, in several threads.
 
-    Where stderr is no terminal, a plain line every half minute takes the place of a bar.
+    Where stderr is not a terminal, a plain line every half minute replaces the bar.
     """
 
     def __init__(self) -> None:
@@ -162,7 +162,7 @@ class Terminal:
                 self._progress = None
 
     def _make(self) -> Progress:
-        # What is long gives way to what is wanted most: the note is cut first, then the description.
+        # In a narrow terminal the note is cut first, then the description.
         columns = (
             SpinnerColumn(),
             TextColumn("{task.description}", table_column=Column(ratio=3, no_wrap=True, overflow="ellipsis")),

@@ -16,8 +16,8 @@ def evaluate(
     verbose: Verbose = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure accuracy on the experiment's real images, the one time that they are read."""
-    from dfnas_ray.workflow import run as order  # brings everything: kept out of `dfnas --help`
+    """Measure accuracy on the experiment's real images. No earlier stage reads them."""
+    from dfnas_ray.workflow import run as order  # heavy import: kept out of `dfnas --help`
     from dfnas_ray.workflow.session import Session
 
     with Session(read(file, overrides, run_dir, address), Terminal(), verbose).opened() as session:

@@ -13,7 +13,7 @@ from dfnas_ray.cli.options import ExperimentFile, Overrides, RunDirectory, read
 
 
 class FormatName(StrEnum):
-    """What a network can be written as."""
+    """The formats in which a network can be exported."""
 
     ONNX = "onnx"
     PT2 = "pt2"
@@ -21,14 +21,14 @@ class FormatName(StrEnum):
 
 
 class PixelsName(StrEnum):
-    """What its programs take."""
+    """The type of pixels that the exported programs take."""
 
     UINT8 = "uint8"
     FLOAT32 = "float32"
 
 
 class NetworkName(StrEnum):
-    """Which network of a run."""
+    """The networks of a run."""
 
     SEARCHED = "searched"
     RANDOM = "random"
@@ -36,10 +36,14 @@ class NetworkName(StrEnum):
 
 Formats = Annotated[
     list[FormatName] | None,
-    typer.Option("--format", help="May be repeated; by default all, onnx where its packages are installed."),
+    typer.Option("--format", help="Format to write; may be repeated. Default: all; onnx only if installed."),
 ]
-Out = Annotated[str | None, typer.Option("--out", help="A folder or a URI, instead of export in the run directory.")]
-Input = Annotated[PixelsName, typer.Option("--input", help="Pixels that programs take: 0 to 255, or floats in [0, 1].")]
+Out = Annotated[
+    str | None, typer.Option("--out", help="Folder or URI to write to, instead of export in the run directory.")
+]
+Input = Annotated[
+    PixelsName, typer.Option("--input", help="Pixels that the programs take: 0 to 255, or floats in [0, 1].")
+]
 Network = Annotated[NetworkName, typer.Option("--network", help="The searched network, or the random one beside it.")]
 
 
@@ -57,7 +61,7 @@ def export(
     Programs take images of the teacher's input size, (batch, channels, height, width), and return logits. The normalisation is
     inside.
     """
-    from dfnas_ray.errors import ConfigError  # brings everything: kept out of `dfnas --help`
+    from dfnas_ray.errors import ConfigError  # heavy import: kept out of `dfnas --help`
     from dfnas_ray.library.exports import export as write
     from dfnas_ray.training.export import FORMATS, Format
     from dfnas_ray.training.programs import check_onnx

@@ -28,7 +28,7 @@ _OPTIONS = {
     "teacher.std": "--std",
     "teacher.name": "--teacher",
 }
-"""What a setting of the file is called where there is no file yet."""
+"""The option of `dfnas init` that gives each setting of the teacher."""
 
 
 def init(
@@ -47,35 +47,41 @@ def init(
         typer.Option("--argument", metavar="NAME=VALUE", help="An argument of the builder; may be repeated."),
     ] = None,
     checkpoint: Annotated[
-        str | None, typer.Option("--checkpoint", help="The trained weights: a file, or a folder of Hugging Face's.")
+        str | None, typer.Option("--checkpoint", help="The trained weights: a file, or a Hugging Face folder.")
     ] = None,
     image_shape: Annotated[
-        str | None, typer.Option("--image-shape", metavar="C,H,W", help="Of one input, such as 3,32,32.")
+        str | None, typer.Option("--image-shape", metavar="C,H,W", help="Shape of one input, such as 3,32,32.")
     ] = None,
     mean: Annotated[
-        str | None, typer.Option("--mean", metavar="M,...", help="Of training pixels in [0, 1], one per channel.")
+        str | None,
+        typer.Option("--mean", metavar="M,...", help="Mean of the training pixels in [0, 1], one per channel."),
     ] = None,
-    std: Annotated[str | None, typer.Option("--std", metavar="S,...", help="Likewise.")] = None,
+    std: Annotated[
+        str | None,
+        typer.Option("--std", metavar="S,...", help="Standard deviation of the same pixels, one per channel."),
+    ] = None,
     evaluation: Annotated[
         str | None,
         typer.Option(
             "--evaluation", metavar="PATH", help="Labelled real images: a folder with one per class, or Parquet."
         ),
     ] = None,
-    minutes: Annotated[float, typer.Option("--minutes", min=0.5, help="For everything, on this machine.")] = 30,
+    minutes: Annotated[
+        float, typer.Option("--minutes", min=0.5, help="Time for the whole experiment on this machine.")
+    ] = 30,
     mirror: Annotated[
-        bool, typer.Option("--mirror", help="A mirrored image is of the same class: photographs, not writing.")
+        bool, typer.Option("--mirror", help="Mirrored images keep their class: true of photographs, not of text.")
     ] = False,
     example: Annotated[str | None, typer.Option("--example", help="Write this example instead: digits.")] = None,
     address: Annotated[str | None, typer.Option("--address", help="cluster.address of the experiment.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
 ) -> None:
-    """Write an experiment for a teacher and a time: its settings are chosen, and said to be changed.
+    """Write an experiment file for a teacher and a time limit. Its comments explain the chosen settings.
 
     The teacher is loaded and timed for a few seconds.
     """
     if out_file.exists() and not force:
-        raise ConfigError(f"The file {printable(out_file)} is there already. Choose another name, or add --force.")
+        raise ConfigError(f"The file {printable(out_file)} already exists. Choose another name, or add --force.")
     if example is not None:
         _write(out_file, _example(example))
         out.print(f"Wrote {printable(out_file)}. Next: dfnas run {printable(out_file)}")
@@ -87,16 +93,16 @@ def init(
     if address is not None:
         values["cluster"] = {"address": address}
     from dfnas_ray.cli.plan import show_plan
-    from dfnas_ray.library.experiments import draft_experiment  # brings everything: kept out of `dfnas --help`
+    from dfnas_ray.library.experiments import draft_experiment  # heavy import: kept out of `dfnas --help`
 
-    with _said_as_options():
+    with _errors_name_options():
         text, fitted = draft_experiment(values, minutes, printable(out_file), mirror, Terminal())
     _write(out_file, text)
     show_plan(fitted.plan)
     if not fitted.fits:
         err.print(
-            f"This takes longer than {minutes:g} min: fewer images than these are worth nothing. A smaller input, a GPU or "
-            "a cluster makes it faster."
+            f"This takes longer than {minutes:g} min: with fewer images the result would be useless. A smaller input, "
+            "a GPU or a cluster makes it faster."
         )
     out.print(f"Wrote {printable(out_file)}. Next: dfnas run {printable(out_file)}")
 
@@ -110,10 +116,10 @@ def _teacher(
     mean: str | None,
     std: str | None,
 ) -> Any:
-    """Return the section ``teacher``; what only the user knows is asked for on a terminal.
+    """Return the section ``teacher``; on a terminal, ask for missing values that only the user knows.
 
     Raises:
-        ConfigError: something is missing, and nobody can be asked.
+        ConfigError: a value is missing, and there is no terminal to ask on.
     """
     if teacher is not None:
         if builder is not None:
@@ -145,7 +151,7 @@ def _teacher(
 def _published(
     teacher: str, checkpoint: str | None, image_shape: str | None, mean: str | None, std: str | None
 ) -> SettingValues | str:
-    """Return the section ``teacher`` of a source that builds its own network; what is given takes the place of what it knows."""
+    """Return the section ``teacher`` of a source that builds its own network; given values replace the source's own."""
     given: SettingValues = {
         "checkpoint": checkpoint,
         "image_shape": None if image_shape is None else _shape(image_shape),
@@ -172,8 +178,8 @@ def _shape(text: str) -> list[int]:
 
 
 @contextmanager
-def _said_as_options() -> Iterator[None]:
-    """Let errors speak of the options that were given, not of settings of a file that is not there yet."""
+def _errors_name_options() -> Iterator[None]:
+    """Let errors name the command's options instead of settings: there is no file yet."""
     try:
         yield
     except DfnasError as error:
@@ -186,7 +192,7 @@ def _asked(value: str | None, option: str, question: str) -> str:
     if value is not None:
         return value
     if not sys.stdin.isatty():
-        raise ConfigError(f"{option} is missing, and no checkpoint tells it. {question}.")
+        raise ConfigError(f"{option} is missing, and a checkpoint does not contain it. {question}.")
     answer: str = typer.prompt(question, err=True)
     return answer
 
@@ -227,7 +233,7 @@ def _name(file: Path) -> str:
 
 def _example(name: str) -> str:
     if name not in _EXAMPLES:
-        raise ConfigError(f"--example {shortened(repr(name), 100)} is not there. Known: {', '.join(_EXAMPLES)}.")
+        raise ConfigError(f"--example {shortened(repr(name), 100)} does not exist. Known: {', '.join(_EXAMPLES)}.")
     return (files("dfnas_ray.cli") / "examples" / f"{name}.yaml").read_text(encoding="utf-8")
 
 

@@ -16,7 +16,7 @@ from dfnas_ray.errors import EXIT_INTERRUPTED, ClusterError
 from dfnas_ray.execution.addresses import DEFAULT_DASHBOARD
 from dfnas_ray.execution.ray.dashboard import Dashboard, Job
 
-app = typer.Typer(help="Look after the jobs of `dfnas submit`.", no_args_is_help=True, add_completion=False)
+app = typer.Typer(help="Manage the jobs of `dfnas submit`.", no_args_is_help=True, add_completion=False)
 
 DashboardUrl = Annotated[
     str,
@@ -27,12 +27,12 @@ DashboardUrl = Annotated[
         show_default=False,
     ),
 ]
-JobId = Annotated[str, typer.Argument(help="The job, as `dfnas submit` and `dfnas jobs list` name it.")]
+JobId = Annotated[str, typer.Argument(help="Name of the job, as `dfnas submit` and `dfnas jobs list` show it.")]
 
 
 @app.command("list")
 def list_jobs(dashboard: DashboardUrl = DEFAULT_DASHBOARD) -> None:
-    """Show the jobs of the cluster, the latest first."""
+    """Show the jobs of the cluster, latest first."""
     table = Table(box=None, pad_edge=False)
     for heading in ("job", "status", "started", "time"):
         table.add_column(heading, justify="right" if heading == "time" else "left", no_wrap=True)
@@ -44,7 +44,7 @@ def list_jobs(dashboard: DashboardUrl = DEFAULT_DASHBOARD) -> None:
 
 @app.command()
 def status(job_id: JobId, dashboard: DashboardUrl = DEFAULT_DASHBOARD) -> None:
-    """Show what became of a job. Exits with its exit code once it is over, and with 0 before."""
+    """Show the status of a job. Exits with the job's exit code, or with 0 while it is running."""
     job = Dashboard(dashboard).job(job_id)
     table = Table(box=None, pad_edge=False, show_header=False)
     for name, value in (
@@ -67,10 +67,10 @@ def logs(
     job_id: JobId,
     dashboard: DashboardUrl = DEFAULT_DASHBOARD,
     follow_it: Annotated[
-        bool, typer.Option("--follow", "-f", help="Until the job ends; exits with its exit code.")
+        bool, typer.Option("--follow", "-f", help="Follow the output until the job ends; exit with its exit code.")
     ] = False,
 ) -> None:
-    """Print what a job has printed."""
+    """Print the output of a job."""
     there = Dashboard(dashboard)
     if follow_it:
         sys.exit(follow(there, job_id))
@@ -79,13 +79,13 @@ def logs(
 
 @app.command()
 def stop(job_id: JobId, dashboard: DashboardUrl = DEFAULT_DASHBOARD) -> None:
-    """End a job. What it finished is kept: submitted again, it goes on from there."""
+    """Stop a job. Its finished work is kept: submit the same command again to continue."""
     stopped = Dashboard(dashboard).stop(job_id)
-    Terminal().say(f"Job {job_id} {'is being stopped' if stopped else 'was over already'}")
+    Terminal().say(f"Job {job_id} {'is being stopped' if stopped else 'had already ended'}")
 
 
 def follow(there: Dashboard, job_id: str) -> int:
-    """Print what a job prints until it ends; return its exit code. Ctrl-C leaves the job running."""
+    """Print the output of a job until it ends, and return its exit code. Ctrl-C leaves the job running."""
     where = "" if there.url == DEFAULT_DASHBOARD else f" --dashboard {shlex.quote(there.url)}"
     ways = f"Watch it: dfnas jobs logs {job_id} --follow{where}. Stop it: dfnas jobs stop {job_id}{where}"
     try:

@@ -1,4 +1,4 @@
-"""Commands that are imported when they are called: torch takes seconds, and `dfnas --help` does not need it."""
+"""Commands that are imported only when called: torch takes seconds, and `dfnas --help` does not need it."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ COMMANDS = (
     "init", "plan", "run", "synthesize", "search", "retrain", "evaluate", "export", "report", "sweep", "benchmark", "compare",
     "truth", "submit", "jobs", "space", "teacher", "config",
 )  # fmt: skip
-"""Modules of this package, each with a function of its name, or with an ``app`` of commands of its own."""
+"""Modules of this package. Each has a function of the same name, or an ``app`` with subcommands."""
 
 
 class LazyGroup(TyperGroup):
-    """A group that lists its commands by what their sources say, and imports the one that is called."""
+    """A group that reads the help of its commands from their source, and imports only the one that is called."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """Return all names, in the order of their use."""
+        """Return all names, in the order in which the commands are used."""
         return list(COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Return a command, or as long as it is not called, what a list shows of it."""
+        """Return a command, or a stand-in with its help text while it is not imported."""
         if cmd_name not in COMMANDS:
             return None
         return self.commands.get(cmd_name) or _listed(cmd_name)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Import the command that is called, and go on as ever."""
+        """Import the command that is called, then resolve it as usual."""
         name = args[0] if args else ""
         if name not in COMMANDS:
-            self.commands.update({known: _listed(known) for known in COMMANDS})  # one of them may be meant
+            self.commands.update({known: _listed(known) for known in COMMANDS})  # for a "did you mean" of typer
         elif name not in self.commands:
             self.commands[name] = _load(name)
         return super().resolve_command(ctx, args)
@@ -64,14 +64,14 @@ def _command(name: str, function: Callable[..., None]) -> Any:
 @functools.cache
 def _listed(name: str) -> Any:
     def stand_in() -> None:
-        """Do nothing: it is listed, and never called."""
+        """Do nothing: the stand-in is listed, and never called."""
 
     stand_in.__doc__ = _described(Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8"), name)
     return _command(name, stand_in)
 
 
 def _described(source: str, name: str) -> str:
-    """Return what a module's source says of its command: the docstring of its function, or the help of its ``app``."""
+    """Return the help text in a module's source: the docstring of its function, or the help of its ``app``."""
     for node in ast.parse(source).body:
         if isinstance(node, ast.FunctionDef) and node.name == name:
             return ast.get_docstring(node) or ""
@@ -81,7 +81,7 @@ def _described(source: str, name: str) -> str:
 
 
 def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
-    """Say what Ctrl-C leaves."""
+    """Return the command; on Ctrl-C it says what is kept, and exits without a traceback."""
 
     @functools.wraps(command)
     def interruptible(*args: Any, **kwargs: Any) -> None:

@@ -1,4 +1,4 @@
-"""The command's entry point: subcommands, and what happens to their errors."""
+"""The entry point of `dfnas`: its subcommands and the handling of their errors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dfnas_ray.cli.lazy import LazyGroup
 from dfnas_ray.errors import EXIT_USER_ERROR, DfnasError, shortened
 from dfnas_ray.version import __version__
 
-_NO_PATH = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR)  # a name that cannot be that of a file here
+_NO_PATH = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR)  # names that no file can have here
 
 
 def _show_version(wanted: bool) -> None:
@@ -44,16 +44,16 @@ def _options(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and stop.")
     ] = False,
 ) -> None:
-    """Take what stands before a command."""
+    """Handle the options that come before a command."""
 
 
 def main() -> None:
-    """Run `dfnas`; an error that the user can mend is one message and exit code 2."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what a scheduler sends ends a command as Ctrl-C does
+    """Run `dfnas`. An error that the user can fix becomes one message and exit code 2."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the signal of a scheduler ends a command as Ctrl-C does
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     try:
         Path.cwd()
-    except OSError as error:  # torch ends the process over it, with words of its own
+    except OSError as error:  # torch would end the process, with a message of its own
         _fail(f"The working directory cannot be used ({error.strerror}). Change to another one.")
     try:
         app()
@@ -64,9 +64,7 @@ def main() -> None:
             _fail(f"{shortened(os.fsdecode(error.filename), 200)} cannot be used: {error.strerror}. Choose another.")
         if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
             raise
-        _fail(
-            f"{error}. Free space or choose another run_dir, and run the same command again: what is finished is kept."
-        )
+        _fail(f"{error}. Free space or choose another run_dir, and run the same command again: finished work is kept.")
 
 
 def _fail(message: str) -> None:

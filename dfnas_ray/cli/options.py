@@ -17,28 +17,28 @@ Overrides = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Change a setting by its dotted key; may be repeated."),
 ]
 RunDirectory = Annotated[
-    str | None, typer.Option("--run-dir", help="Where everything goes, instead of the file's run_dir.")
+    str | None, typer.Option("--run-dir", help="Folder or URI of the run, instead of the file's run_dir.")
 ]
 Address = Annotated[
     str | None,
-    typer.Option("--address", help="Instead of cluster.address: local, auto or HOST:PORT; inline: no Ray."),
+    typer.Option("--address", help="Replaces cluster.address: local, auto or HOST:PORT; inline runs without Ray."),
 ]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show what Ray and its workers say.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the output of Ray and its workers.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the results as JSON on stdout, for programs.")]
 Genotype = Annotated[
-    str | None, typer.Option("--genotype", help="Take this architecture instead of searching, e.g. 22212220.")
+    str | None, typer.Option("--genotype", help="Use this architecture instead of searching, e.g. 22212220.")
 ]
 
 
 def read(
     file: Path, overrides: list[str] | None, run_dir: str | None = None, address: str | None = None
 ) -> ExperimentConfig:
-    """Load the experiment; the options of the command line come last and win."""
+    """Return the experiment; options of the command line override the file."""
     return load_experiment(file, read_overrides(overrides, run_dir, address))
 
 
 def read_overrides(overrides: list[str] | None, run_dir: str | None = None, address: str | None = None) -> list[str]:
-    """Return all that the command line changes, as ``dotted.key=value``."""
+    """Return all overrides of the command line, as ``dotted.key=value``."""
     more = list(overrides or [])
     if run_dir is not None:
         more.append(text_override("run_dir", run_dir))
@@ -48,7 +48,7 @@ def read_overrides(overrides: list[str] | None, run_dir: str | None = None, addr
 
 
 def text_override(path: str, text: str) -> str:
-    """Return the override that gives a setting this very text, whatever YAML would make of it."""
+    """Return the override that sets exactly this text, even if YAML would read it as a number or a list."""
     try:
         is_plain = read_yaml(text) == text
     except YamlTextError:

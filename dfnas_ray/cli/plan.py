@@ -23,13 +23,13 @@ def plan(
     overrides: Overrides = None,
     run_dir: RunDirectory = None,
     address: Address = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print figures for programs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON, for programs.")] = False,
 ) -> None:
     """Show what a run will do and how long it will take. Nothing is started.
 
     A few steps of each stage are timed on this machine, on noise.
     """
-    from dfnas_ray.library.experiments import plan as make_plan  # brings everything: kept out of `dfnas --help`
+    from dfnas_ray.library.experiments import plan as make_plan  # heavy import: kept out of `dfnas --help`
 
     found = make_plan(read(file, overrides, run_dir, address), Terminal())
     if as_json:
@@ -39,7 +39,7 @@ def plan(
 
 
 def show_plan(plan: ExperimentPlan) -> None:
-    """Print one row per stage, and the whole."""
+    """Print one row per stage, and the total."""
     from dfnas_ray.planning.estimate import rounded
 
     table = Table(box=None, pad_edge=False)

@@ -9,7 +9,7 @@ from dfnas_ray.storage.run_dir import RunDir
 
 def report(file: ExperimentFile, overrides: Overrides = None, run_dir: RunDirectory = None) -> None:
     """Write report.html, and the network's model-card.md, from what the run directory holds so far."""
-    from dfnas_ray.report.card import write_card  # brings everything: kept out of `dfnas --help`
+    from dfnas_ray.report.card import write_card  # heavy import: kept out of `dfnas --help`
     from dfnas_ray.report.page import write_report
 
     config = read(file, overrides, run_dir)

@@ -17,7 +17,7 @@ def retrain(
     as_json: AsJson = False,
 ) -> None:
     """Train the architecture that the search found, or the one given, from scratch on synthetic images alone."""
-    from dfnas_ray.workflow import run as order  # brings everything: kept out of `dfnas --help`
+    from dfnas_ray.workflow import run as order  # heavy import: kept out of `dfnas --help`
     from dfnas_ray.workflow.session import Session
 
     with Session(read(file, overrides, run_dir, address), Terminal(), verbose).opened() as session:

@@ -15,11 +15,12 @@ def run(
     verbose: Verbose = False,
     as_json: AsJson = False,
 ) -> None:
-    """Go the whole way: synthesize, search, retrain, evaluate, report.
+    """Run the whole experiment: synthesize, search, retrain, evaluate, report.
 
-    What an earlier command finished with the same settings is kept; after an interruption, the same command goes on.
+    Stages that an earlier command finished with the same settings are kept. After an interruption, the same command
+    continues.
     """
-    from dfnas_ray.library import run as run_experiment  # brings everything: kept out of `dfnas --help`
+    from dfnas_ray.library import run as run_experiment  # heavy import: kept out of `dfnas --help`
     from dfnas_ray.storage.location import Location
 
     config = read(file, overrides, run_dir, address)

@@ -15,8 +15,8 @@ def search(
     verbose: Verbose = False,
     as_json: AsJson = False,
 ) -> None:
-    """Search an architecture on the synthetic images (made first if need be)."""
-    from dfnas_ray.workflow import run as order  # brings everything: kept out of `dfnas --help`
+    """Search for an architecture on the synthetic images, which are made first if they are missing."""
+    from dfnas_ray.workflow import run as order  # heavy import: kept out of `dfnas --help`
     from dfnas_ray.workflow.session import Session
 
     with Session(read(file, overrides, run_dir, address), Terminal(), verbose).opened() as session:

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from dfnas_ray.config.registry import Member
     from dfnas_ray.search_spaces import Genotype, SearchSpace, SpaceConfig
 
-_TRUSTED_FACTOR = 2.0  # between a table and whole networks; on a quiet machine they are within 1.3
+_TRUSTED_FACTOR = 2.0  # between a table and whole networks; on an idle machine the factor is below 1.3
 
-app = typer.Typer(help="Look at search spaces and their architectures.", no_args_is_help=True, add_completion=False)
+app = typer.Typer(help="Inspect search spaces and their architectures.", no_args_is_help=True, add_completion=False)
 
 Kind = Annotated[str, typer.Argument(help="Name of the search space; see `dfnas space list`.", show_default=False)]
 Image = Annotated[
@@ -39,9 +39,7 @@ Settings = Annotated[
 ]
 Experiment = Annotated[
     Path | None,
-    typer.Option(
-        "--experiment", help="Take the space's settings, and the teacher's images and classes, from this file."
-    ),
+    typer.Option("--experiment", help="Take the space's settings, the image shape and the classes from this file."),
 ]
 
 
@@ -78,7 +76,9 @@ def list_spaces() -> None:
     out.print(table)
     names = ", ".join(map(_with_package, algorithms))
     out.print(f"\n[dim]Size: number of architectures. Algorithms: {names}.[/dim]")
-    out.print("[dim]Images: what the defaults are for; --image, --classes and --set show other sizes.[/dim]")
+    out.print(
+        "[dim]Images: shape of the defaults. `show` and `count` take others with --image, --classes and --set.[/dim]"
+    )
     for problem in dict.fromkeys(problems):
         Terminal().say(f"Left out: {problem}")
 
@@ -86,15 +86,17 @@ def list_spaces() -> None:
 @app.command()
 def show(
     kind: Kind,
-    genotype: Annotated[str, typer.Argument(help="In the space's notation; `random` draws one.", show_default=False)],
+    genotype: Annotated[
+        str, typer.Argument(help="Genotype in the space's notation; `random` draws one.", show_default=False)
+    ],
     image: Image = None,
     classes: Classes = None,
     settings: Settings = None,
     experiment: Experiment = None,
-    file: Annotated[Path | None, typer.Option("--out", help="The picture; by default SPACE.svg here.")] = None,
-    seed: Annotated[int, typer.Option(help="Of a random architecture.")] = 0,
+    file: Annotated[Path | None, typer.Option("--out", help="File of the picture; by default SPACE.svg here.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of a random architecture.")] = 0,
 ) -> None:
-    """Draw an architecture and print what each of its layers costs."""
+    """Draw an architecture and print the cost of each layer."""
     from dfnas_ray.report.cells import draw_cell
     from dfnas_ray.report.drawing import draw_architecture, operations_of, stack
 
@@ -170,8 +172,8 @@ def count(
 @app.command()
 def latency(
     kind: Kind,
-    file: Annotated[Path, typer.Option("--out", help="Where the table goes, as JSON.")],
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:1, on the machine that the search is for.")] = "cpu",
+    file: Annotated[Path, typer.Option("--out", help="JSON file of the table.")],
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:1; use the machine that the network is for.")] = "cpu",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; by default all.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = 1,
     image: Image = None,
@@ -179,7 +181,7 @@ def latency(
     settings: Settings = None,
     experiment: Experiment = None,
 ) -> None:
-    """Measure what each option of a space takes on this machine, for a search with a latency term."""
+    """Measure the latency of each option of a space on this machine, for a search with a latency term."""
     import torch
 
     from dfnas_ray.ops.latency import measure_latency
@@ -206,8 +208,8 @@ def latency(
     out.print(checks)
     if max(factors) > _TRUSTED_FACTOR:
         Terminal().say(
-            f"The table and a network measured whole are {max(factors):.1f} times apart. Something else seems to be at work "
-            f"on this machine; when it is quiet, measure again{'' if threads else ', or with fewer --threads'}."
+            f"The table and the latency of a whole network differ by a factor of {max(factors):.1f}. This machine seems "
+            f"to be busy. Measure again when it is idle{'' if threads else ', or with fewer --threads'}."
         )
     out.print(Text(f"{table.device}, {table.threads} threads, {batch_size} images. Table: {file}"), soft_wrap=True)
 
@@ -277,7 +279,7 @@ def _read_lines(file: Path) -> list[tuple[str, str]]:
 
     try:
         lines = read_regular(file).decode().splitlines()
-    except (OSError, ValueError) as error:  # what is no regular file, or no UTF-8
+    except (OSError, ValueError) as error:  # not a regular file, or not UTF-8
         raise ConfigError(f"--file ({file}) cannot be read: {error}") from error
     return [(line.strip(), f"{file}, line {number}: ") for number, line in enumerate(lines, start=1) if line.strip()]
 

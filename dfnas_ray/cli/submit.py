@@ -21,11 +21,11 @@ from dfnas_ray.submission.prepare import Submission, prepare
 from dfnas_ray.version import __version__
 
 _FIRST_FILES = 20
-"""So many files are listed before they are sent."""
+"""Number of files that are listed before they are sent."""
 
 
 class Command(StrEnum):
-    """What the cluster is to do."""
+    """The commands that a cluster can run."""
 
     run = "run"
     synthesize = "synthesize"
@@ -43,27 +43,29 @@ def submit(
     overrides: Overrides = None,
     run_dir: RunDirectory = None,
     dashboard: DashboardUrl = DEFAULT_DASHBOARD,
-    command: Annotated[Command, typer.Option("--command", help="What the cluster is to do.")] = Command.run,
+    command: Annotated[Command, typer.Option("--command", help="The command that the cluster runs.")] = Command.run,
     working_dir: Annotated[
         Path | None,
-        typer.Option("--working-dir", help="The folder that is sent; by default the present one.", show_default=False),
+        typer.Option("--working-dir", help="Folder to send; by default the current one.", show_default=False),
     ] = None,
     include: Annotated[
         list[str] | None,
         typer.Option(
             "--include",
             metavar="PATTERN",
-            help="Send these files, too: a pattern as in .gitignore, or the path of a hidden file; may be repeated.",
+            help="Also send these files: a pattern as in .gitignore, or the path of a hidden file; may be repeated.",
         ),
     ] = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Show the job's output until it ends.")] = True,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be sent and called.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show the files and the command; send nothing.")
+    ] = False,
     verbose: Verbose = False,
 ) -> None:
     """Run a command on a Ray cluster: send the working directory to its dashboard, and show what the job prints.
 
-    Sent are the files that git tracks, or, where there is no git, Python sources; the experiment; the files that its
-    settings name; and this package. Hidden files, names of credentials, run directories and symbolic links stay here.
+    It sends the files that git tracks, or without git the Python sources; the experiment; the files that its settings
+    name; and this package. Hidden files, files named like credentials, run directories and symbolic links are not sent.
     Exits with the job's exit code. Ctrl-C leaves the job running.
     """
     submission = prepare(command.value, file, read_overrides(overrides, run_dir), working_dir, verbose, include or ())
@@ -86,12 +88,12 @@ def submit(
 
 def _show(submission: Submission) -> None:
     _list_files(submission, out)
-    err.print(Text(f"{_size(submission)} would be sent, and this called there:"), soft_wrap=True)
+    err.print(Text(f"{_size(submission)} would be sent, and this command would run there:"), soft_wrap=True)
     out.print(Text(submission.entrypoint), soft_wrap=True)
 
 
 def _list_files(submission: Submission, console: Console, at_most: int | None = None) -> None:
-    """Print the files with their sizes; with ``at_most``, so many of the working directory's own, and the number."""
+    """Print the files with their sizes; with ``at_most``, some of the working directory's and the number of others."""
     sent = submission.working_dir
     listed = [name for name, path in sent.files.items() if at_most is None or path == sent.root / name]
     for name in listed[:at_most]:

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 
 def print_json(outcomes: Iterable[Outcome[Record]], report: Location | None = None) -> None:
-    """Print what each stage says of itself, by its name, with its folder: for programs."""
+    """Print the summary and the folder of each stage as JSON, by the stage's name."""
     stages = {
         outcome.stage: {"folder": str(outcome.location), "reused": outcome.reused, **outcome.summary}
         for outcome in outcomes
     }
     values = {"stages": stages, **({"report": str(report)} if report is not None else {})}
-    typer.echo(json.dumps(values, indent=2))  # not by rich, which breaks lines
+    typer.echo(json.dumps(values, indent=2))  # rich would wrap the lines
 
 
 def show_outcomes(outcomes: Iterable[Outcome[Record]], report: Location | None = None, as_json: bool = False) -> None:
@@ -33,7 +33,7 @@ def show_outcomes(outcomes: Iterable[Outcome[Record]], report: Location | None =
     if as_json:
         print_json(outcomes, report)
         return
-    from dfnas_ray.workflow.evaluation import EvaluationRecord  # brings everything: kept out of `dfnas --help`
+    from dfnas_ray.workflow.evaluation import EvaluationRecord  # heavy import: kept out of `dfnas --help`
 
     outcomes = list(outcomes)
     table = Table(box=None, pad_edge=False)
@@ -54,7 +54,7 @@ def show_outcomes(outcomes: Iterable[Outcome[Record]], report: Location | None =
 
 
 def show_accuracies(record: EvaluationRecord) -> None:
-    """Print each network's accuracy on real images beside its cost."""
+    """Print the accuracy on real images and the cost of each network."""
     from dfnas_ray.workflow.evaluation import NOT_DATA_FREE, ROLES
 
     table = Table(title=f"Accuracy on {record.images:,} real images: {record.dataset}", title_justify="left")

@@ -30,11 +30,11 @@ def sweep(
     verbose: Verbose = False,
     as_json: AsJson = False,
 ) -> None:
-    """Tune the coefficients of synthesis, as the file's sweep section says, and write the best as an experiment.
+    """Tune the coefficients of synthesis, as the file's sweep section says, and write the best ones as an experiment.
 
-    An interrupted sweep goes on; a larger sweep.trials adds trials to those that are there.
+    An interrupted sweep continues. A larger sweep.trials adds trials to the finished ones.
     """
-    from dfnas_ray.library import sweep as run_sweep  # brings everything: kept out of `dfnas --help`
+    from dfnas_ray.library import sweep as run_sweep  # heavy import: kept out of `dfnas --help`
     from dfnas_ray.workflow.sweep import check_address, sweep_config
 
     config = read(file, overrides, run_dir, address)
@@ -75,7 +75,7 @@ def show_trials(outcome: Outcome[SweptRecord]) -> None:
 
 
 def best_trials(trials: Sequence[TriedSettings], record: SweptRecord) -> list[TriedSettings]:
-    """Return the trials to show, the best first: a few by a single objective, the Pareto front of several."""
+    """Return the trials to show, best first: the top few of one objective, or the Pareto front of several."""
     finished = {trial.number: (trial, trial.values) for trial in trials if trial.values is not None}
     if len(record.objectives) > 1:
         return [finished[number][0] for number in record.pareto_front if number in finished][:_ROWS_OF_FRONT]

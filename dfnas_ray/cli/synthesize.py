@@ -16,7 +16,7 @@ def synthesize(
     as_json: AsJson = False,
 ) -> None:
     """Make synthetic images from the teacher: Parquet shards with soft labels."""
-    from dfnas_ray.workflow.session import Session  # brings everything: kept out of `dfnas --help`
+    from dfnas_ray.workflow.session import Session  # heavy import: kept out of `dfnas --help`
     from dfnas_ray.workflow.synthesis import Synthesis
 
     with Session(read(file, overrides, run_dir, address), Terminal(), verbose).opened() as session:

@@ -14,7 +14,7 @@ from dfnas_ray.datasets.numbering import listed
 from dfnas_ray.teachers import Teacher
 from dfnas_ray.training.evaluation import evaluate_networks
 
-app = typer.Typer(help="Look at a teacher.", no_args_is_help=True, add_completion=False)
+app = typer.Typer(help="Inspect a teacher.", no_args_is_help=True, add_completion=False)
 
 
 @app.callback()
@@ -25,7 +25,7 @@ def _group() -> None:
 @app.command()
 def inspect(file: ExperimentFile, overrides: Overrides = None, run_dir: RunDirectory = None) -> None:
     """Show the teacher's layers, input, fingerprint, and its accuracy if evaluation.dataset is set."""
-    from dfnas_ray.workflow.session import Session  # brings everything: kept out of `dfnas --help`
+    from dfnas_ray.workflow.session import Session  # heavy import: kept out of `dfnas --help`
 
     config = read(file, overrides, run_dir)
     listener = Terminal()

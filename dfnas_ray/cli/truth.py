@@ -24,7 +24,7 @@ def truth(
         ),
     ] = None,
     architectures: Annotated[
-        int | None, typer.Option("--architectures", help="How many to draw; all of the space without it.")
+        int | None, typer.Option("--architectures", help="Number of architectures to draw; by default the whole space.")
     ] = None,
     overrides: Overrides = None,
     run_dir: RunDirectory = None,
@@ -34,10 +34,10 @@ def truth(
 ) -> None:
     """Train a space's architectures on real, labelled images: a table of true accuracies for `dfnas benchmark`.
 
-    It needs retraining.images, retraining.labels and evaluation.dataset, and nothing of it is data-free. An interrupted
-    command goes on; more architectures are added to those that are trained.
+    It needs retraining.images, retraining.labels and evaluation.dataset; the result is not data-free. An interrupted
+    command continues. More architectures are added to the trained ones.
     """
-    from dfnas_ray.library import truth as find_truth  # brings everything: kept out of `dfnas --help`
+    from dfnas_ray.library import truth as find_truth  # heavy import: kept out of `dfnas --help`
     from dfnas_ray.workflow.truth import TABLE
 
     outcome = find_truth(read(file, overrides, run_dir, address), out, architectures, Terminal(), verbose)

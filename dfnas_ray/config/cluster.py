@@ -1,8 +1,9 @@
-"""Settings of where the work runs. They change no result, and are no part of a stage's fingerprint, with few exceptions.
+"""Settings of where the work runs. With few exceptions they change no result and are not part of a stage's fingerprint.
 
-``cpus`` is the number of threads of one worker, and sums over threads differ in their last bits: it is part of fingerprints. A
-GPU computes other last bits than a CPU. What depends on timing on Ray, which candidates of a multi-fidelity search and which
-trials of a sweep are stopped early, is decided in order where ``address`` is inline.
+``cpus`` is the number of threads of one worker. It is part of fingerprints, because sums over threads differ in their
+last bits. The results of a GPU differ from those of a CPU in their last bits, too. On Ray, timing decides which
+candidates of a multi-fidelity search and which trials of a sweep are stopped early. With ``address: inline`` their
+order decides.
 """
 
 from __future__ import annotations
@@ -22,29 +23,29 @@ ClusterStage: TypeAlias = Literal["synthesis", "search", "retraining"]
 CLUSTER_STAGES: tuple[ClusterStage, ...] = get_args(ClusterStage)
 
 INLINE = "inline"
-"""The address of no cluster: this process does the work."""
+"""The address that means no cluster: this process does the work."""
 
 
 class WorkerResources(BaseModel):
-    """What one worker of a stage holds while it is at work, in Ray's terms."""
+    """The resources of one worker of a stage, in Ray's terms."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    cpus: int = Field(1, gt=0, le=SEVERAL, description="CPUs of one worker, and its threads.")
-    gpus: float = Field(0, ge=0, description="GPUs of one worker; a fraction shares one.")
+    cpus: int = Field(1, gt=0, le=SEVERAL, description="CPUs of one worker; also its number of threads.")
+    gpus: float = Field(0, ge=0, description="GPUs of one worker; with a fraction, several workers share a GPU.")
     memory: ByteSize | None = Field(
         None, gt=0, description="Memory that the scheduler sets aside for one worker, such as 8GB."
     )
     custom: dict[str, float] = Field(
-        default_factory=dict, description="Further resources of the nodes, by the names the cluster gives them."
+        default_factory=dict, description="Custom resources of one worker, by the names that the cluster gives them."
     )
     placement: Placement = Field(
         "PACK",
-        description="Of workers that start together: on few nodes or on many; STRICT_PACK: on one, STRICT_SPREAD: each on "
-        "its own.",
+        description="Nodes of workers that start together. PACK: few; SPREAD: many; STRICT_PACK: one; STRICT_SPREAD: "
+        "one for each worker.",
     )
     attempts: int = Field(
-        3, gt=0, le=SEVERAL, description="How often work is tried that breaks off, before it is given up."
+        3, gt=0, le=SEVERAL, description="How often failing work is tried before the command gives up."
     )
 
     @field_validator("custom")
@@ -58,12 +59,12 @@ class WorkerResources(BaseModel):
         return custom
 
     def bundle(self) -> dict[str, float]:
-        """Return amounts by Ray's names, as placement groups and Ray Train take them."""
+        """Return the amounts by Ray's names, in the form of placement groups and Ray Train."""
         amounts = {"CPU": float(self.cpus), "GPU": self.gpus, "memory": float(self.memory or 0), **self.custom}
         return {name: amount for name, amount in amounts.items() if amount}
 
     def options(self) -> dict[str, Any]:
-        """Return the same as options of a Ray task or actor."""
+        """Return the same amounts as options of a Ray task or actor."""
         options: dict[str, Any] = {"num_cpus": self.cpus, "num_gpus": self.gpus}
         if self.memory:
             options["memory"] = int(self.memory)
@@ -72,43 +73,46 @@ class WorkerResources(BaseModel):
         return options
 
     def setting(self, name: str) -> str:
-        """Return what the user calls an amount of `bundle`, below the stage's settings."""
+        """Return the setting of a stage that gives an amount of `bundle`."""
         return {"CPU": "cpus", "GPU": "gpus", "memory": "memory"}.get(name, f"custom.{name}")
 
 
 class SynthesisResources(WorkerResources):
-    """What one synthesis actor holds, and how many there are."""
+    """The resources of one synthesis actor, and the number of actors."""
 
     actors: int | None = Field(
-        None, gt=0, le=SEVERAL, description="Actors at work; by default as many as the cluster has room for."
+        None, gt=0, le=SEVERAL, description="Number of actors; by default as many as the cluster has room for."
     )
-    placement: Literal["PACK", "SPREAD"] = Field("PACK", description="Fill one node first, or all alike.")
+    placement: Literal["PACK", "SPREAD"] = Field(
+        "PACK", description="PACK: fill one node first; SPREAD: fill all nodes evenly."
+    )
 
 
 class SearchResources(WorkerResources):
-    """What one search trial holds."""
+    """The resources of one search trial."""
 
     scoring_workers: int = Field(
         0,
         ge=0,
         le=SEVERAL,
-        description="Further places of the same size, where a trial's candidates are scored; 0: its own.",
+        description="Further workers of the same size that score a trial's candidates; 0: only the trial's own.",
     )
 
 
 class RetrainingResources(WorkerResources):
-    """What one training worker holds."""
+    """The resources of one training worker."""
 
 
 class ClusterConfig(BaseModel):
-    """Which Ray cluster, and what each stage takes of it."""
+    """The Ray cluster, and the resources of each stage."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     address: str = Field(
         "local",
-        description="local: a Ray cluster of its own; auto: the one running here; host:port; ray://host:port. "
-        "inline: no Ray, all in this process, on its GPU if torch finds one (CUDA_VISIBLE_DEVICES= keeps it on the CPU).",
+        description="local: start a Ray cluster; auto: use the one running here; or host:port, or ray://host:port. "
+        "inline: no Ray, all work in this process, on the GPU if torch finds one (CUDA_VISIBLE_DEVICES= keeps it "
+        "on the CPU).",
     )
     num_cpus: int | None = Field(
         None, gt=0, le=SEVERAL, description="CPUs of a local cluster; by default the machine's."
@@ -121,15 +125,15 @@ class ClusterConfig(BaseModel):
         None,
         gt=0,
         le=SEVERAL,
-        description="GPUs that an autoscaling cluster may grow to; without max_cpus, their nodes have as many CPUs as their "
-        "workers need.",
+        description="GPUs that an autoscaling cluster may grow to; without max_cpus, GPU nodes are taken to have "
+        "enough CPUs for their workers.",
     )
     synthesis: SynthesisResources = SynthesisResources()
     search: SearchResources = SearchResources()
     retraining: RetrainingResources = RetrainingResources()
 
     def of(self, stage: ClusterStage) -> WorkerResources:
-        """Return what a worker of a stage holds."""
+        """Return the resources of one worker of a stage."""
         resources: WorkerResources = getattr(self, stage)
         return resources
 
@@ -140,6 +144,6 @@ class ClusterConfig(BaseModel):
 
     @property
     def ray_client(self) -> str | None:
-        """The address of Ray Client, if that is how the cluster is joined: for auto, Ray looks into RAY_ADDRESS."""
+        """The address of Ray Client if the cluster is joined through it, else None. For auto, Ray reads RAY_ADDRESS."""
         address = os.environ.get("RAY_ADDRESS", "") if self.address == "auto" else self.address
         return address if address.startswith("ray://") else None

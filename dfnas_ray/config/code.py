@@ -1,4 +1,4 @@
-"""Code that settings name: importing it, and saying which installed package it belongs to."""
+"""Code that settings name: how it is imported, and which installed package it belongs to."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any
 logger = logging.getLogger(__name__)
 
 GROUP = "dfnas_ray"
-"""The group of entry points by which installed packages register their plug-ins."""
+"""The group of entry points in which installed packages register their plug-ins."""
 
 
 def import_code(path: str) -> Any:
@@ -36,19 +36,19 @@ def import_code(path: str) -> Any:
 
 @contextmanager
 def as_a_guest(doing: str) -> Iterator[None]:
-    """Keep code of the user's from ending this program, and from changing what all of it shares.
+    """Run code of the user in the block, so that it can neither end this program nor change its global state.
 
-    The command's arguments are not its own, what it prints goes to stderr, and random states, torch's global settings and the
-    working directory are put back.
+    The code does not see the arguments of the command, and its output goes to stderr. Random states, torch's global
+    settings and the working directory are restored afterwards.
 
     Raises:
-        RuntimeError: it called ``sys.exit()``.
+        RuntimeError: the code called ``sys.exit()``.
     """
-    from dfnas_ray.surroundings import everything_kept  # brings torch: kept out of `dfnas --help`
+    from dfnas_ray.surroundings import everything_kept  # imports torch: kept out of `dfnas --help`
 
     def say(changed: list[str]) -> None:
         logger.warning(
-            "%s changed %s for the whole program: put back.", doing[0].upper() + doing[1:], ", ".join(changed)
+            "%s changed %s for the whole program: restored.", doing[0].upper() + doing[1:], ", ".join(changed)
         )
 
     try:
@@ -56,13 +56,13 @@ def as_a_guest(doing: str) -> Iterator[None]:
             yield
     except SystemExit as error:
         raise RuntimeError(
-            f"{doing} ended the program (sys.exit, perhaps of argparse: {error}); put what runs it as a script below "
-            "if __name__ == '__main__'"
+            f"{doing} ended the program (sys.exit, perhaps of argparse: {error}); put the code that runs it as a "
+            "script below if __name__ == '__main__'"
         ) from error
 
 
 def is_module(name: str) -> bool:
-    """Return whether a top-level module of this name can be imported; none is."""
+    """Return whether a top-level module of this name can be imported, without importing it."""
     _allow_working_directory()
     try:
         return find_spec(name) is not None
@@ -91,12 +91,12 @@ def package_of_entry(point: EntryPoint) -> str | None:
 
 @cache
 def installed() -> tuple[EntryPoint, ...]:
-    """Return the plug-ins of installed packages, none of them imported yet."""
+    """Return the entry points of installed plug-ins, without importing them."""
     return tuple(entry_points(group=GROUP))
 
 
 def forget_installed() -> None:
-    """Look for installed packages anew when they are next asked for."""
+    """Clear the caches, so that installed packages are looked up again."""
     installed.cache_clear()
     _package_with.cache_clear()
 
@@ -105,7 +105,7 @@ def forget_installed() -> None:
 def _package_with(top: str) -> str | None:
     """Return name and version of the package that has a top-level module.
 
-    `importlib.metadata.packages_distributions` answers for all modules at once, and takes seconds for it.
+    `importlib.metadata.packages_distributions` looks up all modules at once, which takes seconds.
     """
     for package in distributions():
         names = package.read_text("top_level.txt")

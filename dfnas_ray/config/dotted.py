@@ -1,4 +1,4 @@
-"""Settings by their dotted paths: one of nested mappings is changed, those of nested models are listed."""
+"""Settings by their dotted paths: change one in nested mappings, or list all in nested models."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ def set_dotted(values: Mapping[str, Any], path: str, value: Any, where: str) -> 
     """Return a copy of ``values`` with the setting at ``path``, such as search.space.kind, replaced or added.
 
     Args:
-        where: What an error calls the change.
+        where: The name of the change in error messages.
 
     Raises:
-        ConfigError: the path takes a number into something that is no list, or beyond a list's end.
+        ConfigError: a number in the path does not index a list, or lies beyond the list's end.
     """
     changed: SettingValues = _set(dict(values), path.split("."), value, where)
     return changed
@@ -28,9 +28,9 @@ class Setting(NamedTuple):
     """One value within nested models.
 
     Attributes:
-        path: Such as search.space.kind; members of a list share the list's.
-        value: No model.
-        owner: The model whose field it is.
+        path: The dotted path, such as search.space.kind; members of a list share the list's path.
+        value: The value, which is never a model.
+        owner: The model that has the field.
         field: The field's name.
     """
 
@@ -64,7 +64,7 @@ def _set(container: Any, keys: list[str], value: Any, where: str) -> Any:
         copy[int(key)] = _set(copy[int(key)], rest, value, where) if rest else value
         return copy
     if _is_index(key):
-        raise ConfigError(f"{where}: the file has no list of which {key} could be an index. Give the whole list.")
+        raise ConfigError(f"{where}: {key} is an index, but the file has no list there. Give the whole list.")
     if isinstance(container, str):  # a member by its kind, or in its family's short form
         container = expand(container)
     copy = dict(container) if isinstance(container, dict) else {}

@@ -1,4 +1,4 @@
-"""An experiment: every setting of the whole path, from a YAML file and overrides."""
+"""All settings of an experiment, from a YAML file and overrides."""
 
 from __future__ import annotations
 
@@ -45,23 +45,25 @@ class ExperimentConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field("experiment", pattern=r"^\w[\w.-]*$", description="Names the run directory and the report.")
-    run_dir: str | None = Field(None, description="Folder or URI of everything that is made; by default runs/NAME.")
-    seed: int = Field(0, ge=0, le=LARGEST_SEED, description="Root of all random numbers but the built-in teacher's.")
+    name: str = Field("experiment", pattern=r"^\w[\w.-]*$", description="Name of the run directory and the report.")
+    run_dir: str | None = Field(None, description="Folder or URI for all results; by default runs/NAME.")
+    seed: int = Field(
+        0, ge=0, le=LARGEST_SEED, description="Root seed of all random numbers, except the built-in teacher's."
+    )
     allow_real_images: bool = Field(
-        False, description="Let search.images or retraining.images be real ones; what they give is not data-free."
+        False, description="Allow real images in search.images and retraining.images; the results are not data-free."
     )
     teacher: TeacherConfig
     synthesis: SynthesisConfig = SynthesisConfig()
     search: SearchConfig = SearchConfig()
     retraining: RetrainingConfig = RetrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
-    sweep: SweepConfig | None = Field(None, description="Tuning of synthesis settings; read by `dfnas sweep` alone.")
+    sweep: SweepConfig | None = Field(None, description="Tuning of synthesis settings; only `dfnas sweep` reads it.")
     benchmark: BenchmarkConfig | None = Field(
-        None, description="Rankings against true accuracies; read by `dfnas benchmark` alone."
+        None, description="Rankings against true accuracies; only `dfnas benchmark` reads it."
     )
     comparison: ComparisonConfig | None = Field(
-        None, description="The same search under different settings; read by `dfnas compare` alone."
+        None, description="The same search under different settings; only `dfnas compare` reads it."
     )
     cluster: ClusterConfig = ClusterConfig()
     tracking: TrackingConfig = TrackingConfig()
@@ -72,7 +74,7 @@ class ExperimentConfig(BaseModel):
         if folder is not None and (found := re.search(r"\$\{?\w+\}?", folder)):
             raise ValueError(
                 f"{found[0]} would be the name of a folder: environment variables are not replaced here. Write the path itself, "
-                "or give it on the command line, where a shell replaces them: --run-dir."
+                "or give it with --run-dir on the command line, where the shell replaces them."
             )
         return folder
 
@@ -90,8 +92,8 @@ class ExperimentConfig(BaseModel):
                     )
         if self.tracking.is_on and self.cluster.is_inline:
             raise ValueError(
-                "tracking: MLflow and Weights & Biases are told by Ray, and cluster.address is inline. Remove tracking, or use "
-                "another address; TensorBoard's files are written everywhere."
+                "tracking: MLflow and Weights & Biases need Ray, and cluster.address is inline. Remove tracking, or "
+                "use another address; the files for TensorBoard are always written."
             )
         start, shards = self.search.start_after_shards, self.synthesis.num_shards
         if start is not None and start > shards:
@@ -102,8 +104,8 @@ class ExperimentConfig(BaseModel):
         for setting, images in (("search.images", self.search.images), ("retraining.images", self.retraining.images)):
             if not images.is_data_free and not self.allow_real_images:
                 raise ValueError(
-                    f"{setting} ({images.kind}) are not data-free: what comes of them says nothing about a teacher without its "
-                    "data. Allow them with allow_real_images: true, or leave the setting out."
+                    f"{setting} ({images.kind}) are not data-free: their results say nothing about a teacher without "
+                    "its data. Allow them with allow_real_images: true, or leave the setting out."
                 )
             if self.evaluation.dataset is not None and getattr(images, "dataset", None) == self.evaluation.dataset:
                 raise ValueError(
@@ -111,7 +113,7 @@ class ExperimentConfig(BaseModel):
                     "learned from. Give others, such as another split."
                 )
         workers, resources = self.retraining.num_workers, self.cluster.retraining
-        # Above 0.5, or each on its own node, no two are ever on one GPU.
+        # Above 0.5 GPUs, or with a node for each worker, no two workers share a GPU.
         if workers > 1 and 0 < resources.gpus <= 0.5 and resources.placement != "STRICT_SPREAD":
             raise ValueError(
                 f"cluster.retraining.gpus ({resources.gpus:g}) lets the workers of retraining.num_workers ({workers}) share a "
@@ -122,28 +124,28 @@ class ExperimentConfig(BaseModel):
 
     @property
     def uses_synthesis(self) -> bool:
-        """Whether a search and a retraining look at synthetic images."""
+        """Whether the search or the retraining uses synthetic images."""
         return self.search.images.is_synthetic or self.retraining.images.is_synthetic
 
     @property
     def is_data_free(self) -> bool:
-        """Whether neither the search nor the retraining looks at real images."""
+        """Whether neither the search nor the retraining uses real images."""
         return self.search.images.is_data_free and self.retraining.images.is_data_free
 
     @property
     def run_directory(self) -> str:
-        """Where everything goes."""
+        """The folder or URI of all results."""
         return self.run_dir or f"runs/{self.name}"
 
 
 def load_experiment(path: str | Path, overrides: Iterable[str] = ()) -> ExperimentConfig:
-    """Read a YAML file, apply ``dotted.key=value`` overrides, and validate the whole.
+    """Return the experiment in a YAML file, with ``dotted.key=value`` overrides applied.
 
-    Keys at the top that begin with ``x-`` are left out: they are places for anchors.
+    Top-level keys that begin with ``x-`` are ignored, so that they can hold YAML anchors.
 
     Raises:
-        ConfigError: the file is missing or is no YAML mapping, or a setting is wrong (names it, its value and the
-            remedy).
+        ConfigError: the file is missing or is not a YAML mapping, or a setting is wrong. The message names the setting,
+            its value and the remedy.
         StorageError: a setting is a URI that may hold a credential.
     """
     file, text = _read_text(path)
@@ -170,7 +172,7 @@ def _read_text(path: str | Path) -> tuple[Path, str]:
 
 
 def make_experiment(values: Mapping[str, Any], overrides: Iterable[str] = ()) -> ExperimentConfig:
-    """Validate settings given as nested mappings, after applying ``dotted.key=value`` overrides.
+    """Return the experiment of nested mappings, with ``dotted.key=value`` overrides applied.
 
     Raises:
         ConfigError: as `load_experiment`.
@@ -194,12 +196,12 @@ def make_experiment(values: Mapping[str, Any], overrides: Iterable[str] = ()) ->
 
 
 def make_variant(config: ExperimentConfig, name: str, seed: int) -> ExperimentConfig:
-    """Return the experiment as a variant of its comparison has it, with a root seed.
+    """Return the experiment with the settings of one variant of its comparison, and with a root seed.
 
-    Its search draws with this seed alone: one trial of every algorithm in every space.
+    Its search uses this seed alone: one trial of every algorithm in every space.
 
     Raises:
-        ConfigError: the variant names an unknown setting, or one with a wrong value; names the variant.
+        ConfigError: the variant names an unknown setting, or gives a wrong value. The message names the variant.
     """
     assert config.comparison is not None
     values: SettingValues = config.model_dump(mode="json", exclude_unset=True)
@@ -215,7 +217,7 @@ def make_variant(config: ExperimentConfig, name: str, seed: int) -> ExperimentCo
 
 
 def _without_empty_sections(values: Mapping[str, Any]) -> SettingValues:
-    """Leave out sections that hold nothing, such as one whose every line is a comment: YAML reads them as null."""
+    """Return the values without empty sections, such as one with only comments: YAML reads them as null."""
     sections = {name for name, field in ExperimentConfig.model_fields.items() if isinstance(field.default, BaseModel)}
     return {name: value for name, value in values.items() if value is not None or name not in sections}
 
@@ -241,11 +243,11 @@ def _validate(values: Mapping[str, Any]) -> ExperimentConfig:
 
 
 def _check_sweep(values: Mapping[str, Any], synthesis: SynthesisConfig, sweep: SweepConfig) -> None:
-    """Try the ends of every range, one at a time: a wrong path or value is found before the first trial."""
+    """Validate the ends of every range, one at a time, to find a wrong path or value before the first trial."""
     base = {name: value for name, value in values.items() if name != "sweep"}
-    # A file may leave the synthesizer to the default, and a sweep vary its settings: then they need the kind.
+    # A sweep may vary settings of the default synthesizer, which the file does not name: they need its kind.
     base["synthesis"] = synthesis.model_dump(mode="json")
-    if isinstance(base.get("search"), Mapping):  # trials, which search nothing, may have fewer shards
+    if isinstance(base.get("search"), Mapping):  # trials run no search, and may have fewer shards
         base["search"] = {name: value for name, value in base["search"].items() if name != "start_after_shards"}
     for path, value in sweep.fixed.items():
         base = set_dotted(base, path, value, f"sweep.fixed.{path}")
@@ -259,7 +261,7 @@ def _check_sweep(values: Mapping[str, Any], synthesis: SynthesisConfig, sweep: S
         if sweep.pruning.min_rounds >= most:
             raise ConfigError(
                 f"sweep.pruning.min_rounds ({sweep.pruning.min_rounds}) must be below the {most} rounds that a trial makes in "
-                "all its shards: no trial could be pruned. Lower it, or raise synthesis.num_shards."
+                "all its shards: otherwise no trial could be pruned. Lower it, or raise synthesis.num_shards."
             )
 
 
@@ -271,10 +273,10 @@ def _try(values: Mapping[str, Any], where: str) -> None:
 
 
 def evaluation_dataset(config: ExperimentConfig) -> DatasetConfig:
-    """Return the settings of the real images, or say how to give some.
+    """Return the settings of the real images for the evaluation.
 
     Raises:
-        ConfigError: there are none.
+        ConfigError: there are none. The message says how to give some.
     """
     if config.evaluation.dataset is None:
         raise ConfigError(
@@ -285,7 +287,7 @@ def evaluation_dataset(config: ExperimentConfig) -> DatasetConfig:
 
 
 def make_space_config(values: Mapping[str, Any], overrides: Iterable[str] = ()) -> SpaceConfig:
-    """Validate the settings of a search space alone, after applying ``dotted.key=value`` overrides.
+    """Return the settings of a search space, with ``dotted.key=value`` overrides applied.
 
     Raises:
         ConfigError: as `load_experiment`.
@@ -313,5 +315,5 @@ def _override(values: SettingValues, override: str) -> SettingValues:
             f"--set {shortened(path, 100)}: {shortened(repr(text), 100)} is not a YAML value: {error}."
         ) from error
     if isinstance(value, str) and text.strip() and text.strip()[0] not in "\"'|>&!":
-        value = text.strip()  # on a command line, a # begins no comment
+        value = text.strip()  # on a command line, # does not begin a comment
     return set_dotted(values, path, value, f"--set {path}")

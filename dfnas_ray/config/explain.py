@@ -18,12 +18,12 @@ _NO_LIST = ("tuple_type", "list_type")
 
 
 def explain(error: ValidationError, values: Any, root: type[BaseModel]) -> str:
-    """Return one sentence per line for each thing that is wrong.
+    """Return one sentence for each wrong setting, each on its own line.
 
     Args:
-        error: What pydantic found.
-        values: What was validated.
-        root: Against what.
+        error: The error of pydantic.
+        values: The values that were validated.
+        root: The model that they were validated against.
     """
     problems = [problem for problem in error.errors() if not _is_echo(problem)]
     told = [shortened(_sentence(problem, values, root), 600) for problem in problems[:_MAX_PROBLEMS]]
@@ -33,7 +33,7 @@ def explain(error: ValidationError, values: Any, root: type[BaseModel]) -> str:
 
 
 def _is_echo(problem: Any) -> bool:
-    """Whether a list is called too short only because its values are wrong, which is said of each."""
+    """Return whether a list is reported as too short only because some of its values are wrong."""
     return bool(problem["type"] == "too_short" and len(problem["input"]) >= problem["ctx"]["min_length"])
 
 
@@ -79,14 +79,14 @@ def _sentence(problem: Any, values: Any, root: type[BaseModel]) -> str:
 
 
 def _about_kind(problem: Any, names: list[str], path: str, owner: type[BaseModel] | None) -> str:
-    """Return the sentence about a member of a family that there is not, or of which the kind is not given."""
+    """Return the sentence about an unknown or missing kind of a plug-in."""
     context = problem["ctx"]
     if problem["type"] == KIND_MISSING:
         return f"{path}.kind is missing. It must be one of {context['kinds']}."
     if problem["type"] == NAME_UNKNOWN:
         return f"{path} ({context['kind']}) must be {context['kinds']}.{context['hint']}"
     family = _family_of_extras(owner)
-    if family is not None and context["kind"] == repr(names[-1]):  # a misspelled setting, or a member that there is not
+    if family is not None and context["kind"] == repr(names[-1]):  # a misspelled setting, or an unknown kind
         known = [*owner.model_fields, *(member.kind for member in family.members())] if owner else []
         return _no_setting(path, names[-1], list(dict.fromkeys(known)))
     return f"{path}.kind ({context['kind']}) must be one of {context['kinds']}.{context['hint']}"
@@ -102,7 +102,7 @@ _shortening = reprlib.Repr()
 _shortening.maxlevel, _shortening.maxdict, _shortening.maxlist, _shortening.maxtuple = 3, 4, 6, 6
 _shortening.maxstring = _shortening.maxother = 60
 _MAX_PROBLEMS = 5
-"""That are told at once."""
+"""Number of problems in one message."""
 
 
 def _short(value: Any) -> str:
@@ -113,10 +113,10 @@ def _short(value: Any) -> str:
 def _walk(
     location: tuple[int | str, ...], values: Any, root: type[BaseModel]
 ) -> tuple[list[str], type[BaseModel] | None, Any]:
-    """Return the names in a pydantic location, the model that the last one belongs to, and what it should be.
+    """Return the names in a pydantic location, the model of the last one, and the annotation of its value.
 
-    A member of a family is of the class that the given values name. Left out are the tags of unions, and the number of a
-    member that was given alone where a list may be given.
+    The class of a plug-in is the one that the given values name. The names leave out tags of unions, and the index of a
+    plug-in that was given without a list.
     """
     names: list[str] = []
     annotation: Any = root
@@ -149,20 +149,20 @@ def _walk(
 
 
 def _member(annotation: Any) -> Any:
-    """Return what a setting may be besides null."""
+    """Return the annotation of a setting without its null."""
     annotation = _strip(annotation)
     members = [m for m in get_args(annotation) if m is not type(None)] if get_origin(annotation) in _UNIONS else []
     return _strip(members[0]) if len(members) == 1 else annotation
 
 
 def _family_of_extras(model: type[BaseModel] | None) -> Family[Any] | None:
-    """Return the family whose members a model takes under any name, beside its own fields."""
+    """Return the family whose members a model takes under any name, besides its own fields."""
     extras = getattr(model, "extra_members", None)
     return extras if isinstance(extras, Family) else None
 
 
 def _item(values: Any, part: int | str) -> Any:
-    """Return one level of the given values, or None where they are of another kind."""
+    """Return the part of the given values at a key or an index, or None if there is none."""
     try:
         return values[part]
     except (KeyError, IndexError, TypeError):
@@ -181,7 +181,7 @@ def _is_model(annotation: Any) -> bool:
 
 
 def _has_fields(annotation: Any) -> bool:
-    """Return whether an annotation is a model of its own, not one of which each member has others."""
+    """Return whether an annotation is a model with fixed fields, not the base class of a family."""
     return _is_model(annotation) and family_of(annotation) is None
 
 

@@ -1,4 +1,4 @@
-"""Which code of others an experiment's settings make this package import, and run."""
+"""List the code of other packages that the settings of an experiment import and run."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Import(NamedTuple):
     """One module that a setting names.
 
     Attributes:
-        setting: Such as search.space or teacher.builder.
-        module: Such as my_package.spaces.
+        setting: The setting, such as search.space or teacher.builder.
+        module: The module, such as my_package.spaces.
         package: Name and version of the installed package that it belongs to; None if it belongs to none.
     """
 
@@ -33,7 +33,7 @@ def list_imports(config: BaseModel, prefix: str = "") -> list[Import]:
 
     Args:
         config: An experiment, or a part of it.
-        prefix: Path of the part, such as ``search.``, with its dot.
+        prefix: The path of the part with a dot at the end, such as ``search.``.
     """
     found = []
     for setting, module in _modules(config, prefix):
@@ -77,7 +77,7 @@ def _of_member(member: BaseModel, path: str) -> Iterator[tuple[str, str]]:
 
 
 def _named_family(annotations: Any) -> Family[Any] | None:
-    """Return the family of which a field names members, anywhere within its annotation."""
+    """Return the family whose members a field names, anywhere within its annotation."""
     for annotation in annotations:
         if isinstance(annotation, Name):
             return annotation.family

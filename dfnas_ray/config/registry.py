@@ -6,7 +6,7 @@ A member is named by its ``kind`` and found in this order:
 2. a built-in member;
 3. an entry point of an installed package, in the group ``dfnas_ray``, whose name is the kind and whose value the class.
 
-A family is also what pydantic validates a member with: ``space: Annotated[SpaceConfig, SPACES]``.
+A family is also an annotation, by which pydantic validates a member: ``space: Annotated[SpaceConfig, SPACES]``.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ _PATH_SCHEMA: JsonSchemaValue = {
 }
 
 MEMBER_UNKNOWN = "member_unknown"
-"""Type of pydantic's error for a kind that no member has."""
+"""Type of pydantic's error for an unknown kind."""
 
 NAME_UNKNOWN = "name_unknown"
-"""The same in families whose members are written by their names alone."""
+"""Type of the same error in families whose members are written by their names alone."""
 
 KIND_MISSING = "kind_missing"
 """Type of pydantic's error for settings without a kind."""
@@ -61,8 +61,8 @@ class UnknownKindError(ConfigError):
     """No member of a family has this kind.
 
     Attributes:
-        kinds: Those that there are.
-        nearest: The one that may be meant, or None.
+        kinds: The known kinds.
+        nearest: The known kind that is most similar, or None.
     """
 
     def __init__(self, family: str, kind: str, kinds: list[str]):
@@ -98,14 +98,14 @@ def kind_of(code: Any) -> str | None:
 
 
 class Family(Generic[T]):
-    """All members of one sort.
+    """All interchangeable plug-ins of one type.
 
     Attributes:
-        name: What messages call a member, such as search space.
+        name: The name of a member in messages, such as search space.
         base: The class that members derive from.
-        built_in: By kind, the ``package.module:Class`` of those of this package, which are imported when asked for.
+        built_in: The ``package.module:Class`` of this package's members by kind; they are imported when needed.
         argument: The setting that follows a colon in the short form, such as name for ``torchvision:resnet50``.
-        by_name: Whether members are usually written by their names alone, and dumped so where they have no settings.
+        by_name: Whether a member without settings is written and dumped as its name alone.
     """
 
     def __init__(
@@ -119,8 +119,8 @@ class Family(Generic[T]):
         """Return the member's class.
 
         Raises:
-            UnknownKindError: there is none of this kind.
-            ConfigError: it cannot be used; names its package, the member and the rule that it breaks.
+            UnknownKindError: no member has this kind.
+            ConfigError: the member cannot be used. The message names its package, the member and the broken rule.
         """
         if ":" in kind:
             return self._load(kind, package_of(kind.partition(":")[0]))
@@ -141,7 +141,7 @@ class Family(Generic[T]):
         return self.listing()[0]
 
     def listing(self) -> tuple[list[Member], list[str]]:
-        """Return the same, and one sentence for each plug-in of an installed package that cannot be used."""
+        """Return `members`, and one sentence for each plug-in of an installed package that cannot be used."""
         own = [Member(kind, self._built_in(kind), None) for kind in self.built_in]
         found, problems = self._of_entry_points(point for point in installed() if not _is_stray(point))
         problems += [_stray(point) for point in installed() if _is_stray(point)]
@@ -163,7 +163,7 @@ class Family(Generic[T]):
         """Return the member that settings describe: a mapping with ``kind``, or the kind alone.
 
         Raises:
-            ValueError: as pydantic takes it: there is no such member, or its settings are wrong.
+            ValueError: there is no such member, or its settings are wrong. Pydantic expects this type.
         """
         if isinstance(value, self.base):
             self._check(type(value), path_of(type(value)), None)
@@ -198,8 +198,8 @@ class Family(Generic[T]):
     def expand(self, text: str) -> dict[str, str]:
         """Return the mapping that a text stands for.
 
-        ``torchvision:resnet50`` begins with a known kind, and its second part is that member's argument. The ``a:b`` of no
-        known kind is a class's path, unless there is no module a that it could be in.
+        ``torchvision:resnet50`` begins with a known kind, and its second part is that member's argument. If the first
+        part is not a known kind but a module, the text is the path of a class.
         """
         before, colon, after = text.partition(":")
         if not colon or not self.argument:
@@ -213,7 +213,7 @@ class Family(Generic[T]):
         return code
 
     def _of_entry_points(self, points: Any) -> tuple[list[Member], list[str]]:
-        """Return the members of this family among entry points, and what is wrong with the other ones."""
+        """Return the members of this family among entry points, and a sentence for each that cannot be used."""
         found, problems = [], []
         for point in points:
             package = package_of_entry(point)
@@ -261,17 +261,15 @@ class Family(Generic[T]):
             return f"is not a {self.name}: it must be a class that derives from {path_of(self.base)}."
         if inspect.isabstract(code):
             missing = ", ".join(sorted(getattr(code, "__abstractmethods__", ())))
-            return f"is not a whole {self.name}: it must define {missing}."
+            return f"is not a complete {self.name}: it must define {missing}."
         kind = kind_of(code)
         if kind is None:
-            return (
-                f"has no kind, by which experiments would know the {self.name}. Give it one, such as {self._example()}."
-            )
+            return f"has no kind, the name of the {self.name} in experiments. Give it one, such as {self._example()}."
         if entry is not None and kind != entry:
             return f"has the kind {kind!r}, but its entry point in the group {GROUP} is called {entry!r}. Both must be the same."
         if kind in self.built_in and self._built_in(kind) is not code:
             return f"has the kind {kind!r} of a built-in {self.name}. It must have a kind of its own."
-        for point in installed() if entry is None else ():  # those of entry points are compared with each other
+        for point in installed() if entry is None else ():  # entry points are compared with each other in `listing`
             if point.name == kind and not self._is_foreign(point) and _import_or_none(point.value) not in (None, code):
                 other = _subject(point.value, package_of_entry(point))
                 return f"has the kind {kind!r} of {other}. It must have a kind of its own."
@@ -289,14 +287,14 @@ class Family(Generic[T]):
         return 'kind: ClassVar[str] = "my_kind"'
 
     def resolve(self, kind: Any) -> type[T]:
-        """Return the class of a kind as `find` does; for one that there is not, raise pydantic's error."""
+        """Return the class of a kind as `find` does, but raise pydantic's error for an unknown kind."""
         try:
             return self.find(kind) if isinstance(kind, str) else self.find(repr(kind))
         except UnknownKindError as error:
             raise self._unknown(kind, error) from error
 
     def _unknown(self, kind: Any, error: UnknownKindError | None = None) -> PydanticCustomError:
-        """Return pydantic's error for a kind that there is not, or for what is no kind at all."""
+        """Return pydantic's error for an unknown kind, or for a value that is not a kind at all."""
         kinds = [repr(known) for known in (error.kinds if error else [member.kind for member in self.members()])]
         hint = f" Did you mean {error.nearest}?" if error and error.nearest else ""
         listed = f"{', '.join(kinds[:-1])} or {kinds[-1]}" if self.by_name else ", ".join(kinds)
@@ -305,7 +303,7 @@ class Family(Generic[T]):
             return PydanticCustomError(NAME_UNKNOWN, "{kind} must be {kinds}.{hint}", context)
         return PydanticCustomError(MEMBER_UNKNOWN, "kind {kind} must be one of {kinds}.{hint}", context)
 
-    # What pydantic asks of the annotation
+    # Methods that pydantic calls on an annotation
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """Validate a member of any package."""
@@ -330,12 +328,12 @@ def family_of(base: Any) -> Family[Any] | None:
 
 
 def expand(text: str) -> dict[str, str]:
-    """Return the mapping that a text stands for in whichever family takes an argument, or that of a kind alone."""
+    """Return the mapping that a text stands for in the family with short forms, or a mapping with the kind alone."""
     return next((family.expand(text) for family in _families if family.argument), {"kind": text})
 
 
 def describe(code: type) -> str:
-    """Return what messages call a member's class: kind, path and package."""
+    """Return the name of a member's class in messages: kind, path and package."""
     return f"{kind_of(code)}, {_subject(path_of(code), package_of(code.__module__))},"
 
 
@@ -368,7 +366,7 @@ def _stray(point: EntryPoint) -> str:
 def _import_or_none(path: str) -> Any:
     try:
         return import_code(path)
-    except Exception:  # said when somebody asks for it
+    except Exception:  # `find` reports it when the member is used
         return None
 
 
@@ -377,7 +375,7 @@ def _subject(path: str, package: str | None) -> str:
 
 
 def as_value_error(validate: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Let pydantic take this package's errors for errors of the value."""
+    """Return the function, with errors of this package raised as ValueError, which pydantic reports."""
 
     def checked(value: Any) -> Any:
         try:

@@ -1,4 +1,4 @@
-"""Where else searches and sweeps are followed: services that collect the curves of many runs."""
+"""Services that track searches and sweeps, and collect the curves of many runs."""
 
 from __future__ import annotations
 
@@ -13,23 +13,25 @@ class MlflowConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     tracking_uri: str | None = Field(
-        None, description="Server or store, such as http://host:5000; by default MLFLOW_TRACKING_URI's."
+        None, description="Server or store, such as http://host:5000; by default that of MLFLOW_TRACKING_URI."
     )
     experiment: str | None = Field(None, description="Name of the experiment; by default that of this file.")
 
 
 class WandbConfig(BaseModel):
-    """Weights & Biases: a run for each trial. Needs the extra ``wandb``, and its key in WANDB_API_KEY."""
+    """Weights & Biases: a run for each trial. Needs the extra ``wandb``, and an API key in WANDB_API_KEY."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     project: str = Field("dfnas-ray", description="Name of the project.")
     entity: str | None = Field(None, description="User or team.")
-    mode: Literal["online", "offline"] = Field("online", description="offline: files that wandb sync sends later.")
+    mode: Literal["online", "offline"] = Field(
+        "online", description="offline: write files that `wandb sync` sends later."
+    )
 
 
 class TrackingConfig(BaseModel):
-    """Trackers beside TensorBoard, told by Ray Tune of trials of searches and sweeps. Nothing that is made depends on them."""
+    """Trackers besides TensorBoard: Ray Tune reports trials of searches and sweeps. No result depends on them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -38,5 +40,5 @@ class TrackingConfig(BaseModel):
 
     @property
     def is_on(self) -> bool:
-        """Whether there is any."""
+        """Whether there is any tracker."""
         return self.mlflow is not None or self.wandb is not None

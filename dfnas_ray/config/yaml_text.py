@@ -1,7 +1,8 @@
-"""YAML from strangers: plain values of bounded size, or one error.
+"""Read YAML from untrusted files: plain values of bounded size, or one error.
 
-What is read is what JSON knows: mappings with text as keys, lists, text, numbers, booleans and null. Dates are text. Numbers are
-those of YAML 1.2 (``1e-3`` is one, ``010`` is ten and ``12:30`` is text, where YAML 1.1 says text, eight and 750).
+The types are those of JSON: mappings with text as keys, lists, text, numbers, booleans and null. Dates are text.
+Numbers are those of YAML 1.2: ``1e-3`` is a number, ``010`` is ten and ``12:30`` is text. YAML 1.1 says text, eight and
+750.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, No
 from dfnas_ray.errors import shortened
 
 MAX_LENGTH = 300_000
-"""Characters of a text; a large experiment has 5,000."""
+"""The most characters of a text; a large experiment has 5,000."""
 MAX_DEPTH = 50
-"""Mappings and lists in each other."""
+"""The most levels of nested mappings and lists."""
 MAX_VALUES = 50_000
-"""Values in all, those that aliases repeat counted as often as they stand there."""
+"""The most values in total; values behind an alias count each time that it is used."""
 _MAX_DIGITS = 100
 
 _PREFIX = "tag:yaml.org,2002:"
@@ -32,14 +33,14 @@ _FLOAT = re.compile(
 
 
 class YamlTextError(ValueError):
-    """A text is no YAML, or not one of bounded size with plain values; says where."""
+    """A text is not YAML, is too large, or holds values that are not plain. The message says where."""
 
 
 def read_yaml(text: str) -> Any:
     """Return the value that a text describes.
 
     Raises:
-        YamlTextError: it describes none; says what, and where.
+        YamlTextError: the text is invalid. The message says why and where.
     """
     if len(text) > MAX_LENGTH:
         raise YamlTextError(f"it has {len(text):,} characters, and {MAX_LENGTH:,} are the limit")
@@ -82,7 +83,7 @@ def _check_size(text: str) -> None:
                 held[anchor] = values - before
         elif isinstance(event, NodeEvent):
             if isinstance(event, AliasEvent) and any(anchor == event.anchor for anchor, _ in open_nodes):
-                _refuse(f"*{event.anchor} refers to what it is a part of", event)
+                _refuse(f"*{event.anchor} refers to itself", event)
             values += held.get(event.anchor or "", 1) if isinstance(event, AliasEvent) else 1
             if isinstance(event, CollectionStartEvent):
                 open_nodes.append((event.anchor, values - 1))
@@ -91,7 +92,7 @@ def _check_size(text: str) -> None:
             if values > MAX_VALUES:
                 _refuse(f"more than {MAX_VALUES:,} values", event)
             if len(open_nodes) > MAX_DEPTH:
-                _refuse(f"more than {MAX_DEPTH} mappings and lists in each other", event)
+                _refuse(f"more than {MAX_DEPTH} levels of mappings and lists", event)
 
 
 def _refuse(problem: str, place: Any) -> NoReturn:
@@ -99,7 +100,7 @@ def _refuse(problem: str, place: Any) -> NoReturn:
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Makes plain values alone, and refuses a key that is given twice, where plain YAML would drop the first."""
+    """Builds plain values alone. It refuses a key that is given twice; PyYAML would drop the first value."""
 
     yaml_implicit_resolvers = {}  # noqa: RUF012 - typed by the base class
     yaml_constructors = {}  # noqa: RUF012 - typed by the base class
@@ -107,7 +108,7 @@ class _PlainLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.Node, deep: bool = False) -> dict[Hashable, Any]:
         """Return a mapping; ``<<`` takes over the keys of others that it does not have itself."""
         if not isinstance(node, yaml.MappingNode):
-            _refuse("this is no mapping", node)
+            _refuse("this is not a mapping", node)
         seen = set()
         for key, _ in node.value:
             if key.tag == f"{_PREFIX}merge":
@@ -123,7 +124,7 @@ class _PlainLoader(yaml.SafeLoader):
     def construct_list(self, node: yaml.Node) -> Any:
         """Return a list."""
         if not isinstance(node, yaml.SequenceNode):
-            _refuse("this is no list", node)
+            _refuse("this is not a list", node)
         made: list[Any] = []
         yield made
         made.extend(self.construct_sequence(node))
@@ -149,29 +150,29 @@ class _PlainLoader(yaml.SafeLoader):
         return self._converted(lambda: float(plain), text, "number", node)
 
     def construct_bool(self, node: yaml.Node) -> bool:
-        """Return yes or no."""
+        """Return a boolean."""
         text = self.construct_text(node)
         return self._converted(lambda: self.bool_values[text.lower()], text, "boolean: true or false", node)
 
     def construct_text(self, node: yaml.Node) -> str:
         """Return text."""
         if not isinstance(node, yaml.ScalarNode):
-            _refuse("this is no single value", node)
+            _refuse("this is not a single value", node)
         return str(self.construct_scalar(node))
 
     def construct_null(self, node: yaml.Node) -> None:
-        """Return nothing."""
+        """Return None."""
         self.construct_text(node)
 
     def construct_other(self, node: yaml.Node) -> NoReturn:
-        """Refuse what is no plain value."""
-        _refuse(f"the tag {shortened(node.tag.removeprefix(_PREFIX), 60)} is not taken: plain values only", node)
+        """Refuse anything that is not a plain value."""
+        _refuse(f"the tag {shortened(node.tag.removeprefix(_PREFIX), 60)} is not allowed: plain values only", node)
 
     def _converted(self, convert: Callable[[], Any], text: str, what: str, node: yaml.Node) -> Any:
         try:
             return convert()
         except (ValueError, KeyError):
-            _refuse(f"{shortened(repr(text), 60)} is no {what}", node)
+            _refuse(f"{shortened(repr(text), 60)} is not a {what}", node)
 
 
 class _PlainDumper(yaml.SafeDumper):
@@ -180,7 +181,7 @@ class _PlainDumper(yaml.SafeDumper):
     yaml_implicit_resolvers = {}  # noqa: RUF012 - typed by the base class
 
     def ignore_aliases(self, data: Any) -> bool:
-        """Write a value as often as it stands there."""
+        """Return True: a repeated value is written out each time, without an alias."""
         return True
 
 

@@ -1,7 +1,7 @@
-"""What other programmes call: an experiment from its file, or one step on objects of their own.
+"""The Python interface: run an experiment from its file, or one step on objects of your own.
 
-`dfnas_ray` itself has the same names, but for `sweep`, `benchmark`, `compare`, `truth` and `export`, which are imported from
-here.
+`dfnas_ray` exports the same names, except `sweep`, `benchmark`, `compare`, `truth` and `export`, which are imported
+from here.
 """
 
 from dfnas_ray.library.experiments import benchmark, compare, report, run, sweep, truth

@@ -1,4 +1,4 @@
-"""Experiments as other programmes run them: what `dfnas run`, `sweep`, `benchmark`, `compare` and `truth` do."""
+"""Run experiments from Python: the same as `dfnas run`, `sweep`, `benchmark`, `compare` and `truth`."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ from dfnas_ray.workflow.truth import TABLE, Truth, TruthRecord, check_truth
 
 
 def run(config: ExperimentConfig, listener: Listener | None = None, verbose: bool = False) -> Outcomes:
-    """Go the whole way from the teacher to the report.
+    """Run a whole experiment, from the teacher to the report.
 
     Args:
         config: The experiment.
-        listener: Told what happens.
-        verbose: Show what workers say.
+        listener: Receives progress and messages.
+        verbose: Whether to show the output of workers.
 
     Returns:
-        The finished stages by their names; ``report.html`` lies in the run directory.
+        The finished stages by their names. ``report.html`` is in the run directory.
 
     Raises:
-        DfnasError: something is to be mended; says what.
+        DfnasError: the user has to fix something. The message says what.
     """
     with Session(config, listener, verbose).opened() as session:
         announce(session)
@@ -52,7 +52,7 @@ def run(config: ExperimentConfig, listener: Listener | None = None, verbose: boo
 
 
 def plan(config: ExperimentConfig, listener: Listener | None = None) -> ExperimentPlan:
-    """Say what an experiment will take, and start nothing: a few steps of each stage are timed in this process.
+    """Return the time and memory that an experiment will take. Only a few steps of each stage run, in this process.
 
     Raises:
         DfnasError: a stage could not begin.
@@ -61,10 +61,10 @@ def plan(config: ExperimentConfig, listener: Listener | None = None) -> Experime
 
 
 def complete_experiment(config: ExperimentConfig, listener: Listener | None = None) -> ExperimentConfig:
-    """Return an experiment with what is chosen for its teacher, where it leaves something out.
+    """Return the experiment, with missing settings chosen for its teacher.
 
     Raises:
-        DfnasError: the teacher cannot be loaded, or what was given does not go together with what was chosen.
+        DfnasError: the teacher cannot be loaded, or the given settings do not fit the chosen ones.
     """
     return Session(config, listener).config
 
@@ -72,20 +72,20 @@ def complete_experiment(config: ExperimentConfig, listener: Listener | None = No
 def draft_experiment(
     given: SettingValues, minutes: float, file: str, mirror: bool = False, listener: Listener | None = None
 ) -> tuple[str, Fitted]:
-    """Choose the settings of an experiment for a time on this machine.
+    """Return an experiment file that suits a teacher and a time on this machine.
 
     Args:
-        given: Settings that stand: at least the teacher.
-        minutes: For everything.
-        file: What comments call the file.
-        mirror: Whether a mirrored image is of the same class.
-        listener: Told what happens.
+        given: Settings that are kept: at least the teacher.
+        minutes: The time for the whole experiment.
+        file: The path of the file, as comments in it name it.
+        mirror: Whether a mirrored image has the same class.
+        listener: Receives progress and messages.
 
     Returns:
-        The text of the file, and what it says.
+        The text of the file, and the experiment in it.
 
     Raises:
-        DfnasError: a setting is wrong, or nothing can be made of this teacher.
+        DfnasError: a setting is wrong, or the teacher cannot be used.
     """
     with tempfile.TemporaryDirectory(prefix="dfnas-") as scratch:
         session = Session(make_experiment({**given, "run_dir": scratch}), listener)
@@ -94,7 +94,7 @@ def draft_experiment(
 
 
 def sweep(config: ExperimentConfig, listener: Listener | None = None, verbose: bool = False) -> Outcome[SweptRecord]:
-    """Tune settings of synthesis, or go on with it, and write the best ones and the page of figures.
+    """Run or continue a sweep over settings of synthesis, and write the best settings and the page of figures.
 
     Raises:
         DfnasError: the experiment has no sweep section, a range does not suit the teacher, or no trial could be finished.
@@ -111,7 +111,7 @@ def sweep(config: ExperimentConfig, listener: Listener | None = None, verbose: b
 def benchmark(
     config: ExperimentConfig, listener: Listener | None = None, verbose: bool = False
 ) -> Outcome[BenchmarkRecord]:
-    """Rank a table's architectures by every algorithm, compare, and write figures and report.
+    """Rank a table's architectures by every algorithm, compare the rankings, and write figures and the report.
 
     Raises:
         DfnasError: the table cannot be used, an algorithm cannot rank, or a ranking failed.
@@ -128,7 +128,7 @@ def benchmark(
 def compare(
     config: ExperimentConfig, listener: Listener | None = None, verbose: bool = False
 ) -> Outcome[ComparisonRecord]:
-    """Run the same search under different settings with several seeds, and say how what it finds differs.
+    """Run the same search under different settings with several seeds, and compare the results.
 
     Raises:
         DfnasError: the experiment has no comparison section, a variant cannot be run, or a search failed.
@@ -153,15 +153,15 @@ def truth(
     """Train architectures of the experiment's space on its real, labelled images, and write a table for benchmarks.
 
     Args:
-        config: The experiment; `retraining` says on what and how, `evaluation.dataset` what they are measured on.
-        out: The CSV file, local or a URI: arch, accuracy in percent, nll, params, macs. Nothing of it is data-free. None:
-            the table is in the stage's folder alone.
-        architectures: How many are drawn; None: all.
-        listener: Told what happens.
-        verbose: Show what workers say.
+        config: The experiment. `retraining` sets the training, `evaluation.dataset` the images for the accuracy.
+        out: The CSV file, local or a URI: arch, accuracy in percent, nll, params, macs. It is not data-free. None: the
+            table is in the stage's folder only.
+        architectures: The number of architectures to draw; None: all.
+        listener: Receives progress and messages.
+        verbose: Whether to show the output of workers.
 
     Raises:
-        DfnasError: a setting does not fit, or a training failed; what was trained is kept.
+        DfnasError: a setting does not fit, or a training failed. Finished trainings are kept.
     """
     check_truth(config, architectures)
     file = None if out is None else Location.parse(out, "--out")
@@ -178,7 +178,7 @@ def truth(
 
 
 def report(session: Session) -> Location:
-    """Write the report of what is finished so far, and the model card of a network; return the report's place."""
+    """Write the report of all finished stages and the model card of the network; return the report's location."""
     session.record()
     write_card(session.run_dir)
     return write_report(session.run_dir)

@@ -1,4 +1,4 @@
-"""What travels: the trained network of a run directory, loaded in Python or written as files for other tools."""
+"""Export the trained network of a run directory: load it in Python, or write files for other tools."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ _FOLDER = "export"
 def load_network(run_dir: str | Path, which: str = _SEARCHED) -> TrainedNetwork:
     """Return the trained network of a run directory, with its preprocessing and in evaluation mode.
 
-    Nothing is unpickled, no code of the directory runs, and nothing in it is changed. A network of a search space of your own
-    needs the space's class.
+    Nothing is unpickled, no code from the directory runs, and nothing in it is changed. A network from your own search
+    space needs the class of that space.
 
     Args:
-        run_dir: A path or a URI, such as s3://bucket/prefix: of a run, or of a folder that `dfnas export` or
-            `TrainedNetwork.save` wrote.
+        run_dir: The path or URI, such as s3://bucket/prefix, of a run, or of a folder written by `dfnas export` or
+            `TrainedNetwork.save`.
         which: ``searched``, or ``random`` for the baseline.
 
     Raises:
-        ConfigError: ``which`` is neither.
+        ConfigError: ``which`` is something else.
         StorageError: no network is trained there yet, or a file was altered since.
     """
     return TrainedNetwork.load(network_folder(run_dir, which))
 
 
 def network_folder(run_dir: str | Path | Location, which: str = _SEARCHED) -> Location:
-    """Return the folder of a run's trained network, as its last command left it, or the folder itself if it is one.
+    """Return the folder of a run's latest trained network, or ``run_dir`` itself if it holds a network.
 
     Raises:
         ConfigError: ``which`` is no network of a run.
@@ -64,10 +64,10 @@ def network_folder(run_dir: str | Path | Location, which: str = _SEARCHED) -> Lo
 
 
 class Exported(NamedTuple):
-    """What was written.
+    """The result of an export.
 
     Attributes:
-        folder: Where.
+        folder: The folder that was written to.
         files: Names of the files in it.
     """
 
@@ -82,17 +82,17 @@ def export(
     pixels: Pixels = "uint8",
     which: str = _SEARCHED,
 ) -> Exported:
-    """Write the trained network of a run as files for other tools, with its description and the model card beside them.
+    """Write the trained network of a run as files for other tools, with its description and the model card.
 
     Args:
-        config: Of the run. Its ``teacher.class_names``, if they are given, replace those that the run recorded.
-        formats: Which files.
-        out: A folder, or a URI; by default ``export`` in the run directory.
-        pixels: What the programs take: uint8, or float32 in [0, 1].
+        config: The experiment of the run. Its ``teacher.class_names``, if given, replace those that the run recorded.
+        formats: The formats to write.
+        out: A folder or a URI; by default ``export`` in the run directory.
+        pixels: The input of the programs: uint8, or float32 in [0, 1].
         which: ``searched``, or ``random`` for the baseline.
 
     Raises:
-        ConfigError: a package is missing; says how to install it.
+        ConfigError: a package is missing. The message says how to install it.
         ExportError: the network cannot be exported.
         StorageError: no network is trained yet, a file was altered since, or the folder cannot be written.
         TeacherError: the class names do not fit.
@@ -118,7 +118,7 @@ def export(
 
 
 def _remove_others(folder: Location, described: NetworkDescription, written: set[str]) -> None:
-    """Remove what an earlier export left there of another network: its files would be taken for those of this one."""
+    """Remove files of another network from an earlier export, which would be mistaken for this one's."""
     try:
         before = NetworkDescription.find(folder)
     except AlteredError:

@@ -1,4 +1,4 @@
-"""A set of synthetic images in the user's hands."""
+"""A set of synthetic images as a Python object."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from dfnas_ray.storage.shared import Shared
 from dfnas_ray.teachers.base import ImageShape, Teacher
 from dfnas_ray.teachers.facts import TeacherDescription
 
-_GRID = 100  # images of a grid, if nobody says otherwise
+_GRID = 100  # images of a grid by default
 _PADDING = 2  # pixels between them
 
 
 class Images:
-    """Synthetic images with the teacher's view of them. ``len(images)`` is their number.
+    """Synthetic images with the teacher's logits. ``len(images)`` is their number.
 
     Attributes:
-        data: Whole canvases, classes asked for, rounds of calibration and the teacher's logits, as numpy arrays.
-        teacher: Whose images they are.
+        data: Whole canvases, requested classes, rounds of calibration and the teacher's logits, as numpy arrays.
+        teacher: The teacher that the images were made from.
     """
 
-    name = "synthesis"  # of the stage that made them
+    name = "synthesis"  # the stage that made them
 
     def __init__(self, data: SyntheticImages, teacher: Teacher, folder: Location, manifest: Manifest):
         self.data, self.teacher = data, teacher
@@ -54,8 +54,8 @@ class Images:
         """Return a picture of a grid of images, evenly spread over the classes; a notebook shows it.
 
         Args:
-            count: Images at most.
-            columns: Of the grid; by default as many as rows.
+            count: The largest number of images.
+            columns: The number of columns; by default about as many as rows.
         """
         from torchvision.transforms.functional import to_pil_image
         from torchvision.utils import make_grid
@@ -67,7 +67,7 @@ class Images:
         return picture
 
     def dataset(self) -> Dataset[tuple[Tensor, Tensor]]:
-        """Return the images as a `torch.utils.data.DataLoader` takes them.
+        """Return the images as a dataset for `torch.utils.data.DataLoader`.
 
         Returns:
             Pairs of an image, float32 (C, H, W) in the teacher's normalisation, and its logits, float32 (num_classes,).
@@ -75,7 +75,7 @@ class Images:
         return _Pairs(self.pixels(), torch.from_numpy(np.array(self.data.logits)), self.teacher)
 
     def save(self, folder: str | Path) -> None:
-        """Write Parquet shards and their manifest, which `load`, `load_images` and Hugging Face `datasets` read.
+        """Write Parquet shards and their manifest, for `load`, `load_images` and Hugging Face `datasets`.
 
         Args:
             folder: A path, or a URI such as s3://bucket/prefix.
@@ -87,14 +87,14 @@ class Images:
 
     @classmethod
     def load(cls, folder: str | Path, teacher: Teacher) -> Self:
-        """Read a set that `save`, or a run's synthesis, has written.
+        """Return a set that `save` or the synthesis of a run has written.
 
         Args:
-            folder: A path, or a URI.
-            teacher: Whose images they are.
+            folder: A path or a URI.
+            teacher: The teacher that the images were made from.
 
         Raises:
-            ConfigError: they are another teacher's.
+            ConfigError: the images were made from another teacher.
             StorageError: the folder holds no set, or a shard was altered.
         """
         source = Location.parse(folder, "folder")
@@ -107,15 +107,15 @@ class Images:
                 f"The images in {folder} are {canvas} with {classes} classes, and the teacher {teacher.name} takes "
                 f"{teacher.image_shape} and knows {teacher.num_classes}. Give the teacher that they were made from."
             )
-        for entry in manifest.shards[:1]:  # one speaks for all: they have one key, which the teacher is part of
+        for entry in manifest.shards[:1]:  # one shard is enough: all share one key, which includes the teacher
             _check_fingerprint(read_info(source / entry.file).teacher, teacher, f"The images in {folder}")
         return cls(data, teacher, source, manifest)
 
-    # What search and retraining take
+    # The interface that search and retraining use
 
     @property
     def key(self) -> str:
-        """Everything that the images depend on."""
+        """The fingerprint of the images."""
         return fingerprint([entry.sha256 for entry in self._manifest.shards])
 
     @property
@@ -128,12 +128,12 @@ class Images:
         """Make sure that ``teacher`` is the one that the images were made from.
 
         Raises:
-            ConfigError: it is another one.
+            ConfigError: it is another teacher.
         """
         _check_fingerprint(self.teacher.fingerprint, teacher, "The images")
 
     def images(self, executor: Executor) -> Shared[SyntheticImages]:
-        """Return the images where the work is done."""
+        """Return the images, shared with the workers of an executor."""
         return executor.share(self.data)
 
 
@@ -141,9 +141,9 @@ class LabelledImage(NamedTuple):
     """One synthetic image.
 
     Attributes:
-        image: uint8 (C, H, W): the centre of its canvas, which the teacher labelled.
+        image: The centre of its canvas, which the teacher labelled, uint8 (C, H, W).
         label: The class that was asked for.
-        logits: The teacher's, float32 (num_classes,).
+        logits: The logits of the teacher, float32 (num_classes,).
     """
 
     image: Tensor
@@ -152,12 +152,12 @@ class LabelledImage(NamedTuple):
 
 
 class ImageSet(Dataset[LabelledImage]):
-    """Synthetic images as a `torch.utils.data.DataLoader` takes them, without their teacher.
+    """Synthetic images without their teacher, as a dataset for `torch.utils.data.DataLoader`.
 
     Attributes:
         data: Whole canvases, labels, rounds and logits, as numpy arrays.
-        image_shape: (C, H, W) of an image.
-        class_names: One for each class; None in sets of older versions.
+        image_shape: The shape (C, H, W) of an image.
+        class_names: The names of the classes; None in sets of older versions.
     """
 
     def __init__(self, data: SyntheticImages, image_shape: ImageShape, class_names: Sequence[str] | None):
@@ -174,14 +174,14 @@ class ImageSet(Dataset[LabelledImage]):
 
 
 def load_images(run_dir: str | Path) -> ImageSet:
-    """Read the synthetic images of a run directory, cropped to what the teacher sees; all of them are held in memory.
+    """Return the synthetic images of a run directory, cropped to what the teacher sees. All are held in memory.
 
     Args:
-        run_dir: A path or a URI: of a run, or of a folder with its shards, as `Images.save` writes it.
+        run_dir: The path or URI of a run, or of a folder with shards, such as one written by `Images.save`.
 
     Raises:
-        StorageError: there are no finished images, a shard was altered, or the set is of an older version that does not say how
-            large an image is.
+        StorageError: there are no finished images, a shard was altered, or the set is of an older version without the
+            size of an image.
     """
     place = Location.parse(run_dir)
     folder = place if (place / "manifest.json").exists() else RunDir(place).latest_stage("synthesis")
@@ -203,7 +203,7 @@ def load_images(run_dir: str | Path) -> ImageSet:
 
 
 def _fits(shape: Sequence[int], canvas: Sequence[int]) -> bool:
-    """Return whether (C, H, W) is the centre of (C, H', W')."""
+    """Return whether a shape (C, H, W) fits into a canvas (C, H', W')."""
     return (
         len(shape) == len(canvas)
         and shape[0] == canvas[0]

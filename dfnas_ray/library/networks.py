@@ -1,4 +1,4 @@
-"""A trained network in the user's hands."""
+"""A trained network as a Python object."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class TrainedNetwork(ImageClassifier):
     """A network with its preprocessing: images in, logits out.
 
     Attributes:
-        network: Takes normalised images, as the teacher does.
-        architecture: What it is.
-        history: What each epoch of its training showed; empty for one that was loaded.
-        class_names: In the order of the logits; None where nobody knows.
+        network: The network without preprocessing; it takes normalised images, as the teacher does.
+        architecture: The architecture of the network.
+        history: The figures of each training epoch; empty for a network that was loaded.
+        class_names: The names of the classes in the order of the logits; None if they are unknown.
     """
 
     def __init__(
@@ -49,14 +49,15 @@ class TrainedNetwork(ImageClassifier):
     def prepare(self, picture: Image.Image | str | Path) -> Tensor:
         """Return a picture of any size as a batch of one, uint8 (1, C, H, W).
 
-        It is resized and cropped as pictures are for the evaluation: to cover 1 / 0.875 of the input, and then its centre.
+        It is resized and cropped as for the evaluation: resized to cover 1 / 0.875 of the input, then cropped to its
+        centre.
 
         Args:
-            picture: Of Pillow, or a file.
+            picture: A picture of Pillow, or the path of a file.
 
         Raises:
-            DatasetError: it is in colour and the network takes grey, or it cannot be resized.
-            ConfigError: the file is no picture.
+            DatasetError: the picture is in colour and the network takes grey, or it cannot be resized.
+            ConfigError: the file is not a picture.
         """
         if not isinstance(picture, Image.Image):
             try:
@@ -66,10 +67,10 @@ class TrainedNetwork(ImageClassifier):
         return to_uint8(picture, self.image_shape, "The picture")[None]
 
     def check_teacher(self, teacher: Teacher, name: str = "This network") -> None:
-        """Make sure that the network takes images as they are prepared for the teacher.
+        """Make sure that the network takes images that are prepared as for the teacher.
 
         Raises:
-            ConfigError: it does not.
+            ConfigError: their shape, mean or std differ.
         """
         own: dict[str, Sequence[float]] = {
             "image_shape": self.image_shape,
@@ -88,15 +89,15 @@ class TrainedNetwork(ImageClassifier):
     def save(self, folder: str | Path, teacher: Teacher, formats: Iterable[Format] = ("safetensors", "pt2")) -> None:
         """Write ``weights.safetensors``, ``network.pt2`` (uint8 images in, logits out) and ``network.json``.
 
-        The network stays as and where it is.
+        The network itself is not changed, and stays on its device.
 
         Args:
-            folder: A path, or a URI.
-            teacher: Whose inputs it takes, and whose class names it gets if it has none.
-            formats: Which files; ``onnx`` for ``network.onnx``, which needs the extra of this name.
+            folder: A path or a URI.
+            teacher: The teacher whose inputs the network takes; its class names are used if the network has none.
+            formats: The formats to write; ``onnx`` writes ``network.onnx`` and needs the extra of this name.
 
         Raises:
-            ConfigError: it was trained on images prepared for another teacher, or a package is missing.
+            ConfigError: the network was trained on images prepared for another teacher, or a package is missing.
             ExportError: the network cannot be exported.
         """
         self.check_teacher(teacher)
@@ -109,7 +110,7 @@ class TrainedNetwork(ImageClassifier):
 
     @classmethod
     def load(cls, folder: str | Path | Location) -> Self:
-        """Read a network that `save`, `dfnas export`, or a run's retraining has written.
+        """Return a network that `save`, `dfnas export` or the retraining of a run has written.
 
         Raises:
             StorageError: the folder holds no network, or a file was altered.

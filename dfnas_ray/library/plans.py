@@ -1,4 +1,4 @@
-"""What is still to be done of an experiment, and how long it will take."""
+"""Plan the unfinished stages of an experiment, and how long they will take."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _LEAD = ("synthesis", "search", "retraining")
 
 
 def plan(session: Session) -> ExperimentPlan:
-    """Time a few steps of each stage, and return what is still to be done.
+    """Time a few steps of each stage, and return the plan; finished stages take no time in it.
 
     Raises:
         DfnasError: a stage cannot begin.
@@ -48,7 +48,7 @@ def plan(session: Session) -> ExperimentPlan:
 
 
 def announce(session: Session) -> None:
-    """Say in three lines what a run will do and how long it will take, if that is long enough to want to know."""
+    """Print in three lines what a run will do and how long it will take, unless it takes only seconds."""
     if rough_work(session.config, session.teacher) < BRIEF or Search(session).dir.is_done:
         return
     session.listener.say("Timing a few steps ...")

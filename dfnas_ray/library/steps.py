@@ -1,9 +1,9 @@
-"""The steps on objects: no file, no cluster, no settings but those that are given.
+"""The steps as functions on Python objects: no file and no cluster, and only the given settings.
 
-Keyword arguments are the settings of the experiment file, with the same defaults and the same errors. Everything runs in
-this process unless ``address`` names a Ray cluster. With ``run_dir`` a step that was broken off goes on where it was, and
-one that is finished is not done again; without it, nothing is kept but what is returned. The global random states of torch,
-numpy and random are afterwards what they were before.
+Keyword arguments are the settings of the experiment file, with the same defaults and the same errors. Everything runs
+in this process unless ``address`` names a Ray cluster. With ``run_dir`` an interrupted step continues where it stopped,
+and a finished one is not repeated. Without it, only the returned object is kept. The global random states of torch,
+numpy and random are restored afterwards.
 """
 
 from __future__ import annotations
@@ -50,18 +50,18 @@ from dfnas_ray.workflow.session import Session
 from dfnas_ray.workflow.synthesis import Synthesis
 
 _MOST_PER_SHARD = 1_000
-_TEACHER = "teacher"  # names its accuracy
+_TEACHER = "teacher"  # the key of its accuracy
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a search found.
+    """The result of a search.
 
     Attributes:
-        architecture: The best one; ``architecture.text`` is its genotype.
-        finalists: Those that were compared by training each one alone, of all trials.
-        history: By trial, one entry per epoch and round of candidates.
-        record: All figures.
+        architecture: The best architecture; ``architecture.text`` is its genotype.
+        finalists: The architectures of all trials that were compared by training each one alone.
+        history: One entry per epoch and round of candidates, by trial.
+        record: The record of the search with all figures.
     """
 
     architecture: Architecture
@@ -89,14 +89,14 @@ def synthesize(
     """Make synthetic images from a teacher.
 
     Args:
-        teacher: `Teacher.from_model`.
-        num_images: In all rounds that are kept; by default what the settings give.
+        teacher: The teacher, for instance of `Teacher.from_model`.
+        num_images: The number of images in all kept rounds; by default it follows from the settings.
         seed: The same seed gives the same images.
-        run_dir: Where unfinished work is kept.
-        address: ``inline``, or that of a Ray cluster.
-        cluster: Further settings of the section ``cluster``, such as ``{"synthesis": {"cpus": 2}}``.
-        listener: Told what happens.
-        settings: Those of the section ``synthesis``, such as ``method="generator"`` or
+        run_dir: The folder or URI in which unfinished work is kept.
+        address: ``inline``, or the address of a Ray cluster.
+        cluster: Other settings of the section ``cluster``, such as ``{"synthesis": {"cpus": 2}}``.
+        listener: Receives progress and messages.
+        settings: Settings of the section ``synthesis``, such as ``method="generator"`` or
             ``regularizers={"bn_statistics": {"weight": 1}}``.
 
     Raises:
@@ -127,17 +127,17 @@ def search(
     """Find an architecture on synthetic images.
 
     Args:
-        teacher: The one that the images were made from; it labels them.
-        images: What candidates are judged on.
+        teacher: The teacher that the images were made from; it labels them.
+        images: The images to search on.
         seed: The same seed finds the same architecture.
-        run_dir: Where unfinished work is kept.
-        address: ``inline``, or that of a Ray cluster.
-        cluster: Further settings of the section ``cluster``, such as ``{"search": {"cpus": 2}}``.
-        listener: Told what happens.
-        settings: Those of the section ``search``, such as ``space="nasbench201", algorithm="spos", max_macs="50%"``.
+        run_dir: The folder or URI in which unfinished work is kept.
+        address: ``inline``, or the address of a Ray cluster.
+        cluster: Other settings of the section ``cluster``, such as ``{"search": {"cpus": 2}}``.
+        listener: Receives progress and messages.
+        settings: Settings of the section ``search``, such as ``space="nasbench201", algorithm="spos", max_macs="50%"``.
 
     Raises:
-        ConfigError: a setting is wrong, or the images are another teacher's.
+        ConfigError: a setting is wrong, or the images were made from another teacher.
         GenotypeError: no architecture is within the limit.
     """
     images.check_teacher(teacher)
@@ -170,18 +170,18 @@ def retrain(
     """Train an architecture from scratch on synthetic images alone.
 
     Args:
-        teacher: The one that the images were made from; the network learns from it.
-        images: On what.
-        architecture: Such as ``found.architecture``.
+        teacher: The teacher that the images were made from; the network learns from it.
+        images: The training images.
+        architecture: The architecture, such as ``found.architecture``.
         seed: The same seed gives the same weights.
-        run_dir: Where unfinished work is kept.
-        address: ``inline``, or that of a Ray cluster.
-        cluster: Further settings of the section ``cluster``, such as ``{"retraining": {"cpus": 2}}``.
-        listener: Told what happens.
-        settings: Those of the section ``retraining``, such as ``epochs=100``, but for ``baseline``.
+        run_dir: The folder or URI in which unfinished work is kept.
+        address: ``inline``, or the address of a Ray cluster.
+        cluster: Other settings of the section ``cluster``, such as ``{"retraining": {"cpus": 2}}``.
+        listener: Receives progress and messages.
+        settings: Settings of the section ``retraining``, such as ``epochs=100``, except ``baseline``.
 
     Raises:
-        ConfigError: a setting is wrong, or the images are another teacher's.
+        ConfigError: a setting is wrong, or the images were made from another teacher.
     """
     images.check_teacher(teacher)
     sections = {"retraining": settings, "search": {"space": architecture.config}}
@@ -205,11 +205,11 @@ def evaluate(
     networks: nn.Module | Mapping[str, nn.Module],
     dataset: ImageDataset | DatasetConfig | Mapping[str, Any] | str,
 ) -> dict[str, float]:
-    """Measure accuracy on labelled real images. Copies are measured: the networks stay as and where they are.
+    """Return the accuracy of networks on labelled real images. Copies are measured, and the networks stay unchanged.
 
     Args:
-        teacher: Says how images are prepared; it is measured, too.
-        networks: One, or several by names. A plain `nn.Module` takes normalised images, as the teacher does.
+        teacher: The teacher, which defines how images are prepared; it is measured, too.
+        networks: One network, or several by name. A plain `nn.Module` takes normalised images, as the teacher does.
         dataset: Settings as in the experiment file, such as ``{"kind": "image_folder", "path": "photos"}`` or ``"digits"``,
             or an object with ``description`` whose items are (PIL image, class index).
 
@@ -217,8 +217,8 @@ def evaluate(
         Top-1 accuracies in [0, 1], by the names given or ``network``, and the ``teacher``'s.
 
     Raises:
-        ConfigError: a setting is wrong, a network is called ``teacher``, cannot be copied, or was trained on images that are
-            prepared in another way than the teacher's.
+        ConfigError: a setting is wrong; or a network is called ``teacher``, cannot be copied, or was trained on images
+            that were prepared in another way.
         DatasetError: an image or a label does not fit the teacher.
     """
     named = dict(networks) if isinstance(networks, Mapping) else {"network": networks}
@@ -237,11 +237,11 @@ def evaluate(
 
 
 def _open(dataset: ImageDataset | DatasetConfig | Mapping[str, Any] | str) -> ImageDataset:
-    """Return labelled images, from their settings or as they were given.
+    """Return a labelled dataset from its settings, or the given one.
 
     Raises:
-        ConfigError: they are neither.
-        DatasetError: they cannot be opened.
+        ConfigError: the argument is neither settings nor a dataset.
+        DatasetError: the dataset cannot be opened.
     """
     settings: Any = dataset
     if isinstance(settings, str | Mapping):
@@ -260,10 +260,10 @@ def _open(dataset: ImageDataset | DatasetConfig | Mapping[str, Any] | str) -> Im
 
 
 def _copy(name: str, network: nn.Module) -> nn.Module:
-    """Return a copy that takes normalised images.
+    """Return a copy of a network that takes normalised images.
 
     Raises:
-        ConfigError: it cannot be copied.
+        ConfigError: the network cannot be copied.
     """
     plain = network.network if isinstance(network, TrainedNetwork) else network
     try:
@@ -273,10 +273,10 @@ def _copy(name: str, network: nn.Module) -> nn.Module:
 
 
 def _shards_for(num_images: int, settings: Mapping[str, Any]) -> SettingValues:
-    """Return how many shards of how many images make ``num_images``, and the synthesizer with its batches.
+    """Return the shards that hold ``num_images`` images, and the synthesizer with its batch size, as settings.
 
     Raises:
-        ConfigError: a setting is wrong, or they cannot be divided into whole batches.
+        ConfigError: a setting is wrong, or the images do not fill whole batches.
     """
     try:
         number = index(num_images)
@@ -303,7 +303,7 @@ def _shards_for(num_images: int, settings: Mapping[str, Any]) -> SettingValues:
 
 
 def _check_synthesis(settings: Mapping[str, Any]) -> SynthesisConfig:
-    """Validate settings of synthesis whose shards are not decided yet.
+    """Return validated settings of synthesis whose shards are not chosen yet.
 
     Raises:
         ConfigError: a setting is wrong.
@@ -325,7 +325,7 @@ def _session(
     cluster: Mapping[str, Any] | None,
     listener: Listener | None,
 ) -> Iterator[Session]:
-    """Open a session for one step, after which the caller's random numbers go on as if there had been none.
+    """Open a session for one step. The global random states are restored afterwards.
 
     Raises:
         ConfigError: a setting is wrong.
@@ -334,7 +334,7 @@ def _session(
         raise ConfigError(f"cluster.address ({cluster['address']}) must be given as address. Remove it from cluster.")
     with _random_states_kept(), tempfile.TemporaryDirectory(prefix="dfnas-") as scratch:
         values = {
-            "teacher": "digits",  # not looked at: the teacher is given
+            "teacher": "digits",  # not used: the teacher is given
             "run_dir": str(run_dir or scratch),
             "seed": seed,
             "cluster": {**(cluster or {}), "address": address},
@@ -347,7 +347,7 @@ def _session(
 
 @contextmanager
 def _random_states_kept() -> Iterator[None]:
-    """Leave the global random states of torch, numpy and random as they were before the block."""
+    """Restore the global random states of torch, numpy and random after the block."""
     gpus = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
     numpy_state, python_state = np.random.get_state(), random.getstate()
     with torch.random.fork_rng(devices=gpus):

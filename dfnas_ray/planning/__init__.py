@@ -1,1 +1,1 @@
-"""What an experiment will cost before it starts, and settings that suit a teacher and a time."""
+"""Estimate the cost of an experiment before it starts, and choose settings for a teacher and a time."""

@@ -1,4 +1,4 @@
-"""Settings for a time: how many images, candidates and epochs fit into so many minutes on this machine."""
+"""Settings for a time limit: how many images, candidates and epochs fit into it on this machine."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from dfnas_ray.planning.recipe import FEW_BATCHES, complete, merged
 from dfnas_ray.teachers.base import Teacher
 
 IMAGES_SHARE, CANDIDATES_SHARE, FINALISTS_SHARE = 0.42, 0.1, 0.08
-"""Of the time; the rest trains the network found, and the random one beside it."""
+"""Shares of the time; the rest trains the network found, and the random one beside it."""
 
 USED = 0.92
-"""Of the time that was given: an estimate may be a little low."""
+"""Share of the given time that is planned for: an estimate may be a little low."""
 
 _CANDIDATES, _MOST_CANDIDATES, _FEWEST_CANDIDATES = 400, 1_000, 60
 _MOST_IMAGES, _LONGEST = 4.0, 2.0
-"""Times the measured number of images, and the measured length of a training: more was not tried."""
+"""Multiples of the recipe's number of images and length of training; more was not measured."""
 
 _FEWEST_STEPS = 300
 
@@ -37,8 +37,8 @@ class Fitted:
 
     Attributes:
         values: Its settings, as they are written to a file.
-        plan: What it will take.
-        fits: Whether it does: a generator below some number of images is worth nothing.
+        plan: The time and memory that it will take.
+        fits: Whether it fits. It may not, because a generator needs some number of images to be useful.
     """
 
     values: SettingValues
@@ -50,10 +50,10 @@ def fit(given: SettingValues, teacher: Teacher, minutes: float, mirror: bool = F
     """Return the experiment that uses ``minutes`` best on this machine.
 
     Args:
-        given: Settings that stand: at least the teacher.
-        teacher: The same, loaded.
-        minutes: For everything, from the images to the trained networks.
-        mirror: Whether a mirrored image is of the same class.
+        given: Settings that are kept: at least the teacher.
+        teacher: The same teacher, loaded.
+        minutes: The time for everything, from the images to the trained networks.
+        mirror: Whether a mirrored image has the same class.
 
     Raises:
         DfnasError: a stage cannot begin with this teacher.
@@ -73,8 +73,8 @@ def fit(given: SettingValues, teacher: Teacher, minutes: float, mirror: bool = F
 def _scaled(config: ExperimentConfig, teacher: Teacher, seconds: float) -> SettingValues:
     """Return the sizes with which each part takes its share of the time.
 
-    Up to the measured sizes of the recipe all grow together; of a longer time the rest trains the networks, until that is twice
-    as long as measured, and only then more images are made.
+    Up to the measured sizes of the recipe, all sizes grow together. Time beyond that goes into longer training, up to
+    twice the measured length, and then into more images.
     """
     plan = estimate(config, teacher)
     variable = {stage.stage: max(stage.seconds - stage.start, 1e-9) for stage in plan.stages}
@@ -115,7 +115,7 @@ def _count(seconds: float, measured: float, fewest: int, most: int, of: int) -> 
 
 
 def _evolution(candidates: int) -> SettingValues:
-    """Return an evolution of about so many candidates, in up to ten generations."""
+    """Return the settings of an evolution of about ``candidates`` candidates, in up to ten generations."""
     population = max(20, candidates // 10)
     children = population // 2
     generations = max(2, 1 + round((candidates - population) / (2 * children)))

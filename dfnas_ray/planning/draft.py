@@ -1,4 +1,4 @@
-"""A commented experiment file for a teacher and a time."""
+"""Write the text of a commented experiment file for a teacher and a time."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ def draft(fitted: Fitted, teacher: Teacher, file: str, minutes: float) -> str:
     Args:
         fitted: The experiment.
         teacher: Its teacher.
-        file: Where it will be, as the command names it.
-        minutes: That were given.
+        file: The path of the file, as the command names it.
+        minutes: The time that was given.
     """
     plan, values = fitted.plan, _written(fitted.values)
     notes = _notes(values, teacher, plan)
     lines = [
         f"# dfnas run {file}",
         "#",
-        f"# About {rounded(plan.seconds)} on {plan.where}; {minutes:g} min were given. `dfnas plan {file}` says more.",
+        f"# About {rounded(plan.seconds)} on {plan.where}; {minutes:g} min were given. `dfnas plan {file}` shows the stages.",
     ]
     for name in _ORDER:
         if name in values:
@@ -39,7 +39,7 @@ def draft(fitted: Fitted, teacher: Teacher, file: str, minutes: float) -> str:
 
 
 def _written(values: SettingValues) -> SettingValues:
-    """Return the settings without those that stand at what they would be anyway."""
+    """Return the settings with synthesis in reading order, and with the weight of bn_statistics as its only term."""
     synthesis = dict(values["synthesis"])
     terms = {name: term for name, term in synthesis.get("regularizers", {}).items() if name == "bn_statistics"}
     synthesis["regularizers"] = {name: {"weight": term["weight"]} for name, term in terms.items()}
@@ -51,7 +51,7 @@ def _written(values: SettingValues) -> SettingValues:
 
 
 def _notes(values: SettingValues, teacher: Teacher, plan: ExperimentPlan) -> dict[str, tuple[str, ...]]:
-    """Return, by section, what a reader should know of the settings there."""
+    """Return the comments above each section."""
     channels, height, width = teacher.image_shape
     seconds = {stage.stage: rounded(stage.seconds) for stage in plan.stages}
     limit = values["search"].get("max_macs", "90%")
@@ -62,22 +62,24 @@ def _notes(values: SettingValues, teacher: Teacher, plan: ExperimentPlan) -> dic
             f"{formatting.quantity(teacher.cost.params)} parameters, {formatting.quantity(teacher.cost.macs)} MACs.",
         ),
         "synthesis": (
-            f"Images, about {seconds['synthesis']}. More of them make better networks.",
-            "Mirrored images are " + ("used." if flips else "not used: a mirrored image may be of another class."),
+            f"The synthetic images, about {seconds['synthesis']}. More images make better networks.",
+            "Mirrored images are " + ("used." if flips else "not used: a mirrored image may have another class."),
         ),
         "search": (
-            f"The network, about {seconds['search']}: at most {_share(limit)} multiply-adds.",
-            "The space has networks on both sides of that limit.",
+            f"The search for a network, about {seconds['search']}: at most {_share(limit)} multiply-adds.",
+            "The space has networks below and above that limit.",
         ),
         "retraining": (
-            f"Its training, about {seconds['retraining']}, and as long again for a random network of the same size.",
-            "That one says what the search was worth; `baseline: false` leaves it out.",
+            f"The network's training, about {seconds['retraining']}, and as long again for a random network of the same size.",
+            "The random network shows what the search was worth; `baseline: false` leaves it out.",
         ),
     }
     if not teacher.batch_norms():
-        notes["synthesis"] += ("The teacher has no BatchNorm statistics: expect images further from the real ones.",)
+        notes["synthesis"] += (
+            "The teacher has no BatchNorm statistics: expect images that differ more from the real ones.",
+        )
     if "evaluation" in values:
-        notes["evaluation"] = ("Real images: nothing reads them before the end.",)
+        notes["evaluation"] = ("Real images: no earlier stage reads them.",)
     return notes
 
 

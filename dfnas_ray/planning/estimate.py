@@ -1,4 +1,4 @@
-"""What an experiment will take: time and memory of each stage, from a few steps of each kind in the small."""
+"""Estimate the time and the memory of each stage from a few small steps of each kind."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from dfnas_ray.search_spaces.base import SearchSpace
 from dfnas_ray.teachers.base import Teacher
 
 RAY_STARTS = 5.0
-"""Seconds until a local Ray cluster is there: on two cores of a server, like the next two."""
+"""Seconds until a local Ray cluster is ready, measured on two cores of a server like the next two values."""
 
 WORKERS_START = 5.0
 """Seconds until a group of workers has imported what it needs."""
 
 TRAIN_STARTS = 10.0
-"""Seconds until the workers of Ray Train have begun, and after their last step until they have ended."""
+"""Seconds that the workers of Ray Train need to start, and to end after their last step."""
 
 
 @dataclass(frozen=True)
 class StageEstimate:
-    """What one stage will take.
+    """The estimated time of one stage.
 
     Attributes:
-        stage: Its name.
+        stage: The name of the stage.
         work: What it does, in a few words.
-        seconds: On the workers that there is room for.
-        start: Of these, until its workers have started.
+        seconds: The time on as many workers as there is room for.
+        start: The part of it that passes until its workers have started.
     """
 
     stage: str
@@ -46,7 +46,7 @@ class StageEstimate:
 
 @dataclass(frozen=True)
 class SearchParts:
-    """The time of a search by what it does.
+    """The estimated time of a search, in parts.
 
     Attributes:
         trials: Seconds of all trials.
@@ -61,13 +61,13 @@ class SearchParts:
 
 @dataclass(frozen=True)
 class ExperimentPlan:
-    """What an experiment will take.
+    """The estimated time and memory of an experiment.
 
     Attributes:
-        stages: In their order.
+        stages: The stages in their order.
         memory: Bytes that one worker holds at least: the program, the images and the work on a batch.
-        where: What the times hold for.
-        search_parts: The search, in parts.
+        where: The machine or workers for which the times hold.
+        search_parts: The time of the search, in parts.
     """
 
     stages: tuple[StageEstimate, ...]
@@ -77,22 +77,22 @@ class ExperimentPlan:
 
     @property
     def seconds(self) -> float:
-        """Of all stages, one after the other."""
+        """The time of all stages, one after the other."""
         return sum(stage.seconds for stage in self.stages)
 
 
 def estimate(
     config: ExperimentConfig, teacher: Teacher, on_timed: Callable[[str], object] = lambda stage: None
 ) -> ExperimentPlan:
-    """Take a few steps of every stage in this process, and return what the whole will take.
+    """Run a few steps of every stage in this process, and return the plan of the whole experiment.
 
     Args:
         config: The experiment.
         teacher: Its teacher.
-        on_timed: Told the name of each stage before its steps are taken.
+        on_timed: Called with the name of each stage before its steps run.
 
     Raises:
-        DfnasError: a stage cannot begin; what is wrong is what the stage itself would say.
+        DfnasError: a stage cannot begin. The message is that of the stage itself.
     """
     cluster, images = config.cluster, config.synthesis.images_in_total
     canvas = config.synthesis.canvas_size(*teacher.image_shape[1:])
@@ -212,13 +212,13 @@ def _evaluation(config: ExperimentConfig, teacher: Teacher, networks: int) -> li
 
 
 def learned_from(config: ExperimentConfig, images: int) -> float:
-    """Return the images of an epoch; a look at those that judge takes about a third of a step."""
+    """Return the images of an epoch; a validation image counts as a third of a training image, as it costs."""
     share = config.search.validation_fraction
     return images * (1 - share + share / 3)
 
 
 def room(cluster: ClusterConfig, resources: WorkerResources) -> int:
-    """Return how many workers of this size there is room for, as far as it can be known before a cluster is joined."""
+    """Return how many workers of this size fit, as far as this is known before a cluster is joined."""
     if cluster.is_inline:
         return 1
     cpus = cluster.max_cpus or cluster.num_cpus or os.cpu_count() or 1
@@ -229,13 +229,13 @@ def room(cluster: ClusterConfig, resources: WorkerResources) -> int:
 
 
 def device_of(cluster: ClusterConfig, resources: WorkerResources) -> torch.device:
-    """Return the kind of device that a worker computes on, if this machine has one."""
+    """Return the type of device that a worker computes on, or the CPU if this machine has no GPU."""
     on_gpu = torch.cuda.is_available() and (cluster.is_inline or resources.gpus > 0)
     return torch.device("cuda" if on_gpu else "cpu")
 
 
 def overhead(cluster: ClusterConfig, crews: int, first: bool = False) -> float:
-    """Return the seconds until so many groups of workers have started, and for the first stage the cluster."""
+    """Return the seconds to start ``crews`` groups of workers, and for the first stage also the cluster."""
     return 0.0 if cluster.is_inline else crews * WORKERS_START + first * RAY_STARTS
 
 
@@ -249,7 +249,7 @@ def machine_of(cluster: ClusterConfig) -> str:
 
 
 BRIEF = 2e11
-"""Multiply-adds below which nobody wants to know how long they will take: seconds."""
+"""Multiply-adds below which work takes only seconds, and no estimate is printed."""
 
 
 def rough_work(config: ExperimentConfig, teacher: Teacher) -> float:
@@ -261,7 +261,7 @@ def rough_work(config: ExperimentConfig, teacher: Teacher) -> float:
 
 
 def rounded(seconds: float) -> str:
-    """Return a time with no more figures than an estimate deserves: 40 s, 12 min, 3 h 20 min."""
+    """Return a time with few digits, as suits an estimate: 40 s, 12 min, 3 h 20 min."""
     if seconds < 90:
         return formatting.duration(max(10.0, 10 * round(seconds / 10)))
     if seconds < 5400:

@@ -1,7 +1,8 @@
 """Settings that suit a teacher: which synthesizer and coefficients, how many images, which networks, how long to train.
 
-They follow from the teacher and from settings that the user gave, never from the machine: the same experiment means the
-same on every one. The figures were measured (experiments/results/images.md), but for images above 48 pixels.
+They follow from the teacher and from settings that the user gave, never from the machine, so an experiment means the
+same on every machine. The figures were measured (experiments/results/images.md), except those for images above 48
+pixels.
 """
 
 from __future__ import annotations
@@ -19,30 +20,30 @@ from dfnas_ray.teachers.base import Teacher
 from dfnas_ray.teachers.fresh import why_not_fresh
 
 IMAGES_PER_CLASS = 100
-"""At least so many, where a teacher has many classes."""
+"""Smallest number of images per class; it matters for teachers with many classes."""
 
 MOST_EPOCHS = 100
 
 FEW_BATCHES = 20
-"""Of a generator: where fewer images are asked for, pixels are optimised, which needs no warm-up."""
+"""Batches of a generator. For fewer images, pixels are optimised instead, which needs no warm-up."""
 
 LARGE_STEM = 96
-"""Pixels from which on a network's first convolution halves the image."""
+"""Pixels per side from which the first convolution of a network halves the image."""
 
 
 @dataclass(frozen=True)
 class RecipeRow:
-    """What suits images of one size.
+    """Settings that suit images of one size.
 
     Attributes:
-        up_to: Pixels of the shorter side, the largest of this row.
-        images: Of the set.
-        batch_size: Of the generator.
-        width: Of the generator.
-        bn_weight: Of R_bn.
-        student_batch: Images of a step, of the student and of networks that are trained.
-        training_steps: In which a network is retrained.
-        precision: In which networks compute.
+        up_to: The largest shorter side of this row, in pixels.
+        images: Number of images in the set.
+        batch_size: Batch size of the generator.
+        width: Width of the generator.
+        bn_weight: Weight of R_bn.
+        student_batch: Batch size of the student and of networks that are trained.
+        training_steps: Number of steps of the retraining.
+        precision: Precision in which networks compute.
     """
 
     up_to: float
@@ -63,20 +64,20 @@ ROWS = (
 
 
 def row_of(teacher: Teacher) -> RecipeRow:
-    """Return the row of the table for a teacher's images."""
+    """Return the row of `ROWS` for the images of a teacher."""
     side = min(teacher.image_shape[1:])
     return next(row for row in ROWS if side <= row.up_to)
 
 
 def complete(config: ExperimentConfig, teacher: Teacher) -> ExperimentConfig:
-    """Return the experiment with settings chosen for its teacher, where it gives none itself.
+    """Return the experiment, with missing settings chosen for its teacher.
 
     Args:
-        config: As it was given.
+        config: The experiment as it was given.
         teacher: Its teacher.
 
     Raises:
-        ConfigError: what was given does not go together with what was chosen.
+        ConfigError: the given settings do not fit the chosen ones.
     """
     given = config.model_dump(mode="json", exclude_unset=True)
     values = merged(synthesis_settings(teacher, given), given)
@@ -86,13 +87,13 @@ def complete(config: ExperimentConfig, teacher: Teacher) -> ExperimentConfig:
 
 
 def synthesis_settings(teacher: Teacher, given: Mapping[str, Any]) -> SettingValues:
-    """Return settings of the images.
+    """Return the section ``synthesis`` that suits a teacher.
 
-    In a section that the user began, only what decides on the time is chosen.
+    In a section that the user began, only settings that decide the time are chosen.
 
     Args:
-        teacher: Whose images they are.
-        given: What the user says.
+        teacher: The teacher of the images.
+        given: The settings that the user gave.
     """
     row, said = row_of(teacher), given.get("synthesis", {})
     method = said.get("method", {})
@@ -120,7 +121,7 @@ def _generator(teacher: Teacher, row: RecipeRow, size: Mapping[str, int], method
     shards, per_shard = _shards(size, count, batch)
     streams = min(2, shards)
     student: SettingValues = {"steps": 30, "batch_size": row.student_batch}
-    if shards * per_shard < 40 * batch * streams:  # few batches: the student joins earlier
+    if shards * per_shard < 40 * batch * streams:  # with few batches the student joins earlier
         student["warmup_batches"] = 5
     return {
         "num_shards": shards,
@@ -131,14 +132,14 @@ def _generator(teacher: Teacher, row: RecipeRow, size: Mapping[str, int], method
             "streams": streams,
             "batch_size": batch,
             "width": row.width,
-            "student": None if why_not_fresh(teacher.model) else student,  # as of many transformers
+            "student": None if why_not_fresh(teacher.model) else student,  # no student, as for many transformers
         },
         "regularizers": {"bn_statistics": {"weight": row.bn_weight}},
     }
 
 
 def _inversion(teacher: Teacher, row: RecipeRow, size: Mapping[str, int], method: Mapping[str, Any]) -> SettingValues:
-    """Few steps for small images, which change little after some 150; the published ones for others."""
+    """Return few steps for small images, which change little after about 150; larger ones keep the published steps."""
     if row.up_to > 48:
         return {}
     batch = method.get("batch_size") or _batch_for(size.get("images_per_shard"), 100)
@@ -146,7 +147,7 @@ def _inversion(teacher: Teacher, row: RecipeRow, size: Mapping[str, int], method
     halved = all(side % 2 == 0 for side in teacher.image_shape[1:])
     scales = [{"scale": 2, "steps": 50}] if halved else []
     steps: SettingValues = {"scales": [*scales, {"scale": 1, "steps": 100}], "warmup_steps": 10}
-    if "scales" in method or "warmup_steps" in method:  # one goes with the other
+    if "scales" in method or "warmup_steps" in method:  # the two depend on each other
         steps = {}
     if not method.keys() - {"kind"}:
         steps["lr"] = 0.1
@@ -160,14 +161,14 @@ def _inversion(teacher: Teacher, row: RecipeRow, size: Mapping[str, int], method
 
 
 def _batch_for(per_shard: int | None, wanted: int) -> int:
-    """Return the largest batch, of the wanted size at most, of which a shard is made up."""
+    """Return the largest batch size, at most ``wanted``, that divides a shard."""
     if per_shard is None:
         return wanted
     return next(batch for batch in range(min(wanted, per_shard), 0, -1) if per_shard % batch == 0)
 
 
 def _shards(size: Mapping[str, int], count: int, batch: int) -> tuple[int, int]:
-    """Return the number of shards, and the images in each, for about so many images."""
+    """Return the number of shards and the images in each, for about ``count`` images."""
     if "images_per_shard" in size:
         per_shard = size["images_per_shard"]
         return size.get("num_shards", max(1, round(count / per_shard))), per_shard
@@ -176,14 +177,14 @@ def _shards(size: Mapping[str, int], count: int, batch: int) -> tuple[int, int]:
 
 
 def training_settings(teacher: Teacher, images: int, given: Mapping[str, Any]) -> SettingValues:
-    """Return settings of search and retraining.
+    """Return the sections ``search`` and ``retraining`` that suit a teacher.
 
-    How networks learn is left as it is in a section that the user began; only what decides on the time is chosen there.
+    In a section that the user began, only settings that decide the time are chosen, not how networks learn.
 
     Args:
-        teacher: Who is learned from.
-        images: In the set.
-        given: What the user says.
+        teacher: The teacher of the networks.
+        images: Number of images in the set.
+        given: The settings that the user gave.
     """
     row = row_of(teacher)
     search, retraining = given.get("search", {}), given.get("retraining", {})
@@ -216,11 +217,11 @@ def training_settings(teacher: Teacher, images: int, given: Mapping[str, Any]) -
 
 
 def fitting_space(teacher: Teacher, max_macs: int | None) -> SpaceConfig:
-    """Return a search space whose networks' MACs lie around the limit, half of them, roughly, below it.
+    """Return a search space with networks on both sides of the limit of MACs, about half of them below it.
 
     Args:
-        teacher: Whose images and classes the networks have.
-        max_macs: The limit; None: half of the teacher's.
+        teacher: The teacher; the networks have its image shape and classes.
+        max_macs: The limit; None: half of the teacher's MACs.
     """
     wanted = max(1.0, teacher.cost.macs / 2 if max_macs is None else max_macs)
 
@@ -231,7 +232,7 @@ def fitting_space(teacher: Teacher, max_macs: int | None) -> SpaceConfig:
         largest = smallest + sum(float(row.max() - row.min()) for row in costs)
         return abs(math.log(math.sqrt(smallest * largest) / wanted))
 
-    # The distance falls and then grows with the width: the first that is worse than the one before ends it.
+    # The distance falls and then grows with the width, so the first increase ends the loop.
     best = previous = None
     for space in _widths(teacher):
         found = distance(space), space
@@ -245,7 +246,7 @@ def fitting_space(teacher: Teacher, max_macs: int | None) -> SpaceConfig:
 
 
 def _widths(teacher: Teacher) -> Iterator[SpaceConfig]:
-    """Yield spaces for a size of images, from narrow to wide."""
+    """Yield search spaces for the teacher's image size, from narrow to wide."""
     side = min(teacher.image_shape[1:])
     channels = sorted({max(2, round(2 * 1.15**step)) for step in range(40)})
     if side <= 48:
@@ -265,9 +266,9 @@ def _widths(teacher: Teacher) -> Iterator[SpaceConfig]:
 
 
 def merged(chosen: Mapping[str, Any], given: Mapping[str, Any]) -> SettingValues:
-    """Return the settings that were given, filled up with those that were chosen.
+    """Return the given settings, completed with the chosen ones.
 
-    Members of different kinds have nothing in common: then what was given stands alone.
+    If both name members of different kinds, the given one is kept alone.
     """
     kinds = chosen.get("kind"), given.get("kind")
     if None not in kinds and kinds[0] != kinds[1]:

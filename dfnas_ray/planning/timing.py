@@ -1,7 +1,7 @@
-"""How long steps take: a few of each kind are taken in the small, on noise, with the same code as in the real stage.
+"""Measure how long steps take: run a few small steps of each kind on noise, with the code of the real stage.
 
-Each function takes its steps in this process, on as many threads as its stage's workers have. Of the times of equal steps the
-median stands for all: now and then one is ten times as long, as the first time a file is read.
+Each function runs its steps in this process, on as many threads as its stage's workers have. The median of equal steps
+stands for all of them: now and then one takes ten times as long, for instance when a file is read for the first time.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from dfnas_ray.teachers.base import Teacher
 from dfnas_ray.training.config import DistillationConfig, OptimizerConfig
 
 STEP_MACS = 2e9
-"""Work of one forward pass of the teacher on a batch that is timed: a fraction of a second on a CPU."""
+"""MACs of one forward pass of the teacher on a timed batch: a fraction of a second on a CPU."""
 
 _TRAINING_STEPS = 3
 _EPOCHS = 2
@@ -39,17 +39,17 @@ _CANDIDATES = 8
 _DRAWS = 200
 
 _LONG_ENOUGH = 1.0
-"""Seconds of candidates after which no more are timed."""
+"""Seconds after which no more candidates are timed."""
 
 
 def timed_batch(teacher: Teacher, batch_size: int) -> int:
-    """Return how many images of a batch are enough to time it: the time of a large network grows with their number."""
+    """Return how many images of a batch are timed. The time of a large network is proportional to their number."""
     return max(2, min(batch_size, int(STEP_MACS / max(1, teacher.cost.macs))))
 
 
 @contextmanager
 def clocked(device: torch.device) -> Iterator[Callable[[], float]]:
-    """Give a function that returns the seconds since the block was entered, or since it was called before."""
+    """Yield a function that returns the seconds since its last call, or since the block began."""
     last = time.perf_counter()
 
     def lap() -> float:
@@ -63,10 +63,10 @@ def clocked(device: torch.device) -> Iterator[Callable[[], float]]:
 
 
 def time_synthesis(teacher: Teacher, config: ExperimentConfig, device: torch.device) -> float:
-    """Return the seconds of one worker for all shards.
+    """Return the seconds that one worker needs for all shards.
 
     Raises:
-        SynthesisError: these images cannot be asked of this teacher.
+        SynthesisError: the settings do not fit this teacher.
     """
     settings = config.synthesis
     small = settings.method.rehearsal(settings, timed_batch(teacher, settings.method.batch_size))
@@ -86,19 +86,19 @@ def time_training(
     canvas: tuple[int, int],
     device: torch.device,
 ) -> float:
-    """Return the seconds in which a network of about the limit learns from one image, once.
+    """Return the training time per image, in seconds, of a network close to the limit of MACs.
 
     Args:
-        teacher: Labels the images.
-        space: Whose network it is.
+        teacher: The teacher that labels the images.
+        space: The search space of the network.
         max_macs: The limit; None: any network.
-        optimizer: Of the training.
-        distillation: Likewise.
-        precision: In which the network computes.
-        batch_size: Images of a step.
-        threads: Of the worker.
+        optimizer: Settings of the optimizer.
+        distillation: Settings of the distillation.
+        precision: Precision in which the network computes.
+        batch_size: Images per step.
+        threads: Number of threads of the worker.
         canvas: Height and width of the stored images.
-        device: Where it computes.
+        device: Device of the training.
     """
     batch = timed_batch(teacher, batch_size)
     with fixed_threads(threads):
@@ -135,7 +135,7 @@ def time_trial(
     device: torch.device,
     num_candidates: int | None = None,
 ) -> float:
-    """Return the seconds of one search on all images, without the comparison of its finalists.
+    """Return the seconds of one search trial on all images, without the comparison of its finalists.
 
     Args:
         teacher: Labels the images.
@@ -164,7 +164,7 @@ def time_trial(
             passes = searcher.num_epochs if algorithm.num_passes is None else algorithm.num_passes
             if passes:
                 if passes > algorithm.passes_per_epoch:
-                    searcher.train_epoch()  # the first one warms up
+                    searcher.train_epoch()  # the first epoch warms up
                     lap()
                 epochs = []
                 for _ in range(min(_EPOCHS, max(1, searcher.num_epochs - 1))):
@@ -187,14 +187,14 @@ def time_trial(
                         break
                 looked_at = small.algorithm.images_per_candidate(len(batches.train.ids), len(batches.validation.ids))
                 growth = algorithm.images_per_candidate(train, validation) / looked_at
-                if growth == 1:  # it looks at batches, however many images there are
+                if growth == 1:  # a fixed number of batches, however many images there are
                     growth = algorithm.batch_size / batch
                 seconds += min(count, size_of(searcher.space)) * growth * median(laps)
     return seconds
 
 
 def time_forward(teacher: Teacher, device: torch.device) -> float:
-    """Return the seconds in which the teacher looks at one image, on one thread."""
+    """Return the seconds of the teacher's forward pass per image, on one thread."""
     batch = timed_batch(teacher, 256)
     images = torch.zeros(batch, *teacher.image_shape, device=device)
     model = teacher.to(device).model
@@ -206,7 +206,7 @@ def time_forward(teacher: Teacher, device: torch.device) -> float:
 
 
 def noise(teacher: Teacher, canvas: tuple[int, int], count: int) -> SyntheticImages:
-    """Return a set of noise, labelled at random: it takes as long as real images."""
+    """Return ``count`` images of noise with random labels; steps on them take as long as on other images."""
     rng = numpy_generator(0, "timing")
     return SyntheticImages(
         images=rng.integers(0, 256, (count, teacher.image_shape[0], *canvas), dtype=np.uint8),
@@ -218,7 +218,7 @@ def noise(teacher: Teacher, canvas: tuple[int, int], count: int) -> SyntheticIma
 
 
 def near_limit(space: SearchSpace, max_macs: int | None) -> Genotype:
-    """Return an architecture within the limit and close to it: searches mostly find one there."""
+    """Return an architecture close below the limit, where searches mostly find theirs; or a middling one."""
     rng = numpy_generator(0, "timing")
     drawn = []
     for _ in range(_DRAWS):
@@ -231,7 +231,7 @@ def near_limit(space: SearchSpace, max_macs: int | None) -> Genotype:
 
 
 def size_of(space: SearchSpace) -> float:
-    """Return how many architectures a space has."""
+    """Return the number of genotypes in a space, as a float."""
     return float(np.prod([float(count) for count in space.num_choices]))
 
 

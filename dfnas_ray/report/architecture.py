@@ -1,4 +1,4 @@
-"""The search space rebuilt from what the run directory recorded, to draw and to cost its architectures."""
+"""Rebuild the search space from the records of a run, to draw architectures and count their cost."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Input:
-    """What a network takes, and how many classes it knows."""
+    """The shape of a network's input, and its number of classes."""
 
     shape: ImageShape
     num_classes: int
 
 
 def main_network(artefacts: Artefacts) -> RetrainingRecord | SearchRecord | None:
-    """Return the record of the network that the report is about: as it was trained, or else as it was found."""
+    """Return the record of the network that the report is about: of its retraining, or else of its search."""
     return artefacts[Retraining].record or artefacts[Search].record
 
 
 def rebuild_space(artefacts: Artefacts) -> SearchSpace | None:
-    """Return the space that was searched, or None if it is unknown here.
+    """Return the space that was searched, or None if this version does not know it.
 
-    It counts only if the architecture found costs in it what was recorded.
+    The space is used only if the architecture found has the recorded MACs in it.
     """
     main, synthesis = main_network(artefacts), artefacts[Synthesis].record
     if main is None:
@@ -51,23 +51,23 @@ def rebuild_space(artefacts: Artefacts) -> SearchSpace | None:
 
 
 def sibling(space: SearchSpace, config: JsonObject) -> SearchSpace | None:
-    """Return the space of other settings for the same images and classes, or None if it is unknown here."""
+    """Return a space with other settings for the same images and classes, or None if this version does not know it."""
     return _make_space(config, Input(space.image_shape, space.num_classes))
 
 
 def layers_of(space: SearchSpace | None, genotype: str | None) -> list[Layer]:
-    """Return the layers of an architecture in its usual notation; empty if they cannot be told."""
+    """Return the layers of a genotype given as text; empty if it cannot be decoded."""
     if space is None or genotype is None:
         return []
     try:
         return space.layers(space.decode(genotype))
-    except Exception:  # a space of another version: the report shows all else
+    except Exception:  # a space of another version: the report shows the rest
         logger.warning("The architecture %s cannot be drawn.", genotype, exc_info=True)
         return []
 
 
 def macs_of(space: SearchSpace | None, genotype: str) -> int | None:
-    """Return the MACs of an architecture in its usual notation."""
+    """Return the MACs of a genotype given as text, or None if they are unknown."""
     return None if space is None else _cost(space, genotype)
 
 

@@ -1,6 +1,6 @@
 """What a run directory holds: its finished stages with their records, and whether they belong together.
 
-What is of another version, or was altered, is named and counts as missing.
+Files that were altered, or are of another version, are named and count as missing.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ T = TypeVar("T")
 
 @dataclass
 class Problems:
-    """What could not be read, each file once."""
+    """Errors about files that could not be read, each one once."""
 
     texts: list[str] = field(default_factory=list)
 
     def read(self, reader: Callable[[Location], T], folder: Location) -> T | None:
-        """Return what ``reader`` makes of a folder, or None if a file there is not as it should be."""
+        """Return the result of ``reader`` for a folder, or None if a file there is missing or damaged."""
         try:
             return reader(folder)
         except StorageError as error:
@@ -46,12 +46,14 @@ class Artefact(Generic[R]):
     """One stage as the report sees it.
 
     Attributes:
+        stage: The class of the stage.
+        problems: Where unreadable files are noted.
         status: ``outdated``: finished, but made from something that a later command replaced; ``off``: the experiment
             does not ask for it.
-        folder: Of a stage that is there.
-        record: Of a finished stage.
-        inputs: What a stage that is there was made with.
-        changed: Whether experiment.yaml has since been given other settings for it.
+        folder: The folder of the stage, if it exists.
+        record: The record of the stage, if it is finished.
+        inputs: The recorded inputs of the stage, if it exists.
+        changed: Whether experiment.yaml now has other settings for the stage.
     """
 
     stage: type[Stage[R]]
@@ -64,11 +66,11 @@ class Artefact(Generic[R]):
 
     @property
     def finished(self) -> bool:
-        """Whether there is something to show."""
+        """Whether the stage is finished, so that there is something to show."""
         return self.record is not None
 
     def read(self, reader: Callable[[Location], T]) -> T | None:
-        """Return what ``reader`` makes of a finished stage's folder; None, too, if that cannot be read."""
+        """Return the result of ``reader`` for the stage's folder; None if it is unfinished or unreadable."""
         if not self.finished or self.folder is None:
             return None
         return self.problems.read(reader, self.folder)
@@ -76,14 +78,15 @@ class Artefact(Generic[R]):
 
 @dataclass(frozen=True)
 class Artefacts:
-    """Everything that the report reads, but for the shards.
+    """Everything that the report reads, except the shards.
 
     Attributes:
+        run_dir: The run directory.
         config: experiment.yaml as nested mappings; empty if there is none.
-        config_text: The file as it is.
-        stages: In the order of the report.
+        config_text: The unchanged text of the file.
+        stages: The stages in the order of the report.
         problems: Files that cannot be read.
-        teacher: What the last command's teacher is, if it is recorded.
+        teacher: The recorded description of the last command's teacher, if there is one.
     """
 
     run_dir: RunDir
@@ -95,7 +98,7 @@ class Artefacts:
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
-        """What the classes are called, if the teacher that is recorded is the one that the stages were made from."""
+        """The names of the classes, if the recorded teacher is the one that the stages were made from."""
         stages: tuple[AnyStage, ...] = (Synthesis, Evaluation)
         known = [self.stages[stage].inputs.get("teacher") for stage in stages if self.stages[stage].finished]
         if self.teacher is None or any(sha256 != self.teacher.sha256 for sha256 in known if isinstance(sha256, str)):
@@ -112,7 +115,7 @@ class Artefacts:
 
 
 def read_artefacts(run_dir: RunDir) -> Artefacts:
-    """Read the run directory.
+    """Return what a run directory holds.
 
     Raises:
         StorageError: no stage is finished, or the directory cannot be read.
@@ -171,14 +174,14 @@ def _read_stage(
 
 
 def _belongs(stage: AnyStage, inputs: JsonObject, latest: dict[str, str], before: Iterable[Artefact[Any]]) -> bool:
-    """Return whether a stage was made from those that the report shows."""
+    """Return whether a stage was made from the stages that the report shows."""
     sources = stage.made_from(inputs)
     outdated = {found.stage.name for found in before if found.status == "outdated"}
     return not outdated & sources.keys() and all(key.startswith(latest.get(name, key)) for name, key in sources.items())
 
 
 def _is_changed(inputs: JsonObject, config: JsonObject) -> bool:
-    """Return whether a section of experiment.yaml now says something else than what a stage was made with."""
+    """Return whether experiment.yaml now has other settings than those that a stage was made with."""
     pairs = [(made, config.get(name)) for name, made in inputs.items()]
     return any(
         now.get(key) != value

@@ -1,4 +1,4 @@
-"""What the page shows of a benchmark: how well each ranking agrees with the table's accuracies."""
+"""The section of a benchmark: how well each ranking agrees with the accuracies of the table."""
 
 from __future__ import annotations
 
@@ -23,15 +23,23 @@ from dfnas_ray.workflow.benchmark import Benchmark
 _COLOURS = {"synthetic": series(0), "noise": series(1), "real": series(3), None: series(2)}
 _MAX_DOTS = 3_000
 Array: TypeAlias = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
-_WIDTH, _ROW, _FRAME, _LETTER = 5.9, 0.235, 0.72, 0.063  # inches: a bar with its distance; title and axis; of a name
+_WIDTH, _ROW, _FRAME, _LETTER = (
+    5.9,
+    0.235,
+    0.72,
+    0.063,
+)  # inches: figure, row of a bar, title and axis, letter of a name
 
 
 @dataclass(frozen=True)
 class BenchmarkSection:
-    """What the template needs of the benchmark.
+    """The values that the template shows of the benchmark.
 
     Attributes:
+        result: The figures of the benchmark.
+        rows: The rankings, the best first.
         uses_real: Whether some ranking saw real images.
+        svgs: The panels.
     """
 
     result: BenchmarkResult
@@ -41,7 +49,7 @@ class BenchmarkSection:
 
 
 def benchmark_section(artefacts: Artefacts) -> BenchmarkSection | None:
-    """Return what the template needs of the benchmark, or None if it is not finished."""
+    """Return the section of the benchmark, or None if it is not finished."""
     found = artefacts[Benchmark]
     result = found.read(BenchmarkResult.read)
     pictures = found.read(lambda folder: _pictures(folder, result) if result else None)
@@ -53,7 +61,7 @@ def benchmark_section(artefacts: Artefacts) -> BenchmarkSection | None:
 
 
 def write_figure(folder: Location) -> Location:
-    """Write ``benchmark.svg``, the section's figures as a file of its own, into a finished benchmark's folder."""
+    """Write the section's figures as ``benchmark.svg`` into the folder of a finished benchmark."""
     result = BenchmarkResult.read(folder)
     titles = ("Agreement with true accuracies", "The best ranking")
     file = folder / "benchmark.svg"
@@ -66,12 +74,12 @@ def _pictures(folder: Location, result: BenchmarkResult) -> list[str]:
 
 
 def _colour(row: RankingRow) -> str:
-    is_baseline = row.seconds_per_architecture is None  # nothing had to be measured
+    is_baseline = row.seconds_per_architecture is None  # a baseline, such as MACs, needs no measurement
     return MUTED if is_baseline else _COLOURS[row.images]
 
 
 def _tau_panel(rows: Sequence[RankingRow], baseline: float) -> str:
-    """Draw tau with its interval as a bar per ranking; dashed, that of the number of parameters."""
+    """Draw tau with its interval as one bar per ranking; a dashed line marks tau of the number of parameters."""
     height = _FRAME + _ROW * len(rows)
     left = min(0.6, (0.12 + _LETTER * max(len(row.title) for row in rows)) / _WIDTH)
     place = (left, 0.44 / height, 0.985 - left, 1 - _FRAME / height)
@@ -91,7 +99,7 @@ def _tau_panel(rows: Sequence[RankingRow], baseline: float) -> str:
 
 
 def _rank_panel(folder: Location, best: RankingRow) -> str:
-    """Draw each architecture's true accuracy over its place in the best ranking; places are means over seeds."""
+    """Draw the true accuracy of each architecture over its place in the best ranking, a mean over seeds."""
     accuracy, scores = _read_scores(folder, best)
     order = np.argsort(-np.where(np.isnan(scores), -math.inf, scores), axis=1, kind="stable")
     places = np.argsort(order, axis=1).mean(axis=0) + 1
@@ -105,7 +113,7 @@ def _rank_panel(folder: Location, best: RankingRow) -> str:
 
 
 def _read_scores(folder: Location, best: RankingRow) -> tuple[Array, Array]:
-    """Return the true accuracies (N,), and the scores of the best ranking with each seed (S, N).
+    """Return the true accuracies (N,), and the scores of the best ranking for each seed (S, N).
 
     Raises:
         StorageError: the file of scores is missing, or was altered.

@@ -30,11 +30,11 @@ _FILE = "model-card.md"
 
 
 def write_card(run_dir: RunDir, folder: Location | None = None) -> Location | None:
-    """Write ``model-card.md`` from what the run directory holds, and return its place; None if no network is trained.
+    """Write ``model-card.md`` from the run directory, and return its location; None if no network is trained.
 
     Args:
-        run_dir: Of the run.
-        folder: Where else than in the run directory. The card then tells how to load the network from there.
+        run_dir: The run directory.
+        folder: Another folder for the card, which then tells how to load the network from there.
 
     Raises:
         StorageError: no stage is finished yet, or the directory cannot be read or written.
@@ -52,15 +52,15 @@ def render_card(artefacts: Artefacts, place: Location) -> str | None:
     """Return the card, or None if no network is trained.
 
     Args:
-        artefacts: Of the run.
-        place: Where the network will be loaded from.
+        artefacts: What the run directory holds.
+        place: The location from which the network will be loaded.
     """
     found, record = artefacts[Retraining], artefacts[Retraining].record
     described = found.read(NetworkDescription.find)
     if record is None or described is None:
         return None
     own = artefacts.problems.read(NetworkDescription.find, place)
-    described = own or described  # an export may take other pixels, and know other names
+    described = own or described  # an export may take other pixels, and have other class names
     search = artefacts[Search].record
     roles, evaluation, synthesis = network_roles(artefacts), artefacts[Evaluation].record, artefacts[Synthesis].record
     comparison, benchmark = compare(evaluation, roles) if evaluation else None, benchmark_section(artefacts)
@@ -101,7 +101,7 @@ def render_card(artefacts: Artefacts, place: Location) -> str | None:
 
 
 def _unknown_teacher(described: NetworkDescription) -> TeacherDescription:
-    """Return what a network's own description says of its teacher, in runs of older versions."""
+    """Return a teacher's description from that of its network, for runs of older versions."""
     return TeacherDescription(
         name=described.teacher or "teacher",
         sha256=described.teacher_sha256 or "–",

@@ -1,6 +1,6 @@
-"""A cell drawn as SVG: its nodes are upright lines from left to right, each connection an arrow on a row of its own.
+"""Draw a cell as SVG: nodes are upright lines from left to right, and each connection is an arrow on its own row.
 
-Arrows on rows never cross their labels, whatever the graph. Colours as in `dfnas_ray.report.drawing`.
+Arrows on rows never cross their labels, whatever the graph. Colours are those of `dfnas_ray.report.drawing`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _MARGIN = 44
 
 
 def nodes_of(edges: Sequence[Edge]) -> list[str]:
-    """Return the nodes in an order in which every connection leads forwards."""
+    """Return the nodes in an order in which every connection leads forward."""
     names = list(dict.fromkeys(name for edge in edges for name in (edge.source, edge.target)))
     ordered: list[str] = []
     while names:
@@ -36,9 +36,9 @@ def draw_cell(title: str, edges: Sequence[Edge], operations: Sequence[str]) -> s
     """Return an SVG element of one cell.
 
     Args:
-        title: What kind of cell it is.
-        edges: Its connections; those without an operation are collected in the output's caption.
-        operations: The order of the colours.
+        title: The type of the cell.
+        edges: Its connections; those without an operation are listed in the caption of the output.
+        operations: The operations in the order of their colours.
     """
     nodes = nodes_of(edges)
     drawn = [edge for edge in edges if edge.operation]

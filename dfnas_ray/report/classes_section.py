@@ -1,4 +1,4 @@
-"""What the page shows of single classes: the accuracy of each, and what the network takes for what."""
+"""The section of single classes: the accuracy of each, and the most frequent mistakes."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from dfnas_ray.training.confusion import worst_mistakes
 from dfnas_ray.workflow.evaluation import TEACHER, Evaluation, EvaluationRecord, Role
 from dfnas_ray.workflow.retraining import Retraining
 
-_ALL = 20  # classes that are all shown
-_FEWEST, _MISTAKES = 12, 8  # of more, the worst ones; and pairs of classes
+_ALL = 20  # up to so many classes, all are shown
+_FEWEST, _MISTAKES = 12, 8  # number of worst classes shown otherwise, and of mistakes
 
 
 @dataclass(frozen=True)
 class ClassRow:
-    """One class: what it is called, its images, and the share of them that each network puts into it."""
+    """One class: its name, its number of images, and the accuracy of each network on them."""
 
     label: int
     name: str
@@ -28,7 +28,7 @@ class ClassRow:
 
 @dataclass(frozen=True)
 class NamedMistake:
-    """Images of one class that the network takes for another one."""
+    """Images of one class that the network assigns to another one."""
 
     label: str
     named: str
@@ -38,14 +38,16 @@ class NamedMistake:
 
 @dataclass(frozen=True)
 class ClassesSection:
-    """What the template needs of single classes.
+    """The values that the template shows of single classes.
 
     Attributes:
         networks: Titles of the columns.
-        main: The place of the network that the report is about among them.
-        left_out: Classes with images that are not shown: the network is better at them.
-        empty: Classes without an image.
-        of: What the network is called whose mistakes are listed.
+        main: The column of the network that the report is about.
+        rows: The classes shown.
+        left_out: Number of classes with images that are not shown: the network is better at them.
+        empty: Number of classes without an image.
+        of: The name of the network whose mistakes are listed.
+        mistakes: The most frequent mistakes.
     """
 
     networks: list[str]
@@ -58,7 +60,7 @@ class ClassesSection:
 
 
 def classes_section(artefacts: Artefacts, roles: Mapping[str, Role]) -> ClassesSection | None:
-    """Return what the template needs of single classes, or None if no evaluation counted them."""
+    """Return the section of single classes, or None if no evaluation counted them."""
     found = artefacts[Evaluation]
     record = found.record
     if record is None or not sum(record.images_of_class):
@@ -88,7 +90,7 @@ def classes_section(artefacts: Artefacts, roles: Mapping[str, Role]) -> ClassesS
 
 
 def class_rows(record: EvaluationRecord, main: str, names: tuple[str, ...] | None) -> list[ClassRow]:
-    """Return the classes that have images, those first at which the main network is worst."""
+    """Return the classes that have images, starting with those at which the main network is worst."""
     networks = list(record.in_order)
     counted = [(label, images) for label, images in enumerate(record.images_of_class) if images]
     rows = [

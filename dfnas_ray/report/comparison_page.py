@@ -1,4 +1,4 @@
-"""A comparison as a table for a paper and as one figure: ``comparison.md`` and ``comparison.svg``."""
+"""Write a comparison as a table for a paper and as a figure: ``comparison.md`` and ``comparison.svg``."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from dfnas_ray.report.drawing import picture_file
 from dfnas_ray.report.panel import INK, MUTED, panel, series
 from dfnas_ray.storage.location import Location
 
-_WIDTH, _ROW, _FRAME, _LETTER = 5.9, 0.235, 0.72, 0.063  # inches: as the bars of a benchmark
+_WIDTH, _ROW, _FRAME, _LETTER = 5.9, 0.235, 0.72, 0.063  # inches, as for the bars of a benchmark
 _UNITS: dict[Figure, str] = {"accuracy": "points", "gain": "points", "regret": "points", "tau": "Kendall's tau"}
 
 
 def write_comparison(folder: Location, name: str) -> Location:
-    """Write table and figure into a finished comparison's folder, and return the table's place.
+    """Write the table and the figure of a finished comparison into its folder, and return the table's location.
 
     Args:
-        folder: Of the comparison.
-        name: Of the experiment.
+        folder: The folder of the comparison.
+        name: The name of the experiment.
     """
     result = ComparisonResult.read(folder)
     target = folder / "comparison.md"
@@ -30,7 +30,7 @@ def write_comparison(folder: Location, name: str) -> Location:
 
 
 def as_markdown(result: ComparisonResult, name: str) -> str:
-    """Return the table: differences from the reference first."""
+    """Return the tables as Markdown, the differences from the reference first."""
     seeds = ", ".join(map(str, result.seeds))
     parts = [
         f"# {name}: comparison\n",
@@ -65,7 +65,7 @@ def as_markdown(result: ComparisonResult, name: str) -> str:
     if result.found:
         parts += ["## What was found\n", _table(*_found(result))]
     if result.missing:
-        parts.append(f"The table does not have {', '.join(result.missing)}: they count nowhere.\n")
+        parts.append(f"The table of accuracies does not have {', '.join(result.missing)}, so they are not counted.\n")
     parts += [
         "## Variants\n",
         _table(
@@ -99,22 +99,22 @@ def _mcnemar(only_right: tuple[int, int] | None, p: float | None) -> str:
 
 
 def titled(row: ComparedRow) -> str:
-    """Return what tables call a row's variant."""
+    """Return the name of a row's variant in tables."""
     return row.variant + ("" if row.data_free else " (not data-free)")
 
 
 def number(value: float, figure: Figure, sign: str = "") -> str:
-    """Return a value as tables have it: points to two decimals, tau to three."""
+    """Return a value as text for tables: points with two decimals, tau with three."""
     return f"{value:{sign}.{3 if figure == 'tau' else 2}f}"
 
 
 def signed(spread: Spread | None, figure: Figure) -> str:
-    """Return a difference with its sign, or nothing."""
+    """Return a difference with its sign, or an empty text."""
     return "" if spread is None else number(spread.mean, figure, "+")
 
 
 def interval(spread: Spread | None, figure: Figure) -> str:
-    """Return the 95 % interval, or nothing."""
+    """Return the 95 % interval, or an empty text."""
     if spread is None or spread.low is None or spread.high is None:
         return ""
     return f"{number(spread.low, figure)} .. {number(spread.high, figure)}"
@@ -126,7 +126,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def panels(result: ComparisonResult) -> list[tuple[str, str]]:
-    """Draw one panel per figure: a bar for each algorithm in each variant, with its interval and its seeds."""
+    """Return one panel per figure, with a bar, an interval and the seeds for each algorithm in each variant."""
     found = []
     for figure in dict.fromkeys(row.figure for row in result.rows):
         rows = [row for row in result.rows if row.figure == figure]

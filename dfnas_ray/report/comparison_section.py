@@ -1,4 +1,4 @@
-"""What the page shows of a comparison: differences between its variants, and what they say."""
+"""The section of a comparison: the differences between its variants, and what they mean."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dfnas_ray.workflow.comparison import VariantComparison
 
 @dataclass(frozen=True)
 class VariantLine:
-    """A row of a table, as text."""
+    """One row of a table, as text."""
 
     algorithm: str
     variant: str
@@ -28,7 +28,7 @@ class VariantLine:
 
     @classmethod
     def of(cls, row: ComparedRow) -> VariantLine:
-        """Return a row as text."""
+        """Return a row with all values as text."""
         figure, difference = row.figure, row.difference
         return cls(
             row.algorithm,
@@ -43,7 +43,7 @@ class VariantLine:
 
 @dataclass(frozen=True)
 class VariantTable:
-    """All rows about one figure, and their picture."""
+    """All rows of one figure, such as the accuracy, and their picture."""
 
     title: str
     rows: Sequence[VariantLine]
@@ -52,11 +52,13 @@ class VariantTable:
 
 @dataclass(frozen=True)
 class ComparisonSection:
-    """What the template needs of the comparison.
+    """The values that the template shows of the comparison.
 
     Attributes:
-        settings: That differ, by variant, in the order of the rows.
-        uses_real: Whether some variant's search saw real images.
+        result: The figures of the comparison.
+        tables: One table per figure.
+        settings: The settings that differ, by variant, in the order of the rows.
+        uses_real: Whether some variant is not data-free.
     """
 
     result: ComparisonResult
@@ -66,7 +68,7 @@ class ComparisonSection:
 
 
 def comparison_section(artefacts: Artefacts) -> ComparisonSection | None:
-    """Return what the template needs of the comparison, or None if it is not finished."""
+    """Return the section of the comparison, or None if it is not finished."""
     result = artefacts[VariantComparison].read(ComparisonResult.read)
     if result is None:
         return None

@@ -1,4 +1,4 @@
-"""What the page shows of time: each stage's, and the machines that it was spent on."""
+"""The section of times: the time of each stage, and the machines that it ran on."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class CostRow:
     """One stage's time.
 
     Attributes:
-        share: Of the time of all.
-        detail: How much work it was.
+        share: Its share of the time of all stages.
+        detail: The amount of work, in a few words.
     """
 
     title: str
@@ -27,11 +27,12 @@ class CostRow:
 
 @dataclass(frozen=True)
 class CostSection:
-    """What the template needs of time.
+    """The values that the template shows of times.
 
     Attributes:
-        total: Of all, what two stages share counted once.
-        machines: By a stage's title.
+        rows: One row per finished stage.
+        total: The time of all stages; time in which two of them ran side by side counts once.
+        machines: Titles of stages with their machines.
     """
 
     rows: list[CostRow]
@@ -40,7 +41,7 @@ class CostSection:
 
 
 def cost_section(artefacts: Artefacts) -> CostSection:
-    """Return what the template needs of time."""
+    """Return the section of times."""
     total = sum(record.seconds for _, record, _ in artefacts.finished)
     return CostSection(
         rows=[
@@ -63,7 +64,7 @@ def cost_section(artefacts: Artefacts) -> CostSection:
 
 
 def total_seconds(artefacts: Artefacts) -> float:
-    """Return how long everything took; while synthesis and search went on side by side, both count the time."""
+    """Return the time of all stages; time in which synthesis and search ran side by side counts once."""
     seconds = sum(record.seconds for _, record, _ in artefacts.finished)
     synthesis, search = artefacts[Synthesis].record, artefacts[Search].record
     return seconds - ((synthesis.seconds_beside_search or 0.0) if synthesis and search else 0.0)

@@ -1,7 +1,7 @@
-"""An architecture drawn as SVG: one block per layer, its width the channels, its colour the operation.
+"""Draw an architecture as SVG: one block per layer; its width shows the channels, its colour the operation.
 
-The picture refers to colours by CSS variables with mid-tone fallbacks, so that a page can adapt them to dark mode and a
-file of its own is readable too.
+The picture uses CSS variables with mid-tone fallbacks for colours: a page can adapt them to dark mode, and a separate
+file is readable, too.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     from dfnas_ray.search_spaces.base import Layer
 
 _COLOURS = ("#3b78c3", "#d9822b", "#4d9a62", "#a05fb5", "#c2536b", "#2f9c9c", "#8c7a3d", "#7484b8")
-_SHARED = "#7d8590"  # what every architecture of a space has: stem and head
+_SHARED = "#7d8590"  # stem and head, which every architecture of a space has
 _SHARED_NAMES = ("stem", "head")
 
-_WIDTH, _ROW, _BLOCK = 700, 34, 24  # pixels: the picture, from layer to layer, one layer's block
+_WIDTH, _ROW, _BLOCK = 700, 34, 24  # pixels: width of the picture, height of a row, height of a block
 _CENTRE, _MIN_BLOCK, _MAX_BLOCK = 200, 140, 240
 _SHAPE_X, _BAR_X, _BAR_WIDTH = 414, 434, 120
 
 
 def operations_of(*architectures: Iterable[Layer]) -> list[str]:
-    """Return the operations in the order in which they appear, without stem and head: the order of the colours."""
+    """Return the operations in order of appearance, which is that of the colours; stem and head are left out."""
     names = [layer.operation for layers in architectures for layer in layers if layer.name not in _SHARED_NAMES]
     return list(dict.fromkeys(names))
 
@@ -46,7 +46,7 @@ def draw_architecture(layers: Sequence[Layer], operations: Sequence[str] | None 
 
     Args:
         layers: From input to output, as `SearchSpace.layers` returns them.
-        operations: The order of the colours, to be shared by pictures that stand side by side.
+        operations: The operations in the order of their colours, the same for pictures side by side.
     """
     operations = operations_of(layers) if operations is None else operations
     total = max(1, sum(layer.cost.macs for layer in layers))
@@ -157,7 +157,7 @@ def svg_block(x: float, y: float, width: float, height: float, colour: str) -> s
 
 
 def svg_text(x: float, y: float, text: str, anchor: str, kind: str = "") -> str:
-    """Return text at its base line; ``kind`` is label (small) or muted."""
+    """Return text at its baseline; ``kind`` is label (small) or muted."""
     opacity = ' fill-opacity="0.68"' if kind else ""
     size = ' style="font-size:11px"' if kind == "label" else ""
     return f'<text x="{x:g}" y="{y:g}" text-anchor="{anchor}"{opacity}{size}>{escape(text)}</text>'
@@ -174,7 +174,7 @@ def svg_element(width: float, height: float, label: str, parts: Iterable[str], c
 
 
 def picture_file(pictures: Sequence[tuple[str, str]]) -> bytes:
-    """Return (title, panel of the report) pairs, one below the other, as an SVG file with the page's light colours."""
+    """Return titled panels of the report, one below the other, as an SVG file with the page's light colours."""
     sized = [(title, re.sub(r'(width|height)="([\d.]+)pt"', r'\1="\2"', svg)) for title, svg in pictures]
     style = (resources.files("dfnas_ray.report") / "style.css").read_text(encoding="utf-8")
     variables = re.search(r":root \{.*?\}", style, re.DOTALL)  # the light colours, which come first
@@ -184,7 +184,7 @@ def picture_file(pictures: Sequence[tuple[str, str]]) -> bytes:
 
 
 def stack(pictures: Sequence[tuple[str, str]]) -> str:
-    """Return one SVG file of (title, element) pairs, one below the other, on white."""
+    """Return (title, element) pairs, one below the other, as the text of an SVG file on white."""
     sizes = [re.findall(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', picture)[0] for _, picture in pictures]
     parts, y = [], 28.0
     for (title, picture), (_, height) in zip(pictures, sizes, strict=True):

@@ -1,6 +1,6 @@
-"""The figures of a report: curves of the images' making, of searches and of trainings, and accuracies against cost.
+"""Draw the figures of a report: curves of synthesis, searches and trainings, and accuracies against cost.
 
-Each is a small figure of its own; the page lays panels side by side as the window allows.
+Each panel is a small figure of its own; the page puts panels side by side as the window allows.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from dfnas_ray.report.panel import (
 from dfnas_ray.report.samples import Curve
 from dfnas_ray.training.retraining import EpochFigures
 
-_WIDE, _WIDE_AXES = (6.0, 2.6), (0.1, 0.17, 0.885, 0.7)  # of the one figure of accuracies
-_LOG_FROM = 20  # times as many MACs
+_WIDE, _WIDE_AXES = (6.0, 2.6), (0.1, 0.17, 0.885, 0.7)  # of the figure of accuracies
+_LOG_FROM = 20  # ratio of largest to smallest MACs from which on their axis is logarithmic
 
 TERM_TITLES = {
     "total": "Total",
@@ -60,7 +60,7 @@ class Key:
 
 @dataclass(frozen=True)
 class AccuracyPoint:
-    """One network of the figure of accuracies: its 95 % interval is from ``low`` to ``high``."""
+    """One network in the figure of accuracies; its 95 % interval is from ``low`` to ``high``."""
 
     title: str
     macs: int
@@ -78,12 +78,12 @@ class Panels:
 
     @classmethod
     def of(cls, svgs: Sequence[str], keys: list[Key]) -> Panels:
-        """Return drawn panels as a page takes them."""
+        """Return panels from the text of their SVG elements."""
         return cls([Markup(svg) for svg in svgs], keys)
 
 
 def synthesis_panels(curves: dict[int, Curve], scale_steps: Sequence[int] = ()) -> Panels:
-    """Draw one panel per loss term with a line per round; dotted lines where the resolution changes."""
+    """Return one panel per loss term with a line per round; dotted lines mark where the resolution changes."""
     rounds = sorted(curves)
     terms = list(dict.fromkeys(name for r in rounds for _, losses in curves[r] for name in losses))
     terms.sort(key=lambda name: name != "total")
@@ -116,12 +116,12 @@ METRIC_TITLES = {
 
 
 def keys_of(names: Sequence[str]) -> list[Key]:
-    """Return the legend of lines that are drawn in the order of ``names``."""
+    """Return the legend of lines in the order of ``names``."""
     return [Key(name, variable(position)) for position, name in enumerate(names)]
 
 
 def training_panels(histories: Mapping[str, Sequence[HistoryPoint]]) -> list[str]:
-    """Draw what the searches recorded in training, one panel per metric with a line per trial."""
+    """Return one panel per training metric of the searches, with a line per trial."""
     names = list(dict.fromkeys(name for points in histories.values() for point in points for name in point.metrics))
     names.sort(key=lambda name: list(METRIC_TITLES).index(name) if name in METRIC_TITLES else len(METRIC_TITLES))
     svgs = []
@@ -144,7 +144,7 @@ def training_panels(histories: Mapping[str, Sequence[HistoryPoint]]) -> list[str
 
 
 def sampling_panels(histories: Mapping[str, Sequence[HistoryPoint]]) -> list[str]:
-    """Draw, per trial, the scores of each round as dots and the best so far as a line, all on one scale."""
+    """Return one panel per trial: scores of each round as dots, the best so far as a line, all on one scale."""
     rounds = {name: [point for point in points if point.scores] for name, points in histories.items()}
     scores = np.array([score for points in rounds.values() for p in points for score in p.scores or ()], float)
     low = outlier_floor(scores)
@@ -172,7 +172,7 @@ def _sampling_panel(name: str, position: int, rounds: Sequence[HistoryPoint], lo
 def macs_panel(
     candidates: dict[str, list[tuple[int, float]]], limit: int | None, best: tuple[int | None, float | None]
 ) -> str:
-    """Draw every candidate's score against its MACs, the limit, and the one chosen."""
+    """Return the panel of all candidates' scores against MACs, with the limit and the chosen one."""
     with panel("score-macs", "Score of the candidates", "MACs") as (axes, finish):
         pairs = [np.array(pairs, float).reshape(-1, 2) for pairs in candidates.values()]
         everything = np.concatenate(pairs)
@@ -195,7 +195,7 @@ def macs_panel(
 
 
 def accuracy_panel(rows: Sequence[AccuracyPoint]) -> Panels:
-    """Draw each network's accuracy, with its interval, against its MACs."""
+    """Return the panel of each network's accuracy, with its interval, against its MACs."""
     with panel("accuracy-macs", "Accuracy on real images against cost", "MACs", _WIDE, _WIDE_AXES) as (axes, finish):
         for position, row in enumerate(rows):
             colour = series(position)
@@ -220,7 +220,7 @@ def accuracy_panel(rows: Sequence[AccuracyPoint]) -> Panels:
 
 
 def retraining_panels(histories: Mapping[str, Sequence[EpochFigures]]) -> Panels:
-    """Draw loss and agreement of the networks named: training solid, validation dashed."""
+    """Return panels of loss and agreement by network: training as a solid line, validation as a dashed one."""
     svgs = []
     with panel("retraining-loss", "Distillation loss", "epoch") as (axes, finish):
         for position, history in enumerate(histories.values()):

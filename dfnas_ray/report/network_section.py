@@ -1,4 +1,4 @@
-"""What the page says of the network's files: what they are, what they take, and how to load them."""
+"""The section of the network's files: what they are, what they take, and how to load them."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ class NetworkFile:
     """One file of the network.
 
     Attributes:
-        name: With its folder in the run directory.
-        what: What it is, and what it takes.
+        name: The name with its folder in the run directory.
+        what: What the file is, and what it takes.
+        bytes: The size of the file.
     """
 
     name: str
@@ -35,11 +36,12 @@ class NetworkFile:
 
 @dataclass(frozen=True)
 class NetworkSection:
-    """What the template needs of the network's files.
+    """The values that the template shows of the network's files.
 
     Attributes:
-        load: Lines of Python.
-        larger: The size up to which an image may be larger than the input, as text; empty if it may not.
+        files: The files.
+        load: Lines of Python that load the network.
+        larger: The largest size of an image, as text, if it may be larger than the input; otherwise empty.
     """
 
     files: list[NetworkFile]
@@ -48,7 +50,7 @@ class NetworkSection:
 
 
 def network_section(artefacts: Artefacts) -> NetworkSection | None:
-    """Return what the template needs of the network's files, or None if no network is trained."""
+    """Return the section of the network's files, or None if no network is trained."""
     found = artefacts[Retraining]
     described = found.read(NetworkDescription.find)
     if found.folder is None or described is None:
@@ -71,7 +73,7 @@ def load_lines(place: str, described: NetworkDescription) -> str:
 
 
 def larger_input(described: NetworkDescription) -> str:
-    """Return up to which size images may be larger than the input; nothing if they may not."""
+    """Return the largest size of an image if it may be larger than the input; otherwise an empty text."""
     canvas, size = described.canvas_size, described.image_shape[1:]
     return "" if canvas is None or canvas == size else f"{canvas[0]} × {canvas[1]}"
 

@@ -1,4 +1,4 @@
-"""The page: what the run directory holds, put into the template."""
+"""Render the report page from what the run directory holds."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ from dfnas_ray.workflow.synthesis import Synthesis, SynthesisRecord
 
 @dataclass(frozen=True)
 class TeacherLine:
-    """What the page's first sentence says of the teacher."""
+    """The teacher in the first sentence of the page."""
 
     name: str
     num_classes: int | None
@@ -62,7 +62,7 @@ class MissingStage:
 
 @dataclass(frozen=True)
 class NetworkRow:
-    """What the last epoch of a training showed."""
+    """The figures of a training's last epoch."""
 
     title: str
     epochs: int
@@ -73,7 +73,7 @@ class NetworkRow:
 
 @dataclass(frozen=True)
 class RetrainingSection:
-    """What the template needs of the trainings."""
+    """The values that the template shows of the trainings."""
 
     panels: figures.Panels
     rows: list[NetworkRow]
@@ -81,13 +81,13 @@ class RetrainingSection:
 
 @dataclass(frozen=True)
 class Page:
-    """All that the template needs but the style.
+    """All values that the template shows, except the style.
 
     Attributes:
         changed: Titles of the stages for which experiment.yaml has other settings now.
-        remarks: What a reader should know before the results are used.
-        unreadable: Files that are of another version, or were altered.
-        keys: Of the stages shown, by title.
+        remarks: What a reader should know before using the results.
+        unreadable: Errors about files that were altered, or are of another version.
+        keys: Titles and keys of the stages shown.
     """
 
     name: str
@@ -119,7 +119,7 @@ class Page:
 
 
 def write_report(run_dir: RunDir) -> Location:
-    """Write ``report.html``, one file that needs nothing else, from what the run directory holds, and return its place.
+    """Write ``report.html``, a self-contained file, from what the run directory holds, and return its location.
 
     Raises:
         StorageError: no stage is finished yet, or the directory cannot be read or written.
@@ -131,7 +131,7 @@ def write_report(run_dir: RunDir) -> Location:
 
 
 def render(artefacts: Artefacts) -> str:
-    """Return the page."""
+    """Return the page as HTML."""
     folder = resources.files("dfnas_ray.report")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(
@@ -186,7 +186,7 @@ def _page(artefacts: Artefacts) -> Page:
         search_images=_images(artefacts[Search].record),
         training_images=_images(artefacts[Retraining].record),
         is_data_free=is_data_free(artefacts),
-        unreadable=artefacts.problems.texts,  # last: whoever reads a file may add to it
+        unreadable=artefacts.problems.texts,  # last: every reading above may add to it
     )
 
 
@@ -209,7 +209,7 @@ def _teacher(artefacts: Artefacts, comparison: Comparison | None) -> TeacherLine
 def _missing(artefacts: Artefacts) -> list[MissingStage]:
     compared = artefacts[Benchmark].finished or artefacts[VariantComparison].finished
     if compared and artefacts[Search].status == "missing":
-        return []  # rankings, or a comparison, were all that was asked for
+        return []  # only rankings, or a comparison, were asked for
     why = {"missing": "not finished yet", "outdated": "outdated: made from what a later command replaced"}
     missing = [
         MissingStage(stage.title, why[found.status]) for stage, found in artefacts.stages.items() if found.status in why
@@ -220,7 +220,7 @@ def _missing(artefacts: Artefacts) -> list[MissingStage]:
 
 
 def remarks(artefacts: Artefacts) -> list[str]:
-    """Return what speaks against the images and the networks, in sentences; nothing if nothing does."""
+    """Return sentences about weaknesses of the images and the networks; empty if there are none."""
     found: list[str] = []
     for _, record, _ in artefacts.finished:
         verdict_of_images = record.verdict if isinstance(record, SynthesisRecord) else None
@@ -230,11 +230,11 @@ def remarks(artefacts: Artefacts) -> list[str]:
 
 
 def commands(artefacts: Artefacts, place: str | None = None) -> dict[str, str]:
-    """Return the command lines that go on, that add the evaluation, that export, and that do everything again elsewhere.
+    """Return the command lines that continue, evaluate, export, and reproduce the run in another folder.
 
     Args:
-        artefacts: Of the run.
-        place: What they call the run directory; by default its whole path.
+        artefacts: What the run directory holds.
+        place: The run directory as the commands name it; by default its full path.
     """
     place = place or str(artefacts.run_dir.location)
     file = shlex.quote(f"{place}/experiment.yaml")

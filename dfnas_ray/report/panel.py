@@ -1,4 +1,4 @@
-"""One figure in the page's colours: a panel, its axes, and an SVG element of what is drawn.
+"""Draw one figure in the page's colours: a panel with axes, returned as an SVG element.
 
 Colours are placeholders while matplotlib draws. Each becomes a CSS variable, so that one figure suits light, dark and
 printed pages.
@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 _WIDTH, _HEIGHT = 3.75, 2.45  # inches of a panel
-_AXES = (0.125, 0.18, 0.865, 0.68)  # left, bottom, width, height, as shares of it
+_AXES = (0.125, 0.18, 0.865, 0.68)  # left, bottom, width, height, as shares of the panel
 INK, MUTED, _GRID = "#010101", "#020202", "#030303"  # placeholders: each becomes a CSS variable
 _VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", _GRID: "var(--grid)"}
 _SERIES = tuple(f"#0{index}0000" for index in range(1, 9))
@@ -63,12 +63,12 @@ def panel(
     size: tuple[float, float] = (_WIDTH, _HEIGHT),
     place: tuple[float, float, float, float] = _AXES,
 ) -> Iterator[tuple[Any, Callable[[], str]]]:
-    """Give axes to draw on and a function that returns the SVG.
+    """Yield axes to draw on, and a function that returns the SVG element.
 
     Args:
-        name: Unique on its page.
-        title: Above the axes.
-        x_label: Below them.
+        name: A name that is unique on the page.
+        title: The title above the axes.
+        x_label: The label below the axes.
         size: Width and height, in inches.
         place: Left, bottom, width and height of the axes, as shares of the size. The same in every panel by default,
             so that panels side by side line up.
@@ -91,18 +91,18 @@ def panel(
 
 @contextmanager
 def page_style(**settings: Any) -> Iterator[None]:
-    """Let what is drawn in the block suit the page, in light and in dark; `element_of` makes an element of it."""
+    """Draw in the page's style, for light and dark, within the block; `element_of` makes an element of the figure."""
     with rc_context({**_SETTINGS, **settings}):
         yield
 
 
 def element_of(figure: Figure, name: str, title: str) -> str:
-    """Return a figure as an SVG element, cut to what is drawn.
+    """Return a figure as an SVG element, cropped to what is drawn.
 
     Args:
-        figure: Drawn in `page_style`.
-        name: Unique on its page.
-        title: What a screen reader says.
+        figure: A figure that was drawn in `page_style`.
+        name: A name that is unique on the page.
+        title: The text for screen readers.
     """
     buffer = StringIO()
     figure.savefig(buffer, format="svg", transparent=True, bbox_inches="tight", metadata={"Date": None})
@@ -110,12 +110,12 @@ def element_of(figure: Figure, name: str, title: str) -> str:
 
 
 def middle_tones() -> LinearSegmentedColormap:
-    """Return colours from first to last that are seen on light and on dark."""
+    """Return a colormap that is visible on light and on dark backgrounds."""
     return LinearSegmentedColormap.from_list("middle-tones", _RAMP)
 
 
 def _for_page(svg: str, name: str, title: str) -> str:
-    """Turn matplotlib's file into an element: no prolog, ids of its own, CSS variables for colours, the page's font."""
+    """Return matplotlib's file as an element: no prolog, unique ids, CSS variables as colours, the page's font."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", svg)
@@ -130,14 +130,14 @@ def _for_page(svg: str, name: str, title: str) -> str:
 
 
 def plot(axes: Any, x: Sequence[float], y: Sequence[float], colour: str, **style: Any) -> None:
-    """Draw a curve; a single value is a dot, and what is no number a gap."""
+    """Draw a curve; a single value becomes a dot, and a value that is not finite a gap."""
     values = [value if isinstance(value, int | float) and math.isfinite(value) else math.nan for value in y]
     marker = {"marker": "o", "markersize": 3} if len(values) == 1 else {}
     axes.plot(list(x), values, color=colour, **marker, **style)
 
 
 def scatter(axes: Any, x: Any, y: Any, colour: str, low: float) -> Any:
-    """Draw dots; scores far below the rest are marked at the lower edge. Returns the y values that set the limits."""
+    """Draw dots, and return the y values that set the limits. Values below ``low`` are marked at the lower edge."""
     finite = np.isfinite(y)
     inside = finite & (y >= low)
     axes.plot(x[inside], y[inside], linestyle="none", marker="o", markersize=3.6, color=colour, alpha=0.6, mew=0)
@@ -157,7 +157,7 @@ def scatter(axes: Any, x: Any, y: Any, colour: str, low: float) -> Any:
 
 
 def outlier_floor(scores: Any) -> float:
-    """Return the score below which a candidate would squeeze all others together."""
+    """Return the score below which an outlier would squeeze all others together."""
     finite = scores[np.isfinite(scores)]
     if len(finite) == 0:
         return -math.inf
@@ -166,14 +166,14 @@ def outlier_floor(scores: Any) -> float:
 
 
 def limits(axes: Any, shown: Any) -> None:
-    """Let the y axis end a little outside of the values shown."""
+    """Set the y axis a little wider than the values shown."""
     if len(shown) and shown.max() > shown.min():
         span = shown.max() - shown.min()
         axes.set_ylim(shown.min() - 0.08 * span, shown.max() + 0.08 * span)
 
 
 def log_scale(axes: Any) -> None:
-    """Take a logarithmic scale if the values are positive and span more than a factor of four."""
+    """Use a logarithmic scale if the values are positive and span at least a factor of four."""
     curves = [line for line in axes.lines if len(line.get_xdata()) > 2]  # not the vertical marks
     values = np.concatenate([np.empty(0), *(np.asarray(line.get_ydata(), float) for line in curves)])
     values = values[np.isfinite(values)]
@@ -193,13 +193,13 @@ def log_scale(axes: Any) -> None:
 
 
 def tick(value: float) -> str:
-    """Return a tick's label: short, and never with trailing noise."""
+    """Return the label of a tick, with at most four significant digits."""
     text = f"{value:.4g}" if value == 0 or 1e-3 <= abs(value) < 1e4 else f"{value:.1e}".replace(".0e", "e")
     return re.sub(r"e([+-])0*", lambda match: f"e{match[1].strip('+')}", text).replace("-", "−")
 
 
 def whole_numbers(axes: Any) -> None:
-    """Let the x axis be marked at whole numbers alone."""
+    """Put the ticks of the x axis at whole numbers only."""
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
 
 
@@ -214,7 +214,7 @@ def variable(position: int) -> str:
 
 
 def ramp(position: int, length: int) -> str:
-    """Return a colour between those of the first and the last round."""
+    """Return the colour of a round, on a scale from the first round to the last."""
     place = (position / (length - 1) if length > 1 else 0) * (len(_RAMP) - 1)
     left = min(int(place), len(_RAMP) - 2)
     parts = [

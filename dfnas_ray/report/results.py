@@ -1,4 +1,4 @@
-"""The comparison on real images: rows of the table, intervals, and the sentence that sums them up."""
+"""Compare the networks on real images: rows of the table, intervals, and a sentence that sums them up."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def wilson_interval(accuracy: float, num_images: int, level: float = 0.95) -> tu
 
 @dataclass(frozen=True)
 class Row:
-    """One network of the comparison; positions are percentages of the width of the interval's axis."""
+    """One network of the comparison; position, start and width are percentages of the interval axis."""
 
     role: str
     title: str
@@ -57,7 +57,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The networks, and the ends of the axis on which their intervals are drawn."""
+    """The rows of the networks, and the ends of the axis on which their intervals are drawn."""
 
     rows: list[Row]
     num_images: int
@@ -71,11 +71,11 @@ class Comparison:
 
 
 def compare(record: EvaluationRecord, roles: Mapping[str, Role] = ROLES) -> Comparison:
-    """Make the table from the evaluation's record.
+    """Return the table of the networks in the evaluation's record.
 
     Args:
-        record: What was measured.
-        roles: What networks are called, by role.
+        record: The record of the evaluation.
+        roles: The names of the networks, by role.
     """
     networks = record.in_order
     intervals = {name: wilson_interval(network.accuracy, record.images) for name, network in networks.items()}
@@ -110,7 +110,7 @@ def compare(record: EvaluationRecord, roles: Mapping[str, Role] = ROLES) -> Comp
 
 
 def _apart(comparison: Comparison, searched: Row, baseline: Row) -> str:
-    """Say whether the images tell the searched and the random network apart."""
+    """Return a sentence on whether the images tell the searched and the random network apart."""
     if comparison.only_right is not None:
         only_searched, only_baseline = comparison.only_right
         p = mcnemar(only_searched, only_baseline)
@@ -130,7 +130,7 @@ def _apart(comparison: Comparison, searched: Row, baseline: Row) -> str:
 
 
 def verdict(comparison: Comparison) -> str:
-    """Say in words what the table shows, and how far its images can tell the networks apart."""
+    """Return sentences on what the table shows, and whether its images can tell the networks apart."""
     searched, teacher, baseline = (comparison.row(role) for role in (Retraining.name, TEACHER, Baseline.name))
     if searched is None:
         return ""

@@ -1,6 +1,6 @@
-"""A few of the synthetic images, read without loading the rest, and the loss curves of their making.
+"""Read a few of the synthetic images without loading the rest, and the loss curves of their synthesis.
 
-A set may hold a million images of 1000 classes; what is read and what is shown is bounded by the constants below.
+A set may hold a million images of 1000 classes. The constants below bound what is read and what is shown.
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ MAX_CLASSES = 12
 MAX_ROUNDS = 4
 MAX_IMAGES_PER_ROW = 16
 _ROW_WIDTH = 920  # pixels of the page
-MAX_SIDE = 96  # larger images are reduced to this many pixels, and lose a little to compression
+MAX_SIDE = 96  # larger images are reduced to so many pixels, and compressed with a small loss
 MAX_FOOTERS = 64  # shards whose loss curves are averaged
 _MAX_SHARDS = 24  # shards searched for samples
-_MAX_ROW_GROUPS = 48  # row groups of at most 500 images decoded
-_SMALL_SIDE = 64  # up to here, pixels are shown as squares
-_SHOWN_SIDE = 54  # pixels of the page that an image takes at least
+_MAX_ROW_GROUPS = 48  # row groups, of at most 500 images each, that are decoded
+_SMALL_SIDE = 64  # up to this size, pixels are shown as squares
+_SHOWN_SIDE = 54  # least pixels that a small image takes on the page
 _NUM_EXAMPLES, _TOP = 6, 5
 _AGES = ("early", "late")
 
 _T = TypeVar("_T")
 
 Curve = list[tuple[int, dict[str, float]]]
-"""Step and losses by term."""
+"""Pairs of a step and its losses by term."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One synthetic image and what the teacher sees in it."""
+    """One synthetic image with the teacher's probabilities."""
 
     label: int
     round: int
@@ -59,7 +59,7 @@ class Sample:
 
     @property
     def entropy(self) -> float:
-        """Of the teacher's probabilities, in nats."""
+        """The entropy of the teacher's probabilities, in nats."""
         p = self.probabilities
         return float(-(p * np.log(np.maximum(p, 1e-12))).sum())
 
@@ -77,7 +77,7 @@ class Strip:
 
 @dataclass(frozen=True)
 class SoftLabel:
-    """An image with the classes that the teacher finds most likely: (name, probability)."""
+    """An image with the classes that the teacher finds most likely, as (name, probability)."""
 
     strip: Strip
     asked: str
@@ -87,12 +87,12 @@ class SoftLabel:
 
 @dataclass(frozen=True)
 class Samples:
-    """What the page shows of the images.
+    """The images that the page shows.
 
     Attributes:
-        columns: What they are called: rounds of calibration, or early and late shards.
-        rows: Per class: its name, and one strip per column (None if nothing of it was found).
-        examples: From the last column, from the surest to the least sure.
+        columns: Titles of the columns: rounds of calibration, or early and late shards.
+        rows: For each class its name, and one strip per column (None if no image was found).
+        examples: Images of the last column, from the one that the teacher is surest of to the least sure.
         reduced: Whether images are shown smaller than they are.
     """
 
@@ -108,7 +108,7 @@ class Samples:
 
 @dataclass
 class ShardFacts:
-    """What the footers of the shards say, and which of them could not be read."""
+    """The loss curves in the footers of the shards, and errors about those that could not be read."""
 
     curves: dict[int, Curve] = field(default_factory=dict)
     shards_averaged: int = 0
@@ -116,14 +116,14 @@ class ShardFacts:
 
 
 def read_curves(folder: Location, manifest: Manifest) -> ShardFacts:
-    """Return the loss curves by round, averaged over the shards, or over 64 spread evenly among them."""
+    """Return the loss curves by round, averaged over the shards, or over 64 evenly spaced ones."""
     facts = ShardFacts()
     collected: dict[int, dict[int, list[dict[str, float]]]] = defaultdict(lambda: defaultdict(list))
     for entry in spread(manifest.shards, MAX_FOOTERS):
         try:
             curves = _CURVES.validate_python(read_info(folder / entry.file).curves)
         except _UNREADABLE as error:
-            problem = _first_line(error.__cause__ or error)  # the cause is without the path
+            problem = _first_line(error.__cause__ or error)  # the message of the cause does not repeat the path
             facts.problems.append(f"{entry.file}: {problem}")
             continue
         facts.shards_averaged += 1
@@ -145,14 +145,14 @@ def read_samples(
     by_age: bool = False,
     names: Sequence[str] | None = None,
 ) -> Samples | None:
-    """Return images of some classes, spread evenly over all, and of some rounds; None if no shard can be read.
+    """Return images of some evenly spaced classes and rounds; None if no shard can be read.
 
     Args:
-        folder: Of the set.
-        manifest: Of the set.
-        problems: What cannot be decoded is added.
-        by_age: Of early and late shards instead of rounds, where a shard goes on from the one before.
-        names: Of the classes.
+        folder: The folder of the set.
+        manifest: The manifest of the set.
+        problems: A list to which errors about undecodable images are added.
+        by_age: Whether columns are early and late shards instead of rounds; for shards that continue each other.
+        names: The names of the classes.
     """
     by_age = by_age and len(manifest.shards) > 1
     index, num_classes = (
@@ -207,12 +207,12 @@ def read_samples(
 
 
 def make_strip(pngs: Sequence[bytes], alt: str) -> Strip:
-    """Put images side by side, one pixel apart. Small ones are lossless and enlarged by a whole factor."""
+    """Return images side by side, a few pixels apart. Small ones are lossless and enlarged by a whole factor."""
     images, side = [], 0
     for png in pngs:
         images.append(decode_picture(png, SHARD_FORMATS))
         side = max(side, *images[-1].size)
-        images[-1].thumbnail((MAX_SIDE, MAX_SIDE))  # leaves smaller ones as they are
+        images[-1].thumbnail((MAX_SIDE, MAX_SIDE))  # does not enlarge smaller ones
     small = side <= _SMALL_SIDE
     width, height = images[0].size
     gap = 1 if small else 4
@@ -232,7 +232,7 @@ def make_strip(pngs: Sequence[bytes], alt: str) -> Strip:
 
 
 def spread(items: Sequence[_T], at_most: int) -> list[_T]:
-    """Return at most so many of ``items``, the first and the last among them, evenly apart."""
+    """Return at most ``at_most`` evenly spaced items, including the first and the last."""
     if len(items) <= at_most:
         return list(items)
     positions = np.linspace(0, len(items) - 1, at_most).round().astype(int)
@@ -245,7 +245,7 @@ _Place = tuple[str, int, int]  # file, row group, row in it
 
 
 def _read(location: Location, reading: Callable[[pq.ParquetFile, int], _T]) -> _T:
-    """Return what ``reading`` does with an open shard and its size in bytes; a storage that is out of order is waited for."""
+    """Return the result of ``reading`` for an open shard and its size in bytes; retry while the storage fails."""
 
     def attempt() -> _T:
         with location.open_file() as source, pq.ParquetFile(source) as file:
@@ -268,7 +268,7 @@ def _index_rows(folder: Location, shards: Sequence[ManifestEntry]) -> tuple[dict
         try:
             num_classes, tables = _read(folder / entry.file, small_columns)
         except _UNREADABLE:
-            continue  # the loss curves' reader names it
+            continue  # `read_curves` reports it
         for group, table in enumerate(tables):
             labels, rounds = table["label"].to_pylist(), table["round"].to_pylist()
             for row, cell in enumerate(zip(labels, rounds, strict=True)):
@@ -278,7 +278,7 @@ def _index_rows(folder: Location, shards: Sequence[ManifestEntry]) -> tuple[dict
 
 
 def _index_by_age(folder: Location, manifest: Manifest) -> tuple[dict[tuple[int, int], list[_Place]], int]:
-    """Return where the images of each class are in the first quarter of the shards, 0, and in the last one, 1."""
+    """Return the places of each class's images in the first (0) and the last (1) quarter of the shards."""
     index: dict[tuple[int, int], list[_Place]] = defaultdict(list)
     quarter = max(1, len(manifest.shards) // 4)
     num_classes = 0
@@ -324,7 +324,7 @@ def _table(file: pq.ParquetFile, num_bytes: int, group: int, *columns: str) -> p
 
 
 def _examples(samples: list[Sample]) -> list[Sample]:
-    """Return a few, from the one that the teacher is surest of to the one it is least sure of."""
+    """Return a few samples, from the one that the teacher is surest of to the least sure."""
     return spread(sorted(samples, key=lambda sample: sample.entropy), _NUM_EXAMPLES)
 
 

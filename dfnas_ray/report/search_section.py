@@ -1,4 +1,4 @@
-"""What the page shows of the search: its course, its trials, and the architecture found."""
+"""The sections of the search: its course, its trials, and the architecture found."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from dfnas_ray.workflow.retraining import Baseline, Retraining
 from dfnas_ray.workflow.search import Search, SearchRecord
 
 _MAX_TRIALS_DRAWN = 8
-_MAX_DOTS = 6_000  # of the panel of scores against MACs
+_MAX_DOTS = 6_000  # in the panel of scores against MACs
 
 History: TypeAlias = Mapping[str, Sequence[HistoryPoint]]
-"""What each trial showed, by its short name."""
+"""The history of each trial, by its short name."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,11 @@ class TrialRow:
 
 @dataclass(frozen=True)
 class SearchSection:
-    """What the template needs of the search.
+    """The values that the template shows of the search.
 
     Attributes:
-        max_macs_setting: The limit as the experiment says it.
-        scored: Candidates that got a score.
+        max_macs_setting: The limit as it stands in the experiment.
+        scored: Number of candidates that got a score.
         is_compared: Whether finalists were trained alone.
         has_candidates: Whether scores are drawn against MACs.
     """
@@ -63,7 +63,7 @@ class SearchSection:
 
 @dataclass(frozen=True)
 class DrawnNetwork:
-    """An architecture with its pictures; ``cells`` are names with their graphs."""
+    """An architecture with its pictures; ``cells`` holds names of cells with their graphs."""
 
     genotype: str
     macs: int
@@ -74,11 +74,11 @@ class DrawnNetwork:
 
 @dataclass(frozen=True)
 class ArchitectureSection:
-    """What the template needs of the architecture and its random neighbour.
+    """The values that the template shows of the architecture and of the random one beside it.
 
     Attributes:
         legend: Operations and their colours.
-        costly_skip: An operation that skips a layer and has parameters all the same.
+        costly_skip: An operation that skips a layer and yet has parameters.
     """
 
     title: str
@@ -89,7 +89,7 @@ class ArchitectureSection:
 
 
 def search_section(artefacts: Artefacts, space: SearchSpace | None) -> SearchSection | None:
-    """Return what the template needs of the search, or None if it is not finished."""
+    """Return the section of the search, or None if it is not finished."""
     found = artefacts[Search]
     record = found.record
     if record is None:
@@ -128,7 +128,7 @@ def search_section(artefacts: Artefacts, space: SearchSpace | None) -> SearchSec
 
 
 def architecture_section(artefacts: Artefacts, space: SearchSpace | None) -> ArchitectureSection | None:
-    """Return what the template needs of the architecture and its random neighbour, or None if it cannot be drawn."""
+    """Return the section of the architecture and the random one beside it, or None if it cannot be drawn."""
     main, baseline = main_network(artefacts), artefacts[Baseline].record
     layers = layers_of(space, main.genotype if main else None)
     if space is None or main is None or not layers:
@@ -164,19 +164,19 @@ def _is_costly_skip(layer: Layer) -> bool:
 
 
 def network_roles(artefacts: Artefacts) -> dict[str, Role]:
-    """Return what the networks are called; one that was given with --genotype was not searched."""
+    """Return the names of the networks by role; one that was given with --genotype is not called searched."""
     searched, retrained = artefacts[Search].record, artefacts[Retraining].record
     is_given = retrained is not None and searched is not None and retrained.genotype != searched.genotype
     return ROLES | ({Retraining.name: Role("given", "given")} if is_given else {})
 
 
 def _phase(histories: History, phase: str) -> dict[str, list[HistoryPoint]]:
-    """Return what the trials showed in one phase."""
+    """Return the history of the trials in one phase."""
     return {name: [point for point in points if point.phase == phase] for name, points in histories.items()}
 
 
 def _names(trials: Sequence[TrialSummary]) -> dict[str, str]:
-    """Return short names of the trials: without what all of them share."""
+    """Return short names of the trials: only their seeds if they differ in nothing else."""
     pairs = {(trial.algorithm, trial.space) for trial in trials}
     alone = len({trial.trial.rpartition("-seed-")[0] for trial in trials}) == 1 and len(pairs) == 1
     return {trial.trial: f"seed {trial.seed}" if alone else trial.trial for trial in trials}
@@ -185,9 +185,9 @@ def _names(trials: Sequence[TrialSummary]) -> dict[str, str]:
 def _candidates(
     trials: Sequence[ComparedTrial], names: Mapping[str, str], drawn: History, space: SearchSpace | None
 ) -> dict[str, list[tuple[int, float]]]:
-    """Return (MACs, score) of the scored candidates by trial, if all trials searched in one way and scores compare.
+    """Return (MACs, score) of the scored candidates by trial; empty if several algorithms make scores incomparable.
 
-    Of a candidate that was scored several times, the last score counts.
+    If a candidate was scored several times, its last score counts.
     """
     if space is None or len({trial.algorithm for trial in trials}) > 1:
         return {}

@@ -1,4 +1,4 @@
-"""The figures of a sweep's page, as SVG that suits light and dark: history, slices, parallel coordinates, importances, fronts."""
+"""Draw the figures of a sweep's page as SVG: history, slices, parallel coordinates, importances, Pareto fronts."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ _ENOUGH_FOR_IMPORTANCE = 4
 _BLUE, _ORANGE = series(0), series(1)
 _WEAKEST = 0.15  # opacity of the line of the worst trial
 _FRONT = (3.4, 3.1)  # inches of a panel of two objectives
-_COLUMNS = 3  # of slices side by side
-_SLICE = (2.8, 2.6)  # inches of each
-_LABEL_WIDTH = 26  # characters that fit below it
+_COLUMNS = 3  # slices side by side
+_SLICE = (2.8, 2.6)  # inches of a slice
+_LABEL_WIDTH = 26  # characters that fit below a slice
 _PARALLEL_WIDTH = 2.1  # inches from one upright axis to the next
-_TRIALS_PER_COEFFICIENT = 10  # for shares of the variance that another sweep would find again
+_TRIALS_PER_COEFFICIENT = 10  # trials needed for importances that another sweep would confirm
 
 
 def sweep_figures(study: optuna.Study, config: SweepConfig) -> list[tuple[str, str, Markup]]:
-    """Return title, explanation and SVG element of every figure that so many trials allow."""
+    """Return title, explanation and SVG element of every figure that can be drawn from so many trials."""
     drawings: list[tuple[str, str, Callable[[], Any]]] = []
     complete = [trial for trial in study.trials if trial.state is TrialState.COMPLETE]
     for index, objective in enumerate(config.objectives):
@@ -42,12 +42,12 @@ def sweep_figures(study: optuna.Study, config: SweepConfig) -> list[tuple[str, s
         drawings += [
             (
                 f"History of {objective}",
-                "Each point is a trial, in the order in which they were proposed; the line is the best so far.",
+                "Each point is a trial, in the order of proposal; the line is the best so far.",
                 partial(_draw_history, complete, index, objective, maximise),
             ),
             (
                 f"{objective} along each coefficient",
-                "The colour says when: the bar beside the panels has the numbers of the trials.",
+                "The colour shows the number of the trial, by the bar beside the panels.",
                 partial(draw_slices, complete, index, objective),
             ),
         ]
@@ -56,7 +56,7 @@ def sweep_figures(study: optuna.Study, config: SweepConfig) -> list[tuple[str, s
             drawings.append(
                 (
                     f"{objective}: parallel coordinates",
-                    "One line per trial, from its settings to its figure; the stronger, the better.",
+                    "One line per trial, from its settings to its objective. Stronger lines are better trials.",
                     partial(draw_parallel, complete, index, objective, maximise),
                 )
             )
@@ -70,7 +70,7 @@ def sweep_figures(study: optuna.Study, config: SweepConfig) -> list[tuple[str, s
                 )
             )
     if len(config.objectives) in (2, 3):
-        note = "No trial beats the large ones in every objective."
+        note = "No trial beats the large points in every objective."
         front = [trial.number for trial in study.best_trials]
         drawings.append(("Pareto front", note, partial(draw_front, complete, front, config.objectives)))
     figures = []
@@ -86,9 +86,9 @@ def draw_front(trials: list[FrozenTrial], front: Sequence[int], objectives: Sequ
     """Draw each pair of objectives against each other, and return the figure.
 
     Args:
-        trials: Finished ones.
-        front: Numbers of those that no other one beats in every objective.
-        objectives: Their names, in the order of the trials' values.
+        trials: The finished trials.
+        front: Numbers of the trials that no other one beats in every objective.
+        objectives: Names of the objectives, in the order of the trials' values.
     """
     pairs = list(combinations(range(len(objectives)), 2))
     figure, panels = plt.subplots(
@@ -110,9 +110,9 @@ def draw_slices(trials: list[FrozenTrial], index: int, objective: str) -> Any:
     """Draw an objective against each setting, a few panels in a row, and return the figure.
 
     Args:
-        trials: Finished ones.
-        index: Of the objective among their values.
-        objective: Its name.
+        trials: The finished trials.
+        index: Index of the objective among their values.
+        objective: Name of the objective.
     """
     names = list(dict.fromkeys(name for trial in trials for name in trial.params))
     columns = max(1, min(_COLUMNS, len(names)))
@@ -124,7 +124,7 @@ def draw_slices(trials: list[FrozenTrial], index: int, objective: str) -> Any:
             sharey=True,
             squeeze=False,
             figsize=(_SLICE[0] * columns + 0.9, _SLICE[1] * rows),
-            layout="constrained",  # what is written below one panel keeps clear of the others
+            layout="constrained",  # keeps labels clear of other panels
         )
         points = None
         for axes in panels.flat[len(names) :]:
@@ -155,10 +155,10 @@ def draw_parallel(trials: list[FrozenTrial], index: int, objective: str, maximis
     """Draw each trial as a line through an upright axis for each setting and one for the objective; return the figure.
 
     Args:
-        trials: Finished ones.
-        index: Of the objective among their values.
-        objective: Its name.
-        maximise: Whether large values are good ones, and drawn dark.
+        trials: The finished trials.
+        index: Index of the objective among their values.
+        objective: Name of the objective.
+        maximise: Whether large values are better, and drawn stronger.
     """
     names = list(dict.fromkeys(name for trial in trials for name in trial.params))
     scales = [_scale_of(trials, name) for name in names]
@@ -183,12 +183,12 @@ def draw_parallel(trials: list[FrozenTrial], index: int, objective: str, maximis
     return figure
 
 
-_NOWHERE = object()  # of a setting that a trial does not have
+_NOWHERE = object()  # stands for a setting that a trial does not have
 
 
 @dataclass(frozen=True)
 class _Scale:
-    """Where values lie between 0 and 1, and what is written there."""
+    """The heights of values on an axis from 0 to 1, and its ticks."""
 
     height: Callable[[Any], float]
     ticks: list[tuple[float, str]]
@@ -235,7 +235,7 @@ def _draw_history(trials: list[FrozenTrial], index: int, objective: str, maximis
 
 
 def _importances(study: optuna.Study, index: int) -> dict[str, float]:
-    """Return each setting's share of the variance of an objective; nothing if the settings explain none."""
+    """Return each setting's share of the variance of an objective; empty if the settings explain none."""
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
     target = partial(_value, index) if len(study.directions) > 1 else None
     try:
@@ -255,7 +255,7 @@ def _draw_importance(shares: Mapping[str, float]) -> Any:
 
 
 def _set_grid(axes: Any) -> None:
-    axes.grid(visible=True)  # in the colour of the page
+    axes.grid(visible=True)  # in the colour of the page's grid
     axes.set_axisbelow(True)
 
 
@@ -267,7 +267,7 @@ def _note_on_importance(trials: list[FrozenTrial]) -> str:
 
 
 def break_at_dots(name: str, width: int) -> str:
-    """Return a dotted name in lines of at most ``width`` characters, as far as its dots allow."""
+    """Return a dotted name, broken at its dots into lines of at most ``width`` characters where possible."""
     lines = [""]
     for part in name.split("."):
         piece = part if not lines[-1] else f".{part}"
@@ -284,14 +284,14 @@ def _name_choices(axes: Any, choices: list[str]) -> None:
     axes.set_xticks(
         range(len(choices)),
         choices,
-        parse_math=False,  # a choice may well hold a dollar sign
+        parse_math=False,  # a choice may contain a dollar sign
         **({"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if slanted else {}),
     )
     axes.set_xlim(-0.5, len(choices) - 0.5)
 
 
 def _set_scale(axes: Any, is_log: bool, values: list[Any]) -> None:
-    """Set the scale, and no more ticks than there is room for."""
+    """Set the scale of the x axis, with no more ticks than fit."""
     if is_log and max(values) > min(values) > 0:
         axes.set_xscale("log")
         axes.xaxis.set_minor_formatter(NullFormatter())

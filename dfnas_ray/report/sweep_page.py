@@ -1,6 +1,6 @@
-"""The page of a sweep: what was tried, which coefficients matter, and what the best settings' images look like.
+"""Render the page of a sweep: its trials, which coefficients matter, and images of the best settings.
 
-It reads only the sweep's folder, so it can be written again anywhere.
+It reads only the folder of the sweep, so it can be rendered again anywhere.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def write_sweep_report(folder: Location, name: str) -> Location:
 
 
 def render_sweep(folder: Location, name: str) -> str:
-    """Return the page as HTML that needs no other file.
+    """Return the page as self-contained HTML.
 
     Raises:
         StorageError: a file of the sweep is missing, of another version, or was altered.
@@ -75,7 +75,7 @@ def _source(name: str) -> str:
 
 
 def _config(folder: Location) -> SweepConfig:
-    """Return the settings with which a sweep was made."""
+    """Return the recorded settings of a sweep."""
     inputs = RecordedInputs.read(folder)
     try:
         return SweepConfig.model_validate(section(inputs, "sweep"))
@@ -138,7 +138,7 @@ def _last_round(shard: Location) -> list[bytes]:
 
 
 def _how_it_ended(config: SweepConfig, trial: TriedSettings) -> str:
-    """Say in a few words why a trial has no figure."""
+    """Return a few words on why a trial has no figure."""
     if trial.error:
         return f"{trial.state}: {trial.error}"
     objective = config.objectives[0]

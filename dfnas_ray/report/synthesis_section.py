@@ -1,4 +1,4 @@
-"""What the page shows of the synthetic images: samples, quality, and the curves of their making."""
+"""The sections of the synthetic images: samples, quality, and loss curves of their synthesis."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ class Measure(NamedTuple):
     """How one measure of quality is shown.
 
     Attributes:
+        name: Its name in records.
+        title: Its title in the table.
         kind: ``percent`` or ``number``.
+        meaning: Its explanation.
     """
 
     name: str
@@ -47,7 +50,7 @@ QUALITY_MEASURES = (
     ),
     Measure(
         "classes", "Classes", "percent",
-        "Semantics: classes of which the teacher sees at least a third of their share. Higher is better.",
+        "Semantics: classes that the teacher sees in at least a third of their share. Higher is better.",
     ),
     Measure(
         "diversity_distance", "Distance", "number",
@@ -55,7 +58,7 @@ QUALITY_MEASURES = (
     ),
     Measure(
         "diversity_relative", "Relative distance", "percent",
-        "Diversity: the same as a share of the distance of any two images. Low values are copies.",
+        "Diversity: the same as a share of the distance of any two images. Low values mean copies.",
     ),
     Measure(
         "diversity_duplicates", "Duplicates", "percent",
@@ -74,15 +77,15 @@ QUALITY_MEASURES = (
 
 @dataclass(frozen=True)
 class SynthesisSection:
-    """What the template needs of the synthetic images.
+    """The values that the template shows of the synthetic images.
 
     Attributes:
-        measures: Those of which there are figures.
+        measures: The measures for which there are figures.
         quality: Columns of the table: title and figures.
         boundaries: Steps after which the resolution rises.
-        shards_averaged: How many shards the curves are of.
-        problems: Shards that cannot be read.
-        verdict: What the measures say; None in runs of older versions.
+        shards_averaged: Number of shards that the curves are averaged over.
+        problems: Errors about shards that cannot be read.
+        verdict: The verdict on the images; None in runs of older versions.
     """
 
     samples: Samples | None
@@ -97,7 +100,7 @@ class SynthesisSection:
 
 
 def synthesis_section(artefacts: Artefacts) -> SynthesisSection | None:
-    """Return what the template needs of the synthetic images, or None if they are not finished."""
+    """Return the section of the synthetic images, or None if they are not finished."""
     found = artefacts[Synthesis]
     manifest = found.read(Manifest.find)
     if found.folder is None or manifest is None:
@@ -132,7 +135,7 @@ def _columns(quality: QualityReport | None) -> list[tuple[str, Quality]]:
     if quality is None:
         return []
     columns = [(f"round {number}", values) for number, values in sorted(quality.rounds.items())]
-    if len(columns) == 1:  # what is measured of the whole set is of this round
+    if len(columns) == 1:  # measures of the whole set belong to this round
         return [(columns[0][0], {**columns[0][1], **quality.overall})]
     return [*columns, ("all", quality.overall)] if quality.overall else columns
 

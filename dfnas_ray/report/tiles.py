@@ -16,7 +16,7 @@ from dfnas_ray.workflow.synthesis import Synthesis
 
 @dataclass(frozen=True)
 class Tile:
-    """One figure with what it is and a remark."""
+    """One figure with its label and a note."""
 
     label: str
     value: str
@@ -39,7 +39,7 @@ def accuracy_tiles(comparison: Comparison | None) -> list[Tile]:
 
 
 def other_tiles(artefacts: Artefacts, comparison: Comparison | None) -> list[Tile]:
-    """Return what it costs: the network's size, the images, the time."""
+    """Return the tiles of the network's size, the benchmark, the images and the time."""
     tiles = _size_tiles(artefacts, comparison)
     benchmark, synthesis = artefacts[Benchmark].record, artefacts[Synthesis].record
     if benchmark is not None:
@@ -52,7 +52,7 @@ def other_tiles(artefacts: Artefacts, comparison: Comparison | None) -> list[Til
 
 
 def _size_tiles(artefacts: Artefacts, comparison: Comparison | None) -> list[Tile]:
-    """Return the tiles of the network evaluated, or else trained, or else found."""
+    """Return the size tiles of the network that was evaluated, or else trained, or else found."""
     found = comparison.row(Retraining.name) if comparison else None
     network, synthesis = main_network(artefacts), artefacts[Synthesis].record
     if found is not None:

@@ -1,13 +1,13 @@
-"""Conformance suites: what every member of a family promises, as pytest classes for members of any package.
+"""Conformance suites: pytest classes that test what every plug-in of a type guarantees, for plug-ins of any package.
 
     from dfnas_ray.testing import SearchSpaceSuite
 
     class TestTinySpace(SearchSpaceSuite):
         config = TinySpaceConfig()
 
-``configs = [...]`` tests several settings; a fixture ``config`` makes settings that need files. Proxies and objectives have
-no settings: their suites take the class, as ``proxy`` and ``objective``. The suites need pytest, which this package does not
-install.
+``configs = [...]`` tests several settings. A fixture ``config`` can make settings that need files. Proxies and
+objectives have no settings: their suites take the class as ``proxy`` and ``objective``. The suites need pytest, which
+this package does not install.
 """
 
 import pytest

@@ -1,4 +1,4 @@
-"""What every search algorithm promises in every space that it can search."""
+"""The tests of search algorithms, in every space that they can search."""
 
 from __future__ import annotations
 
@@ -23,17 +23,19 @@ from dfnas_ray.training.config import DistillationConfig
 
 
 class NewSearch(NamedTuple):
-    """A search that has not begun, and what it works on."""
+    """A search that has not begun, and its problem."""
 
     state: SearchState
     problem: SearchProblem
 
 
 class FinishedSearch(NamedTuple):
-    """What an undisturbed search left, and the work behind it: batches served and networks built.
+    """The result of an undisturbed search, and its work: the number of batches served and networks built.
 
     Attributes:
-        work: Done when each entry of the history was written.
+        history: All entries of the history.
+        best: The best genotype and its score.
+        work: The work done when each entry of the history was written.
     """
 
     history: list[HistoryEntry]
@@ -42,14 +44,14 @@ class FinishedSearch(NamedTuple):
 
 
 class Start(Protocol):
-    """Returns a new search."""
+    """A function that returns a new search."""
 
     def __call__(self, limit_share: float | None = None, seed: int = 0) -> NewSearch:
-        """Return a search whose limit is so far between the smallest and the largest MACs of some draws."""
+        """Return a search whose limit lies at this share between the smallest and the largest MACs of some draws."""
         ...
 
 
-class _Stop(Exception):  # noqa: N818 - it is no error
+class _Stop(Exception):  # noqa: N818 - it is not an error
     pass
 
 
@@ -57,19 +59,19 @@ _finished: dict[tuple[type, str, str], FinishedSearch] = {}
 
 
 class AlgorithmSuite(ConfigSuite):
-    """What every search algorithm promises.
+    """The tests that every search algorithm must pass.
 
-    Give settings for two or three short epochs or rounds, so that there is something to break off and go on with.
+    Give settings for two or three short epochs or rounds, so that a search can be interrupted and resumed.
 
     Attributes:
-        spaces: The small spaces that it is tried in, but for those that it says it cannot search.
+        spaces: The small spaces of the tests. Spaces that the algorithm declares as unsuitable are skipped.
     """
 
     family = ALGORITHMS
     spaces: ClassVar[Sequence[SpaceConfig]] = SMALL_SPACES
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        """Try each algorithm in each space."""
+        """Run each test for each algorithm in each space."""
         if "space_config" not in metafunc.fixturenames:
             super().pytest_generate_tests(metafunc)
             return
@@ -106,7 +108,7 @@ class AlgorithmSuite(ConfigSuite):
 
     @pytest.fixture
     def undisturbed(self, start: Start, config: Any, space_config: SpaceConfig) -> FinishedSearch:
-        """A search from its beginning to its end, run once for all tests."""
+        """A search that ran to its end without interruption, once for all tests."""
         key = (type(config), config.model_dump_json(), space_config.model_dump_json())
         if key not in _finished:
             with pytest.MonkeyPatch.context() as monkeypatch:
@@ -117,20 +119,20 @@ class AlgorithmSuite(ConfigSuite):
         return _finished[key]
 
     def test_its_settings_answer_what_others_ask(self, config: Any) -> None:
-        """Progress bars, results, the benchmark and the stage's key ask."""
+        """Progress bars, results, the benchmark and the stage's key use them."""
         assert config.label
         assert config.batch_size > 0
         assert config.steps_to_show > 0
         assert all(isinstance(file, str) for file in config.files)
         json.dumps(config.measuring_settings())
         unknown = config.search_settings - set(type(config).model_fields)
-        assert not unknown, f"search_settings names what is no setting: {sorted(unknown)}"
+        assert not unknown, f"search_settings names unknown settings: {sorted(unknown)}"
         assert all(config.unsuitable_spaces.values()), "each unsuitable space needs a reason"
 
     def test_a_search_that_stops_anywhere_ends_like_an_undisturbed_one(
         self, start: Start, undisturbed: FinishedSearch
     ) -> None:
-        """`state_dict` holds everything that later steps depend on, as what can be loaded without running code."""
+        """`state_dict` holds everything that later steps need, in a form that can be loaded without running code."""
         for stop_after in {1, len(undisturbed.history) - 1} & set(range(1, len(undisturbed.history) + 1)):
             saved = io.BytesIO()
 
@@ -148,10 +150,10 @@ class AlgorithmSuite(ConfigSuite):
     def test_a_search_broken_off_within_an_epoch_or_a_round_ends_like_an_undisturbed_one(
         self, start: Start, undisturbed: FinishedSearch, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """What was done since the last checkpoint is done again."""
+        """Work since the last checkpoint is repeated."""
         first, last = undisturbed.work[:1], undisturbed.work[-1:]
         if first == last:
-            pytest.skip("it takes no batch and builds no network after its first checkpoint")
+            pytest.skip("the search takes no batch and builds no network after its first checkpoint")
         work = _CountedWork(monkeypatch, start().problem.space)
         work.stop_after = (first[0] + last[0]) // 2
         saved = io.BytesIO()
@@ -178,7 +180,7 @@ class AlgorithmSuite(ConfigSuite):
         problem.space.build(genotype)
 
     def test_what_happened_is_recorded_as_json_numbers(self, undisturbed: FinishedSearch) -> None:
-        """Reports and resumed commands read it."""
+        """Reports and resumed commands read the history."""
         assert undisturbed.history
         for entry in undisturbed.history:
             assert entry["phase"] in ("training", "sampling")
@@ -188,7 +190,7 @@ class AlgorithmSuite(ConfigSuite):
     def test_finalists_are_different_architectures_within_the_limits_and_the_best_comes_first(
         self, start: Start
     ) -> None:
-        """Asked again, the same ones."""
+        """A second call returns the same ones."""
         state, problem = start(limit_share=0.6)
         state.run()
         algorithm, space = state.algorithm, problem.space
@@ -202,7 +204,7 @@ class AlgorithmSuite(ConfigSuite):
         assert all(space.is_within(genotype, problem.max_macs, problem.min_macs) for genotype in finalists)
 
     def test_measurements_and_scores_do_not_depend_on_the_order_of_candidates(self, start: Start, config: Any) -> None:
-        """Candidates are measured on several machines, by copies of the scorer."""
+        """Several machines measure candidates with copies of the scorer."""
         state, problem = start()
         algorithm = state.algorithm
         if config.cannot_rank:
@@ -226,13 +228,13 @@ class AlgorithmSuite(ConfigSuite):
         assert algorithm.rank(measured[::-1]) == pytest.approx(scores[::-1])
 
     def test_it_says_whether_it_trains_before_it_compares_candidates(self, start: Start, config: Any) -> None:
-        """Only what trains by epochs can start before all images are there."""
-        trains_candidates = config.measures_population  # and compares them: not before all images are there
+        """Only an algorithm that trains by epochs can start before all images are ready."""
+        trains_candidates = config.measures_population  # and compares them, which needs all images
         assert start().state.algorithm.is_training == (config.trains_by_epochs or trains_candidates)
 
 
 def _resumed(start: Start, saved: io.BytesIO, seed: int) -> SearchState:
-    """Return a new search that went on from a state to its end."""
+    """Return a new search that resumed from a saved state and ran to its end."""
     saved.seek(0)
     torch.manual_seed(seed)
     state = start().state
@@ -242,7 +244,7 @@ def _resumed(start: Start, saved: io.BytesIO, seed: int) -> SearchState:
 
 
 class _CountedWork:
-    """Counts the batches that are served and the networks that are built, and raises after some number of both."""
+    """Counts batches served and networks built, and raises `_Stop` at ``stop_after``."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, space: SearchSpace):
         self.done = 0

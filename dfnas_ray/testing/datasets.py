@@ -1,4 +1,4 @@
-"""What every labelled dataset promises."""
+"""The tests of labelled datasets."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from dfnas_ray.testing.member import ConfigSuite
 
 
 class DatasetSuite(ConfigSuite):
-    """What every dataset promises.
+    """The tests that every labelled dataset must pass.
 
     Attributes:
-        num_classes: Labels are below it.
-        broken: Settings that cannot be opened, such as a folder that is not there; or a fixture of this name.
+        num_classes: The number of classes; labels must be below it.
+        broken: Settings that cannot be opened, such as a missing folder; or a fixture of this name.
     """
 
     family = DATASETS
@@ -50,12 +50,12 @@ class DatasetSuite(ConfigSuite):
         assert first.tobytes() == second.tobytes()
 
     def test_it_ends(self, dataset: ImageDataset) -> None:
-        """What iterates it without asking for its length stops."""
+        """A loop that does not ask for its length stops."""
         with pytest.raises(IndexError):
             dataset[len(dataset)]
 
     def test_its_images_become_a_teachers_input(self, dataset: ImageDataset) -> None:
-        """Grey images for one channel, others for three."""
+        """Grey images become one channel, others three."""
         image, _ = dataset[0]
         channels = 1 if image.mode in ("L", "1", "I;16", "I") else 3
         numbering = numbering_of(dataset)
@@ -65,13 +65,13 @@ class DatasetSuite(ConfigSuite):
         assert len(images) == len(labels)
 
     def test_opened_twice_it_has_the_same_fingerprint(self, config: Any, dataset: ImageDataset) -> None:
-        """What was measured on other images is stale."""
+        """Results on other images must be recognised as stale."""
         assert isinstance(dataset.fingerprint, str)
         assert dataset.fingerprint
         assert config.open().fingerprint == dataset.fingerprint
 
     def test_it_has_a_description_for_results(self, dataset: ImageDataset) -> None:
-        """One line."""
+        """The description is one line."""
         assert dataset.description
         assert dataset.description.isprintable()
 
@@ -82,7 +82,7 @@ class DatasetSuite(ConfigSuite):
         assert copied[0][1] == dataset[0][1]
 
     def test_an_error_names_the_setting(self, request: pytest.FixtureRequest) -> None:
-        """The dataset of an evaluation and that of a sweep are named differently."""
+        """Evaluations and sweeps have different settings for their datasets."""
         broken = self.broken
         if broken is not None and not hasattr(broken, "open"):
             broken = request.getfixturevalue("broken")

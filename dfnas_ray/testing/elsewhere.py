@@ -1,4 +1,4 @@
-"""A second process that has what is installed and the working directory, as a worker has: can it make the same object?"""
+"""A second process with the installed packages and the working directory, like a worker: can it unpickle an object?"""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ for line in sys.stdin:
 
 
 def why_not_made_elsewhere(value: object) -> str:
-    """Return why another process cannot make an object of its pickle; empty if it can."""
+    """Return why another process cannot unpickle an object; empty if it can."""
     process = _process()
     assert process.stdin is not None
     assert process.stdout is not None
@@ -36,7 +36,7 @@ def why_not_made_elsewhere(value: object) -> str:
 
 @cache
 def _process() -> subprocess.Popen[str]:
-    """Return the one process that all suites share: it takes seconds to import torch."""
+    """Return the process that all suites share, because importing torch takes seconds."""
     process = subprocess.Popen(
         [sys.executable, "-c", _SCRIPT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )

@@ -1,4 +1,4 @@
-"""What members of all families promise: they are found, can be made elsewhere, and their settings survive a file."""
+"""The tests of plug-ins of all types: they are found, can be unpickled elsewhere, and their settings survive a file."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from dfnas_ray.testing.elsewhere import why_not_made_elsewhere
 
 
 class MemberSuite:
-    """Base of all suites.
+    """Base class of all suites. A member is a plug-in: a class, or settings of one.
 
     Attributes:
-        family: Whose members are tested.
-        argument: The attribute by which a test class gives its member, or a fixture that returns it.
-        plural: The attribute by which it gives several.
+        family: The family of the tested members.
+        argument: The name of the attribute of a test class, or of the fixture, that gives its member.
+        plural: The name of the attribute that gives several members.
     """
 
     family: ClassVar[Family[Any]]
@@ -37,7 +37,7 @@ class MemberSuite:
 
     @classmethod
     def given(cls) -> list[Any]:
-        """Return the members that the class gives by attributes; empty if a fixture makes one."""
+        """Return the members in the attributes of the class; empty if a fixture makes one."""
         several = getattr(cls, cls.plural, None)
         if several is not None:
             return list(several)
@@ -47,12 +47,12 @@ class MemberSuite:
 
     @pytest.fixture(autouse=True)
     def _one_thread(self) -> Iterator[None]:
-        """Tiny tensors on one thread: many are slower, and sums differ with their number."""
+        """Run on one thread: for tiny tensors more are slower, and sums depend on their number."""
         with fixed_threads(1):
             yield
 
     def test_it_is_found_by_its_kind_or_by_its_path(self, member: type) -> None:
-        """An experiment can name it."""
+        """An experiment can name it, by either."""
         kind = kind_of(member)
         assert kind, f"{path_of(member)} has no kind"
         assert self.family.find(path_of(member)) is member
@@ -69,11 +69,11 @@ class MemberSuite:
 
 
 class ConfigSuite(MemberSuite):
-    """What all members with settings promise.
+    """The tests that every member with settings must pass.
 
     Attributes:
-        config: The settings that are tested.
-        configs: Several of them.
+        config: The settings to test.
+        configs: Several settings to test.
     """
 
     configs: ClassVar[Sequence[Any] | None] = None
@@ -84,7 +84,7 @@ class ConfigSuite(MemberSuite):
 
         @pytest.fixture
         def config(self) -> Any:
-            """Say what is missing."""
+            """Fail with a message that says what is missing."""
             pytest.fail(
                 f"{type(self).__name__} gives no member: set config = MyConfig() in it, or a fixture of this name"
             )
@@ -100,7 +100,7 @@ class ConfigSuite(MemberSuite):
             assert self.family.validate(_with_kind(config, json.loads(dumped))) == config
 
     def test_its_json_schema_names_every_setting(self, config: Any) -> None:
-        """Editors complete and check them."""
+        """Editors use it to complete and check settings."""
         schema = type(config).model_json_schema()
         json.dumps(schema)
         assert set(type(config).model_fields) <= set(schema["properties"])
@@ -109,7 +109,7 @@ class ConfigSuite(MemberSuite):
             assert json.dumps(kind_of(type(config))) in json.dumps(whole)
 
     def test_its_settings_cannot_be_misspelled_or_changed(self, config: Any) -> None:
-        """A typo is an error, and what a stage's key was computed from stays as it is."""
+        """A typo is an error, and settings cannot change after a stage's key was computed from them."""
         values = {**_with_kind(config, config.model_dump(mode="json")), "no_such_setting": 1}
         with pytest.raises(ValueError, match="no_such_setting"):
             self.family.validate(values)
@@ -122,11 +122,11 @@ class ConfigSuite(MemberSuite):
 
 
 def _with_kind(config: Any, values: dict[str, Any]) -> dict[str, Any]:
-    """Return dumped settings with their kind, which a regulariser's need not hold: there it is the name of the term."""
+    """Return dumped settings with their kind. Those of a regulariser may lack it: there it is the name of the term."""
     return {"kind": kind_of(type(config)), **values}
 
 
 def ids_of(members: Sequence[Any]) -> list[str]:
-    """Return the kinds of members or of their settings, numbered where one occurs twice."""
+    """Return the kinds of members, numbered where a kind occurs more than once."""
     kinds = [kind_of(member if isinstance(member, type) else type(member)) or "nameless" for member in members]
     return [f"{kind}-{n}" if kinds.count(kind) > 1 else kind for n, kind in enumerate(kinds)]

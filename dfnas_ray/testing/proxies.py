@@ -1,4 +1,4 @@
-"""What every zero-cost proxy promises."""
+"""The tests of zero-cost proxies."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from dfnas_ray.training.batches import Batch
 
 
 class ProxySuite(MemberSuite):
-    """What every proxy promises.
+    """The tests that every zero-cost proxy must pass.
 
     Attributes:
-        proxy: The class that is tested.
-        proxies: Several of them.
+        proxy: The class to test.
+        proxies: Several classes to test.
     """
 
     family = PROXIES
@@ -37,34 +37,34 @@ class ProxySuite(MemberSuite):
 
         @pytest.fixture
         def proxy(self) -> Any:
-            """Say what is missing."""
+            """Fail with a message that says what is missing."""
             pytest.fail(f"{type(self).__name__} gives no member: set proxy = MyProxy in it")
 
     @pytest.fixture
     def member(self, proxy: type[Proxy]) -> type:
-        """The class."""
+        """The class of the proxy."""
         return proxy
 
     @pytest.fixture
     def space(self) -> SearchSpace:
-        """A small chain."""
+        """A small chain of blocks."""
         return SMALL_CHAIN.space(IMAGE_SHAPE, NUM_CLASSES)
 
     def test_it_measures_a_finite_number_for_each_of_its_figures(self, proxy: Any, space: SearchSpace) -> None:
-        """Of small and of large networks."""
+        """This holds for small and for large networks."""
         for genotype in (space.cheapest(), space.derive(space.cost_table.macs)):
             figures = measure_proxy(path_of(proxy), _untrained(space, genotype))
             assert set(figures) == set(proxy.figures)
             assert all(math.isfinite(value) for value in figures.values())
 
     def test_it_tells_architectures_apart(self, proxy: Any, space: SearchSpace) -> None:
-        """The smallest and the largest do not have the same figures."""
+        """The smallest and the largest network have different figures."""
         small, large = space.cheapest(), space.derive(space.cost_table.macs)
         first, second = (proxy().measure(_untrained(space, genotype)) for genotype in (small, large))
         assert first != second
 
     def test_it_leaves_the_network_as_it_was(self, proxy: Any, space: SearchSpace) -> None:
-        """Other proxies measure the same network after it."""
+        """Other proxies measure the same network afterwards."""
         candidate = _untrained(space, space.derive(space.cost_table.macs))
         before = [parameter.detach().clone() for parameter in candidate.network.parameters()]
         proxy().measure(candidate)
@@ -73,14 +73,14 @@ class ProxySuite(MemberSuite):
         assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
 
     def test_measured_again_it_is_the_same(self, proxy: Any, space: SearchSpace) -> None:
-        """Random numbers come from the candidate's generator."""
+        """All random numbers come from the candidate's generator."""
         genotype = space.derive(space.cost_table.macs)
         first = proxy().measure(_untrained(space, genotype))
         torch.manual_seed(77)
         assert proxy().measure(_untrained(space, genotype)) == first
 
     def test_it_looks_at_what_it_says(self, proxy: Any, space: SearchSpace) -> None:
-        """Scores are measured anew when the images change, if they depend on them."""
+        """A score is measured again after the images changed only if it depends on them."""
         genotype = space.derive(space.cost_table.macs)
         first = proxy().measure(_untrained(space, genotype))
         if proxy.looks_at != "images":
@@ -92,7 +92,7 @@ class ProxySuite(MemberSuite):
 def _untrained(
     space: SearchSpace, genotype: Any, other_images: bool = False, other_probe: bool = False
 ) -> UntrainedNetwork:
-    """Return a freshly initialised network, the same each time, and what a proxy may look at."""
+    """Return a freshly initialised network, the same each time, with everything that a proxy may use."""
     torch.manual_seed(0)
     network = space.build(genotype)
     initialize(network)

@@ -1,4 +1,4 @@
-"""What every synthesis regulariser promises."""
+"""The tests of synthesis regularisers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _OTHERS = {name: {"weight": 0} for name in RegularizersConfig.model_fields}
 
 
 class RegularizerSuite(ConfigSuite):
-    """What every regulariser promises. A fixture ``teacher`` replaces the small convolutional network."""
+    """The tests that every regulariser must pass. A fixture ``teacher`` replaces the small convolutional network."""
 
     family = REGULARIZERS
 
@@ -33,14 +33,14 @@ class RegularizerSuite(ConfigSuite):
 
     @pytest.fixture
     def batch(self, teacher: Teacher) -> tuple[Tensor, Tensor]:
-        """Four random images with gradient, and their targets."""
+        """Four random images that require gradients, and their targets."""
         generator = torch.Generator().manual_seed(1)
         images = torch.randn(4, *teacher.image_shape, generator=generator).requires_grad_(True)
         return images, torch.softmax(torch.randn(4, teacher.num_classes, generator=generator), 1)
 
     @pytest.fixture
     def observation(self, config: Any, teacher: Teacher, batch: tuple[Tensor, Tensor]) -> Observation:
-        """What the term gets: of what is observed, only what it asks for."""
+        """The input of the term, with only those observations that it asks for."""
         if reason := config.unsuitable(teacher.model):
             pytest.skip(f"the suite's teacher {reason}: override the fixture teacher")
         model = ObservedTeacher(teacher.model)
@@ -61,7 +61,7 @@ class RegularizerSuite(ConfigSuite):
         assert bool(value.isfinite())
 
     def test_its_gradient_reaches_the_images(self, config: Any, teacher: Teacher, batch: tuple[Tensor, Tensor]) -> None:
-        """Within the loss of synthesis, at the first step or at a later one."""
+        """It does so within the loss of synthesis, at the first step or at a later one."""
         if reason := config.unsuitable(teacher.model):
             pytest.skip(f"the suite's teacher {reason}: override the fixture teacher")
         config = config.model_copy(update={"weight": config.weight or 1.0})
@@ -80,14 +80,14 @@ class RegularizerSuite(ConfigSuite):
         assert largest > 0, "the term does not depend on the images"
 
     def test_a_term_of_weight_0_is_not_computed(self, config: Any) -> None:
-        """Nor is what it observes."""
+        """Its observations are not computed, either."""
         terms = {**_OTHERS, config.kind: config.model_copy(update={"weight": 0})}
         regularizers = RegularizersConfig.model_validate(terms)
         assert regularizers.active() == {}
         assert regularizers.observes == frozenset()
 
     def test_torch_compile_traces_the_term_as_one_graph(self, config: Any, observation: Observation) -> None:
-        """A graph that breaks is slow. Forward and backward are traced; no C++ compiler is needed for that."""
+        """Graph breaks are slow. Forward and backward are traced, which needs no C++ compiler."""
         torch.compiler.reset()
         compiled = torch.compile(config.loss(), backend="aot_eager", fullgraph=True, dynamic=False)
         eager = config.loss()(observation)
@@ -99,14 +99,14 @@ class RegularizerSuite(ConfigSuite):
         torch.testing.assert_close(traced, expected)
 
     def test_half_precision_activations_are_taken(self, config: Any, observation: Observation) -> None:
-        """Under autocast the teacher's activations are bfloat16; the term is float32 all the same."""
+        """Under autocast the teacher's activations are bfloat16, but the term must be float32."""
         halved = [layer._replace(x=layer.x.bfloat16()) for layer in observation.bn_inputs]
         value = config.loss()(observation._replace(bn_inputs=halved))
         assert value.dtype == torch.float32
         assert bool(value.isfinite())
 
     def test_it_observes_what_it_says(self, config: Any, observation: Observation) -> None:
-        """What it declares is made for it, at a cost; what it does not declare is not there."""
+        """Declared observations are computed, at a cost; others are missing."""
         unknown = config.observes - OBSERVABLE
         assert not unknown, f"observes names {sorted(unknown)}; there are {sorted(OBSERVABLE)}"
         watched = _Watched(*observation)
@@ -123,7 +123,7 @@ class RegularizerSuite(ConfigSuite):
 
 
 class _UnsureStudent(nn.Module):
-    """Names the classes that the teacher names, and is less sure of them."""
+    """A student that predicts the classes of the teacher, but less surely."""
 
     def __init__(self, teacher: Teacher):
         super().__init__()
@@ -138,7 +138,7 @@ _looked_at: set[str] = set()
 
 
 class _Watched(Observation):
-    """An observation that notes what is looked at."""
+    """An observation that records which of its fields are read."""
 
     def __getattribute__(self, name: str) -> Any:
         _looked_at.add(name)

@@ -1,4 +1,4 @@
-"""What every search space promises."""
+"""The tests of search spaces."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ _built: dict[tuple[type, str, object, int], SearchSpace] = {}
 
 
 class SearchSpaceSuite(ConfigSuite):
-    """What every search space promises.
+    """The tests that every search space must pass.
 
-    Give settings that make small networks, and tests take seconds.
+    Give settings that make small networks, so that the tests take seconds.
 
     Attributes:
-        inputs: The image shapes (C, H, W) and numbers of classes that it is tried with; odd sides find wrong paddings.
+        inputs: The image shapes (C, H, W) and numbers of classes of the tests; odd sides reveal wrong paddings.
     """
 
     family = SPACES
     inputs: ClassVar[Sequence[tuple[tuple[int, int, int], int]]] = (((1, 16, 16), 10), ((3, 33, 32), 7))
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        """Try each space with each input."""
+        """Run each test for each space with each input."""
         super().pytest_generate_tests(metafunc)
         if "image_shape" in metafunc.fixturenames:
             ids = ["x".join(map(str, shape)) for shape, _ in self.inputs]
@@ -57,7 +57,7 @@ class SearchSpaceSuite(ConfigSuite):
 
     @pytest.fixture
     def space(self, config: Any, image_shape: tuple[int, int, int], num_classes: int) -> SearchSpace:
-        """One space. Read only: it is shared, for its table of costs."""
+        """The space. Do not change it: tests share it, because its cost table takes time."""
         key = (type(config), config.model_dump_json(), image_shape, num_classes)
         if key not in _built:
             _built[key] = config.space(image_shape, num_classes)
@@ -71,23 +71,23 @@ class SearchSpaceSuite(ConfigSuite):
         assert [options for rows, options in space.alpha_shapes() for _ in range(rows)] == list(space.num_options)
 
     def test_it_is_made_for_any_input(self, space: SearchSpace, image_shape: Any, num_classes: int) -> None:
-        """It knows the teacher's images and classes; `dfnas space list` shows the input that it was published for."""
+        """It takes the teacher's image shape and classes; `dfnas space list` shows the published ones."""
         assert (space.image_shape, space.num_classes) == (image_shape, num_classes)
 
     def test_encoding_is_reversible(self, space: SearchSpace) -> None:
-        """Run directories hold genotypes as text."""
+        """Run directories store genotypes as text."""
         for genotype in _draws(space, 50):
             text = space.encode(genotype)
             assert space.decode(text) == genotype
             assert space.encode(space.decode(text)) == text
 
     def test_two_genotypes_never_share_a_text(self, space: SearchSpace) -> None:
-        """Nor does one that differs in a single decision."""
+        """This includes genotypes that differ in a single decision."""
         genotypes = list(dict.fromkeys([*_draws(space, 50), *_neighbours(space, space.cheapest())]))
         assert len({space.encode(genotype) for genotype in genotypes}) == len(genotypes)
 
     def test_draws_mutants_and_children_belong_to_it(self, space: SearchSpace) -> None:
-        """Algorithms move about in the space by these three."""
+        """Algorithms use these three to move through the space."""
         rng = np.random.default_rng(5)
         for number, first in enumerate(_draws(space, 50)):
             second = space.sample(rng)
@@ -99,13 +99,13 @@ class SearchSpaceSuite(ConfigSuite):
             assert space.mutate(first, rng, 0.0) == first
 
     def test_equal_seeds_draw_equal_architectures(self, space: SearchSpace) -> None:
-        """All draws come from the generator that is given."""
+        """All randomness comes from the given generator."""
         draws = [[space.sample(np.random.default_rng(seed)) for seed in range(20)] for _ in range(2)]
         assert draws[0] == draws[1]
         assert len(set(draws[0])) > 1
 
     def test_all_architectures_are_listed_once(self, space: SearchSpace) -> None:
-        """`dfnas truth` trains them all, or some that are all different."""
+        """`dfnas truth` trains all of them, or some distinct ones."""
         first = list(itertools.islice(space.all_architectures(), 200))
         assert len({space.encode(genotype) for genotype in first}) == min(200, space.num_architectures)
         few, many = (space.sample_distinct(np.random.default_rng(6), min(n, space.num_architectures)) for n in (5, 12))
@@ -117,7 +117,7 @@ class SearchSpaceSuite(ConfigSuite):
             space.sample_distinct(np.random.default_rng(6), space.num_architectures + 1)
 
     def test_every_choice_is_drawn_equally_often(self, space: SearchSpace) -> None:
-        """Random search is the baseline: it must not prefer anything."""
+        """Random search is the baseline, so it must not prefer any option."""
         rng, count = np.random.default_rng(0), 4000
         draws = np.array([space.sample(rng) for _ in range(count)])
         for column, n in zip(draws.T, space.num_choices, strict=True):
@@ -125,7 +125,7 @@ class SearchSpaceSuite(ConfigSuite):
             assert np.abs(deviation).max() < 4 * np.sqrt(count * (1 / n) * (1 - 1 / n))
 
     def test_the_cost_equals_that_of_the_built_network_and_of_its_layers(self, space: SearchSpace) -> None:
-        """`parts` add up to what a built network has and computes."""
+        """`parts` add up to the parameters and the MACs of a built network."""
         for genotype in _draws(space, 4):
             cost = space.cost(genotype)
             assert cost == measure_cost(space.build(genotype), space.image_shape)
@@ -134,7 +134,7 @@ class SearchSpaceSuite(ConfigSuite):
             assert layers[-1].output_shape == (space.num_classes,)
 
     def test_supernet_and_stand_alone_network_give_logits_of_one_shape(self, space: SearchSpace) -> None:
-        """Along any path."""
+        """This holds along any path."""
         rng, x = np.random.default_rng(1), torch.zeros(2, *space.image_shape)
         supernet = space.supernet().eval()
         with torch.no_grad():
@@ -143,7 +143,7 @@ class SearchSpaceSuite(ConfigSuite):
                 assert path.shape == alone.shape == (2, space.num_classes)
 
     def test_the_blocks_of_a_network_are_called_one_after_the_other(self, space: SearchSpace) -> None:
-        """Scores of untrained networks look at the feature maps that each block hands on."""
+        """Scores of untrained networks use the feature maps that each block returns."""
         network, handed_on = space.build(space.cheapest()).eval(), list[tuple[int, int]]()
         blocks = space.blocks(network)
         for number, block in enumerate(blocks):
@@ -176,7 +176,7 @@ class SearchSpaceSuite(ConfigSuite):
         torch.testing.assert_close(supernet(x, mixtures), supernet(x, path))
 
     def test_a_mixture_of_all_options_has_a_gradient_for_each_weight(self, space: SearchSpace) -> None:
-        """But for options called none, which pass nothing on."""
+        """Options called none are an exception, because they pass nothing on."""
         supernet, x = space.supernet(), torch.randn(4, *space.image_shape)
         weights = [torch.full((n,), 1 / n, requires_grad=True) for n in space.num_options]
         mixtures = [Mixture(tuple(range(len(w))), w) for w in weights]
@@ -188,7 +188,7 @@ class SearchSpaceSuite(ConfigSuite):
             assert moves == expected, f"mixed operation {position}: options without a gradient must be called none"
 
     def test_heavy_weights_are_derived(self, space: SearchSpace) -> None:
-        """`derive` returns the architecture that all weights point at."""
+        """`derive` returns the architecture with the largest weights."""
         genotype = space.sample(np.random.default_rng(3))
         rows = [np.zeros(n) for n in space.num_options]
         for row, choice in zip(rows, space.choices(genotype), strict=True):
@@ -209,7 +209,7 @@ class SearchSpaceSuite(ConfigSuite):
         assert space.cost(space.derive_within(rows, smallest)).macs == smallest
 
     def test_nothing_is_cheaper_than_the_cheapest(self, space: SearchSpace) -> None:
-        """A limit below it is refused."""
+        """A limit below its MACs is refused."""
         rng = np.random.default_rng(2)
         smallest = space.cost(space.cheapest()).macs
         assert all(space.cost(space.sample(rng)).macs >= smallest for _ in range(500))
@@ -224,7 +224,7 @@ class SearchSpaceSuite(ConfigSuite):
         space.check_limit(None)
 
     def test_a_limit_below_the_smallest_is_refused_with_the_smallest(self, space: SearchSpace) -> None:
-        """The error says which limit would do."""
+        """The error names the smallest possible limit."""
         smallest = space.cost(space.cheapest()).macs
         refusals = (
             space.check_limit,
@@ -239,19 +239,19 @@ class SearchSpaceSuite(ConfigSuite):
 
     @pytest.mark.parametrize("text", FOREIGN_TEXTS)
     def test_a_wrong_text_is_refused_and_quoted(self, space: SearchSpace, text: str) -> None:
-        """The error names the space, too. A text that happens to be a genotype here is none of another space."""
+        """The error names the space, too. A text that this space can decode must encode to itself."""
         try:
             decoded = space.decode(text)
         except GenotypeError as error:
             message = str(error)
         else:
-            assert space.encode(decoded) == text, f"{text!r} is no genotype, and decode() takes it for one"
+            assert space.encode(decoded) == text, f"{text!r} is not a genotype, and decode() accepts it"
             return
         assert repr(text) in message
         assert space.kind in message
 
     def test_a_wrong_genotype_is_refused(self, space: SearchSpace) -> None:
-        """Too short, too long, below and above the options."""
+        """It may be too short, too long, or have choices below or above the options."""
         good = space.cheapest()
         for wrong in (good[:-1], (*good, 0), (-1, *good[1:]), (space.num_choices[0], *good[1:])):
             for use in (space.check_genotype, space.encode, space.build):
@@ -259,23 +259,23 @@ class SearchSpaceSuite(ConfigSuite):
                     use(wrong)
 
     def test_the_graph_of_a_cell_names_its_operations(self, space: SearchSpace) -> None:
-        """Drawings show cells; a chain has none."""
+        """Drawings show the cells; a chain has none."""
         genotype = space.sample(np.random.default_rng(5))
         for cell, edges in space.cells(genotype).items():
             assert edges, cell
             assert all(not edge.operation or edge.operation in space.option_names(0) for edge in edges)
 
     def test_all_networks_have_the_same_stages_whatever_was_chosen(self, space: SearchSpace) -> None:
-        """Features are compared with the teacher's, size by size."""
+        """Features are compared with those of the teacher, by their size."""
         rng = np.random.default_rng(0)
         networks = [space.build(space.sample(rng)) for _ in range(5)]
         sizes = [[stage.size for stage in find_stages(network, space.image_shape)] for network in networks]
         assert all(found == sizes[0] for found in sizes)
-        assert sizes[0], "a network must hand on feature maps larger than 1x1"
+        assert sizes[0], "a network must have feature maps larger than 1x1"
         assert all(height > smaller for (height, _), (smaller, _) in itertools.pairwise(sizes[0]))
 
     def test_a_network_learns(self, space: SearchSpace) -> None:
-        """Every weight of a built network gets a finite gradient, or none where its branch leads nowhere."""
+        """Every weight of a built network gets a finite gradient, or none if its branch leads nowhere."""
         network = space.build(space.derive(space.cost_table.macs)).train()
         network(torch.randn(4, *space.image_shape)).square().mean().backward()
         gradients = [p.grad for p in network.parameters() if p.grad is not None]
@@ -291,14 +291,14 @@ class SearchSpaceSuite(ConfigSuite):
 
 
 def _draws(space: SearchSpace, count: int) -> list[Genotype]:
-    """Return genotypes by their indices: the first and the last option everywhere, and ``count`` at random."""
+    """Return the genotypes of all first and of all last options, and ``count`` random ones."""
     rng = np.random.default_rng(11)
     drawn = [tuple(int(rng.integers(n)) for n in space.num_choices) for _ in range(count)]
     return [tuple(0 for _ in space.num_choices), tuple(n - 1 for n in space.num_choices), *drawn]
 
 
 def _neighbours(space: SearchSpace, genotype: Genotype) -> Iterator[Genotype]:
-    """Yield the genotype with one decision changed, each in each way."""
+    """Yield all genotypes that differ in at most one decision."""
     for position, n in enumerate(space.num_choices):
         for choice in range(n):
             yield tuple(choice if i == position else c for i, c in enumerate(genotype))

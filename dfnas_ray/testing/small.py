@@ -1,4 +1,4 @@
-"""What suites try members with: a teacher, images and spaces so small that a search takes a moment."""
+"""A teacher, images and spaces for the suites, so small that a search takes a moment."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SMALL_SPACES: tuple[SpaceConfig, ...] = (SMALL_CHAIN, SMALL_CELL)
 
 
 def small_teacher() -> Teacher:
-    """Return an untrained digits network with BatchNorm statistics that are not all alike."""
+    """Return an untrained digits network with varied BatchNorm statistics."""
     generator = torch.Generator().manual_seed(0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -47,5 +47,5 @@ def small_images(count: int = 64) -> SyntheticImages:
 
 
 def small_batches(batch_size: int = 16) -> SyntheticBatches:
-    """Return those images as batches for the teacher."""
+    """Return the images of `small_images` as batches labelled by `small_teacher`."""
     return SyntheticBatches(small_images(), small_teacher(), DistillationConfig(), batch_size, 0, torch.device("cpu"))

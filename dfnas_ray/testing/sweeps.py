@@ -1,4 +1,4 @@
-"""What every objective and every sampler of a sweep promises."""
+"""The tests of objectives and samplers of sweeps."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from dfnas_ray.training.config import DistillationConfig
 
 
 class ObjectiveSuite(MemberSuite):
-    """What every objective promises.
+    """The tests that every objective must pass.
 
     Attributes:
-        objective: The class that is tested.
-        objectives: Several of them.
+        objective: The class to test.
+        objectives: Several classes to test.
     """
 
     family = OBJECTIVES
@@ -42,37 +42,37 @@ class ObjectiveSuite(MemberSuite):
 
         @pytest.fixture
         def objective(self) -> Any:
-            """Say what is missing."""
+            """Fail with a message that says what is missing."""
             pytest.fail(f"{type(self).__name__} gives no member: set objective = MyObjective in it")
 
     @pytest.fixture
     def member(self, objective: type[Objective]) -> type:
-        """The class."""
+        """The class of the objective."""
         return objective
 
     def test_it_says_what_it_is(self, objective: Any) -> None:
-        """Reports show its meaning, and Optuna has to know which figures are better."""
+        """Reports show its meaning, and Optuna has to know which values are better."""
         assert objective.meaning
         assert objective.undefined
         assert objective.direction in ("maximize", "minimize")
         assert objective.needs in (None, "verifier", "labelled")
 
     def test_it_measures_the_same_number_twice(self, objective: Any) -> None:
-        """A trial that is started again has the figure that it would have had."""
+        """A trial that is started again gets the same value."""
         first, second = (objective().measure(_judged_trial()) for _ in range(2))
         assert isinstance(first, int | float)
         assert first == second or (first != first and second != second)
 
     def test_it_says_whether_images_can_have_a_value(self, objective: Any) -> None:
-        """Before they are made."""
+        """The answer is needed before the images are made."""
         assert isinstance(objective().has_value(small_teacher(), 64), bool)
 
 
 class SamplerSuite(ConfigSuite):
-    """What every sampler promises.
+    """The tests that every sampler must pass.
 
     Attributes:
-        settings: The ranges that it is tried on, as in an experiment file.
+        settings: The ranges of the tests, as in an experiment file.
     """
 
     family = SAMPLERS
@@ -83,11 +83,11 @@ class SamplerSuite(ConfigSuite):
 
     @pytest.fixture
     def sweep(self, config: Any) -> SweepConfig:
-        """A sweep of those ranges."""
+        """A sweep over `settings`."""
         return SweepConfig.model_validate({"settings": self.settings, "sampler": config, "trials": 8})
 
     def test_its_proposals_are_within_the_ranges_and_depend_on_the_seed(self, sweep: SweepConfig) -> None:
-        """One sampler is made for each trial, from what the study holds."""
+        """A new sampler is made for each trial, from the trials in the study."""
         studies = []
         for _ in range(2):
             study = optuna.create_study()
@@ -107,13 +107,13 @@ class SamplerSuite(ConfigSuite):
                     assert low <= value <= high
 
     def test_it_says_how_many_trials_there_are(self, config: Any, sweep: SweepConfig) -> None:
-        """As many as the sweep wants, or the whole grid."""
+        """The number is that of the sweep, or that of the whole grid."""
         assert config.num_trials(sweep) > 0
         assert isinstance(config.is_exhaustive, bool)
 
 
 def _judged_trial() -> JudgedTrial:
-    """Return a trial of random images, with all that an objective may ask for; the student trains for two steps."""
+    """Return a trial of random images, with everything that an objective may use; the student trains for two steps."""
     teacher, images, device = small_teacher(), small_images(), torch.device("cpu")
     space = SMALL_CHAIN.space(IMAGE_SHAPE, NUM_CLASSES)
 

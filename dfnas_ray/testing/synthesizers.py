@@ -1,4 +1,4 @@
-"""What every synthesizer promises."""
+"""The tests of synthesizers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class MadeShards(Chain):
         self.made: dict[int, ShardImages] = {}
 
     def make(self, synthesizer: Synthesizer, shard: int, seed: int = 0) -> ShardImages:
-        """Make a shard with what was made before, and keep it."""
+        """Make and keep a shard, with access to the earlier ones."""
         *_, self.made[shard] = synthesizer.make(seed, shard, self)
         return self.made[shard]
 
@@ -45,7 +45,10 @@ class MadeShards(Chain):
 
 
 class SynthesizerSuite(ConfigSuite):
-    """What every synthesizer promises. Give settings of a few steps; a fixture ``teacher`` replaces the small network."""
+    """The tests that every synthesizer must pass.
+
+    Give settings with few steps. A fixture ``teacher`` replaces the small network.
+    """
 
     family = SYNTHESIZERS
 
@@ -68,14 +71,14 @@ class SynthesizerSuite(ConfigSuite):
 
     @pytest.fixture
     def synthesizer(self, config: Any, settings: SynthesisConfig, teacher: Teacher) -> Synthesizer:
-        """What makes them."""
+        """The synthesizer of these shards."""
         made: Synthesizer = config.synthesizer(teacher, settings, _CPU)
         return made
 
     def test_a_shard_has_the_rows_that_the_settings_say(
         self, settings: SynthesisConfig, synthesizer: Synthesizer, teacher: Teacher
     ) -> None:
-        """Canvases of the size that is announced, one label, round and row of logits for each."""
+        """Canvases have the announced size, with one label, round and row of logits for each."""
         made = MadeShards(settings).make(synthesizer, 0)
         rows, (channels, height, width) = settings.rows_per_shard, teacher.image_shape
         assert made.images.shape == (rows, channels, *settings.canvas_size(height, width))
@@ -87,7 +90,7 @@ class SynthesizerSuite(ConfigSuite):
     def test_it_grows_by_the_rounds_that_the_settings_say(
         self, config: Any, settings: SynthesisConfig, synthesizer: Synthesizer
     ) -> None:
-        """After each of them it can be judged."""
+        """After each round the shard can be judged."""
         grown = list(synthesizer.make(0, 0, MadeShards(settings)))
         assert len(grown) == config.num_rounds
         assert [len(made.curves) for made in grown] == list(range(1, config.num_rounds + 1))
@@ -96,7 +99,7 @@ class SynthesizerSuite(ConfigSuite):
     def test_the_logits_are_the_teachers_on_the_centres(
         self, settings: SynthesisConfig, synthesizer: Synthesizer, teacher: Teacher
     ) -> None:
-        """In full precision, of the images as they are stored."""
+        """They are computed in full precision, from the images as they are stored."""
         made = MadeShards(settings).make(synthesizer, 0)
         view = center_crop(torch.from_numpy(made.images.copy()), teacher.image_shape[1:])
         with torch.no_grad():
@@ -106,7 +109,7 @@ class SynthesizerSuite(ConfigSuite):
     def test_every_class_is_asked_for_as_often_as_any_other(
         self, settings: SynthesisConfig, synthesizer: Synthesizer, teacher: Teacher
     ) -> None:
-        """As far as the number of images allows."""
+        """This holds as far as the number of images allows."""
         labels = torch.from_numpy(MadeShards(settings).make(synthesizer, 0).labels)
         counts = labels.bincount(minlength=teacher.num_classes)
         assert int(counts.max() - counts.min()) <= _times_kept(settings)
@@ -114,7 +117,7 @@ class SynthesizerSuite(ConfigSuite):
     def test_a_shard_depends_on_its_seed_and_number_and_on_no_worker(
         self, config: Any, settings: SynthesisConfig, synthesizer: Synthesizer, teacher: Teacher
     ) -> None:
-        """One worker makes all, or each shard has a worker of its own that knows what was stored: the same bytes."""
+        """The bytes are the same if one worker makes all shards, or if each has a worker that reads the stored ones."""
         alone, spread = MadeShards(settings), MadeShards(settings)
         for shard in range(_SHARDS):
             one = alone.make(synthesizer, shard)
@@ -135,12 +138,12 @@ class SynthesizerSuite(ConfigSuite):
         assert MadeShards(settings).make(fresh, 0, seed=1).images.tobytes() != first
 
     def test_a_predecessor_comes_before_its_shard(self, config: Any, settings: SynthesisConfig) -> None:
-        """So that shards can be made in the order of their numbers."""
+        """Shards can then be made in the order of their numbers."""
         before = [config.predecessor(shard, settings) for shard in range(_SHARDS)]
         assert all(number is None or 0 <= number < shard for shard, number in enumerate(before))
 
     def test_progress_ends_where_it_was_announced(self, settings: SynthesisConfig, synthesizer: Synthesizer) -> None:
-        """Image steps, through all shards."""
+        """Progress counts image steps, through all shards."""
         told: list[int] = []
         made = MadeShards(settings)
         for shard in range(_SHARDS):
@@ -151,7 +154,7 @@ class SynthesizerSuite(ConfigSuite):
     def test_the_teacher_stays_as_it_is(
         self, settings: SynthesisConfig, synthesizer: Synthesizer, teacher: Teacher
     ) -> None:
-        """Its weights, its statistics and its gradients."""
+        """Its weights, statistics and gradients do not change."""
         before = {name: tensor.clone() for name, tensor in teacher.model.state_dict().items()}
         MadeShards(settings).make(synthesizer, 0)
         assert all(torch.equal(before[name], tensor) for name, tensor in teacher.model.state_dict().items())
@@ -160,5 +163,5 @@ class SynthesizerSuite(ConfigSuite):
 
 
 def _times_kept(settings: SynthesisConfig) -> int:
-    """Return how often each slot's class occurs in a shard."""
+    """Return how often a shard repeats the class of each image: once per kept round."""
     return settings.method.num_kept_rounds

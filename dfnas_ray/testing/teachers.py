@@ -1,4 +1,4 @@
-"""What every teacher source promises."""
+"""The tests of teacher sources."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dfnas_ray.testing.member import ConfigSuite
 
 
 class TeacherSuite(ConfigSuite):
-    """What every teacher source promises. Give settings with which it loads in seconds."""
+    """The tests that every teacher source must pass. Give settings with which it loads in seconds."""
 
     family = TEACHERS
 
@@ -27,28 +27,28 @@ class TeacherSuite(ConfigSuite):
         return loaded
 
     def test_loaded_twice_it_is_the_same(self, config: Any, teacher: Teacher, tmp_path: Path) -> None:
-        """From its cache and, on another machine, without it: everything that is made of it carries its fingerprint."""
+        """It is the same from its cache and, as on another machine, without it: stages depend on its fingerprint."""
         assert isinstance(teacher, Teacher), "load() must return a Teacher, as freeze_teacher does"
         assert config.load(tmp_path / "cache").fingerprint == teacher.fingerprint
         torch.manual_seed(77)
         assert config.load(tmp_path / "another").fingerprint == teacher.fingerprint
 
     def test_it_gives_logits_of_its_classes(self, teacher: Teacher) -> None:
-        """For any number of images of its shape."""
+        """This holds for any number of images of its shape."""
         for count in (1, 3):
             logits = teacher.model(torch.zeros(count, *teacher.image_shape))
             assert logits.shape == (count, teacher.num_classes)
             assert bool(logits.isfinite().all())
 
     def test_its_statistics_are_those_of_its_channels(self, teacher: Teacher) -> None:
-        """One mean and one positive deviation for each, of pixels between 0 and 1."""
+        """Each channel has one mean and one positive standard deviation, of pixels in [0, 1]."""
         assert len(teacher.mean) == len(teacher.std) == teacher.image_shape[0]
         assert all(0 <= mean <= 1 for mean in teacher.mean), "means are of pixels in [0, 1]"
         assert min(teacher.std) > 0
         assert teacher.name
 
     def test_it_is_frozen(self, teacher: Teacher) -> None:
-        """It is in evaluation mode, and its weights have no gradients; those of images pass through it."""
+        """It is in evaluation mode, and its weights need no gradients. Gradients of images pass through it."""
         assert not any(module.training for module in teacher.model.modules())
         assert not any(parameter.requires_grad for parameter in teacher.model.parameters())
         images = torch.randn(2, *teacher.image_shape, requires_grad=True)
@@ -57,7 +57,7 @@ class TeacherSuite(ConfigSuite):
         assert bool((images.grad != 0).any())
 
     def test_it_depends_on_the_image_alone(self, teacher: Teacher) -> None:
-        """Not on the other images of the batch, nor on what it saw before."""
+        """It does not depend on the other images of the batch, nor on earlier ones."""
         images = torch.randn(4, *teacher.image_shape, generator=torch.Generator().manual_seed(2))
         before = teacher.fingerprint
         together = teacher.model(images)
@@ -65,7 +65,7 @@ class TeacherSuite(ConfigSuite):
         assert Teacher(**_fields(teacher)).fingerprint == before
 
     def test_it_can_be_copied_and_sent(self, teacher: Teacher) -> None:
-        """Workers have copies of it."""
+        """Workers get copies of it."""
         images = torch.randn(2, *teacher.image_shape, generator=torch.Generator().manual_seed(3))
         for copied in (copy.deepcopy(teacher), pickle.loads(pickle.dumps(teacher))):
             assert Teacher(**_fields(copied)).fingerprint == teacher.fingerprint
@@ -77,5 +77,5 @@ class TeacherSuite(ConfigSuite):
 
 
 def _fields(teacher: Teacher) -> dict[str, Any]:
-    """Return what a new teacher with a fingerprint of its own is made of."""
+    """Return the arguments of a new teacher, which computes its own fingerprint."""
     return {name: getattr(teacher, name) for name in Teacher.__dataclass_fields__}

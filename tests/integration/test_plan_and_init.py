@@ -100,17 +100,20 @@ def test_mirrored_images_are_used_where_it_is_said(dfnas, own_model):
             ("--teacher", "torchvision:resnet18", "--checkpoint", "x.pt"),
             "The checkpoint x.pt does not exist. Set --checkpoint to the file.",  # an option, where there is no file yet
         ),
-        (("--builder", "a:b", "--checkpoint", "x.pt"), "--image-shape is missing, and no checkpoint tells it."),
+        (
+            ("--builder", "a:b", "--checkpoint", "x.pt"),
+            "--image-shape is missing, and a checkpoint does not contain it.",
+        ),
         (("--builder", "a:b", "--checkpoint", "x.pt", "--image-shape", "1,x"), "--image-shape ('1,x') must be numbers"),
         (
             ("--builder", "a:b", "--checkpoint", "x.pt", "--image-shape", "1,8,8"),
-            "--mean is missing, and no checkpoint tells it. Mean of its training pixels in [0, 1], 1 with commas.",
+            "--mean is missing, and a checkpoint does not contain it. Mean of its training pixels in [0, 1], 1 with commas.",
         ),
         (
             ("--builder", "a:b", "--checkpoint", "x.pt", "--argument", "7"),
             "--argument '7' must have the form NAME=VALUE",
         ),
-        (("--example", "mnist"), "--example 'mnist' is not there. Known: digits."),
+        (("--example", "mnist"), "--example 'mnist' does not exist. Known: digits."),
     ],
 )
 def test_what_is_missing_or_wrong_is_one_error_and_writes_nothing(dfnas, tmp_path, monkeypatch, arguments, message):
@@ -139,7 +142,7 @@ def test_a_file_that_is_there_is_not_replaced(dfnas, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("mine.yaml").write_text("teacher: digits\n")
     code, _, err = dfnas("init", "mine.yaml", "--example", "digits")
-    assert (code, "is there already. Choose another name, or add --force." in err) == (2, True)
+    assert (code, "already exists. Choose another name, or add --force." in err) == (2, True)
     assert Path("mine.yaml").read_text() == "teacher: digits\n"
 
 

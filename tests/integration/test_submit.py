@@ -107,7 +107,7 @@ def test_a_job_can_be_listed_asked_for_read_and_stopped(head, project, tmp_path)
     assert code == 1
     assert f"Job {job} stopped" in err
     code, _, err = done(head.dfnas("jobs", "stop", job, cwd=project))
-    assert (code, "was over already" in err) == (0, True)
+    assert (code, "had already ended" in err) == (0, True)
     code, _, err = done(head.dfnas("jobs", "logs", "nothing", cwd=project))
     assert (code, "There is no job nothing" in err) == (2, True)
 

@@ -34,7 +34,7 @@ def test_a_package_that_is_missing_is_named_before_anything_begins(name, monkeyp
 
 
 def test_trackers_need_ray():
-    with pytest.raises(ConfigError, match=r"told by Ray, and cluster\.address is inline"):
+    with pytest.raises(ConfigError, match=r"need Ray, and cluster\.address is inline"):
         make_experiment({"teacher": "digits", "tracking": {"wandb": {}}, "cluster": {"address": "inline"}})
 
 

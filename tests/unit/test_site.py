@@ -76,7 +76,7 @@ def test_a_setting_has_its_type_default_and_description(reference, row):
 
 def test_every_command_and_option_is_in_the_reference(reference):
     page = reference.commands_page()
-    assert "| `--minutes NUMBER` | For everything, on this machine. | `30` |" in page.splitlines()
+    assert "| `--minutes NUMBER` | Time for the whole experiment on this machine. | `30` |" in page.splitlines()
     assert "BARE" not in page
 
     told = dict(re.findall(r"^## (dfnas .+?)\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL))

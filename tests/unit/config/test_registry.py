@@ -103,7 +103,7 @@ def test_a_class_that_is_not_whole_is_refused(outside):
         "from typing import Literal\nfrom dfnas_ray.search_spaces import SpaceConfig\n\n"
         'class Half(SpaceConfig):\n    kind: Literal["half"] = "half"\n',
     )
-    assert refusal("my_spaces:Half") == "my_spaces:Half is not a whole search space: it must define space."
+    assert refusal("my_spaces:Half") == "my_spaces:Half is not a complete search space: it must define space."
 
 
 def test_a_class_without_a_kind_is_refused(outside):
@@ -116,7 +116,7 @@ def test_a_class_without_a_kind_is_refused(outside):
     )
     for kind in ("nameless", "my_spaces:Nameless"):
         message = refusal(kind)
-        assert message.startswith("my_spaces:Nameless (my-package 0.1) has no kind, by which")
+        assert message.startswith("my_spaces:Nameless (my-package 0.1) has no kind, the name of the")
         assert 'kind: Literal["my_kind"] = "my_kind"' in message
 
 

@@ -132,7 +132,7 @@ def test_without_an_evaluation_the_card_says_that_nobody_knows_the_accuracy(run,
     assert write_card(run) is None
     add.network(run, "retraining", add.searched, synthesis, space)
     card = card_of(run)
-    assert "No real image was read to measure it, so nobody knows its accuracy on real images." in card
+    assert "No real image was read to measure it, so its accuracy on real images is unknown." in card
     assert "agrees with the teacher on" in card
 
 
