@@ -25,7 +25,7 @@ class Objective(ABC):
     """A figure of a trial's images.
 
     Attributes:
-        kind: The name under which experiment files know the objective.
+        kind: The name of the objective in experiment files.
         direction: Which figures are better.
         is_data_free: Whether it needs nothing real.
         meaning: One line for reports.

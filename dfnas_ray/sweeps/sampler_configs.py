@@ -38,7 +38,7 @@ class SamplerConfig(MemberConfig):
     """What the settings of all samplers have in common.
 
     Attributes:
-        kind: The name under which experiment files know the sampler; each one defines its own, as a field.
+        kind: The name of the sampler in experiment files; each sampler defines its own as a field.
     """
 
     if TYPE_CHECKING:

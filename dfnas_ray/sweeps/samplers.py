@@ -16,10 +16,10 @@ def make_sampler(sweep: SweepConfig, num_trials: int, seed: int) -> BaseSampler:
     Args:
         sweep: The sweep.
         num_trials: That it was begun with: how many are drawn at random, and how large a generation is, depends on it.
-        seed: Of all draws.
+        seed: The seed of all random draws.
 
     Raises:
-        ConfigError: it is of another package, and does not keep the contract; names package, member and rule.
+        ConfigError: it comes from another package and breaks the contract; the message names package, member and rule.
     """
     sampler: object = sweep.sampler.sampler(num_trials, seed % 2**32, sweep)
     if not isinstance(sampler, BaseSampler):
