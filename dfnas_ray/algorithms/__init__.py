@@ -1,8 +1,8 @@
 """Search algorithms. They do not know which process or cluster runs them.
 
 To add one, write a module with a `BaseAlgorithmConfig` that has ``kind``, ``batch_size``, ``steps_to_show`` and
-``algorithm(problem) -> SearchAlgorithm``. Then add its line to `config.ALGORITHMS`, or an entry point to your own package.
-``tests/conformance`` picks up the members of `config.ALGORITHMS` by itself.
+``algorithm(problem) -> SearchAlgorithm``. Then add its line to `config.ALGORITHMS`, or an entry point to your own
+package. ``tests/conformance`` picks up the members of `config.ALGORITHMS` by itself.
 """
 
 from dfnas_ray.algorithms.alignment import AlignmentConfig

@@ -1,4 +1,4 @@
-"""Teacher alignment: a forest proposes candidates, which are trained briefly and judged by how well they follow the teacher.
+"""Teacher alignment: candidates are proposed by a forest, trained briefly, and judged by how well they follow the teacher.
 
 In the spirit of Zheng et al. 2022, CVPR (RMI-NAS): an architecture that soon represents images like a good network is
 itself a good one. RMI-NAS uses one real batch; this search uses synthetic batches.
@@ -40,7 +40,7 @@ class AlignmentConfig(AlignmentSettings):
     round_size: int = Field(20, gt=0, le=MANY, description="Candidates measured between two checkpoints.")
     criterion: Figure | Literal["rank_sum"] = Field(
         "train_alignment",
-        description="The score of a candidate: one figure, or the sum of the logarithms of its ranks by several figures.",
+        description="Score of a candidate: one figure, or the sum of the logarithms of its ranks by several figures.",
     )
     rank_sum_of: tuple[Figure, ...] = Field(
         ("alignment", "loss", "train_loss"), min_length=1, description="The figures that criterion: rank_sum uses."

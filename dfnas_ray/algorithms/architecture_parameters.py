@@ -59,8 +59,8 @@ def likely_architectures(
 ) -> list[Genotype]:
     """Return up to ``count`` different architectures within the limit: the result of `derive_within`, then others.
 
-    The others are derived from log-probabilities with Gumbel noise (Gumbel 1954). The maximum is then a draw according to
-    the probabilities, so an undecided row varies and a decided one does not.
+    The others are derived from log-probabilities with Gumbel noise (Gumbel 1954). The maximum is then a draw according
+    to the probabilities, so an undecided row varies and a decided one does not.
 
     Args:
         rows: Log-probabilities of each mixed operation, (options,).

@@ -1,8 +1,8 @@
 """The contract of a search algorithm, and the loop that runs any of them.
 
-An algorithm may first train (`train_epoch`, while `is_training`). Then it may propose candidates (`ask`) and receive their
-measurements (`tell`) until it is finished. A gradient search only trains, a random search only proposes, a one-shot search
-does both. An algorithm that measures single candidates can also rank any given architectures (`rank`).
+An algorithm may first train (`train_epoch`, while `is_training`). Then it may propose candidates (`ask`) and receive
+their measurements (`tell`) until it is finished. A gradient search only trains, a random search only proposes, a
+one-shot search does both. An algorithm that measures single candidates can also rank any given architectures (`rank`).
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from dfnas_ray.training.batches import SyntheticBatches
 from dfnas_ray.training.config import DistillationConfig
 
 Measurement = dict[str, float]
-"""The figures of one candidate, by name. Its score may depend on the figures of other candidates (`SearchAlgorithm.rank`)."""
+"""The figures of one candidate, by name. Its score may depend on those of other candidates (`SearchAlgorithm.rank`)."""
 
 MeasureCandidates = Callable[[Sequence[Genotype]], list[Measurement]]
 """Returns one measurement per candidate, in their order."""
 
 HistoryEntry: TypeAlias = dict[str, Any]
-"""The record of one epoch or one round of candidates: ``phase``, ``number`` and metrics; numbers, text and lists only."""
+"""The record of one epoch or round of candidates: ``phase``, ``number`` and metrics; numbers, text and lists only."""
 
 StateDict: TypeAlias = dict[str, Any]
 """A state of tensors, numbers and text only, so that it can be loaded with ``weights_only=True``."""
@@ -164,7 +164,7 @@ class SearchAlgorithm(ABC):
         raise NotImplementedError
 
     def scorer(self) -> Scorer:
-        """Return the scorer, which measures candidates with what was trained. It is a copy that can work in another process."""
+        """Return a scorer, which measures candidates with what was trained; a copy that can work in another process."""
         raise NotImplementedError
 
     def rank(self, measurements: Sequence[Measurement]) -> list[float]:
@@ -181,7 +181,7 @@ class SearchAlgorithm(ABC):
 
     @abstractmethod
     def finalists(self, count: int) -> list[Genotype]:
-        """Return up to ``count`` different architectures within the limit, for a closer comparison; `best` comes first."""
+        """Return up to ``count`` different architectures within the limit for a closer comparison; `best` is first."""
 
     @abstractmethod
     def state_dict(self) -> StateDict:

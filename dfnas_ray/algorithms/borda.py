@@ -1,7 +1,7 @@
 """Two votes on every candidate: by supernets trained on the images, and by figures of untrained networks.
 
-The two votes make different errors. Each vote ranks the candidates, and a candidate's score is the mean of its two ranks (a
-Borda count: Dwork et al. 2001, WWW 10). Results are in experiments/results/question.md.
+The two votes make different errors. Each vote ranks the candidates, and a candidate's score is the mean of its two
+ranks (a Borda count: Dwork et al. 2001, WWW 10). Results are in experiments/results/question.md.
 """
 
 from __future__ import annotations
@@ -175,7 +175,7 @@ class Borda(RelativeSearch):
 
 
 def places(values: Sequence[float]) -> Places:
-    """Return each value's rank over the number of values, (N,): 1 is the highest, NaN is lowest, ties share a mean rank."""
+    """Return each value's rank over the number of values, (N,): 1 is highest, NaN is lowest, ties share a mean rank."""
     from scipy.stats import rankdata  # imported late, because every search process imports this module
 
     array = np.nan_to_num(np.asarray(values, np.float64), nan=-np.inf)

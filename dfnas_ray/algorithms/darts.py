@@ -72,16 +72,23 @@ class DartsSearchConfig(BaseAlgorithmConfig):
     epochs: int = Field(
         50, gt=0, le=MANY, description="Passes over the part of the images from which the weights learn."
     )
-    batch_size: int = Field(64, gt=0, le=MANY, description="Images per step of the weights, and per step of the alphas.")
+    batch_size: int = Field(
+        64, gt=0, le=MANY, description="Images per step of the weights, and per step of the alphas."
+    )
     optimizer: OptimizerConfig = OptimizerConfig(
         lr=0.025, min_lr=0.001, warmup_fraction=0.0, nesterov=False, weight_decay=3e-4
     )
     alpha_optimizer: AlphaOptimizerConfig = AlphaOptimizerConfig()
     alpha_fraction: float = Field(
-        0.5, gt=0, lt=1, description="Share of the training images from which the alphas learn; the weights use the rest."
+        0.5,
+        gt=0,
+        lt=1,
+        description="Share of the training images from which the alphas learn; the weights use the rest.",
     )
     warmup_epochs: int = Field(0, ge=0, le=MANY, description="Epochs in which only the weights learn.")
-    regularization: Literal["none", "beta"] = Field("none", description="beta: beta-decay on the alphas, as in beta-DARTS.")
+    regularization: Literal["none", "beta"] = Field(
+        "none", description="beta: beta-decay on the alphas, as in beta-DARTS."
+    )
     beta_weight: float = Field(50.0, gt=0, description="Final weight of beta-decay; it grows linearly from 0.")
     collapse: CollapseConfig = CollapseConfig()
 
@@ -167,9 +174,9 @@ class DartsSearch(SearchAlgorithm):
         return metrics
 
     def step(self, train: Batch, valid: Batch) -> tuple[Tensor, Tensor | None]:
-        """Take one alpha step on ``valid`` and one weight step on ``train``; return the weights' loss and the alphas' loss.
+        """Take one alpha step on ``valid``, then one weight step on ``train``; return the losses of weights and alphas.
 
-        During the warm-up of the weights there is no alpha step, and the alphas' loss is None.
+        During the warm-up of the weights there is no alpha step, and the loss of the alphas is None.
         """
         self.supernet.train()
         alpha_loss = None if self.epochs_done < self.config.warmup_epochs else self._alpha_step(train, valid)
@@ -300,7 +307,7 @@ class DartsSearch(SearchAlgorithm):
         return [carrier.grad for carrier in carriers if carrier.grad is not None]
 
     def _check_collapse(self, skips: int) -> None:
-        """Stop the search at a sign of collapse, and choose the alphas of an earlier epoch, but never of the warm-up."""
+        """Stop the search at a sign of collapse, and choose alphas of an earlier epoch, but never of the warm-up."""
         watch, epoch = self.config.collapse, self.epochs_done - 1
         if watch.max_skips is not None and skips > watch.max_skips and epoch > self.config.warmup_epochs:
             self._chosen_epoch = epoch - 1

@@ -31,10 +31,14 @@ class EvolutionConfig(BaseModel):
         20, gt=0, le=MANY, description="Number of generations scored, including the first, random one."
     )
     population: int = Field(50, gt=0, le=MANY, description="Candidates of the first generation.")
-    parents: int = Field(10, gt=1, le=MANY, description="Number of best candidates so far from which children are made.")
+    parents: int = Field(
+        10, gt=1, le=MANY, description="Number of best candidates so far from which children are made."
+    )
     mutations: int = Field(25, ge=0, le=MANY, description="Children by mutation per generation.")
     crossovers: int = Field(25, ge=0, le=MANY, description="Children by crossover per generation.")
-    mutation_probability: float = Field(0.1, gt=0, le=1, description="Probability that a mutation draws a decision anew.")
+    mutation_probability: float = Field(
+        0.1, gt=0, le=1, description="Probability that a mutation draws a decision anew."
+    )
 
     @property
     def num_candidates(self) -> int:

@@ -1,7 +1,7 @@
 """The stages of any convolutional network, their features, and which stages of two networks correspond.
 
-A stage is what a network computes at one spatial size; its features are the last ones before the size changes. Stages are
-found by following one forward pass, so they need no knowledge of how a teacher or a candidate is built.
+A stage is what a network computes at one spatial size; its features are the last ones before the size changes. Stages
+are found by following one forward pass, so they need no knowledge of how a teacher or a candidate is built.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ class _Call:
 def find_stages(network: nn.Module, image_shape: tuple[int, int, int]) -> list[FeatureStage]:
     """Return the stages of a network, from input to output; none if it has no feature maps larger than 1x1.
 
-    The calls inside a block that changes the size, such as a strided residual block, belong to no stage; the features of
-    the stage before are the block's input. Nothing is computed: a copy of the network runs on torch's meta device. A
+    The calls inside a block that changes the size, such as a strided residual block, belong to no stage; the features
+    of the stage before are the block's input. Nothing is computed: a copy of the network runs on torch's meta device. A
     network that reads the values of its tensors runs on the CPU instead.
 
     Args:

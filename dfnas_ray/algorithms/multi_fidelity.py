@@ -9,8 +9,8 @@ A *rung* is a number of epochs at which candidates are compared. The score of a 
 genotype and the seed. Whether it continues depends on the candidates that it is compared with. In the synchronous form,
 which runs here (`SuccessiveHalving`), these are all others. In the asynchronous form each candidate is a Ray Tune trial
 (`execution.ray.population`). It is compared with those that reached the rung before it, so the survivors vary with the
-timing. Both forms compute the final order from the results in the same way: by the rung reached, then by the score there,
-then by the genotype's text.
+timing. Both forms compute the final order from the results in the same way: by the rung reached, then by the score
+there, then by the genotype's text.
 """
 
 from __future__ import annotations
@@ -88,7 +88,8 @@ class MultiFidelityConfig(BaseAlgorithmConfig):
     kind: Literal["multi_fidelity"] = "multi_fidelity"
     candidates: int = Field(30, gt=0, le=MANY, description="Architectures tried, all different.")
     proposals: Literal["random", "tpe"] = Field(
-        "random", description="random draws candidates uniformly; tpe lets Optuna's TPE propose them from earlier results."
+        "random",
+        description="random draws candidates uniformly; tpe lets Optuna's TPE propose them from earlier results.",
     )
     scheduler: Literal["asha", "hyperband"] = Field(
         "asha",
@@ -106,7 +107,10 @@ class MultiFidelityConfig(BaseAlgorithmConfig):
         "loss", description="Distillation loss on the validation images, or agreement with the teacher."
     )
     concurrency: int | None = Field(
-        None, gt=0, le=SEVERAL, description="Candidates trained at the same time; by default as many as fit the cluster."
+        None,
+        gt=0,
+        le=SEVERAL,
+        description="Candidates trained at the same time; by default as many as fit the cluster.",
     )
     batch_size: int = Field(128, gt=0, le=MANY, description="Images per step.")
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -171,7 +175,7 @@ class MultiFidelityConfig(BaseAlgorithmConfig):
         return float(self.rungs[0])
 
     def draw(self, space: SearchSpace, max_macs: int | None, seed: int, min_macs: int | None = None) -> list[Genotype]:
-        """Return the candidates of ``proposals: random``. They depend only on the seed; a small space may have fewer."""
+        """Return the candidates of ``proposals: random``; they depend only on the seed, and a small space has fewer."""
         return draw_new(space, numpy_generator(seed, "multi-fidelity"), max_macs, self.candidates, (), min_macs)
 
     def is_open(self, candidate: Candidate) -> bool:
@@ -188,7 +192,7 @@ class MultiFidelityConfig(BaseAlgorithmConfig):
         return {EPOCHS: float(candidate.epochs), SCORE: score}
 
     def rank(self, measurements: Sequence[Measurement]) -> list[float]:
-        """Return one score per measurement: the number of others below it, by the epochs reached, then by the score there.
+        """Return one score per measurement: the number of others below it, by epochs reached, then by the score there.
 
         The score is NaN where a training diverged. A candidate may rank above a better one that was stopped too early.
         """
@@ -261,8 +265,8 @@ class Population:
 class SuccessiveHalving(SearchAlgorithm):
     """Successive halving in one process: Jamieson & Talwalkar 2016, arXiv:1502.07943.
 
-    All candidates are trained to the lowest rung, the best share of them to the next, and so on. The whole search depends
-    only on the seed. It only trains: one epoch of the search trains one candidate to its next rung.
+    All candidates are trained to the lowest rung, the best share of them to the next, and so on. The whole search
+    depends only on the seed. It only trains: one epoch of the search trains one candidate to its next rung.
 
     Given architectures are each measured at the highest rung, because there is no competition that could stop them.
 

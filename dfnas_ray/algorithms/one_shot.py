@@ -1,8 +1,8 @@
 """Scoring architectures with a supernet's shared weights: by their outputs, or by how far training turned the weights.
 
 BatchNorm statistics of a supernet mix all paths, so they are estimated anew for each candidate before it is scored.
-Source: Guo et al. 2020, arXiv:1904.00420, Sec. 3.2. The angle: Zhang et al. 2021, arXiv:2101.11834, Sec. 3.2. It uses no
-images to score, so it is a baseline for the scores that do.
+Source: Guo et al. 2020, arXiv:1904.00420, Sec. 3.2. The angle: Zhang et al. 2021, arXiv:2101.11834, Sec. 3.2. It uses
+no images to score, so it is a baseline for the scores that do.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from dfnas_ray.training.batches import Batch
 from dfnas_ray.training.student import validate
 
 Fitness = Literal["agreement", "distillation_loss", "class_accuracy", "angle"]
-"""agreement: with the teacher's class. distillation_loss: minus the loss. class_accuracy: accuracy on the class that the image
-was made for. angle: by how much training turned the weights along the path, in radians."""
+"""agreement: with the teacher's class. distillation_loss: minus the loss. class_accuracy: accuracy on the class that the
+image was made for. angle: by how much training turned the weights along the path, in radians."""
 
 
 @torch.no_grad()
@@ -115,8 +115,8 @@ class OneShotScorer:
 def path_angle(before: Supernet, after: Supernet, choices: Sequence[Choice], images: Tensor) -> float:
     r"""Return the angle between the weights along one path before and after training, in radians.
 
-    :math:`\arccos \frac{\langle v_0, v \rangle}{\|v_0\| \|v\|}`, where v holds the weights of all convolutions and linear
-    layers on the path, concatenated. The further training turned them, the faster they learned.
+    :math:`\arccos \frac{\langle v_0, v \rangle}{\|v_0\| \|v\|}`, where v holds the weights of all convolutions and
+    linear layers on the path, concatenated. The further training turned them, the faster they learned.
 
     Args:
         before: The supernet as it was initialised.

@@ -1,4 +1,4 @@
-"""Paths of a supernet drawn from bins of MACs, similar to the published SPOS search, which trains within a narrow range.
+"""Paths of a supernet drawn from bins of MACs, similar to the published SPOS search, which trains in a narrow range.
 
 Without bins, most paths have medium MACs, and the smallest and largest networks are hardly trained.
 """

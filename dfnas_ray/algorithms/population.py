@@ -1,7 +1,7 @@
 """The files of the candidates of a multi-fidelity search, and the training of one candidate at a time.
 
-The trial's folder holds each candidate's results, and its network after every epoch. A candidate that is started again, in
-any process, resumes from its last epoch.
+The trial's folder holds each candidate's results, and its network after every epoch. A candidate that is started again,
+in any process, resumes from its last epoch.
 """
 
 from __future__ import annotations
@@ -97,13 +97,13 @@ class CandidateFiles:
         return self.folder / f"candidate-{number:05d}.pt"
 
     def candidates(self) -> list[Candidate]:
-        """Return all candidates that were started. An altered file is reported and removed; its candidate starts again."""
+        """Return all started candidates. An altered file is reported and removed, and its candidate starts again."""
         names = [re.fullmatch(r"candidate-(\d{5,})\.json", name) for name in self.folder.file_names()]
         found = [self.read(int(name[1])) for name in names if name is not None]
         return [each for each in found if each is not None]
 
     def read(self, number: int) -> Candidate | None:
-        """Return one candidate, if it was started. An altered file is reported and removed; its candidate starts again."""
+        """Return one candidate if it was started. An altered file is reported and removed; the candidate starts again."""
         found = read_or_remove(self.results(number), RecordedCandidate, fault=partial(self._fault, number))
         return None if found is None else found.candidate()
 

@@ -41,11 +41,11 @@ class Proposal(NamedTuple):
 class ArchitectureStudy:
     """Proposes only new architectures within the limits.
 
-    Optuna ranks a pruned trial below all complete ones, first by its last step and then by its value there. With epochs as
-    steps, this is the order of a `Population`. So a candidate that was stopped early is reported to the study as pruned,
-    never as complete with the value of a short training. A proposal outside the limits is reported as pruned without a
-    value. That ranks last and does not use up a trial. A known proposal is reported as failed, and TPE does not learn from
-    it.
+    Optuna ranks a pruned trial below all complete ones, first by its last step and then by its value there. With epochs
+    as steps, this is the order of a `Population`. So a candidate that was stopped early is reported to the study as
+    pruned, never as complete with the value of a short training. A proposal outside the limits is reported as pruned
+    without a value. That ranks last and does not use up a trial. A known proposal is reported as failed, and TPE does
+    not learn from it.
 
     The first candidates are the same as with random proposals.
 
@@ -88,7 +88,7 @@ class ArchitectureStudy:
                 self._enqueue(genotype)
 
     def propose(self) -> Proposal | None:
-        """Return the next candidate, open ones of an earlier command first; None if no new one within the limits is found."""
+        """Return the next candidate, open ones of an earlier command first; None if no new one is found in the limits."""
         for attempt in range(_MAX_TRIES + 2):
             if attempt == _MAX_TRIES:
                 known = {self.space.decode(text) for text in self.numbers}

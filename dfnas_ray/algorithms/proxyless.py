@@ -69,15 +69,22 @@ class ProxylessSearchConfig(BaseAlgorithmConfig):
     )
     epochs: int = Field(120, gt=0, le=MANY, description="Passes over the images from which the weights learn.")
     warmup_epochs: int = Field(20, ge=0, le=MANY, description="Epochs in which only the weights learn.")
-    batch_size: int = Field(128, gt=0, le=MANY, description="Images per step of the weights, and per step of the alphas.")
+    batch_size: int = Field(
+        128, gt=0, le=MANY, description="Images per step of the weights, and per step of the alphas."
+    )
     optimizer: OptimizerConfig = OptimizerConfig(lr=0.05)
     alpha_lr: float = Field(1e-3, gt=0, description="Adam's step size on the alphas.")
     alpha_fraction: float = Field(
-        0.3, gt=0, lt=1, description="Share of the training images from which the alphas learn; the weights use the rest."
+        0.3,
+        gt=0,
+        lt=1,
+        description="Share of the training images from which the alphas learn; the weights use the rest.",
     )
     alpha_every: int = Field(1, gt=0, le=MANY, description="Weight steps for each alpha step.")
     reinforce_samples: int = Field(8, gt=0, le=MANY, description="Paths per alpha step of REINFORCE.")
-    reinforce_decay: float = Field(0.9, ge=0, lt=1, description="Decay of the moving average that rewards are compared with.")
+    reinforce_decay: float = Field(
+        0.9, ge=0, lt=1, description="Decay of the moving average that rewards are compared with."
+    )
     cost: CostTermConfig = MacsTermConfig()
 
     cannot_rank: ClassVar[str] = "its alphas weigh operations, not whole architectures"
@@ -136,7 +143,7 @@ class ProxylessSearch(SearchAlgorithm):
         self.steps_done = 0
 
     def train_epoch(self) -> dict[str, float]:
-        """Train the weights along sampled paths, and the alphas after every ``alpha_every`` of these steps; return metrics."""
+        """Train the weights along sampled paths, and the alphas after every ``alpha_every`` steps; return the metrics."""
         losses, alpha_losses = [], []
         is_warm = self.epochs_done >= self.config.warmup_epochs
         stream = self._alpha_stream()
@@ -240,7 +247,7 @@ class ProxylessSearch(SearchAlgorithm):
         return pairs, gates
 
     def _apply(self, gradients: list[Tensor], pairs: list[tuple[int, int]]) -> None:
-        """Take the step, then shift each sampled pair so that all other options keep their probabilities (Sec. 3.2.1)."""
+        """Take the step, then shift each sampled pair, so that all other options keep their probability (Sec. 3.2.1)."""
         before = [
             row.detach()[list(pair)].logsumexp(0) for row, pair in zip(self.architecture.rows(), pairs, strict=True)
         ]

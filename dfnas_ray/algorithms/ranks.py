@@ -10,7 +10,7 @@ from dfnas_ray.algorithms.base import Measurement
 
 
 def add_up_ranks(measurements: Sequence[Measurement], figures: Sequence[str]) -> list[float]:
-    r"""Return :math:`\sum_k \log(r_k / m)` for each of m candidates, where :math:`r_k` is its rank by figure k; 1 is worst.
+    r"""Return :math:`\sum_k \log(r_k / m)` for each of m candidates; :math:`r_k` is its rank by figure k, 1 is worst.
 
     Because of the logarithm, a high rank by one figure cannot make up for a low rank by another.
     Source: Lee & Ham 2024, arXiv:2403.19232. Equal candidates share their mean rank; NaN is worst.

@@ -27,8 +27,8 @@ _TINY = 1e-12  # if features do not vary, the centred Gram matrix is zero, and t
 def gram(features: Tensor, kernel: Kernel) -> Tensor:
     r"""Return the Gram matrix (B, B) of features (B, D), in float32.
 
-    ``linear`` is :math:`x_i \cdot x_j`. ``rbf`` is :math:`\exp(-\|x_i - x_j\|^2 / 2 \sigma^2)`, where :math:`\sigma` is the
-    median distance, without gradient. Neither depends on the order of the D features.
+    ``linear`` is :math:`x_i \cdot x_j`. ``rbf`` is :math:`\exp(-\|x_i - x_j\|^2 / 2 \sigma^2)`, where :math:`\sigma` is
+    the median distance, without gradient. Neither depends on the order of the D features.
     """
     features = features.float()
     products = features @ features.T
@@ -44,8 +44,8 @@ def gram(features: Tensor, kernel: Kernel) -> Tensor:
 def center(grams: Tensor, unbiased: bool = False) -> Tensor:
     """Return H K H, or the U-centred matrix if ``unbiased``.
 
-    Summed products of U-centred matrices give the unbiased estimator of HSIC. A U-centred matrix has a diagonal of zeros
-    and needs B > 3 (Székely & Rizzo 2014, arXiv:1310.2926).
+    Summed products of U-centred matrices give the unbiased estimator of HSIC. A U-centred matrix has a diagonal of
+    zeros and needs B > 3 (Székely & Rizzo 2014, arXiv:1310.2926).
     """
     size = grams.shape[-1]
     if not unbiased:
@@ -77,8 +77,8 @@ def normalize(grams: Tensor, unbiased: bool = False) -> Tensor:
 def cka(first: Tensor, second: Tensor, unbiased: bool = False) -> Tensor:
     """Return the centred kernel alignment of Gram matrices (..., B, B), shape (...).
 
-    It is 1 for equal representations, and 0 for independent ones or if one does not vary. The unbiased estimate may fall
-    below 0. The biased estimate grows with D / B: any two wide representations of a small batch look similar. CKA does not
-    change when features are rotated or scaled as a whole.
+    It is 1 for equal representations, and 0 for independent ones or if one does not vary. The unbiased estimate may
+    fall below 0. The biased estimate grows with D / B: any two wide representations of a small batch look similar. CKA
+    does not change when features are rotated or scaled as a whole.
     """
     return (normalize(first, unbiased) * normalize(second, unbiased)).sum((-2, -1))

@@ -35,7 +35,8 @@ class Finalist(BaseModel):
     """An architecture that a trial submitted.
 
     Attributes:
-        score: Minus its validation loss after stand-alone training; NaN if that diverged, None if there was no comparison.
+        score: Minus its validation loss after stand-alone training; NaN if that diverged, None if there was no
+            comparison.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")

@@ -39,7 +39,7 @@ class SposConfig(BaseAlgorithmConfig):
         ge=0,
         le=SEVERAL,
         exclude_if=lambda value: value == 0,
-        description="Number of equally wide bins of MACs between search.min_macs and search.max_macs; each bin is drawn equally "
+        description="Number of equally wide bins between search.min_macs and search.max_macs; each bin is drawn equally "
         "often, then a path in it. 0: every architecture is equally likely, so most paths have medium MACs.",
     )
     calibration_batches: int = Field(

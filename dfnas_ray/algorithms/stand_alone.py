@@ -19,7 +19,7 @@ from dfnas_ray.training.config import DistillationConfig, OptimizerConfig
 from dfnas_ray.training.student import Student, Validation, train_epoch, validate
 
 Metric = Literal["loss", "agreement"]
-"""The figure that judges a network on the validation images: distillation loss, or share of agreement with the teacher."""
+"""The figure that judges a network on the validation images: the distillation loss, or agreement with the teacher."""
 
 
 def score_of(validation: Validation, metric: Metric) -> float:
@@ -39,8 +39,9 @@ class CandidateTraining:
         validation: The images on which the network is judged.
         distillation: Settings of the distillation from the teacher.
         optimizer: Settings of the optimiser.
-        rungs: Epochs, ascending, at which the training may end. The learning rate falls to its lowest value at each rung
-            and then restarts. So a network is judged with a settled learning rate, however far it is trained later.
+        rungs: Epochs, ascending, at which the training may end. The learning rate falls to its lowest value at each
+            rung and then restarts. So a network is judged with a settled learning rate, however far it is trained
+            later.
         seed: The seed of the initial weights.
         precision: The precision in which the network computes.
 

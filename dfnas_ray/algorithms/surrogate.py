@@ -1,7 +1,7 @@
 """A learned ranker: a random forest that predicts from genotypes which candidates are worth measuring.
 
-Source: Zheng et al. 2022, CVPR (RMI-NAS). There a forest is trained on measured architectures and finds the region of the
-good ones by classification. Here it predicts ranks, so that no threshold between good and bad has to be chosen.
+Source: Zheng et al. 2022, CVPR (RMI-NAS). There a forest is trained on measured architectures and finds the region of
+the good ones by classification. Here it predicts ranks, so that no threshold between good and bad has to be chosen.
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ class SurrogateConfig(BaseModel):
         1_000, gt=0, le=MANY, description="Candidates drawn within the limits; the forest proposes the best of them."
     )
     quantile: float | None = Field(
-        None, gt=0, lt=1, description="Order proposals by this quantile of the trees' predictions; null uses their mean."
+        None,
+        gt=0,
+        lt=1,
+        description="Order proposals by this quantile of the trees' predictions; null uses their mean.",
     )
     exploration: float = Field(0.2, ge=0, le=1, description="Share of each round that is drawn at random.")
 
@@ -62,7 +65,7 @@ class ForestSurrogate:
         self.forest.fit(self._one_hot(genotypes), rankdata(known) / len(known))
 
     def predict(self, genotypes: Sequence[Genotype]) -> Array:
-        """Return the predicted rank in (0, 1] of each genotype, or the quantile of the trees' predictions; 1 is best."""
+        """Return the predicted rank in (0, 1] of each genotype, or a quantile of the trees' predictions; 1 is best."""
         encoded = self._one_hot(genotypes)
         guesses = np.stack([tree.predict(encoded) for tree in self.forest.estimators_])
         if self.config.quantile is None:

@@ -3,9 +3,9 @@
 A trial saves its state in its folder after every epoch and generation. When it is started again, it resumes from there.
 Nothing has to be unpickled, and no snapshot can be out of date.
 
-Where images are still being made (`search.start_after_shards`), a trial adds new shards between two epochs. It never waits
-for one. To compare candidates it needs the whole set; until then it ends with `ShardsMissing`, and it is started again
-when the set is finished.
+Where images are still being made (`search.start_after_shards`), a trial adds new shards between two epochs. It never
+waits for one. To compare candidates it needs the whole set; until then it ends with `ShardsMissing`, and it is started
+again when the set is finished.
 """
 
 from __future__ import annotations

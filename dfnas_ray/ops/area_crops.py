@@ -1,7 +1,7 @@
 """Random resized crops and colour jitter, the usual augmentation for photographs.
 
-Source of the crops: Szegedy et al. 2015, arXiv:1409.4842, Sec. 6. Colour augmentation goes back to Krizhevsky et al. 2012; it
-is done here as in torchvision's `ColorJitter`, in a fixed order.
+Source of the crops: Szegedy et al. 2015, arXiv:1409.4842, Sec. 6. Colour augmentation goes back to Krizhevsky et al.
+2012; it is done here as in torchvision's `ColorJitter`, in a fixed order.
 """
 
 from __future__ import annotations

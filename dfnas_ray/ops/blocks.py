@@ -80,9 +80,9 @@ class InvertedResidual(nn.Module):
 class ShuffleUnit(nn.Module):
     """ShuffleNetV2 unit with a given main branch: half of the channels pass, the other half is transformed.
 
-    At stride 1, the even channels pass and the odd ones are transformed; this replaces the channel shuffle of the previous
-    unit. At stride 2, both branches see all channels. Source: Ma et al. 2018, arXiv:1807.11164; Guo et al. 2020,
-    arXiv:1904.00420, Sec. 4.
+    At stride 1, the even channels pass and the odd ones are transformed; this replaces the channel shuffle of the
+    previous unit. At stride 2, both branches see all channels. Source: Ma et al. 2018, arXiv:1807.11164; Guo et al.
+    2020, arXiv:1904.00420, Sec. 4.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, kernel_size: int, main: nn.Module):

@@ -1,7 +1,7 @@
 """The cost of a network: its parameters, and its multiply-accumulate operations (MACs) for one image.
 
-MACs are half of what `torch.utils.flop_counter.FlopCounterMode` counts, for convolutions and matrix products. Additions,
-normalisation and activations are not counted, as is usual in the field.
+MACs are half of what `torch.utils.flop_counter.FlopCounterMode` counts, for convolutions and matrix products.
+Additions, normalisation and activations are not counted, as is usual in the field.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Cost(NamedTuple):
 
 
 def make_without_memory(make: Callable[[], M]) -> M:
-    """Return a module on the meta device: its tensors have shapes but no values, so a module of any size needs no memory.
+    """Return a module on the meta device: its tensors have shapes but no values, and need no memory.
 
     A module that reads values while it is made is made normally instead.
     """

@@ -1,4 +1,4 @@
-"""Steps that a GPU records once, as a CUDA graph, and replays. Without this, small networks wait for kernel launches."""
+"""Steps that a GPU records once as a CUDA graph and replays. Without this, small networks wait for kernel launches."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _EAGER_CALLS = 3
 class GraphedCall(Generic[T]):
     """A function of tensors that a GPU records after a few calls, and then replays.
 
-    A step of a ResNet-20 with batch size 128 has some 300 kernels of a few microseconds. Launched one by one, they leave the
-    GPU idle most of the time. Replaying runs the same kernels, so the results are the same.
+    A step of a ResNet-20 with batch size 128 has some 300 kernels of a few microseconds. Launched one by one, they
+    leave the GPU idle most of the time. Replaying runs the same kernels, so the results are the same.
 
     Args:
-        function: Takes tensors of fixed shapes. Everything else that it reads and changes (weights, running statistics, an
-            optimiser's state) must stay at the same place in memory, and no value may be read on the host. The next call
-            overwrites the returned tensors.
+        function: Takes tensors of fixed shapes. Everything else that it reads and changes (weights, running statistics,
+            an optimiser's state) must stay at the same place in memory, and no value may be read on the host. The next
+            call overwrites the returned tensors.
         device: The device. On any device other than a GPU, the function is simply called.
     """
 

@@ -33,8 +33,8 @@ def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager
 class DepthwiseConv2d(nn.Conv2d):
     """A depthwise convolution without bias, padded so that stride 1 keeps the size.
 
-    On CPUs, oneDNN's backward pass of a strided or large depthwise kernel is up to eight times slower in bfloat16 than in
-    float32, and the other kernels are not faster overall. So in training on a CPU, it computes in float32 even under
+    On CPUs, oneDNN's backward pass of a strided or large depthwise kernel is up to eight times slower in bfloat16 than
+    in float32, and the other kernels are not faster overall. So in training on a CPU, it computes in float32 even under
     autocast.
     """
 

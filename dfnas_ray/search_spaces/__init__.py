@@ -1,7 +1,8 @@
 """Search spaces: the sets of architectures that can be searched, and the cost of each architecture.
 
-To add one, write a module with a config that has ``kind`` and ``space(image_shape, num_classes) -> SearchSpace``. Then add
-its line to `SPACES`, or an entry point to your own package. ``tests/conformance`` picks up the members of `SPACES` by itself.
+To add one, write a module with a config that has ``kind`` and ``space(image_shape, num_classes) -> SearchSpace``. Then
+add its line to `SPACES`, or an entry point to your own package. ``tests/conformance`` picks up the members of `SPACES`
+by itself.
 """
 
 import sys

@@ -35,7 +35,7 @@ class Architecture:
         return self.space.cost(self.genotype)
 
     def random_alike(self, seed: int, min_macs: int | None = None) -> Architecture:
-        """Return another, random architecture whose MACs are within 10 % of this one's, or else the nearest of many draws.
+        """Return another, random architecture with MACs within 10 % of this one's, or else the nearest of many draws.
 
         Args:
             seed: The seed of the draws.

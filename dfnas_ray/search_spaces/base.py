@@ -126,8 +126,8 @@ class SearchSpace(ABC):
     Attributes:
         kind: The name of the space in experiment files.
         num_choices: Number of options of each decision; a genotype has one index per decision.
-        num_options: Number of options of each mixed operation of the supernet. In most spaces each mixed operation is one
-            decision. A DARTS cell has one for every possible edge, while a genotype has two edges per node.
+        num_options: Number of options of each mixed operation of the supernet. In most spaces each mixed operation is
+            one decision. A DARTS cell has one for every possible edge, while a genotype has two edges per node.
         image_shape: (C, H, W).
         num_classes: Number of classes of the classifier.
     """
@@ -148,7 +148,7 @@ class SearchSpace(ABC):
 
     @abstractmethod
     def parts(self) -> Iterator[Part]:
-        """Yield the parts of all stand-alone networks; the costs of its parts must add up to each architecture's cost."""
+        """Yield the parts of all stand-alone networks; they must add up to the cost of each architecture."""
 
     @abstractmethod
     def encode(self, genotype: Genotype) -> str:
@@ -177,7 +177,8 @@ class SearchSpace(ABC):
     def blocks(self, network: nn.Module) -> list[nn.Module]:
         """Return the primary blocks of a network made by `build`, from input to output; each feeds the next one.
 
-        Feature statistics are computed on their outputs. They are the stem and every cell or choice block, not the head.
+        Feature statistics are computed on their outputs. They are the stem and every cell or choice block, not the
+        head.
         """
         assert isinstance(network, nn.Sequential)
         return list(network)[:-1]
@@ -206,7 +207,7 @@ class SearchSpace(ABC):
         return shapes
 
     def choices(self, genotype: Genotype) -> tuple[int | None, ...]:
-        """Return the option that this architecture uses in each mixed operation of the supernet, or None for no connection."""
+        """Return the option of an architecture in each mixed operation of the supernet; None for no connection."""
         return genotype
 
     def derive(self, log_weights: Sequence[np.ndarray[Any, Any]]) -> Genotype:
@@ -285,7 +286,7 @@ class SearchSpace(ABC):
         return tuple(int(rng.integers(n)) for n in self.num_choices)
 
     def mutate(self, genotype: Genotype, rng: np.random.Generator, probability: float) -> Genotype:
-        """Return a genotype with each decision redrawn with ``probability``, as in SPOS; a draw may repeat the old choice."""
+        """Redraw each decision with ``probability``, as in SPOS, and return the genotype; a draw may repeat the old choice."""
         return tuple(
             int(rng.integers(n)) if rng.random() < probability else choice
             for n, choice in zip(self.num_choices, genotype, strict=True)
@@ -347,7 +348,7 @@ class SearchSpace(ABC):
         return self.derive([-macs for macs in self.cost_table.macs])
 
     def check_window(self, max_macs: int | None, min_macs: int | None) -> None:
-        """Make sure that there is an architecture between the limits, even if they are close together; see `sample_within`."""
+        """Make sure that there is an architecture between the limits, even if these are close; see `sample_within`."""
         self.check_limit(max_macs, min_macs)
         if min_macs is not None:
             self.sample_within(np.random.default_rng(0), max_macs, min_macs)

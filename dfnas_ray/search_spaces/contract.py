@@ -20,8 +20,8 @@ def build_space(config: SpaceConfig, image_shape: tuple[int, int, int], num_clas
     """Return the space of these settings for one input shape and number of classes.
 
     Raises:
-        ConfigError: its networks are too large; or it comes from another package and breaks the contract. Then the message
-            names package, member and rule.
+        ConfigError: its networks are too large; or it comes from another package and breaks the contract. Then the
+            message names package, member and rule.
     """
     space = config.space(image_shape, num_classes)
     key = (config.model_dump_json(), image_shape, num_classes)

@@ -1,7 +1,8 @@
 """The DARTS space: a normal and a reduction cell, each a small graph of separable and dilated convolutions.
 
 Source: Liu et al. 2019, arXiv:1806.09055, Sec. 2.1 and 3. The search uses a small network (8 cells, 16 channels). The
-architecture found is used in a larger network (20 cells and 36 channels for CIFAR, 14 cells and 48 channels for ImageNet).
+architecture found is used in a larger network (20 cells and 36 channels for CIFAR, 14 cells and 48 channels for
+ImageNet).
 """
 
 from __future__ import annotations
@@ -68,9 +69,9 @@ class DartsSpaceConfig(SpaceConfig):
 class DartsSpace(SearchSpace):
     """Genotypes ``Genotype(normal=[('sep_conv_3x3', 0), ...], normal_concat=range(2, 6), reduce=..., reduce_concat=...)``.
 
-    The decisions of a genotype are, for the normal and then the reduction cell, node by node: the two inputs of the node
-    (left out for the first node, which has only two), and the operation on each input. The supernet's mixed operations are
-    the 14 possible edges of the normal cell and the 14 of the reduction cell.
+    The decisions of a genotype are, for the normal and then the reduction cell, node by node: the two inputs of the
+    node (left out for the first node, which has only two), and the operation on each input. The supernet's mixed
+    operations are the 14 possible edges of the normal cell and the 14 of the reduction cell.
     """
 
     kind = "darts"
@@ -97,7 +98,7 @@ class DartsSpace(SearchSpace):
         return self._network(genotype)
 
     def blocks(self, network: nn.Module) -> list[nn.Module]:
-        """Return the stem's last module and the cells; a cell's other input is the output of the block before the last."""
+        """Return the stem's last module and the cells; each cell also receives the output of the block before the last."""
         assert isinstance(network, DartsNetwork)
         return [network.stem[-1], *network.cells]
 
@@ -242,7 +243,7 @@ class DartsSpace(SearchSpace):
         return tuple(chosen)
 
     def derive(self, log_weights: Sequence[np.ndarray[Any, Any]]) -> Genotype:
-        """Return the architecture with, for each node, the two edges whose best operation (never `none`) weighs most."""
+        """Return the architecture that keeps, for each node, the two edges whose best operation (not `none`) weighs most."""
         cells: list[CellGenes] = []
         for cell in range(len(CELLS)):
             genes: CellGenes = []

@@ -34,9 +34,7 @@ class NASBench201Config(SpaceConfig):
 
     kind: Literal["nasbench201"] = "nasbench201"
     channels: int = Field(16, gt=0, le=WIDE, description="Channels of the first stage; each later stage doubles them.")
-    cells_per_stage: int = Field(
-        5, gt=0, le=DEEP, description="N: number of cells in each of the three stages."
-    )
+    cells_per_stage: int = Field(5, gt=0, le=DEEP, description="N: number of cells in each of the three stages.")
 
     def space(self, image_shape: tuple[int, int, int], num_classes: int) -> NASBench201:
         """Return the space for one input shape and number of classes."""

@@ -24,7 +24,9 @@ class NASBenchMacroConfig(SpaceConfig):
 
     kind: Literal["nasbench_macro"] = "nasbench_macro"
     stem_channels: int = Field(32, gt=0, le=WIDE, description="Output channels of the first convolution.")
-    stem_stride: int = Field(1, gt=0, le=WIDE, description="Stride of the first convolution: 1 for small images, 2 for large ones.")
+    stem_stride: int = Field(
+        1, gt=0, le=WIDE, description="Stride of the first convolution: 1 for small images, 2 for large ones."
+    )
     stage_layers: tuple[StageLayers, ...] = Field(
         (2, 3, 3), min_length=1, description="Layers per stage; the first layer of each stage has stride 2."
     )

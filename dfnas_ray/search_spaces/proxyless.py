@@ -1,7 +1,7 @@
 """The ProxylessNAS space: a chain of inverted residuals with a choice of kernel and expansion; some may be skipped.
 
-Source: Cai et al. 2019, arXiv:1812.00332, Sec. 4. The published system searches at 224x224. The form for small images has
-the same chain, but halves the size less often.
+Source: Cai et al. 2019, arXiv:1812.00332, Sec. 4. The published system searches at 224x224. The form for small images
+has the same chain, but halves the size less often.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ class ProxylessSpaceConfig(SpaceConfig):
 
     kind: Literal["proxyless"] = "proxyless"
     form: Literal["imagenet", "cifar"] = Field(
-        "imagenet", description="imagenet: strides for 224 pixels (in total 32); cifar: strides for 32 pixels (in total 8)."
+        "imagenet",
+        description="imagenet: strides for 224 pixels (in total 32); cifar: strides for 32 pixels (in total 8).",
     )
     stem_channels: int = Field(32, gt=0, le=WIDE, description="Output channels of the first convolution.")
     first_channels: int = Field(

@@ -23,7 +23,8 @@ class ShuffleNetConfig(SpaceConfig):
 
     kind: Literal["shufflenet"] = "shufflenet"
     form: Literal["imagenet", "cifar"] = Field(
-        "imagenet", description="imagenet: first convolution with stride 2, for 224 pixels; cifar: stride 1, for 32 pixels."
+        "imagenet",
+        description="imagenet: first convolution with stride 2, for 224 pixels; cifar: stride 1, for 32 pixels.",
     )
     stem_channels: int = Field(
         16, gt=0, le=WIDE, multiple_of=2, description="Output channels of the first convolution."

@@ -32,7 +32,7 @@ def az_nas(candidate: UntrainedNetwork) -> dict[str, float]:
 
 @torch.no_grad()
 def entropies(candidate: UntrainedNetwork) -> dict[str, float]:
-    r"""Return the figures of one forward pass, where :math:`s_l` is the entropy of block l's features (`feature_entropy`).
+    r"""Return the figures of one forward pass; :math:`s_l` is the entropy of block l's features (`feature_entropy`).
 
     - expressivity: :math:`\sum_l s_l`;
     - progressivity: :math:`\min_{l \ge 2} (s_l - s_{l-1})`.
@@ -92,9 +92,9 @@ def feature_entropy(features: Tensor) -> float:
 def jacobian_norm(before: Tensor, after: Tensor, generator: torch.Generator) -> float:
     r"""Estimate the spectral norm of a block's Jacobian between channels.
 
-    With random signs v (Rademacher) at the output and :math:`g = J^T v` at the input, the mean :math:`E[g v^T]` over images
-    and pixels is the Jacobian between equal pixels. If the block halves the size, all input pixels that belong to one
-    output pixel count as channels.
+    With random signs v (Rademacher) at the output and :math:`g = J^T v` at the input, the mean :math:`E[g v^T]` over
+    images and pixels is the Jacobian between equal pixels. If the block halves the size, all input pixels that belong
+    to one output pixel count as channels.
 
     Args:
         before: The block's input (B, c, h, w), part of the graph of ``after``.

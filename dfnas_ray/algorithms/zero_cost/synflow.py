@@ -20,9 +20,9 @@ _SCALE = 1e-120  # scales input and output, so that values in deep networks stay
 def synflow(candidate: UntrainedNetwork) -> float:
     r"""Return :math:`\log \sum_\theta |\theta \, \partial R / \partial \theta|` over all weights.
 
-    :math:`R = 1^T f_{|\theta|}(1)` is the sum of the outputs for an input of ones. Every weight is replaced by its absolute
-    value, BatchNorm by the identity, and ReLU6, which would cut everything above 6, by ReLU. The flow grows exponentially
-    with depth, so it is computed in float64, with scaled input and output.
+    :math:`R = 1^T f_{|\theta|}(1)` is the sum of the outputs for an input of ones. Every weight is replaced by its
+    absolute value, BatchNorm by the identity, and ReLU6, which would cut everything above 6, by ReLU. The flow grows
+    exponentially with depth, so it is computed in float64, with scaled input and output.
 
     Returns:
         The logarithm, which keeps the order; minus infinity if nothing flows, infinity if float64 overflows.
