@@ -1,4 +1,4 @@
-"""Teacher alignment: candidates are proposed by a forest, trained briefly, and judged by how well they follow the teacher.
+"""Teacher alignment: a forest proposes candidates, which are trained briefly and judged by how they follow the teacher.
 
 In the spirit of Zheng et al. 2022, CVPR (RMI-NAS): an architecture that soon represents images like a good network is
 itself a good one. RMI-NAS uses one real batch; this search uses synthetic batches.
@@ -123,7 +123,7 @@ class AlignmentSearch(SearchAlgorithm):
         return self.rank(list(self.measurements.values()))[len(self.measurements) - len(measurements) :]
 
     def scorer(self) -> AlignmentScorer:
-        """Return a scorer that trains each candidate for a few steps beside the teacher."""
+        """Return a scorer that trains each candidate for a few steps and compares it with the teacher."""
         return make_scorer(self.config, self.problem)
 
     def rank(self, measurements: Sequence[Measurement]) -> list[float]:

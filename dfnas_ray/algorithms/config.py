@@ -126,8 +126,8 @@ class SearchConfig(BaseModel):
         None,
         gt=0,
         le=MANY,
-        description="Start when this many shards are ready, and add the others between epochs as they arrive. The result "
-        "then depends on when they arrive. null waits for all shards.",
+        description="Start when this many shards are ready, and add the others between epochs as they arrive. The "
+        "result then depends on when they arrive. null waits for all shards.",
     )
     validation_fraction: float = Field(0.2, gt=0, lt=1, description="Share of the synthetic images for validation.")
     distillation: DistillationConfig = DistillationConfig()
@@ -177,7 +177,7 @@ class SearchConfig(BaseModel):
             )
         if self.images == SyntheticSource(labels="shuffled") and self.distillation.labels == "online":
             raise ValueError(
-                "images.labels: shuffled does nothing where the teacher labels every image anew. Set distillation.labels to "
+                "images.labels: shuffled does nothing if the teacher labels every image online. Set distillation.labels to "
                 "stored."
             )
         if self.start_after_shards is not None and not any(algorithm.trains_by_epochs for algorithm in self.algorithm):

@@ -4,7 +4,7 @@ Source: Liu et al. 2019, arXiv:1806.09055. It is known to fail in three ways:
 
 - Skip connections take over. They are counted (Liang et al. 2019, arXiv:1909.06035).
 - The loss becomes sharp in alpha. The Hessian's dominant eigenvalue is watched (Zela et al. 2020, arXiv:1909.09656).
-- Alphas drift apart for no reason. Beta-decay prevents it (Ye et al. 2022, arXiv:2203.01665).
+- Alphas drift apart for no reason. Beta-decay can prevent it (Ye et al. 2022, arXiv:2203.01665).
 """
 
 from __future__ import annotations

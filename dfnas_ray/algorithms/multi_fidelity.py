@@ -93,8 +93,8 @@ class MultiFidelityConfig(BaseAlgorithmConfig):
     )
     scheduler: Literal["asha", "hyperband"] = Field(
         "asha",
-        description="asha compares all candidates from the lowest rung on; hyperband distributes them over brackets of ASHA. "
-        "Some brackets begin at higher rungs, in case short trainings mislead.",
+        description="asha compares all candidates from the lowest rung on; hyperband distributes them over brackets of "
+        "ASHA. Some brackets begin at higher rungs, in case short trainings mislead.",
     )
     min_epochs: int = Field(1, gt=0, le=MANY, description="The lowest rung has at least this many epochs.")
     max_epochs: int = Field(
@@ -234,7 +234,7 @@ class Population:
         if not ranked:
             raise GenotypeError(
                 f"None of {len(self.candidates)} candidates of multi_fidelity has a score: their trainings diverged, or have "
-                f"not begun. If they diverged, lower search.algorithm.optimizer.lr ({self.config.optimizer.lr:g})."
+                f"not started. If they diverged, lower search.algorithm.optimizer.lr ({self.config.optimizer.lr:g})."
             )
         return ranked[0], self.config.measurement(ranked[0])[SCORE]
 

@@ -25,7 +25,7 @@ from dfnas_ray.training.batches import Batch
 from dfnas_ray.training.student import validate
 
 Fitness = Literal["agreement", "distillation_loss", "class_accuracy", "angle"]
-"""agreement: with the teacher's class. distillation_loss: minus the loss. class_accuracy: accuracy on the class that the
+"""agreement: with the teacher's class. distillation_loss: minus the loss. class_accuracy: accuracy on the class that an
 image was made for. angle: by how much training turned the weights along the path, in radians."""
 
 

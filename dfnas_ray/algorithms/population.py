@@ -103,7 +103,7 @@ class CandidateFiles:
         return [each for each in found if each is not None]
 
     def read(self, number: int) -> Candidate | None:
-        """Return one candidate if it was started. An altered file is reported and removed; the candidate starts again."""
+        """Return a candidate if it was started. An altered file is reported and removed; the candidate starts again."""
         found = read_or_remove(self.results(number), RecordedCandidate, fault=partial(self._fault, number))
         return None if found is None else found.candidate()
 

@@ -88,7 +88,7 @@ class ArchitectureStudy:
                 self._enqueue(genotype)
 
     def propose(self) -> Proposal | None:
-        """Return the next candidate, open ones of an earlier command first; None if no new one is found in the limits."""
+        """Return the next candidate, open ones of an earlier command first; None if there is no new one in the limits."""
         for attempt in range(_MAX_TRIES + 2):
             if attempt == _MAX_TRIES:
                 known = {self.space.decode(text) for text in self.numbers}

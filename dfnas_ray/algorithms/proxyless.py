@@ -143,7 +143,7 @@ class ProxylessSearch(SearchAlgorithm):
         self.steps_done = 0
 
     def train_epoch(self) -> dict[str, float]:
-        """Train the weights along sampled paths, and the alphas after every ``alpha_every`` steps; return the metrics."""
+        """Train the weights along sampled paths, and the alphas after every ``alpha_every`` steps; return metrics."""
         losses, alpha_losses = [], []
         is_warm = self.epochs_done >= self.config.warmup_epochs
         stream = self._alpha_stream()
@@ -247,7 +247,7 @@ class ProxylessSearch(SearchAlgorithm):
         return pairs, gates
 
     def _apply(self, gradients: list[Tensor], pairs: list[tuple[int, int]]) -> None:
-        """Take the step, then shift each sampled pair, so that all other options keep their probability (Sec. 3.2.1)."""
+        """Take the step, then shift each sampled pair so that all others keep their probability (Sec. 3.2.1)."""
         before = [
             row.detach()[list(pair)].logsumexp(0) for row, pair in zip(self.architecture.rows(), pairs, strict=True)
         ]

@@ -47,7 +47,7 @@ class SposConfig(BaseAlgorithmConfig):
     )
     fitness: Fitness = Field(
         "distillation_loss",
-        description="The score that evolution maximises: agreement with the teacher, minus the loss, accuracy on the classes "
+        description="Score that evolution maximises: agreement with the teacher, minus the loss, accuracy on the classes "
         "that the images were made for, or the angle by which training turned the weights.",
     )
     evolution: EvolutionConfig = EvolutionConfig()

@@ -286,7 +286,7 @@ class SearchSpace(ABC):
         return tuple(int(rng.integers(n)) for n in self.num_choices)
 
     def mutate(self, genotype: Genotype, rng: np.random.Generator, probability: float) -> Genotype:
-        """Redraw each decision with ``probability``, as in SPOS, and return the genotype; a draw may repeat the old choice."""
+        """Return a genotype with each decision redrawn with ``probability``, as in SPOS; a draw may repeat the choice."""
         return tuple(
             int(rng.integers(n)) if rng.random() < probability else choice
             for n, choice in zip(self.num_choices, genotype, strict=True)

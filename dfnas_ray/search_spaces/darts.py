@@ -98,7 +98,7 @@ class DartsSpace(SearchSpace):
         return self._network(genotype)
 
     def blocks(self, network: nn.Module) -> list[nn.Module]:
-        """Return the stem's last module and the cells; each cell also receives the output of the block before the last."""
+        """Return the stem's last module and the cells; each cell also receives the second-to-last block's output."""
         assert isinstance(network, DartsNetwork)
         return [network.stem[-1], *network.cells]
 
@@ -243,7 +243,7 @@ class DartsSpace(SearchSpace):
         return tuple(chosen)
 
     def derive(self, log_weights: Sequence[np.ndarray[Any, Any]]) -> Genotype:
-        """Return the architecture that keeps, for each node, the two edges whose best operation (not `none`) weighs most."""
+        """Return the architecture that keeps the two edges per node whose best operation (not `none`) weighs most."""
         cells: list[CellGenes] = []
         for cell in range(len(CELLS)):
             genes: CellGenes = []

@@ -134,7 +134,7 @@ def read_latency_table(file: str, space: SearchSpace) -> LatencyTable:
         table = LatencyTable.model_validate_json(location.read_bytes())
     except ValidationError as error:
         raise ConfigError(
-            f"{setting} is not a latency table ({error.error_count()} faults). Measure it anew."
+            f"{setting} is not a latency table ({error.error_count()} faults). Measure it again."
         ) from error
     if table.space != space.kind:
         raise ConfigError(f"{setting} is a table of {table.space}, not of {space.kind}. Measure one for {space.kind}.")

@@ -69,7 +69,7 @@ def check_effects(sweep: SweepConfig, settings: SynthesisConfig) -> None:
 
 
 def _decides(path: str) -> tuple[str | None, float | None]:
-    """Return the setting that decides whether ``path`` has an effect, such as a weight, and its value without effect."""
+    """Return the setting that decides whether ``path`` has an effect, such as a weight, and its value without it."""
     if term := _REGULARIZER.match(path):
         return f"{term[1]}.weight", 0
     return _IDLE_AT.get(path, (None, None))

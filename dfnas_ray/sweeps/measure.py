@@ -130,7 +130,7 @@ class Judge:
         return any(OBJECTIVES.find(name).needs_student for name in self.config.objectives)
 
     def __call__(self, images: SyntheticImages, device: torch.device) -> dict[str, float]:
-        """Return the figures of the sweep's objectives, and of other built-in ones that cost no extra training, by name.
+        """Return the figures of the sweep's objectives, and of built-in ones that cost no extra training, by name.
 
         Raises:
             DfnasError: an objective cannot be measured; the message says why.

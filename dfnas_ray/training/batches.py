@@ -109,7 +109,7 @@ class SyntheticBatches:
         self._parts: list[_Part] = []
 
     def __len__(self) -> int:
-        """Return the batches per epoch of the finished set. A smaller last batch is left out, unless it is the only one."""
+        """Return the batches per epoch of the finished set, without a smaller last batch unless it is the only one."""
         return max(1, len(self.planned_ids) // (self.batch_size * self.world_size))
 
     def take(self, data: SyntheticImages) -> None:

@@ -24,8 +24,8 @@ class AugmentationConfig(BaseModel):
     crop_area: tuple[float, float] | None = Field(
         None,
         exclude_if=lambda value: value is None,
-        description="Instead of random_crop: a resized crop of each image that covers a share of the canvas between these two. "
-        "The published search uses [0.08, 1].",
+        description="Instead of random_crop: a resized crop of each image, whose share of the canvas is between these "
+        "two. The published search uses [0.08, 1].",
     )
     color_jitter: float = Field(
         0.0,
@@ -52,7 +52,7 @@ class DistillationConfig(BaseModel):
 
     labels: Literal["stored", "online"] = Field(
         "online",
-        description="stored: the shard's logits, of the unvaried image; online: the teacher's logits on each varied image.",
+        description="stored: the shard's logits of the unvaried image; online: the teacher's on each varied image.",
     )
     temperature: float = Field(3.0, gt=0, description="T; the size of the gradient does not depend on it.")
     augmentation: AugmentationConfig | None = Field(None, description="By default crops and flips, with online labels.")
