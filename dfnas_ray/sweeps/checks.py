@@ -44,7 +44,7 @@ def check_settings(
             check_synthesis(teacher, unfixed, unfixed.method)
         except DfnasError as error:
             raise ConfigError(
-                f"These settings work for trials, with sweep.fixed, but not for a run with the best settings. {error}"
+                f"Trials could use this with sweep.fixed, but a run with the best settings could not. {error}"
             ) from error
     return settings
 
