@@ -271,7 +271,7 @@ class SearchSpace(ABC):
         """
         if number > self.num_architectures:
             raise GenotypeError(
-                f"{self.kind} has only {self.num_architectures:,} architectures, fewer than the {number:,} requested."
+                f"{self.kind} has {self.num_architectures:,} architectures, but {number:,} are asked for."
             )
         if self.num_architectures <= _MAX_LISTED:
             listed = list(self.all_architectures())
