@@ -40,7 +40,7 @@ class SweepJob:
 
     @staticmethod
     def steps(config: SynthesisConfig) -> int:
-        """Return the number of image steps of one trial, for the progress."""
+        """Return image steps of one trial, to show progress by."""
         return config.image_steps_per_shard * config.num_shards
 
     @property
