@@ -1,8 +1,8 @@
-"""Search algorithms, with no idea of who runs them.
+"""Search algorithms. They do not know which process or cluster runs them.
 
-Add one: a module with a `BaseAlgorithmConfig` that has ``kind``, ``batch_size``, ``steps_to_show`` and
-``algorithm(problem) -> SearchAlgorithm``, and its line in `config.ALGORITHMS`, or an entry point in a package of your own.
-``tests/conformance`` picks up the members of `config.ALGORITHMS` by itself.
+To add one, write a module with a `BaseAlgorithmConfig` that has ``kind``, ``batch_size``, ``steps_to_show`` and
+``algorithm(problem) -> SearchAlgorithm``. Then add its line to `config.ALGORITHMS`, or an entry point to your own
+package. ``tests/conformance`` picks up the members of `config.ALGORITHMS` by itself.
 """
 
 from dfnas_ray.algorithms.alignment import AlignmentConfig

@@ -1,7 +1,7 @@
-"""Teacher alignment: candidates trained for a few steps, judged by how they follow the teacher, proposed by a forest.
+"""Teacher alignment: a forest proposes candidates, which are trained briefly and judged by how they follow the teacher.
 
-In the spirit of Zheng et al. 2022, CVPR (RMI-NAS): an architecture that soon represents images as a good network does is
-itself a good one. There one real batch shows it; here synthetic batches do.
+In the spirit of Zheng et al. 2022, CVPR (RMI-NAS): an architecture that soon represents images like a good network is
+itself a good one. RMI-NAS uses one real batch; this search uses synthetic batches.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ from dfnas_ray.search_spaces.base import Genotype
 from dfnas_ray.seeding import derive_seed, numpy_generator
 
 Figure = Literal["alignment", "stages", "train_alignment", "loss", "agreement", "train_loss"]
-"""What was measured of a candidate; ``stages`` is every stage's alignment with a rank of its own."""
+"""The figures of a candidate; ``stages`` means the alignment of every stage, each with its own rank."""
 
-_MAX_MISSES = 200  # draws in a row that bring nothing new: a small space may hold no more
+_MAX_MISSES = 200  # draws in a row without a new candidate; a small space may have no more
 
 
 class AlignmentConfig(AlignmentSettings):
     """Candidates judged by how well they follow the teacher after very short training."""
 
     kind: Literal["alignment"] = "alignment"
-    candidates: int = Field(200, gt=0, le=MANY, description="Architectures measured, all different.")
+    candidates: int = Field(200, gt=0, le=MANY, description="Number of architectures measured, all different.")
     initial: int = Field(
-        60, gt=0, le=MANY, description="Of these, how many are drawn at random before the forest proposes."
+        60, gt=0, le=MANY, description="Number of candidates drawn at random before the forest proposes any."
     )
     round_size: int = Field(20, gt=0, le=MANY, description="Candidates measured between two checkpoints.")
     criterion: Figure | Literal["rank_sum"] = Field(
         "train_alignment",
-        description="What ranks candidates: one figure, or the sum of the logarithms of several ranks.",
+        description="Score of a candidate: one figure, or the sum of the logarithms of its ranks by several figures.",
     )
     rank_sum_of: tuple[Figure, ...] = Field(
-        ("alignment", "loss", "train_loss"), min_length=1, description="The figures of criterion: rank_sum."
+        ("alignment", "loss", "train_loss"), min_length=1, description="The figures that criterion: rank_sum uses."
     )
     surrogate: SurrogateConfig = SurrogateConfig()
 
@@ -56,24 +56,24 @@ class AlignmentConfig(AlignmentSettings):
     def _check(self) -> Self:
         if self.initial > self.candidates:
             raise ValueError(
-                f"initial ({self.initial}) is more than all candidates ({self.candidates}). Lower it, or raise candidates."
+                f"initial ({self.initial}) must not be above candidates ({self.candidates}). Lower it, or raise candidates."
             )
         judged_by = self.rank_sum_of if self.criterion == "rank_sum" else (self.criterion,)
         if self.steps == 0 and (trained := [name for name in judged_by if name.startswith("train_")]):
             raise ValueError(
-                f"criterion ({' + '.join(trained)}) is measured while candidates are trained, and steps is 0. Raise steps, or "
-                "set criterion: alignment."
+                f"criterion ({' + '.join(trained)}) is measured during training, but steps is 0. Raise steps, or set "
+                "criterion: alignment."
             )
         return self
 
     @property
     def figures(self) -> tuple[str, ...]:
-        """See `RankingFeatures`; beside these, one for each stage."""
+        """See `RankingFeatures`; one more for each stage is measured."""
         return tuple(name for name in get_args(Figure) if name != "stages")
 
     @property
     def steps_to_show(self) -> int:
-        """Rounds: how long a progress bar is."""
+        """The length of the progress bar, in rounds."""
         later = self.candidates - self.initial
         return -(-self.initial // self.round_size) + -(-later // self.round_size)
 
@@ -88,9 +88,9 @@ class AlignmentConfig(AlignmentSettings):
 
 
 class AlignmentSearch(SearchAlgorithm):
-    """Measures random candidates, then mostly those that a forest, grown on all measured so far, expects to be best.
+    """Measures random candidates first, then mostly the best ones by a forest trained on all measurements so far.
 
-    Never one twice, nor one beyond the limits.
+    It never measures a candidate twice, or one outside the limits.
     """
 
     def __init__(self, config: AlignmentConfig, problem: SearchProblem):
@@ -107,7 +107,7 @@ class AlignmentSearch(SearchAlgorithm):
         return len(self.measurements) >= self.config.candidates or self._is_exhausted
 
     def ask(self) -> list[Genotype]:
-        """Return the next round; asked again before `tell`, the same one."""
+        """Return the next round of candidates; a second call before `tell` returns the same round."""
         if not self._asked and not self.is_finished:
             measured, config = len(self.measurements), self.config
             end = config.initial if measured < config.initial else config.candidates
@@ -116,18 +116,18 @@ class AlignmentSearch(SearchAlgorithm):
         return list(self._asked)
 
     def tell(self, measurements: Sequence[Measurement]) -> list[float]:
-        """Take the round's measurements, and return its scores among all candidates so far."""
+        """Receive the round's measurements, and return its scores among all candidates so far."""
         self._is_exhausted = not self._asked
         self.measurements |= zip(self._asked, measurements, strict=True)
         self._asked = []
         return self.rank(list(self.measurements.values()))[len(self.measurements) - len(measurements) :]
 
     def scorer(self) -> AlignmentScorer:
-        """Return a scorer that trains each candidate for a few steps beside the teacher."""
+        """Return a scorer that trains each candidate for a few steps and compares it with the teacher."""
         return make_scorer(self.config, self.problem)
 
     def rank(self, measurements: Sequence[Measurement]) -> list[float]:
-        """Return the criterion of each candidate, higher is better; NaN where its training went astray."""
+        """Return the criterion of each candidate; higher is better, NaN where its training diverged."""
         if not measurements:
             return []
         figures = self.config.rank_sum_of if self.config.criterion == "rank_sum" else (self.config.criterion,)
@@ -146,11 +146,11 @@ class AlignmentSearch(SearchAlgorithm):
         return next(iter(self._ranked().items()))
 
     def finalists(self, count: int) -> list[Genotype]:
-        """Return the candidates of the highest scores."""
+        """Return the candidates with the highest scores."""
         return list(self._ranked())[:count]
 
     def state_dict(self) -> StateDict:
-        """Return numbers and text only."""
+        """Return the state as numbers and text only."""
         return {
             "measurements": [[self.space.encode(genotype), found] for genotype, found in self.measurements.items()],
             "asked": [self.space.encode(genotype) for genotype in self._asked],
@@ -159,7 +159,7 @@ class AlignmentSearch(SearchAlgorithm):
         }
 
     def load_state_dict(self, state: StateDict) -> None:
-        """Go on exactly where ``state_dict`` was called."""
+        """Resume exactly where ``state_dict`` was called."""
         self.measurements = {self.space.decode(text): found for text, found in state["measurements"]}
         self._asked = [self.space.decode(text) for text in state["asked"]]
         self._is_exhausted = state["is_exhausted"]
@@ -173,7 +173,7 @@ class AlignmentSearch(SearchAlgorithm):
         return dict(sorted(pairs, key=lambda pair: -pair[1]))
 
     def _propose(self, count: int) -> list[Genotype]:
-        """Return a round of which a share is random, and the rest what the forest expects to be best."""
+        """Return a round of candidates: a share drawn at random, and the rest the best of a pool by the forest."""
         settings = self.config.surrogate
         forest = ForestSurrogate(
             self.space.num_choices, settings, derive_seed(self.problem.seed, "forest", len(self.measurements))
@@ -183,7 +183,7 @@ class AlignmentSearch(SearchAlgorithm):
         return promising + self._draw(count - len(promising), promising)
 
     def _draw(self, count: int, taken: Sequence[Genotype] = ()) -> list[Genotype]:
-        """Return up to ``count`` new candidates, drawn uniformly; fewer where the space is nearly exhausted."""
+        """Return up to ``count`` new candidates, drawn uniformly; fewer if the space is nearly exhausted."""
         known = {*self.measurements, *taken}
         found: list[Genotype] = []
         misses = 0

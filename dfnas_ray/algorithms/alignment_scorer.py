@@ -1,11 +1,11 @@
-"""Measuring how a candidate follows the teacher: a few steps on given synthetic batches, then a look at held-out ones.
+"""Measuring how well a candidate follows the teacher: a few steps on given synthetic batches, then held-out batches.
 
-The loss is that of distillation, and for each pair of stages how far the representations are from being aligned:
+The loss is the distillation loss plus, for each pair of stages, a term for representations that are not aligned:
 
     loss = T^2 KL(teacher || student) + weight * sum over stages (1 - CKA(teacher's features, student's features))
 
-Every candidate sees the same batches in the same order, so the teacher is asked once: of it, logits and one Gram matrix
-per batch and stage are kept.
+Every candidate sees the same batches in the same order. So the teacher runs once on each batch, and only its logits and
+one Gram matrix per stage are kept.
 """
 
 from __future__ import annotations
@@ -45,23 +45,23 @@ class AlignmentSettings(BaseAlgorithmConfig):
         30, ge=0, le=MANY, description="Optimiser steps of each candidate; 0 measures untrained networks."
     )
     batches: int = Field(
-        30, gt=0, le=MANY, description="Different training batches, gone through in turn; 1 repeats a single one."
+        30, gt=0, le=MANY, description="Number of different training batches, used in turn; 1 repeats a single batch."
     )
-    batch_size: int = Field(64, gt=1, le=MANY, description="Images per step, between which features are compared.")
+    batch_size: int = Field(64, gt=1, le=MANY, description="Images per step; features are compared between them.")
     validation_batches: int = Field(
-        4, gt=0, le=MANY, description="Held-out batches on which candidates are measured, at most."
+        4, gt=0, le=MANY, description="Largest number of held-out batches on which candidates are measured."
     )
     optimizer: OptimizerConfig = OptimizerConfig()
-    weight: float = Field(1.0, ge=0, description="Of each stage's misalignment in the loss; 0 only distils.")
-    kernel: Kernel = Field("linear", description="Of the Gram matrices of features.")
+    weight: float = Field(1.0, ge=0, description="Weight of each stage's misalignment in the loss; 0 only distils.")
+    kernel: Kernel = Field("linear", description="Kernel of the Gram matrices of features.")
     unbiased: bool = Field(
-        False, description="Estimate without the bias of small batches, by which wide features agree."
+        False, description="Use the unbiased estimate; in small batches, the biased one makes all wide features agree."
     )
     feature_size: int = Field(8, gt=0, le=WIDE, description="Pixels a side to which larger features are pooled.")
 
 
 class ObservedBatch(NamedTuple):
-    """A batch and what the teacher makes of it.
+    """A batch and the teacher's logits and features on it.
 
     Attributes:
         batch: Images and logits.
@@ -80,24 +80,24 @@ def stage_grams(features: Iterable[Tensor], settings: AlignmentSettings) -> Tens
         size = (min(height, settings.feature_size), min(width, settings.feature_size))
         if size != (height, width):
             feature = F.adaptive_avg_pool2d(feature, size)
-        # In channels_last this order needs no copy, and a Gram matrix is the same in any.
+        # In channels_last this order needs no copy; a Gram matrix does not depend on the order.
         rows.append(gram(feature.permute(0, 2, 3, 1).flatten(1), settings.kernel))
     return normalize(torch.stack(rows), settings.unbiased)
 
 
 @dataclass
 class AlignmentScorer:
-    """Trains each candidate for a few steps and measures it; independent of who else is measured, and of the order.
+    """Trains each candidate for a few steps and measures it; the other candidates and their order do not matter.
 
     Attributes:
-        space: Whose architectures are measured.
-        settings: How.
-        temperature: Of the distillation.
-        train: What to learn from, in this order.
-        validation: What judges.
-        teacher_sizes: (H, W) of the teacher's stages, as many as ``train`` and ``validation`` have Gram matrices.
-        seed: Of the initial weights.
-        precision: In which networks compute.
+        space: The search space of the candidates.
+        settings: Settings of training and measurement.
+        temperature: Temperature of the distillation.
+        train: Training batches, in order.
+        validation: Batches on which candidates are measured.
+        teacher_sizes: (H, W) of each stage of the teacher; the batches have one Gram matrix for each.
+        seed: The seed of the initial weights.
+        precision: The precision in which networks compute.
     """
 
     space: SearchSpace
@@ -115,7 +115,7 @@ class AlignmentScorer:
         - ``alignment``: CKA with the teacher, averaged over pairs of stages, and ``alignment_N`` of the Nth pair;
         - ``loss`` of the distillation, and ``agreement``: share of images with the teacher's class;
 
-        and averaged over the training steps, the area under the curve:
+        and, as means over the training steps (the area under the curve):
 
         - ``train_alignment`` and ``train_loss``; 0 without steps.
         """
@@ -135,7 +135,7 @@ class AlignmentScorer:
         student = Student(network, self.settings.optimizer, self.temperature, self.settings.steps, self.precision)
         candidate = _Candidate(network, self.space.image_shape, self.teacher_sizes, self.settings)
         steps = [self._step(student, candidate, number) for number in range(self.settings.steps)]
-        # Running statistics lag behind after a few steps, so BatchNorm goes on with those of the batch.
+        # Running statistics lag behind after a few steps, so BatchNorm keeps using those of the batch.
         network.train()
         alignments, validations = [], []
         for batch, grams in self.validation:
@@ -153,7 +153,7 @@ class AlignmentScorer:
         }
 
     def _step(self, student: Student, candidate: _Candidate, number: int) -> tuple[Tensor, Tensor]:
-        """Take one step and return the mean alignment and the distillation loss before it."""
+        """Take one step; return the mean alignment and the distillation loss from before the step."""
         batch, grams = self.train[number % len(self.train)]
         alignment = torch.empty(0)
 
@@ -167,7 +167,7 @@ class AlignmentScorer:
 
 
 class _Candidate:
-    """A network beside the teacher: each forward pass leaves the features of its stages behind."""
+    """A network whose stages are paired with the teacher's; each forward pass stores the features of its stages."""
 
     def __init__(
         self,
@@ -193,7 +193,7 @@ class _Candidate:
 
 
 def make_scorer(settings: AlignmentSettings, problem: SearchProblem) -> AlignmentScorer:
-    """Ask the teacher about the batches of a problem, and return a scorer that no longer needs it.
+    """Run the teacher on the batches of a problem, and return a scorer that does not need the teacher any more.
 
     Raises:
         ConfigError: the batches are too small, or a network has no features to compare.

@@ -21,8 +21,8 @@ class ArchitectureParameters(nn.Module):
     """One alpha per option of each mixed operation; the softmax over a mixed operation's alphas weighs its options.
 
     Args:
-        space: Whose `alpha_shapes` say how the alphas are grouped into tensors (mixed operations, options).
-        generator: Of the initial values.
+        space: The search space; its `alpha_shapes` are the shapes (mixed operations, options) of the tensors of alphas.
+        generator: The random number generator of the initial values.
     """
 
     def __init__(self, space: SearchSpace, generator: torch.Generator):
@@ -50,21 +50,21 @@ class ArchitectureParameters(nn.Module):
 
     @torch.no_grad()
     def entropy(self) -> float:
-        """Return the mean entropy of the rows, in nats: how undecided the search is."""
+        """Return the mean entropy of the rows, in nats; it measures how undecided the search is."""
         return float(torch.stack([-(p * p.clamp_min(1e-12).log()).sum() for p in self.probabilities()]).mean())
 
 
 def likely_architectures(
     space: SearchSpace, rows: Sequence[np.ndarray[Any, Any]], max_macs: int | None, count: int, seed: int
 ) -> list[Genotype]:
-    """Return up to ``count`` different architectures within the limit: what `derive_within` gives, then others.
+    """Return up to ``count`` different architectures within the limit: the result of `derive_within`, then others.
 
-    The others are derived from log-probabilities with Gumbel noise (Gumbel 1954; the maximum is then a draw by the
-    probabilities), so that a row that is undecided varies and one that is decided does not.
+    The others are derived from log-probabilities with Gumbel noise (Gumbel 1954). The maximum is then a draw according
+    to the probabilities, so an undecided row varies and a decided one does not.
 
     Args:
         rows: Log-probabilities of each mixed operation, (options,).
-        seed: Of the noise.
+        seed: The seed of the noise.
     """
     rng, found = numpy_generator(seed, "finalists"), [space.derive_within(rows, max_macs)]
     for _ in range(_TRIES_PER_FINALIST * count):

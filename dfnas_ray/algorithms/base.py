@@ -1,8 +1,8 @@
 """The contract of a search algorithm, and the loop that runs any of them.
 
-An algorithm may train (`train_epoch`, while `is_training`), and then propose candidates (`ask`) and learn what was
-measured of them (`tell`) until it is finished. A gradient search only trains, a random search only proposes, a one-shot
-search does both. An algorithm that measures single candidates can also put any given architectures in order (`rank`).
+An algorithm may first train (`train_epoch`, while `is_training`). Then it may propose candidates (`ask`) and receive
+their measurements (`tell`) until it is finished. A gradient search only trains, a random search only proposes, a
+one-shot search does both. An algorithm that measures single candidates can also rank any given architectures (`rank`).
 """
 
 from __future__ import annotations
@@ -31,40 +31,40 @@ from dfnas_ray.training.batches import SyntheticBatches
 from dfnas_ray.training.config import DistillationConfig
 
 Measurement = dict[str, float]
-"""What was measured of one candidate, by name; what it is worth may depend on those of others (`SearchAlgorithm.rank`)."""
+"""The figures of one candidate, by name. Its score may depend on those of other candidates (`SearchAlgorithm.rank`)."""
 
 MeasureCandidates = Callable[[Sequence[Genotype]], list[Measurement]]
 """Returns one measurement per candidate, in their order."""
 
 HistoryEntry: TypeAlias = dict[str, Any]
-"""What one epoch or one round of candidates showed: ``phase``, ``number`` and metrics; numbers, text and lists only."""
+"""The record of one epoch or round of candidates: ``phase``, ``number`` and metrics; numbers, text and lists only."""
 
 StateDict: TypeAlias = dict[str, Any]
-"""Tensors, numbers and text only: it can be loaded with ``weights_only=True``."""
+"""A state of tensors, numbers and text only, so that it can be loaded with ``weights_only=True``."""
 
 SCORE = "score"
-"""The only figure of algorithms that measure a single one; higher is better."""
+"""The name of the figure where an algorithm measures only one; higher is better."""
 
 
 def _keep_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Average over one process: nothing to do."""
+    """Do nothing: with one process there is nothing to average."""
 
 
 @dataclass(frozen=True)
 class SearchProblem:
-    """What a search works on.
+    """The inputs of a search.
 
     Attributes:
-        space: What is searched.
-        train: Batches from which weights, and architecture parameters, are learned.
-        validation: Batches that judge; no gradient ever comes from them.
-        distillation: How the teacher is learned from.
+        space: The search space.
+        train: Batches from which weights and architecture parameters are learned.
+        validation: Batches on which candidates are judged; no gradient ever comes from them.
+        distillation: Settings of the distillation from the teacher.
         max_macs: Largest number of MACs of an architecture, or None.
-        seed: Of all draws.
-        precision: In which networks compute.
-        average_gradients: Called between backward and the optimiser's step; where several processes search together it
-            averages the gradients of the parameters over them.
-        min_macs: Smallest number of MACs of an architecture, or None; given only to algorithms that keep to it.
+        seed: The seed of all random draws.
+        precision: The precision in which networks compute.
+        average_gradients: Called between the backward pass and the optimiser's step. Where several processes search
+            together, it averages the gradients of the parameters over them.
+        min_macs: Smallest number of MACs of an architecture, or None; set only for algorithms that respect it.
     """
 
     space: SearchSpace
@@ -81,7 +81,7 @@ class SearchProblem:
 class Scorer(Protocol):
     """A `MeasureCandidates` that can be sent to another process and placed on a device there.
 
-    What it measures of a candidate must not depend on the others, nor on the order in which they come.
+    The measurement of a candidate must not depend on the other candidates or on their order.
     """
 
     def __call__(self, genotypes: Sequence[Genotype]) -> list[Measurement]:
@@ -96,11 +96,11 @@ class Scorer(Protocol):
 class BaseAlgorithmConfig(
     ExecutionFeatures, StreamingFeatures, PlanningFeatures, FileFeatures, RankingFeatures, MemberConfig
 ):
-    """What the settings of all algorithms have in common.
+    """The settings that all algorithms share.
 
     Attributes:
-        kind: The name under which experiment files know the algorithm; each one defines its own, as a field.
-        batch_size: Images per step; each one defines it as a field.
+        kind: The name of the algorithm in experiment files; each algorithm defines its own as a field.
+        batch_size: Images per step; each algorithm defines it as a field.
     """
 
     if TYPE_CHECKING:
@@ -108,20 +108,20 @@ class BaseAlgorithmConfig(
         batch_size: int
 
     unsuitable_spaces: ClassVar[dict[str, str]] = {}
-    """Kinds of spaces that it cannot search, each with the reason."""
+    """Kinds of spaces that the algorithm cannot search, each with the reason."""
 
     keeps_min_macs: ClassVar[bool] = False
-    """Whether it proposes nothing below `search.min_macs`; the setting is refused where it does."""
+    """Whether the algorithm respects `search.min_macs`; if it does not, the setting is refused."""
 
     @property
     def label(self) -> str:
-        """What results call it; variants of one kind may tell themselves apart here."""
+        """The name of the algorithm in results. Variants of one kind may have different labels."""
         return self.kind
 
     @property
     @abstractmethod
     def steps_to_show(self) -> int:
-        """How long a progress bar is: epochs, rounds, generations."""
+        """The length of the progress bar: a number of epochs, rounds or generations."""
 
     @abstractmethod
     def algorithm(self, problem: SearchProblem) -> SearchAlgorithm:
@@ -129,12 +129,12 @@ class BaseAlgorithmConfig(
 
 
 class SearchAlgorithm(ABC):
-    """How to search. Knows nothing of processes, files or clusters.
+    """A search. It knows nothing of processes, files or clusters.
 
     Attributes:
-        space: What is searched.
-        num_epochs: Training epochs at most.
-        epochs_done: How many are behind it.
+        space: The search space.
+        num_epochs: Largest number of training epochs.
+        epochs_done: Number of epochs trained so far.
     """
 
     space: SearchSpace
@@ -160,18 +160,18 @@ class SearchAlgorithm(ABC):
         raise NotImplementedError
 
     def tell(self, measurements: Sequence[Measurement]) -> list[float]:
-        """Take what was measured of the candidates of the last `ask`, and return their scores as they stand now."""
+        """Receive the measurements of the candidates of the last `ask`, and return their current scores."""
         raise NotImplementedError
 
     def scorer(self) -> Scorer:
-        """Return what measures candidates with what was trained; a copy that can work in another process."""
+        """Return a scorer, which measures candidates with what was trained; a copy that can work in another process."""
         raise NotImplementedError
 
     def rank(self, measurements: Sequence[Measurement]) -> list[float]:
         """Return one score per measurement, higher is better; NaN where a candidate could not be measured.
 
-        By default each is scored by itself. Algorithms that compare candidates with each other, such as those that add
-        up ranks, look at all of them.
+        By default each measurement is scored by itself. Algorithms that compare candidates, such as those that add up
+        ranks, look at all measurements.
         """
         return [measurement[SCORE] for measurement in measurements]
 
@@ -181,22 +181,22 @@ class SearchAlgorithm(ABC):
 
     @abstractmethod
     def finalists(self, count: int) -> list[Genotype]:
-        """Return up to ``count`` different architectures within the limit that deserve a closer look; `best` first."""
+        """Return up to ``count`` different architectures within the limit for a closer comparison; `best` is first."""
 
     @abstractmethod
     def state_dict(self) -> StateDict:
-        """Return tensors, numbers and text only."""
+        """Return the state as tensors, numbers and text only."""
 
     @abstractmethod
     def load_state_dict(self, state: StateDict) -> None:
-        """Go on exactly where ``state_dict`` was called."""
+        """Resume exactly where ``state_dict`` was called."""
 
 
 def make_algorithm(config: BaseAlgorithmConfig, problem: SearchProblem) -> SearchAlgorithm:
     """Return the algorithm of these settings, ready to run.
 
     Raises:
-        ConfigError: it is of another package, and does not keep the contract; names package, member and rule.
+        ConfigError: it comes from another package and breaks the contract; the message names package, member and rule.
     """
     algorithm: object = config.algorithm(problem)
     if isinstance(algorithm, SearchAlgorithm):
@@ -210,10 +210,10 @@ def make_algorithm(config: BaseAlgorithmConfig, problem: SearchProblem) -> Searc
 
 @dataclass
 class SearchState:
-    """An algorithm on its way, and what happened so far.
+    """A search in progress: the algorithm and its history.
 
     Attributes:
-        history: One entry per epoch and round of candidates: ``phase``, ``number`` and metrics.
+        history: One entry per epoch and per round of candidates: ``phase``, ``number`` and metrics.
     """
 
     algorithm: SearchAlgorithm
@@ -224,11 +224,12 @@ class SearchState:
         on_progress: Callable[[SearchState], None] = lambda state: None,
         measure_with: Callable[[Scorer], MeasureCandidates] = lambda scorer: scorer,
     ) -> None:
-        """Run to the end.
+        """Run the search to the end.
 
         Args:
-            on_progress: Called after each epoch and each round of candidates: the place for a checkpoint.
-            measure_with: Given the trained scorer, returns the function to call; it may spread candidates over machines.
+            on_progress: Called after each epoch and each round of candidates, for example to write a checkpoint.
+            measure_with: Takes the trained scorer and returns the function that measures candidates. That function may
+                distribute candidates over machines.
         """
         self.train(on_progress)
         algorithm = self.algorithm
@@ -250,17 +251,17 @@ class SearchState:
             on_progress(self)
 
     def train(self, on_progress: Callable[[SearchState], None] = lambda state: None) -> None:
-        """Train to the last epoch: from then on candidates can be measured."""
+        """Train to the last epoch. After that, candidates can be measured."""
         while self.algorithm.is_training:
             metrics = self.algorithm.train_epoch()
             self.history.append({"phase": "training", "number": self.algorithm.epochs_done, **metrics})
             on_progress(self)
 
     def state_dict(self) -> StateDict:
-        """Return tensors, numbers and text only."""
+        """Return the state as tensors, numbers and text only."""
         return {"algorithm": self.algorithm.state_dict(), "history": self.history}
 
     def load_state_dict(self, state: StateDict) -> None:
-        """Go on exactly where ``state_dict`` was called."""
+        """Resume exactly where ``state_dict`` was called."""
         self.algorithm.load_state_dict(state["algorithm"])
         self.history = list(state["history"])

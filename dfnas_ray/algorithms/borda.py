@@ -1,7 +1,7 @@
-"""Two votes on every candidate: supernets trained on the images, and figures of untrained networks.
+"""Two votes on every candidate: by supernets trained on the images, and by figures of untrained networks.
 
-What training says and what training-free figures say err differently. Each orders the candidates, and a candidate's score is
-the mean of its two places (a Borda count: Dwork et al. 2001, WWW 10). Measured in experiments/results/question.md.
+The two votes make different errors. Each vote ranks the candidates, and a candidate's score is the mean of its two
+ranks (a Borda count: Dwork et al. 2001, WWW 10). Results are in experiments/results/question.md.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from dfnas_ray.training.config import OptimizerConfig
 _SUPERNET = "supernet_{}"
 
 Places: TypeAlias = np.ndarray[tuple[int], np.dtype[np.float64]]
-"""(N,), in (0, 1]."""
+"""Ranks (N,), scaled to (0, 1]; 1 is the best."""
 
 
 class BordaConfig(BaseAlgorithmConfig):
@@ -37,21 +37,21 @@ class BordaConfig(BaseAlgorithmConfig):
 
     kind: Literal["borda"] = "borda"
     supernets: int = Field(
-        3, gt=0, le=20, description="Supernets, trained one after the other; their places of a candidate are averaged."
+        3, gt=0, le=20, description="Number of supernets, trained one after the other; their ranks are averaged."
     )
     epochs: int = Field(60, gt=0, le=MANY, description="Passes over the training images for each supernet.")
     batch_size: int = Field(128, gt=1, le=MANY, description="Images per step.")
     optimizer: OptimizerConfig = OptimizerConfig()
     calibration_batches: int = Field(
-        8, gt=0, le=MANY, description="Batches from which BatchNorm statistics are re-estimated."
+        8, gt=0, le=MANY, description="Number of batches from which BatchNorm statistics are re-estimated."
     )
-    fitness: Fitness = Field("distillation_loss", description="What a supernet orders candidates by.")
+    fitness: Fitness = Field("distillation_loss", description="The score by which a supernet ranks candidates.")
     proxies: tuple[Annotated[str, Name(PROXIES)], ...] = Field(
         ("az_nas", "synflow", "naswot", "zico"),
         min_length=1,
-        description="The training-free figures; of several, the ranks are added up, as in zero_cost.",
+        description="The training-free proxies; with several, their ranks are added up, as in zero_cost.",
     )
-    batches: int = Field(2, gt=1, le=MANY, description="Batches that training-free figures look at.")
+    batches: int = Field(2, gt=1, le=MANY, description="Number of batches for the training-free proxies.")
     evolution: EvolutionConfig = EvolutionConfig()
 
     trains_by_epochs: ClassVar[bool] = True
@@ -85,7 +85,7 @@ class BordaConfig(BaseAlgorithmConfig):
 
     @property
     def steps_to_show(self) -> int:
-        """Epochs and generations: how long a progress bar is."""
+        """The length of the progress bar, in epochs and generations."""
         return self.supernets * self.epochs + self.evolution.generations
 
     @property
@@ -94,7 +94,7 @@ class BordaConfig(BaseAlgorithmConfig):
         return self.evolution.num_candidates
 
     def images_per_candidate(self, train: int, validation: int) -> float:
-        """See `PlanningFeatures`: those of all supernets; training-free figures look at few."""
+        """See `PlanningFeatures`: the images of all supernets; training-free figures need few."""
         return self.supernets * self.spos.images_per_candidate(train, validation)
 
     def algorithm(self, problem: SearchProblem) -> Borda:
@@ -107,8 +107,8 @@ class BordaScorer:
     """Measures candidates with every supernet and without training.
 
     Attributes:
-        supernets: A scorer for each.
-        untrained: The training-free figures.
+        supernets: One scorer per supernet.
+        untrained: The scorer of the training-free figures.
     """
 
     supernets: list[OneShotScorer]
@@ -130,7 +130,7 @@ class BordaScorer:
 
 
 class Borda(RelativeSearch):
-    """Training of the supernets, one after the other; then evolution by both votes."""
+    """Trains the supernets one after the other, then runs evolution on both votes."""
 
     def __init__(self, config: BordaConfig, problem: SearchProblem):
         super().__init__(config.evolution, problem)
@@ -143,13 +143,13 @@ class Borda(RelativeSearch):
         self.untrained = ZeroCost(config.zero_cost, problem)
 
     def train_epoch(self) -> dict[str, float]:
-        """Train the next supernet that is not finished."""
+        """Train the next unfinished supernet for one epoch, and return its metrics."""
         metrics = self.supernets[self.epochs_done // self.config.epochs].train_epoch()
         self.epochs_done += 1
         return metrics
 
     def rank(self, measurements: Sequence[Measurement]) -> list[float]:
-        """Return the mean of two places in (0, 1], that of the supernets and that without training; 1 is the best."""
+        """Return the mean of two ranks in (0, 1], one by the supernets and one without training; 1 is the best."""
         names = [_SUPERNET.format(number) for number in range(self.config.supernets)]
         each = np.stack([places([one[name] for one in measurements]) for name in names])
         trained = places(each.sum(0).tolist())
@@ -158,16 +158,16 @@ class Borda(RelativeSearch):
         return scores
 
     def scorer(self) -> BordaScorer:
-        """Return a scorer with copies of the supernets as they are now."""
+        """Return a scorer with copies of the current supernets."""
         return BordaScorer([supernet.scorer() for supernet in self.supernets], self.untrained.scorer())
 
     def state_dict(self) -> StateDict:
-        """Return tensors, numbers and text only."""
+        """Return the state as tensors, numbers and text only."""
         supernets = [supernet.state_dict() for supernet in self.supernets]
         return {**super().state_dict(), "epochs_done": self.epochs_done, "supernets": supernets}
 
     def load_state_dict(self, state: StateDict) -> None:
-        """Go on exactly where ``state_dict`` was called."""
+        """Resume exactly where ``state_dict`` was called."""
         super().load_state_dict(state)
         self.epochs_done = state["epochs_done"]
         for supernet, own in zip(self.supernets, state["supernets"], strict=True):
@@ -175,8 +175,8 @@ class Borda(RelativeSearch):
 
 
 def places(values: Sequence[float]) -> Places:
-    """Return each value's rank as a share of their number, (N,): 1 is the highest; NaN is lowest, equal ones share."""
-    from scipy.stats import rankdata  # every search process imports this module
+    """Return each value's rank over the number of values, (N,): 1 is highest, NaN is lowest, ties share a mean rank."""
+    from scipy.stats import rankdata  # imported late, because every search process imports this module
 
     array = np.nan_to_num(np.asarray(values, np.float64), nan=-np.inf)
     ranks: Places = rankdata(array) / len(array)

@@ -56,7 +56,7 @@ def _parse_limit(value: object) -> object:
 
 
 def distinct(labels: Sequence[str]) -> list[str]:
-    """Number the labels that occur more than once: a, b, a become a-1, b, a-2."""
+    """Return the labels, numbered where they occur more than once: a, b, a become a-1, b, a-2."""
     number, seen, named = Counter(labels), Counter[str](), []
     for label in labels:
         seen[label] += 1
@@ -65,10 +65,10 @@ def distinct(labels: Sequence[str]) -> list[str]:
 
 
 class Trial(NamedTuple):
-    """One search of several.
+    """One of the searches of an experiment.
 
     Attributes:
-        name: Names its folder, and its line in the report.
+        name: The name of its folder and of its line in the report.
     """
 
     name: str
@@ -83,7 +83,7 @@ class SelectionConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     finalists: int = Field(
-        4, gt=0, le=SEVERAL, description="Architectures that each trial hands in: its best and the runners-up."
+        4, gt=0, le=SEVERAL, description="Architectures that each trial submits: its best and the runners-up."
     )
     epochs: int = Field(
         10, gt=0, le=MANY, description="Passes over the synthetic training images for each architecture."
@@ -104,13 +104,15 @@ class SearchConfig(BaseModel):
         (SposConfig(),), description="One algorithm, or a list of them."
     )
     combine: Literal["grid", "pairs"] = Field(
-        "grid", description="Every algorithm in every space, or the first in the first, the second in the second ..."
+        "grid",
+        description="grid: every algorithm in every space; pairs: the first algorithm in the first space, and so on.",
     )
     seeds: tuple[Annotated[int, Field(le=LARGEST_SEED)], ...] = Field(
-        (0, 1), min_length=1, description="One trial each, of every pair."
+        (0, 1), min_length=1, description="Every pair of algorithm and space gets one trial per seed."
     )
     images: ImagesConfig = Field(
-        SyntheticSource(), description="What candidates are trained and judged on; real images need allow_real_images."
+        SyntheticSource(),
+        description="Images on which candidates are trained and judged; real images need allow_real_images.",
     )
     max_macs: Annotated[int | str | None, BeforeValidator(_parse_limit)] = Field(
         "90%", description="Largest MACs of an architecture: a number, a share of the teacher's such as 50%, or null."
@@ -124,13 +126,13 @@ class SearchConfig(BaseModel):
         None,
         gt=0,
         le=MANY,
-        description="Start when so many shards are there, and take up the others at each epoch as they come; null waits "
-        "for all. The result then depends on when shards arrive.",
+        description="Start when this many shards are ready, and add the others between epochs as they arrive. The "
+        "result then depends on when they arrive. null waits for all shards.",
     )
     validation_fraction: float = Field(0.2, gt=0, lt=1, description="Share of the synthetic images for validation.")
     distillation: DistillationConfig = DistillationConfig()
     precision: Precision = Field(
-        "auto", description="Of the convolutions; auto takes bfloat16 where the hardware has it."
+        "auto", description="Precision of the convolutions; auto uses bfloat16 where the hardware supports it."
     )
     selection: SelectionConfig = SelectionConfig()
 
@@ -161,9 +163,8 @@ class SearchConfig(BaseModel):
         unable = [algorithm.kind for algorithm in self.algorithm if not algorithm.keeps_min_macs]
         if self.min_macs is not None and unable:
             raise ValueError(
-                f"min_macs ({self.min_macs}) is not kept by {', '.join(dict.fromkeys(unable))}: like a gradient search, it "
-                "takes what it likes best below max_macs. Leave it out, or take spos, borda, zero_cost, alignment, "
-                "random_search or multi_fidelity."
+                f"min_macs ({self.min_macs}) is not supported by {', '.join(dict.fromkeys(unable))}; only max_macs applies "
+                "there. Leave it out, or use spos, borda, zero_cost, alignment, random_search or multi_fidelity."
             )
         if type(self.min_macs) is int and type(self.max_macs) is int and self.min_macs > self.max_macs:
             raise ValueError(
@@ -171,12 +172,12 @@ class SearchConfig(BaseModel):
             )
         if self.start_after_shards is not None and self.images != SyntheticSource():
             raise ValueError(
-                f"start_after_shards ({self.start_after_shards}) is for images that are being made, and those of images: "
-                f"{self.images.description} are drawn at once. Set it to null."
+                f"start_after_shards ({self.start_after_shards}) works only with images: synthetic, whose shards arrive one "
+                f"by one, and not with images: {self.images.description}. Set it to null."
             )
         if self.images == SyntheticSource(labels="shuffled") and self.distillation.labels == "online":
             raise ValueError(
-                "images.labels: shuffled does nothing where the teacher labels every image anew. Set distillation.labels to "
+                "images.labels: shuffled does nothing if the teacher labels every image online. Set distillation.labels to "
                 "stored."
             )
         if self.start_after_shards is not None and not any(algorithm.trains_by_epochs for algorithm in self.algorithm):
@@ -189,20 +190,20 @@ class SearchConfig(BaseModel):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What trials depend on beside their images, in the form of before there was a choice of images."""
-        waits = self.start_after_shards is None  # as every search did before there was a choice
+        """The settings that trials depend on, except the images; the form is the same as in older runs."""
+        waits = self.start_after_shards is None  # older runs do not have the setting
         return self.model_dump(mode="json", exclude={"images", *({"start_after_shards"} if waits else ())})
 
     @property
     def pairs(self) -> list[tuple[BaseAlgorithmConfig, SpaceConfig]]:
-        """All (algorithm, space) to be run."""
+        """All pairs (algorithm, space) that are run."""
         if self.combine == "pairs":
             return list(zip(self.algorithm, self.space, strict=True))
         return [(algorithm, space) for algorithm in self.algorithm for space in self.space]
 
     @property
     def trials(self) -> list[Trial]:
-        """Every pair with every seed."""
+        """One trial for every pair and every seed."""
         labels = distinct([f"{algorithm.label}-{space.kind}" for algorithm, space in self.pairs])
         return [
             Trial(f"{label}-seed-{seed}", algorithm, space, seed)
@@ -211,11 +212,11 @@ class SearchConfig(BaseModel):
         ]
 
     def macs_limit(self, teacher_macs: int) -> int | None:
-        """Return the upper limit as a number."""
+        """Return the upper limit in MACs, or None."""
         return _limit_of(self.max_macs, teacher_macs)
 
     def macs_at_least(self, teacher_macs: int) -> int | None:
-        """Return the lower limit as a number.
+        """Return the lower limit in MACs, or None.
 
         Raises:
             ConfigError: it is above the upper one.

@@ -1,8 +1,10 @@
 """DARTS: differentiable search over mixtures of all operations.
 
-Source: Liu et al. 2019, arXiv:1806.09055. Known ways in which it fails, and what is done about them: skip connections take
-over (counted; Liang et al. 2019, arXiv:1909.06035), the loss becomes sharp in alpha (the Hessian's dominant eigenvalue;
-Zela et al. 2020, arXiv:1909.09656), alphas drift apart for no reason (beta-decay; Ye et al. 2022, arXiv:2203.01665).
+Source: Liu et al. 2019, arXiv:1806.09055. It is known to fail in three ways:
+
+- Skip connections take over. They are counted (Liang et al. 2019, arXiv:1909.06035).
+- The loss becomes sharp in alpha. The Hessian's dominant eigenvalue is watched (Zela et al. 2020, arXiv:1909.09656).
+- Alphas drift apart for no reason. Beta-decay can prevent it (Ye et al. 2022, arXiv:2203.01665).
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ class AlphaOptimizerConfig(BaseModel):
 
 
 class CollapseConfig(BaseModel):
-    """When a search stops early, and which alphas it then returns: those before the sign of collapse."""
+    """When a search stops early. It then returns the alphas from before the sign of collapse."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -50,13 +52,13 @@ class CollapseConfig(BaseModel):
         None,
         ge=0,
         le=MANY,
-        description="Stop when more skip connections than this would be chosen (DARTS: in the normal cell).",
+        description="Stop when the chosen architecture has more skip connections than this (DARTS: in the normal cell).",
     )
     eigenvalue: bool = Field(True, description="Watch the dominant eigenvalue of the loss's Hessian in alpha.")
     eigenvalue_window: int = Field(5, gt=0, le=MANY, description="Epochs over which eigenvalues are averaged.")
     eigenvalue_lookback: int = Field(4, gt=0, le=MANY, description="Epochs back to compare with, and to return to.")
     eigenvalue_ratio: float = Field(
-        0.75, gt=0, lt=1, description="Stop when the average back then is below this share of the present one."
+        0.75, gt=0, lt=1, description="Stop when the earlier average is below this share of the current one."
     )
 
 
@@ -65,22 +67,29 @@ class DartsSearchConfig(BaseAlgorithmConfig):
 
     kind: Literal["darts"] = "darts"
     order: Literal["first", "second"] = Field(
-        "first", description="Gradient of alpha with the present weights, or through one unrolled step of them."
+        "first", description="Gradient of alpha with the current weights, or through one unrolled step of the weights."
     )
     epochs: int = Field(
-        50, gt=0, le=MANY, description="Passes over the half of the images from which the weights learn."
+        50, gt=0, le=MANY, description="Passes over the part of the images from which the weights learn."
     )
-    batch_size: int = Field(64, gt=0, le=MANY, description="Images per step, for weights and for alphas each.")
+    batch_size: int = Field(
+        64, gt=0, le=MANY, description="Images per step of the weights, and per step of the alphas."
+    )
     optimizer: OptimizerConfig = OptimizerConfig(
         lr=0.025, min_lr=0.001, warmup_fraction=0.0, nesterov=False, weight_decay=3e-4
     )
     alpha_optimizer: AlphaOptimizerConfig = AlphaOptimizerConfig()
     alpha_fraction: float = Field(
-        0.5, gt=0, lt=1, description="Share of the training images from which the alphas learn, and the weights do not."
+        0.5,
+        gt=0,
+        lt=1,
+        description="Share of the training images from which the alphas learn; the weights use the rest.",
     )
     warmup_epochs: int = Field(0, ge=0, le=MANY, description="Epochs in which only the weights learn.")
-    regularization: Literal["none", "beta"] = Field("none", description="beta: beta-decay on the alphas, beta-DARTS.")
-    beta_weight: float = Field(50.0, gt=0, description="Weight that beta-decay grows to, linearly from 0.")
+    regularization: Literal["none", "beta"] = Field(
+        "none", description="beta: beta-decay on the alphas, as in beta-DARTS."
+    )
+    beta_weight: float = Field(50.0, gt=0, description="Final weight of beta-decay; it grows linearly from 0.")
     collapse: CollapseConfig = CollapseConfig()
 
     trains_by_epochs: ClassVar[bool] = True
@@ -88,7 +97,7 @@ class DartsSearchConfig(BaseAlgorithmConfig):
 
     @property
     def steps_to_show(self) -> int:
-        """Epochs: how long a progress bar is."""
+        """The length of the progress bar, in epochs."""
         return self.epochs
 
     def algorithm(self, problem: SearchProblem) -> DartsSearch:
@@ -97,7 +106,7 @@ class DartsSearchConfig(BaseAlgorithmConfig):
 
 
 class DartsSearch(SearchAlgorithm):
-    """Weights learn from one part of the training images, alphas from the other, in turns.
+    """Trains weights on one part of the training images and alphas on the other part, in turn.
 
     Attributes:
         supernet: All operations on all edges.
@@ -137,11 +146,11 @@ class DartsSearch(SearchAlgorithm):
 
     @property
     def is_training(self) -> bool:
-        """Whether another epoch is to be trained: the search may have stopped early."""
+        """Whether another epoch is to be trained; none after the search has stopped early."""
         return super().is_training and self._chosen_epoch is None
 
     def train_epoch(self) -> dict[str, float]:
-        """Take an alpha step and a weight step on each pair of batches, and look for signs of collapse."""
+        """Take an alpha step and a weight step on each pair of batches, check for collapse, and return the metrics."""
         train_losses, valid_losses = [], []
         for train, valid in zip(self.weight_batches.epoch(self.epochs_done), self._alpha_stream(), strict=False):
             train_loss, valid_loss = self.step(train, valid)
@@ -157,7 +166,7 @@ class DartsSearch(SearchAlgorithm):
             "skips": float(self.space.num_skips(genotype)),
             "entropy": self.architecture.entropy(),
         }
-        if self.epochs_done > self.config.warmup_epochs:  # before that, there are no alphas that could collapse
+        if self.epochs_done > self.config.warmup_epochs:  # during warm-up the alphas do not change
             if self.config.collapse.eigenvalue:
                 metrics["eigenvalue"] = self._measure_eigenvalue()
                 self._eigenvalues.append(metrics["eigenvalue"])
@@ -165,9 +174,9 @@ class DartsSearch(SearchAlgorithm):
         return metrics
 
     def step(self, train: Batch, valid: Batch) -> tuple[Tensor, Tensor | None]:
-        """Take one alpha step on ``valid``, then one weight step on ``train``; return both losses, the weights' first.
+        """Take one alpha step on ``valid``, then one weight step on ``train``; return the losses of weights and alphas.
 
-        While weights warm up there is no alpha step.
+        During the warm-up of the weights there is no alpha step, and the loss of the alphas is None.
         """
         self.supernet.train()
         alpha_loss = None if self.epochs_done < self.config.warmup_epochs else self._alpha_step(train, valid)
@@ -175,18 +184,18 @@ class DartsSearch(SearchAlgorithm):
         return self.student.step(train, lambda images: self.supernet(images, mixtures)), alpha_loss
 
     def best(self) -> tuple[Genotype, float]:
-        """Return the architecture that the alphas point at, and how likely they hold it to be, as a log-probability."""
+        """Return the architecture that the alphas favour, and the mean log-probability of its operations."""
         rows = self._final_rows()
         genotype = self.space.derive_within(rows, self.problem.max_macs)
         chosen = zip(rows, self.space.choices(genotype), strict=True)
         return genotype, float(np.mean([row[choice] for row, choice in chosen if choice is not None]))
 
     def finalists(self, count: int) -> list[Genotype]:
-        """Return the architecture that the alphas point at, and others that they hold to be likely."""
+        """Return the architecture that the alphas favour, and other likely ones."""
         return likely_architectures(self.space, self._final_rows(), self.problem.max_macs, count, self.problem.seed)
 
     def state_dict(self) -> StateDict:
-        """Return tensors, numbers and text only."""
+        """Return the state as tensors, numbers and text only."""
         return {
             "epochs_done": self.epochs_done,
             "student": self.student.state_dict(),
@@ -200,7 +209,7 @@ class DartsSearch(SearchAlgorithm):
         }
 
     def load_state_dict(self, state: StateDict) -> None:
-        """Go on exactly where ``state_dict`` was called."""
+        """Resume exactly where ``state_dict`` was called."""
         self.epochs_done = state["epochs_done"]
         self.student.load_state_dict(state["student"])
         self.architecture.load_state_dict(state["architecture"])
@@ -211,7 +220,7 @@ class DartsSearch(SearchAlgorithm):
         torch.set_rng_state(state["torch_rng"])
 
     def alpha_loss(self, batch: Batch) -> Tensor:
-        """Return what the alphas minimise on a batch: the distillation loss, and beta-decay where it is asked for."""
+        """Return the loss of the alphas on a batch: the distillation loss, plus beta-decay if it is set."""
         # The second order's finite differences, and the Hessian, need float32.
         loss = self._loss(batch, self.student.dtype if self.config.order == "first" else torch.float32)
         if self.config.regularization == "beta":
@@ -225,7 +234,7 @@ class DartsSearch(SearchAlgorithm):
         return distillation_loss(logits, batch.teacher_logits, self.temperature)
 
     def _final_rows(self) -> list[np.ndarray[Any, Any]]:
-        """Return the log-probabilities at the end, or before the collapse that ended the search."""
+        """Return the log-probabilities at the end, or from before the collapse that stopped the search."""
         alphas = [a.detach().cpu() for a in self.architecture.alphas]
         if self._chosen_epoch is not None:
             alphas = self._alphas[self._chosen_epoch]
@@ -270,7 +279,7 @@ class DartsSearch(SearchAlgorithm):
         )
 
     def _alpha_stream(self) -> Iterator[Batch]:
-        """Yield batches for the alphas as long as they are wanted, whatever the size of their part."""
+        """Yield batches for the alphas without end, however few images their part has."""
         per_epoch = len(self.alpha_batches)
         first = self.epochs_done * len(self.weight_batches) // per_epoch
         number = first
@@ -290,7 +299,7 @@ class DartsSearch(SearchAlgorithm):
         return eigenvalue
 
     def _average(self, gradients: list[Tensor]) -> list[Tensor]:
-        """Average over the processes that search together."""
+        """Return the average of gradients over the processes that search together."""
         carriers = [torch.nn.Parameter(torch.empty_like(gradient)) for gradient in gradients]
         for carrier, gradient in zip(carriers, gradients, strict=True):
             carrier.grad = gradient.detach()
@@ -298,7 +307,7 @@ class DartsSearch(SearchAlgorithm):
         return [carrier.grad for carrier in carriers if carrier.grad is not None]
 
     def _check_collapse(self, skips: int) -> None:
-        """Stop the search at a sign of collapse, and go back to alphas of before; never to those of the warm-up."""
+        """Stop the search at a sign of collapse, and choose alphas of an earlier epoch, but never of the warm-up."""
         watch, epoch = self.config.collapse, self.epochs_done - 1
         if watch.max_skips is not None and skips > watch.max_skips and epoch > self.config.warmup_epochs:
             self._chosen_epoch = epoch - 1
@@ -314,7 +323,7 @@ def beta_decay(rows: list[Tensor]) -> Tensor:
 
 
 def has_sharpened(eigenvalues: list[float], window: int, lookback: int, ratio: float) -> bool:
-    """Say whether the averaged eigenvalue of ``lookback`` epochs ago is below ``ratio`` times the present average.
+    """Return whether the averaged eigenvalue of ``lookback`` epochs ago is below ``ratio`` times the current average.
 
     Source: Zela et al. 2020, arXiv:1909.09656, Sec. 4.3. Averages are over ``window`` epochs.
     """

@@ -1,7 +1,7 @@
 """Evolutionary search over genotypes under a MACs limit.
 
-Source: Guo et al. 2020, arXiv:1904.00420, Sec. 3.4 and Algorithm 1. It proposes (`ask`) and learns scores (`tell`); who
-scores the candidates, and where, is not its business.
+Source: Guo et al. 2020, arXiv:1904.00420, Sec. 3.4 and Algorithm 1. Evolution proposes candidates (`ask`) and receives
+their scores (`tell`). It does not know who scores the candidates, or where.
 """
 
 from __future__ import annotations
@@ -28,17 +28,21 @@ class EvolutionConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     generations: int = Field(
-        20, gt=0, le=MANY, description="Number of populations scored, the first, random one included."
+        20, gt=0, le=MANY, description="Number of generations scored, including the first, random one."
     )
     population: int = Field(50, gt=0, le=MANY, description="Candidates of the first generation.")
-    parents: int = Field(10, gt=1, le=MANY, description="Best candidates so far, from which children come.")
+    parents: int = Field(
+        10, gt=1, le=MANY, description="Number of best candidates so far from which children are made."
+    )
     mutations: int = Field(25, ge=0, le=MANY, description="Children by mutation per generation.")
     crossovers: int = Field(25, ge=0, le=MANY, description="Children by crossover per generation.")
-    mutation_probability: float = Field(0.1, gt=0, le=1, description="Of each decision.")
+    mutation_probability: float = Field(
+        0.1, gt=0, le=1, description="Probability that a mutation draws a decision anew."
+    )
 
     @property
     def num_candidates(self) -> int:
-        """Candidates of all generations, at most."""
+        """Largest number of candidates of all generations."""
         return self.population + (self.generations - 1) * (self.mutations + self.crossovers)
 
     @model_validator(mode="after")
@@ -49,13 +53,13 @@ class EvolutionConfig(BaseModel):
 
 
 class Evolution:
-    """Maximises a score; never proposes a genotype twice, nor one beyond the limits.
+    """Maximises a score. It never proposes a genotype twice, or one outside the limits.
 
     Args:
-        space: What is searched.
+        space: The search space.
         config: Sizes and rates.
         max_macs: Largest number of MACs, or None.
-        seed: Of all draws.
+        seed: The seed of all random draws.
         min_macs: Smallest number of MACs, or None.
     """
 
@@ -80,31 +84,31 @@ class Evolution:
         return self.generation >= self.config.generations
 
     def ask(self) -> list[Genotype]:
-        """Return the next generation's candidates, all new; fewer, or none, when the space is nearly exhausted.
+        """Return the candidates of the next generation, all new; fewer, or none, if the space is nearly exhausted.
 
-        Asked again before `tell`, it returns the same candidates.
+        A second call before `tell` returns the same candidates.
         """
         if not self._asked and not self.is_finished:
             self._asked = self._propose()
         return list(self._asked)
 
     def tell(self, scores: Sequence[float]) -> None:
-        """Take the scores of the candidates of the last `ask`, in their order; higher is better, NaN is worst."""
+        """Receive the scores of the candidates of the last `ask`, in their order; higher is better, NaN is worst."""
         self.update_scores(dict(zip(self._asked, scores, strict=True)))
         self._asked = []
         self.generation += 1
 
     @property
     def asked(self) -> list[Genotype]:
-        """The candidates of the last `ask` whose scores are awaited."""
+        """The candidates of the last `ask` that have no scores yet."""
         return list(self._asked)
 
     def update_scores(self, scores: Mapping[Genotype, float]) -> None:
-        """Take scores, of new candidates or anew; NaN is worst."""
+        """Set the scores of new or known candidates; NaN is worst."""
         self.scores.update({genotype: -math.inf if math.isnan(score) else score for genotype, score in scores.items()})
 
     def best(self) -> Genotype:
-        """Return the genotype of the highest score; the first found wins a tie."""
+        """Return the genotype with the highest score; the first found wins a tie."""
         if not self.scores:
             raise GenotypeError("No candidate has been scored yet.")
         return self.ranked()[0]
@@ -123,7 +127,7 @@ class Evolution:
         }
 
     def load_state_dict(self, state: StateDict) -> None:
-        """Go on exactly where ``state_dict`` was called."""
+        """Resume exactly where ``state_dict`` was called."""
         self.scores = {self.space.decode(text): score for text, score in state["scores"]}
         self._asked = [self.space.decode(text) for text in state["asked"]]
         self.generation = state["generation"]
@@ -145,7 +149,7 @@ class Evolution:
             self.config.crossovers, lambda: self.space.crossover(pick(), pick(), self.rng), exclude=children
         )
         missing = self.config.mutations + self.config.crossovers - len(children)
-        if missing:  # converged parents have few new children: fresh blood, as SPOS does
+        if missing:  # converged parents give few new children; SPOS fills up with random ones
             children += self._collect(missing, self._draw, exclude=children)
         return children
 
@@ -169,7 +173,7 @@ class Evolution:
 
 
 class EvolutionarySearch(SearchAlgorithm):
-    """A search whose candidates come from evolution, and whose result is the best of them."""
+    """A search whose candidates come from evolution; its result is the best of them."""
 
     evolution: Evolution
 
@@ -183,7 +187,7 @@ class EvolutionarySearch(SearchAlgorithm):
         return self.evolution.ask()
 
     def tell(self, measurements: Sequence[Measurement]) -> list[float]:
-        """Take the generation's scores."""
+        """Receive the measurements of the generation, and return their scores."""
         scores = self.rank(measurements)
         self.evolution.tell(scores)
         return scores
@@ -194,12 +198,12 @@ class EvolutionarySearch(SearchAlgorithm):
         return genotype, self.evolution.scores[genotype]
 
     def finalists(self, count: int) -> list[Genotype]:
-        """Return the genotypes of the highest scores."""
+        """Return the genotypes with the highest scores."""
         return self.evolution.ranked()[:count]
 
 
 class RelativeSearch(EvolutionarySearch):
-    """One whose scores are relative to all candidates measured so far: computed anew for all after each generation."""
+    """An evolutionary search with relative scores: after each generation, all candidates so far are scored anew."""
 
     def __init__(self, config: EvolutionConfig, problem: SearchProblem):
         self.space = problem.space
@@ -207,7 +211,7 @@ class RelativeSearch(EvolutionarySearch):
         self.measured: dict[Genotype, Measurement] = {}
 
     def tell(self, measurements: Sequence[Measurement]) -> list[float]:
-        """Take the generation's figures, and score all candidates anew."""
+        """Receive the measurements of the generation, score all candidates anew, and return the generation's scores."""
         candidates = self.evolution.asked
         self.measured.update(zip(candidates, measurements, strict=True))
         scores = dict(zip(self.measured, self.rank(list(self.measured.values())), strict=True))
@@ -217,13 +221,13 @@ class RelativeSearch(EvolutionarySearch):
         return told
 
     def state_dict(self) -> StateDict:
-        """Return numbers and text only."""
+        """Return the state as numbers and text only."""
         return {
             "evolution": self.evolution.state_dict(),
             "measured": [[self.space.encode(genotype), figures] for genotype, figures in self.measured.items()],
         }
 
     def load_state_dict(self, state: StateDict) -> None:
-        """Go on exactly where ``state_dict`` was called."""
+        """Resume exactly where ``state_dict`` was called."""
         self.evolution.load_state_dict(state["evolution"])
         self.measured = {self.space.decode(text): dict(figures) for text, figures in state["measured"]}

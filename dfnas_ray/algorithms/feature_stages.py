@@ -1,7 +1,7 @@
-"""The stages of any convolutional network, their features, and which stage of one network answers to which of another.
+"""The stages of any convolutional network, their features, and which stages of two networks correspond.
 
-A stage is what a network computes at one spatial size; its features are the last ones before the size changes. They are
-found by following one forward pass, so that nothing has to be known of how a teacher or a candidate is built.
+A stage is what a network computes at one spatial size; its features are the last ones before the size changes. Stages
+are found by following one forward pass, so they need no knowledge of how a teacher or a candidate is built.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ Size = tuple[int, int]
 
 
 class FeatureStage(NamedTuple):
-    """Where a stage's features come out.
+    """The module call whose output is a stage's features.
 
     Attributes:
-        module: Its name within the network.
-        call: Which of the module's calls in one forward pass, from 0: some modules are used more than once.
-        size: Of the features, (H, W).
+        module: The module's name within the network.
+        call: The number of the call in one forward pass, from 0; some modules are called more than once.
+        size: The size (H, W) of the features.
     """
 
     module: str
@@ -38,7 +38,7 @@ class FeatureStage(NamedTuple):
 
 @dataclass
 class _Call:
-    """One call of a module: the sizes of feature maps that went in, came out, and occurred within."""
+    """One call of a module, with the sizes of its input, output and inner feature maps."""
 
     module: str
     number: int
@@ -49,22 +49,22 @@ class _Call:
 
     @property
     def is_transition(self) -> bool:
-        """Whether all that happens here is one change of size."""
+        """Whether this call changes the size, and no other size occurs within it."""
         changes = self.output is not None and bool(self.inputs - {self.output})
         return changes and self.within <= self.inputs | {self.output}
 
     @property
     def depth(self) -> int:
-        """Within how many transitions it happens."""
+        """The number of transitions that enclose this call."""
         return sum(call.is_transition for call in self.enclosing)
 
 
 def find_stages(network: nn.Module, image_shape: tuple[int, int, int]) -> list[FeatureStage]:
     """Return the stages of a network, from input to output; none if it has no feature maps larger than 1x1.
 
-    A block that changes the size, such as a strided residual block, belongs to no stage with what it computes within:
-    a stage's features are those that are handed to it. Nothing is computed: a copy runs on torch's meta device, unless it
-    looks at values.
+    The calls inside a block that changes the size, such as a strided residual block, belong to no stage; the features
+    of the stage before are the block's input. Nothing is computed: a copy of the network runs on torch's meta device. A
+    network that reads the values of its tensors runs on the CPU instead.
 
     Args:
         network: Maps (B, C, H, W) to logits.
@@ -96,7 +96,7 @@ def forward_with_features(
     names = dict.fromkeys(stage.module for stage in stages)
     handles = [network.get_submodule(name).register_forward_hook(catch(name)) for name in names]
     try:
-        logits: Tensor = network(images.clone())  # a network may change them
+        logits: Tensor = network(images.clone())  # a network may change its input
     finally:
         for handle in handles:
             handle.remove()
@@ -104,14 +104,15 @@ def forward_with_features(
 
 
 def pair_stages(first: Sequence[Size], second: Sequence[Size]) -> list[tuple[int, int]]:
-    """Return which stage of one network answers to which of another, as pairs of positions.
+    """Return which stages of two networks correspond, as pairs of positions.
 
-    Every stage of the network that has fewer gets a partner of its own, in order, the last stages always each other:
-    they feed the classifiers. Of all such pairings it is the one whose sizes differ least, summed over log2 of the area.
+    Every stage of the network with fewer stages gets its own partner, in order. The last stages are always partners,
+    because they feed the classifiers. Of all such pairings, the one with the smallest sum of differences in log2 of the
+    area is taken.
 
     Args:
         first: Sizes of one network's stages, from input to output.
-        second: Of the other's, for the same images.
+        second: Sizes of the other network's stages, for the same images.
     """
     if len(first) > len(second):
         return [(a, b) for b, a in pair_stages(second, first)]
@@ -129,10 +130,10 @@ def pair_stages(first: Sequence[Size], second: Sequence[Size]) -> list[tuple[int
 
 
 def _follow(network: nn.Module, image_shape: tuple[int, int, int]) -> list[_Call]:
-    """Return the calls of all modules in one forward pass, in the order in which they end."""
+    """Return the calls of all modules in one forward pass, ordered by their end."""
     try:
         return _follow_on(network, image_shape, "meta")
-    except Exception:  # it looks at values, which the meta device does not have
+    except Exception:  # the network reads values, which the meta device does not have
         return _follow_on(network, image_shape, "cpu")
 
 
@@ -166,6 +167,6 @@ def _follow_on(network: nn.Module, image_shape: tuple[int, int, int], device: st
 
 
 def _sizes(values: Iterable[Any]) -> list[Size]:
-    """Return the sizes of the feature maps among ``values``; 1x1, what pooling leaves, is none."""
+    """Return the sizes of the feature maps among ``values``, without 1x1, which global pooling leaves."""
     shapes = [value.shape for value in values if isinstance(value, Tensor) and value.ndim == 4]
     return [(shape[2], shape[3]) for shape in shapes if shape[2] * shape[3] > 1]

@@ -1,13 +1,16 @@
-"""Multi-fidelity search: candidates trained alone for growing budgets, the weak ones stopped early. No weights are shared.
+"""Multi-fidelity search: candidates are trained alone with growing budgets, and weak ones are stopped early.
+
+No weights are shared.
 
 Sources: successive halving, Jamieson & Talwalkar 2016, arXiv:1502.07943; HyperBand, Li et al. 2018, arXiv:1603.06560; ASHA,
 its asynchronous form, Li et al. 2020, arXiv:1810.05934.
 
-A *rung* is a number of epochs at which candidates are compared. What a candidate scores there depends on its genotype and
-the seed alone. Who goes on depends on whom it is compared with: on all others in the synchronous form that runs here
-(`SuccessiveHalving`), on those that were there before it in the asynchronous one, where each
-candidate is a Ray Tune trial (`execution.ray.population`) and survivors therefore vary with the timing. The final order
-is the same function of the results in both: by the rung reached, then by the score there; ties by the genotype's text.
+A *rung* is a number of epochs at which candidates are compared. The score of a candidate at a rung depends only on its
+genotype and the seed. Whether it continues depends on the candidates that it is compared with. In the synchronous form,
+which runs here (`SuccessiveHalving`), these are all others. In the asynchronous form each candidate is a Ray Tune trial
+(`execution.ray.population`). It is compared with those that reached the rung before it, so the survivors vary with the
+timing. Both forms compute the final order from the results in the same way: by the rung reached, then by the score
+there, then by the genotype's text.
 """
 
 from __future__ import annotations
@@ -41,7 +44,7 @@ EPOCHS = "epochs"
 
 
 class RungResult(TypedDict):
-    """What a candidate showed at a rung; NaN twice if its training diverged on the way there."""
+    """The figures of a candidate at a rung; both are NaN if its training diverged before."""
 
     epochs: int
     loss: float
@@ -50,12 +53,12 @@ class RungResult(TypedDict):
 
 @dataclass
 class Candidate:
-    """An architecture and what is known of it.
+    """An architecture and its results so far.
 
     Attributes:
-        number: In the order of proposal.
-        genotype: In the space's notation.
-        results: One per rung, ascending.
+        number: Its number, in the order of proposal.
+        genotype: The genotype in the space's notation.
+        results: One result per rung, ascending.
         is_stopped: Whether a scheduler stopped it before the highest rung.
     """
 
@@ -66,7 +69,7 @@ class Candidate:
 
     @property
     def epochs(self) -> int:
-        """The rung reached, in epochs."""
+        """The last rung reached, in epochs."""
         return self.results[-1]["epochs"] if self.results else 0
 
     @property
@@ -75,7 +78,7 @@ class Candidate:
         return bool(self.results) and math.isnan(self.results[-1]["loss"])
 
     def add(self, epochs: int, validation: Validation) -> None:
-        """Note what it showed at a rung."""
+        """Add the result of a rung."""
         self.results.append({"epochs": epochs, "loss": validation.loss, "agreement": validation.agreement})
 
 
@@ -85,25 +88,29 @@ class MultiFidelityConfig(BaseAlgorithmConfig):
     kind: Literal["multi_fidelity"] = "multi_fidelity"
     candidates: int = Field(30, gt=0, le=MANY, description="Architectures tried, all different.")
     proposals: Literal["random", "tpe"] = Field(
-        "random", description="Drawn uniformly, or proposed by Optuna's TPE from what was measured."
+        "random",
+        description="random draws candidates uniformly; tpe lets Optuna's TPE propose them from earlier results.",
     )
     scheduler: Literal["asha", "hyperband"] = Field(
         "asha",
-        description="asha compares all candidates from the lowest rung on; hyperband deals them to brackets of ASHA, some of "
-        "which begin at higher rungs, for the case that short trainings mislead.",
+        description="asha compares all candidates from the lowest rung on; hyperband distributes them over brackets of "
+        "ASHA. Some brackets begin at higher rungs, in case short trainings mislead.",
     )
-    min_epochs: int = Field(1, gt=0, le=MANY, description="The lowest rung has at least so many epochs.")
+    min_epochs: int = Field(1, gt=0, le=MANY, description="The lowest rung has at least this many epochs.")
     max_epochs: int = Field(
         27, gt=0, le=MANY, description="The highest rung: passes over the synthetic training images."
     )
     reduction_factor: int = Field(
-        3, ge=2, le=MANY, description="A rung lets the best 1/factor pass; the next one has factor times its epochs."
+        3, ge=2, le=MANY, description="The best 1/factor of a rung continue; the next rung has factor times its epochs."
     )
     metric: Metric = Field(
         "loss", description="Distillation loss on the validation images, or agreement with the teacher."
     )
     concurrency: int | None = Field(
-        None, gt=0, le=SEVERAL, description="Candidates at once; by default as many as have room."
+        None,
+        gt=0,
+        le=SEVERAL,
+        description="Candidates trained at the same time; by default as many as fit the cluster.",
     )
     batch_size: int = Field(128, gt=0, le=MANY, description="Images per step.")
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -125,7 +132,7 @@ class MultiFidelityConfig(BaseAlgorithmConfig):
 
     @property
     def rungs(self) -> tuple[int, ...]:
-        """Epochs at which candidates are compared: from ``max_epochs`` downwards, divided by the factor, ascending."""
+        """Epochs at which candidates are compared, ascending: ``max_epochs`` divided by powers of the factor."""
         rungs, epochs = [], float(self.max_epochs)
         while epochs >= self.min_epochs:
             rungs.append(round(epochs))
@@ -139,12 +146,12 @@ class MultiFidelityConfig(BaseAlgorithmConfig):
 
     @property
     def steps_to_show(self) -> int:
-        """Candidates: how long a progress bar is."""
+        """The length of the progress bar, in candidates."""
         return self.candidates
 
     @property
     def needs_many_workers(self) -> str:
-        """Why it cannot search in a single process."""
+        """See `ExecutionFeatures`."""
         for name, value in (("proposals", "tpe"), ("scheduler", "hyperband")):
             if getattr(self, name) == value:
                 return (
@@ -155,7 +162,7 @@ class MultiFidelityConfig(BaseAlgorithmConfig):
 
     @property
     def num_passes(self) -> float:
-        """See `PlanningFeatures`: those of all candidates, fewer of which reach each next rung."""
+        """See `PlanningFeatures`: the passes of all candidates, of which fewer reach each next rung."""
         passes, count, before = 0, self.candidates, 0
         for rung in self.rungs:
             passes += count * (rung - before)
@@ -164,15 +171,15 @@ class MultiFidelityConfig(BaseAlgorithmConfig):
 
     @property
     def passes_per_epoch(self) -> float:
-        """See `PlanningFeatures`: a candidate is trained to the lowest rung at once."""
+        """See `PlanningFeatures`: one call trains a candidate to the lowest rung."""
         return float(self.rungs[0])
 
     def draw(self, space: SearchSpace, max_macs: int | None, seed: int, min_macs: int | None = None) -> list[Genotype]:
-        """Return the candidates that ``proposals: random`` means: the same for one seed, fewer in a small space."""
+        """Return the candidates of ``proposals: random``; they depend only on the seed, and a small space has fewer."""
         return draw_new(space, numpy_generator(seed, "multi-fidelity"), max_macs, self.candidates, (), min_macs)
 
     def is_open(self, candidate: Candidate) -> bool:
-        """Whether there is something left to train."""
+        """Whether the candidate can be trained further."""
         return not (candidate.is_stopped or candidate.is_diverged or candidate.epochs >= self.max_epochs)
 
     def score(self, result: RungResult) -> float:
@@ -185,9 +192,9 @@ class MultiFidelityConfig(BaseAlgorithmConfig):
         return {EPOCHS: float(candidate.epochs), SCORE: score}
 
     def rank(self, measurements: Sequence[Measurement]) -> list[float]:
-        """Return one score per measurement: how many others it is ahead of, by the epochs reached and then by the score.
+        """Return one score per measurement: the number of others below it, by epochs reached, then by the score there.
 
-        NaN where a training diverged. A candidate may be ahead of a better one that was stopped too early.
+        The score is NaN where a training diverged. A candidate may rank above a better one that was stopped too early.
         """
         keys = [(measurement[EPOCHS], measurement[SCORE]) for measurement in measurements]
         valid = sorted(key for key in keys if not math.isnan(key[1]))
@@ -199,11 +206,11 @@ class MultiFidelityConfig(BaseAlgorithmConfig):
 
 
 class Population:
-    """All candidates of one search, in order.
+    """All candidates of one search, in the order of their numbers.
 
     Args:
-        config: Of the search.
-        candidates: Those that were proposed, in any order.
+        config: Settings of the search.
+        candidates: The proposed candidates, in any order.
     """
 
     def __init__(self, config: MultiFidelityConfig, candidates: Iterable[Candidate]):
@@ -211,7 +218,7 @@ class Population:
         self.candidates = sorted(candidates, key=lambda candidate: candidate.number)
 
     def ranked(self, candidates: Sequence[Candidate] | None = None) -> list[Candidate]:
-        """Return those (by default all) that did not diverge, best first."""
+        """Return the given candidates (by default all) whose training did not diverge, best first."""
         several = self.candidates if candidates is None else candidates
         ranks = self.config.rank([self.config.measurement(candidate) for candidate in several])
         order = [(-rank, candidate.genotype, candidate) for rank, candidate in zip(ranks, several, strict=True)]
@@ -227,12 +234,12 @@ class Population:
         if not ranked:
             raise GenotypeError(
                 f"None of {len(self.candidates)} candidates of multi_fidelity has a score: their trainings diverged, or have "
-                f"not begun. If they diverged, lower search.algorithm.optimizer.lr ({self.config.optimizer.lr:g})."
+                f"not started. If they diverged, lower search.algorithm.optimizer.lr ({self.config.optimizer.lr:g})."
             )
         return ranked[0], self.config.measurement(ranked[0])[SCORE]
 
     def history(self) -> list[HistoryEntry]:
-        """Return one entry per rung: who reached it, with which scores."""
+        """Return one entry per rung: the candidates that reached it, and their scores."""
         entries: list[HistoryEntry] = []
         for number, epochs in enumerate(self.config.rungs, start=1):
             there = [
@@ -258,18 +265,18 @@ class Population:
 class SuccessiveHalving(SearchAlgorithm):
     """Successive halving in one process: Jamieson & Talwalkar 2016, arXiv:1502.07943.
 
-    All candidates are trained to the lowest rung, the best share of them to the next, and so on: the whole search depends on
-    the seed alone. It only trains: an epoch of the search is one candidate's way to its next rung.
+    All candidates are trained to the lowest rung, the best share of them to the next, and so on. The whole search
+    depends only on the seed. It only trains: one epoch of the search trains one candidate to its next rung.
 
-    Given architectures are measured at the highest rung, each: without others there is nobody to stop for.
+    Given architectures are each measured at the highest rung, because there is no competition that could stop them.
 
     Args:
-        config: Of the search.
-        problem: What it works on.
-        given: The candidates, instead of those that the settings draw within the limit.
+        config: Settings of the search.
+        problem: The inputs of the search.
+        given: The candidates; by default the settings draw them within the limits.
 
     Raises:
-        ConfigError: the settings ask for what only Ray Tune does.
+        ConfigError: the settings need Ray Tune.
     """
 
     def __init__(self, config: MultiFidelityConfig, problem: SearchProblem, given: Sequence[Genotype] | None = None):
@@ -291,11 +298,11 @@ class SuccessiveHalving(SearchAlgorithm):
 
     @property
     def is_training(self) -> bool:
-        """Whether a candidate has a rung before it."""
+        """Whether a candidate has a further rung to reach."""
         return bool(self._alive()[0])
 
     def train_epoch(self) -> dict[str, float]:
-        """Train the next candidate to its rung, and return its validation loss and agreement."""
+        """Train the next candidate to its next rung, and return its validation loss and agreement."""
         alive, epochs = self._alive()
         candidate = next(candidate for candidate in alive if candidate.epochs < epochs)
         training = self._trainings.get(candidate.number) or self._begin(candidate)
@@ -319,11 +326,11 @@ class SuccessiveHalving(SearchAlgorithm):
         return self.space.decode(candidate.genotype), score
 
     def finalists(self, count: int) -> list[Genotype]:
-        """Return the candidates that came farthest."""
+        """Return the best candidates, by the rung reached and the score there."""
         return [self.space.decode(candidate.genotype) for candidate in self.population.ranked()[:count]]
 
     def state_dict(self) -> StateDict:
-        """Return tensors, numbers and text only: the results of all, and the networks of those still in the race."""
+        """Return the state as tensors, numbers and text only: all results, and the networks that still compete."""
         return {
             "candidates": [asdict(candidate) for candidate in self.population.candidates],
             "trainings": {number: training.state_dict() for number, training in self._trainings.items()},
@@ -331,7 +338,7 @@ class SuccessiveHalving(SearchAlgorithm):
         }
 
     def load_state_dict(self, state: StateDict) -> None:
-        """Go on exactly where ``state_dict`` was called."""
+        """Resume exactly where ``state_dict`` was called."""
         self.population = Population(self.config, [Candidate(**candidate) for candidate in state["candidates"]])
         self.epochs_done = state["epochs_done"]
         self._trainings = {}
@@ -343,7 +350,7 @@ class SuccessiveHalving(SearchAlgorithm):
         return -(-count // self.config.reduction_factor)
 
     def _alive(self) -> tuple[list[Candidate], int]:
-        """Return who takes part in the lowest rung that is not finished, and its epochs; nobody at the end."""
+        """Return the candidates of the lowest unfinished rung, and its epochs; no candidates at the end."""
         alive = self.population.candidates
         for epochs in self.config.rungs:
             racing = [candidate for candidate in alive if not candidate.is_diverged]
@@ -353,7 +360,7 @@ class SuccessiveHalving(SearchAlgorithm):
         return [], 0
 
     def _best_at(self, epochs: int, candidates: list[Candidate]) -> list[Candidate]:
-        """Return the best share of those that were at a rung."""
+        """Return the best share of the candidates that reached a rung."""
         there = [Candidate(c.number, c.genotype, [r for r in c.results if r["epochs"] <= epochs]) for c in candidates]
         best = self.population.ranked(there)[: self._survivors(len(there))]
         return [self.population.candidates[candidate.number] for candidate in best]

@@ -1,8 +1,8 @@
-"""Scoring architectures with a supernet's shared weights: by what they answer, or by how far training turned them.
+"""Scoring architectures with a supernet's shared weights: by their outputs, or by how far training turned the weights.
 
 BatchNorm statistics of a supernet mix all paths, so they are estimated anew for each candidate before it is scored.
-Source: Guo et al. 2020, arXiv:1904.00420, Sec. 3.2. The angle: Zhang et al. 2021, arXiv:2101.11834, Sec. 3.2; it needs no image,
-so it is what images have to beat.
+Source: Guo et al. 2020, arXiv:1904.00420, Sec. 3.2. The angle: Zhang et al. 2021, arXiv:2101.11834, Sec. 3.2. It uses
+no images to score, so it is a baseline for the scores that do.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from dfnas_ray.training.batches import Batch
 from dfnas_ray.training.student import validate
 
 Fitness = Literal["agreement", "distillation_loss", "class_accuracy", "angle"]
-"""agreement: with the teacher's class. distillation_loss: minus the loss. class_accuracy: agreement with the class asked for.
-angle: by how much training turned the weights along the path, in radians."""
+"""agreement: with the teacher's class. distillation_loss: minus the loss. class_accuracy: accuracy on the class that an
+image was made for. angle: by how much training turned the weights along the path, in radians."""
 
 
 @torch.no_grad()
@@ -42,7 +42,7 @@ def reestimate_batch_norm(supernet: Supernet, choices: Sequence[Choice], batches
         module.momentum = None  # a cumulative average
     supernet.train()
     for images in batches:
-        supernet(images.clone(), choices)  # kept for the next candidate
+        supernet(images.clone(), choices)  # the network may change its input
     evaluation_mode(supernet)
     for module, momentum in zip(norms, momenta, strict=True):
         module.momentum = momentum
@@ -50,16 +50,16 @@ def reestimate_batch_norm(supernet: Supernet, choices: Sequence[Choice], batches
 
 @dataclass
 class OneShotScorer:
-    """Scores candidates with a trained supernet; independent of the order in which they come.
+    """Scores candidates with a trained supernet; the order of the candidates does not matter.
 
     Attributes:
-        space: Whose architectures are scored.
-        supernet: Its weights are read, its BatchNorm statistics are overwritten.
+        space: The search space of the candidates.
+        supernet: The trained supernet. Its weights are read, its BatchNorm statistics are overwritten.
         calibration: Training images (B, C, H, W), normalised.
         validation: Images and the teacher's logits on them.
-        precision: In which the supernet computes.
-        fitness: What a candidate is scored by.
-        labels: The classes that the validation images were asked for, (N,), in their order.
+        precision: The precision in which the supernet computes.
+        fitness: The kind of score.
+        labels: The classes (N,) that the validation images were made for, in their order.
         initial: The supernet before training; None unless the fitness is the angle.
     """
 
@@ -78,7 +78,7 @@ class OneShotScorer:
         return [{SCORE: self._score(genotype)} for genotype in genotypes]
 
     def to(self, device: torch.device) -> None:
-        """Move supernet and images to a device."""
+        """Move the supernet and the images to a device."""
         self.supernet.to(device)
         if self.labels is not None:
             self.labels = self.labels.to(device)
@@ -115,14 +115,14 @@ class OneShotScorer:
 def path_angle(before: Supernet, after: Supernet, choices: Sequence[Choice], images: Tensor) -> float:
     r"""Return the angle between the weights along one path before and after training, in radians.
 
-    :math:`\arccos \frac{\langle v_0, v \rangle}{\|v_0\| \|v\|}`, where v is the weights of all convolutions and linear
-    layers that an image passes, one after the other. The further training turned them, the faster they learned.
+    :math:`\arccos \frac{\langle v_0, v \rangle}{\|v_0\| \|v\|}`, where v holds the weights of all convolutions and
+    linear layers on the path, concatenated. The further training turned them, the faster they learned.
 
     Args:
         before: The supernet as it was initialised.
-        after: The same one, trained.
+        after: The trained supernet.
         choices: The path.
-        images: (B, C, H, W), normalised; they show which layers are passed.
+        images: (B, C, H, W), normalised; one forward pass finds the layers on the path.
     """
     names = _passed(after, choices, images)
     first, last = dict(before.named_modules()), dict(after.named_modules())
@@ -134,7 +134,7 @@ def path_angle(before: Supernet, after: Supernet, choices: Sequence[Choice], ima
 
 
 def _passed(supernet: Supernet, choices: Sequence[Choice], images: Tensor) -> list[str]:
-    """Return the names of the layers with weights that images pass along a path."""
+    """Return the names of the convolutions and linear layers on a path."""
     passed: list[str] = []
     layers = {name: module for name, module in supernet.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)}
     hooks = [

@@ -1,6 +1,6 @@
-"""Paths of a supernet drawn over bins of MACs, as the published SPOS search trains within a narrow range.
+"""Paths of a supernet drawn from bins of MACs, similar to the published SPOS search, which trains in a narrow range.
 
-Drawn uniformly over architectures, most paths have middling MACs, and the smallest and largest networks are hardly trained.
+Without bins, most paths have medium MACs, and the smallest and largest networks are hardly trained.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ _MAX_DRAWS = 200
 
 
 class MacsBins:
-    """Equally wide bins of MACs, of which each is drawn as often.
+    """Equally wide bins of MACs, each drawn equally often.
 
     Args:
-        space: Whose architectures are drawn.
-        number: Of bins.
-        max_macs: The end of the last bin; None: the space's largest architecture.
-        min_macs: The beginning of the first bin; None: the space's smallest architecture.
+        space: The search space.
+        number: Number of bins.
+        max_macs: The end of the last bin; None: the MACs of the space's largest architecture.
+        min_macs: The beginning of the first bin; None: the MACs of the space's smallest architecture.
     """
 
     def __init__(self, space: SearchSpace, number: int, max_macs: int | None, min_macs: int | None):
@@ -32,7 +32,7 @@ class MacsBins:
         self.bins = list(pairwise(np.linspace(low, high, number + 1)))
 
     def draw(self, rng: np.random.Generator) -> Genotype:
-        """Draw a bin, and an architecture in it; the nearest of 200 where none of them falls into the bin."""
+        """Draw a bin, then an architecture in it; if none of 200 draws falls into the bin, return the nearest one."""
         low, high = self.bins[int(rng.integers(len(self.bins)))]
         nearest, distance = None, math.inf
         for _ in range(_MAX_DRAWS):

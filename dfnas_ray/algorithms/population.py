@@ -1,7 +1,7 @@
-"""The candidates of a multi-fidelity search in its folder, and the training of one of them at a time.
+"""The files of the candidates of a multi-fidelity search, and the training of one candidate at a time.
 
-A candidate's results, and after every epoch its network, lie in the trial's folder: a candidate that is started again, in
-whichever process, goes on from its last epoch.
+The trial's folder holds each candidate's results, and its network after every epoch. A candidate that is started again,
+in any process, resumes from its last epoch.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 
 def space_of(trial: Trial, teacher: Teacher) -> SearchSpace:
-    """Return a trial's space for the teacher's images and classes."""
+    """Return the search space of a trial for the teacher's image shape and number of classes."""
     space: SearchSpace = trial.space.space(teacher.image_shape, teacher.num_classes)
     return space
 
@@ -45,20 +45,20 @@ def seed_of(job: SearchJob, trial: Trial) -> int:
 
 
 def config_of(trial: Trial) -> MultiFidelityConfig:
-    """Return the settings of a trial that is a population."""
+    """Return the settings of a multi-fidelity trial."""
     assert isinstance(trial.algorithm, MultiFidelityConfig)
     return trial.algorithm
 
 
 def describe_population(job: SearchJob, trial: Trial, space: SearchSpace, population: Population) -> TrialResult:
-    """Return what a search found: its best candidate, and the runners-up."""
+    """Return the result of a search: its best candidate and the runners-up."""
     best, score = population.best()
     finalists = [space.decode(one.genotype) for one in population.ranked()[: job.config.selection.finalists]]
     return describe_trial(trial, space, space.decode(best.genotype), score, finalists, population.history())
 
 
 class RecordedRung(BaseModel):
-    """A `RungResult` in a file."""
+    """A `RungResult` as it is written to a file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -68,7 +68,7 @@ class RecordedRung(BaseModel):
 
 
 class RecordedCandidate(BaseModel):
-    """A `Candidate` in a file."""
+    """A `Candidate` as it is written to a file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -89,21 +89,21 @@ class CandidateFiles:
         self.folder, self.config, self.space = folder, config, space
 
     def results(self, number: int) -> Location:
-        """Return where a candidate's results are."""
+        """Return the file of a candidate's results."""
         return self.folder / f"candidate-{number:05d}.json"
 
     def state(self, number: int) -> Location:
-        """Return where the network of a candidate under way is."""
+        """Return the file of the network of a candidate in training."""
         return self.folder / f"candidate-{number:05d}.pt"
 
     def candidates(self) -> list[Candidate]:
-        """Return all candidates that were begun. One whose file was altered is named, and begins anew."""
+        """Return all started candidates. An altered file is reported and removed, and its candidate starts again."""
         names = [re.fullmatch(r"candidate-(\d{5,})\.json", name) for name in self.folder.file_names()]
         found = [self.read(int(name[1])) for name in names if name is not None]
         return [each for each in found if each is not None]
 
     def read(self, number: int) -> Candidate | None:
-        """Return one candidate, if it was begun. One whose file was altered is named, and begins anew."""
+        """Return a candidate if it was started. An altered file is reported and removed; the candidate starts again."""
         found = read_or_remove(self.results(number), RecordedCandidate, fault=partial(self._fault, number))
         return None if found is None else found.candidate()
 
@@ -121,21 +121,21 @@ class CandidateFiles:
         return ""
 
     def write(self, candidate: Candidate) -> None:
-        """Note what a candidate has shown."""
+        """Write a candidate's results."""
         self.results(candidate.number).write_json(asdict(candidate))
 
     def close(self, candidate: Candidate, is_stopped: bool) -> None:
-        """Note that a candidate is over; its network is not needed any more."""
+        """Record that a candidate is finished, and delete the file of its network."""
         if is_stopped:
             candidate.is_stopped = True
             self.write(candidate)
         self.state(candidate.number).delete_file()
 
     def waiting(self, given: Sequence[Genotype], space: SearchSpace, population: Population) -> list[tuple[int, str]]:
-        """Return the numbers and genotypes of those given candidates that are not over.
+        """Return the numbers and genotypes of those given candidates that are not finished.
 
         Raises:
-            StorageError: a number belongs to another architecture here.
+            StorageError: a number belongs to another architecture in this folder.
         """
         known = {candidate.number: candidate for candidate in population.candidates}
         waiting = []
@@ -153,10 +153,10 @@ class CandidateFiles:
 
 
 class CandidateWorker:
-    """Trains one candidate after the other in one process, from rung to rung.
+    """Trains candidates one after the other in one process, from rung to rung.
 
     Attributes:
-        candidate: The present one.
+        candidate: The current candidate.
     """
 
     def __init__(
@@ -178,20 +178,20 @@ class CandidateWorker:
         self.candidate: Candidate
 
     def take_up(self, number: int, text: str) -> None:
-        """Begin a candidate, or go on with one that broke off."""
+        """Start a candidate, or resume one that was interrupted."""
         found = self.files.read(number)
-        if found is not None and found.genotype != text:  # of a command that was at work here at the same time
-            logger.warning("Candidate %d of %s is another one now, and begins anew.", number, self.trial.name)
+        if found is not None and found.genotype != text:  # written by another command that ran at the same time
+            logger.warning("Candidate %d of %s has another architecture now; it starts again.", number, self.trial.name)
             found = None
         if found is None:
-            self.files.state(number).delete_file()  # of another one, or of one whose results were altered
+            self.files.state(number).delete_file()  # it belongs to another candidate, or to altered results
         self.candidate = found or Candidate(number, text)
         state = self.files.state(number)
         self.training = self._begin(text)
         if state.exists() and not load_or_set_aside(state, self._load):
             self.candidate, self.training = Candidate(number, text), self._begin(text)
         if not state.exists():
-            self.files.write(self.candidate)  # a candidate that was proposed is not forgotten
+            self.files.write(self.candidate)  # so that a restart knows of every proposed candidate
         self.board.start(f"Candidate {number} of {self.trial.name}", f"after epoch {self.training.epochs_done}")
 
     def _load(self, data: bytes) -> None:

@@ -1,6 +1,6 @@
-"""Optuna's TPE as the one who proposes architectures: every decision of the search space is a categorical parameter.
+"""Architectures proposed by Optuna's TPE: every decision of the search space is a categorical parameter.
 
-The study lives in memory; what it has to know after a break is told to it again from the candidates' files.
+The study is kept in memory. After an interruption it is rebuilt from the candidates' files.
 """
 
 from __future__ import annotations
@@ -18,41 +18,42 @@ from dfnas_ray.algorithms.random_search import draw_new
 from dfnas_ray.search_spaces.base import Genotype, SearchSpace
 from dfnas_ray.seeding import derive_seed, numpy_generator
 
-_MAX_TRIES = 50  # proposals above the limit or known already, before a new architecture is drawn
+_MAX_TRIES = 50  # proposals outside the limits or already known, before a new architecture is drawn at random
 
 
 def num_startup_trials(num_trials: int) -> int:
-    """Return how many trials of so many are drawn at random before a sampler learns from them."""
+    """Return how many of ``num_trials`` trials are drawn at random before a sampler learns from them."""
     return min(10, max(4, num_trials // 3))
 
 
 def tpe_sampler(seed: int, startup: int) -> TPESampler:
-    """Return a sampler that takes trials under way for bad ones, so that it does not propose their like again."""
+    """Return a sampler that treats running trials as bad ones, so that it does not propose similar ones."""
     return TPESampler(seed=seed % 2**32, n_startup_trials=startup, multivariate=True, constant_liar=True)
 
 
 class Proposal(NamedTuple):
-    """A candidate that is to be trained."""
+    """A candidate to be trained."""
 
     number: int
     genotype: str
 
 
 class ArchitectureStudy:
-    """Proposes only new architectures within the limit.
+    """Proposes only new architectures within the limits.
 
-    Optuna ranks a trial that was pruned below all that were not, by its last step first and by its value there second: with
-    epochs as steps, that is the order of a `Population`. So a candidate that was stopped early is told as pruned, never as
-    complete with the value of a short training. A proposal above the limit is told as pruned without any value, which is
-    last, and costs no trial; one that is known already is told as failed, which TPE does not learn from.
+    Optuna ranks a pruned trial below all complete ones, first by its last step and then by its value there. With epochs
+    as steps, this is the order of a `Population`. So a candidate that was stopped early is reported to the study as
+    pruned, never as complete with the value of a short training. A proposal outside the limits is reported as pruned
+    without a value. That ranks last and does not use up a trial. A known proposal is reported as failed, and TPE does
+    not learn from it.
 
-    The first candidates are those that random proposals would begin with.
+    The first candidates are the same as with random proposals.
 
     Args:
-        population: What is known: candidates that are over are told to the study, open ones are proposed again.
-        space: What is searched.
+        population: The known candidates. Finished ones are added to the study, open ones are proposed again.
+        space: The search space.
         max_macs: Largest number of MACs, or None.
-        seed: Of all draws.
+        seed: The seed of all random draws.
         min_macs: Smallest number of MACs, or None.
     """
 
@@ -87,7 +88,7 @@ class ArchitectureStudy:
                 self._enqueue(genotype)
 
     def propose(self) -> Proposal | None:
-        """Return the next candidate, that of a restarted command first; None if all within the limit are known."""
+        """Return the next candidate, open ones of an earlier command first; None if there is no new one in the limits."""
         for attempt in range(_MAX_TRIES + 2):
             if attempt == _MAX_TRIES:
                 known = {self.space.decode(text) for text in self.numbers}
@@ -109,14 +110,14 @@ class ArchitectureStudy:
         return None
 
     def observe(self, number: int, epochs: int, score: float) -> None:
-        """Take a candidate's score at a rung, also again; a diverged training has none."""
+        """Record a candidate's score at a rung; NaN (a diverged training) and repeated calls are ignored."""
         trial = self._trials[number]
         known = self.study._storage.get_trial(trial._trial_id).intermediate_values
         if not math.isnan(score) and epochs not in known:
             trial.report(score, epochs)
 
     def end(self, number: int, epochs: int, score: float) -> None:
-        """Take how a candidate ended; complete is only what reached the highest rung."""
+        """Record how a candidate ended: complete if it reached the highest rung, else pruned."""
         if epochs < self.config.max_epochs or math.isnan(score):
             self.observe(number, epochs, score)
             self.study.tell(self._trials[number], state=TrialState.PRUNED)
@@ -124,7 +125,7 @@ class ArchitectureStudy:
             self.study.tell(self._trials[number], score)
 
     def fail(self, number: int) -> None:
-        """Take that a candidate could not be trained."""
+        """Record that a candidate could not be trained."""
         self.study.tell(self._trials[number], state=TrialState.FAIL)
 
     def _enqueue(self, genotype: Genotype) -> None:

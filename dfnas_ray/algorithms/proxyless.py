@@ -1,4 +1,4 @@
-"""ProxylessNAS: alphas learned through sampled paths, so that memory does not grow with the number of operations.
+"""ProxylessNAS: alphas are learned through sampled paths, so memory does not grow with the number of operations.
 
 Source: Cai et al. 2019, arXiv:1812.00332, Sec. 3 (binary gates, two sampled paths, REINFORCE, expected latency).
 """
@@ -37,7 +37,7 @@ class MacsTermConfig(BaseModel):
     weight: float = Field(0.1, ge=0, description="0 leaves the cost to search.max_macs alone.")
 
     def table(self, space: SearchSpace) -> tuple[list[np.ndarray[Any, Any]], float]:
-        """Return the MACs of each option by mixed operation, and those that every architecture has."""
+        """Return the MACs of each option by mixed operation, and the MACs that every architecture has."""
         return space.cost_table.macs, float(sum(cost.macs for cost in space.cost_table.fixed.values()))
 
 
@@ -47,12 +47,12 @@ class LatencyTermConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["latency"] = "latency"
-    weight: float = Field(0.1, ge=0, description="How much latency counts.")
+    weight: float = Field(0.1, ge=0, description="Weight of the latency term.")
     file: str = Field(description="The target device's table, as `dfnas space latency` writes it.")
-    device: str | None = Field(None, description="Name of the target device; by default this machine's.")
+    device: str | None = Field(None, description="Name of the target device; by default this machine's device.")
 
     def table(self, space: SearchSpace) -> tuple[list[np.ndarray[Any, Any]], float]:
-        """Return the seconds of each option by mixed operation, and those that every architecture takes."""
+        """Return the seconds of each option by mixed operation, and the seconds that every architecture takes."""
         table = load_latency_table(self.file, space, self.device)
         return [np.array(row) for row in table.options], table.fixed
 
@@ -61,34 +61,41 @@ CostTermConfig = Annotated[MacsTermConfig | LatencyTermConfig, Field(discriminat
 
 
 class ProxylessSearchConfig(BaseAlgorithmConfig):
-    """Search over sampled paths."""
+    """Gradient search over sampled paths."""
 
     kind: Literal["proxyless"] = "proxyless"
     update: Literal["gradient", "reinforce"] = Field(
-        "gradient", description="Alphas learn through the gates of two sampled paths, or from rewards of whole paths."
+        "gradient", description="Learn alphas from the gates of two sampled paths, or from rewards of whole paths."
     )
     epochs: int = Field(120, gt=0, le=MANY, description="Passes over the images from which the weights learn.")
     warmup_epochs: int = Field(20, ge=0, le=MANY, description="Epochs in which only the weights learn.")
-    batch_size: int = Field(128, gt=0, le=MANY, description="Images per step, for weights and for alphas each.")
+    batch_size: int = Field(
+        128, gt=0, le=MANY, description="Images per step of the weights, and per step of the alphas."
+    )
     optimizer: OptimizerConfig = OptimizerConfig(lr=0.05)
     alpha_lr: float = Field(1e-3, gt=0, description="Adam's step size on the alphas.")
     alpha_fraction: float = Field(
-        0.3, gt=0, lt=1, description="Share of the training images from which the alphas learn, and the weights do not."
+        0.3,
+        gt=0,
+        lt=1,
+        description="Share of the training images from which the alphas learn; the weights use the rest.",
     )
     alpha_every: int = Field(1, gt=0, le=MANY, description="Weight steps for each alpha step.")
     reinforce_samples: int = Field(8, gt=0, le=MANY, description="Paths per alpha step of REINFORCE.")
-    reinforce_decay: float = Field(0.9, ge=0, lt=1, description="Of the moving average that rewards are compared with.")
+    reinforce_decay: float = Field(
+        0.9, ge=0, lt=1, description="Decay of the moving average that rewards are compared with."
+    )
     cost: CostTermConfig = MacsTermConfig()
 
     cannot_rank: ClassVar[str] = "its alphas weigh operations, not whole architectures"
     trains_by_epochs: ClassVar[bool] = True
     unsuitable_spaces: ClassVar[dict[str, str]] = {
-        "darts": "a DARTS cell keeps two of several edges per node, a choice that path gates, one per edge, do not make",
+        "darts": "a DARTS cell keeps two of several edges per node, and path gates, one per edge, cannot choose edges",
     }
 
     @property
     def steps_to_show(self) -> int:
-        """Epochs: how long a progress bar is."""
+        """The length of the progress bar, in epochs."""
         return self.epochs
 
     @property
@@ -97,7 +104,7 @@ class ProxylessSearchConfig(BaseAlgorithmConfig):
         return (self.cost.file,) if isinstance(self.cost, LatencyTermConfig) else ()
 
     def check_files(self, space: SearchSpace) -> None:
-        """Make sure that the latency table is for this space; a worker makes sure of the device."""
+        """Make sure that the latency table belongs to this space; the device is checked by the worker."""
         for file in self.files:
             read_latency_table(file, space)
 
@@ -107,7 +114,7 @@ class ProxylessSearchConfig(BaseAlgorithmConfig):
 
 
 class ProxylessSearch(SearchAlgorithm):
-    """Weights learn along one path sampled by the alphas, alphas from two paths or from rewards."""
+    """Trains weights along one path sampled by the alphas, and alphas from two paths or from rewards."""
 
     def __init__(self, config: ProxylessSearchConfig, problem: SearchProblem):
         problem.space.check_limit(problem.max_macs)
@@ -136,7 +143,7 @@ class ProxylessSearch(SearchAlgorithm):
         self.steps_done = 0
 
     def train_epoch(self) -> dict[str, float]:
-        """Train the weights along sampled paths, and the alphas after every ``alpha_every`` of these steps."""
+        """Train the weights along sampled paths, and the alphas after every ``alpha_every`` steps; return metrics."""
         losses, alpha_losses = [], []
         is_warm = self.epochs_done >= self.config.warmup_epochs
         stream = self._alpha_stream()
@@ -159,11 +166,11 @@ class ProxylessSearch(SearchAlgorithm):
         }
 
     def sample_path(self) -> tuple[int, ...]:
-        """Draw one option of each mixed operation, by its probability."""
+        """Draw one option of each mixed operation according to the probabilities."""
         return tuple(int(self.path_rng.choice(len(p), p=p)) for p in self._numpy_probabilities())
 
     def expected_cost(self) -> Tensor:
-        """Return the expected MACs or seconds of an architecture drawn by the alphas; differentiable."""
+        """Return the expected MACs or seconds of an architecture drawn according to the alphas; differentiable."""
         probabilities = self.architecture.probabilities()
         terms = [(p * cost).sum() for p, cost in zip(probabilities, self.option_costs, strict=True)]
         return torch.stack(terms).sum() + self.fixed_cost
@@ -174,19 +181,19 @@ class ProxylessSearch(SearchAlgorithm):
         return self._gate_step(batch) if self.config.update == "gradient" else self._reinforce_step(batch)
 
     def best(self) -> tuple[Genotype, float]:
-        """Return the architecture of the most likely paths, and its mean log-probability."""
+        """Return the most likely architecture within the limit, and the mean log-probability of its options."""
         rows = self.architecture.log_probabilities()
         genotype = self.space.derive_within(rows, self.problem.max_macs)
         chosen = zip(rows, self.space.choices(genotype), strict=True)
         return genotype, float(np.mean([row[choice] for row, choice in chosen if choice is not None]))
 
     def finalists(self, count: int) -> list[Genotype]:
-        """Return the architecture of the most likely paths, and others drawn by the probabilities."""
+        """Return the most likely architecture within the limit, and others drawn according to the probabilities."""
         rows = self.architecture.log_probabilities()
         return likely_architectures(self.space, rows, self.problem.max_macs, count, self.problem.seed)
 
     def state_dict(self) -> StateDict:
-        """Return tensors, numbers and text only."""
+        """Return the state as tensors, numbers and text only."""
         return {
             "epochs_done": self.epochs_done,
             "steps_done": self.steps_done,
@@ -199,7 +206,7 @@ class ProxylessSearch(SearchAlgorithm):
         }
 
     def load_state_dict(self, state: StateDict) -> None:
-        """Go on exactly where ``state_dict`` was called."""
+        """Resume exactly where ``state_dict`` was called."""
         self.epochs_done, self.steps_done = state["epochs_done"], state["steps_done"]
         self.student.load_state_dict(state["student"])
         self.architecture.load_state_dict(state["architecture"])
@@ -209,7 +216,7 @@ class ProxylessSearch(SearchAlgorithm):
         self.baseline = state["baseline"]
 
     def _gate_step(self, batch: Batch) -> Tensor:
-        """Learn through the binary gates of two sampled paths per mixed operation."""
+        """Take an alpha step through the binary gates of two sampled options per mixed operation."""
         pairs, gates = self._sample_gates()
         mixtures = [Mixture(pair, gate, constant=(pair[1],)) for pair, gate in zip(pairs, gates, strict=True)]
         with autocast(self.student.device, self.student.dtype):
@@ -229,7 +236,7 @@ class ProxylessSearch(SearchAlgorithm):
         return loss.detach()
 
     def _sample_gates(self) -> tuple[list[tuple[int, int]], list[Tensor]]:
-        """Draw two options of each mixed operation by probability, the first of which is active (gate 1)."""
+        """Draw two options of each mixed operation by probability; the first of each pair is active (gate 1)."""
         pairs, gates = [], []
         for p in self._numpy_probabilities():
             two = self.path_rng.choice(len(p), size=2, replace=False, p=p)
@@ -240,7 +247,7 @@ class ProxylessSearch(SearchAlgorithm):
         return pairs, gates
 
     def _apply(self, gradients: list[Tensor], pairs: list[tuple[int, int]]) -> None:
-        """Step, then shift each sampled pair so that all other options keep their probabilities (Sec. 3.2.1)."""
+        """Take the step, then shift each sampled pair so that all others keep their probability (Sec. 3.2.1)."""
         before = [
             row.detach()[list(pair)].logsumexp(0) for row, pair in zip(self.architecture.rows(), pairs, strict=True)
         ]
@@ -253,7 +260,7 @@ class ProxylessSearch(SearchAlgorithm):
                 row[second] += shift
 
     def _reinforce_step(self, batch: Batch) -> Tensor:
-        """Learn from rewards: the loss of whole paths, without any gradient through the supernet (Sec. 3.3.2)."""
+        """Take an alpha step from the rewards of whole paths, without gradients through the supernet (Sec. 3.3.2)."""
         paths = [self.sample_path() for _ in range(self.config.reinforce_samples)]
         losses, rewards = [], []
         for path in paths:

@@ -28,7 +28,7 @@ from dfnas_ray.search_spaces.base import Genotype, SearchSpace
 from dfnas_ray.seeding import numpy_generator
 from dfnas_ray.training.config import OptimizerConfig
 
-_MAX_TRIES = 200  # draws per new candidate: a small space may hold no more
+_MAX_TRIES = 200  # draws per new candidate; a small space may have no new ones left
 
 
 def draw_new(
@@ -42,7 +42,7 @@ def draw_new(
     """Draw ``count`` different architectures uniformly within the limits, none of them ``known``.
 
     Returns:
-        Fewer, perhaps none, where almost all architectures within the limits are known.
+        Fewer, or none, if almost all architectures within the limits are known.
     """
     drawn: dict[Genotype, None] = {}
     for _ in range(_MAX_TRIES * count):
@@ -74,7 +74,7 @@ class RandomSearchConfig(BaseAlgorithmConfig):
 
     @property
     def steps_to_show(self) -> int:
-        """Rounds: how long a progress bar is."""
+        """The length of the progress bar, in rounds."""
         return -(-self.candidates // self.round_size)
 
     @property
@@ -83,7 +83,7 @@ class RandomSearchConfig(BaseAlgorithmConfig):
         return self.candidates
 
     def images_per_candidate(self, train: int, validation: int) -> float:
-        """See `PlanningFeatures`: a step of training takes about as long as three looks."""
+        """See `PlanningFeatures`: a training step takes about as long as three forward passes."""
         return self.epochs * train + validation / 3
 
     def algorithm(self, problem: SearchProblem) -> RandomSearch:
@@ -92,7 +92,7 @@ class RandomSearchConfig(BaseAlgorithmConfig):
 
 
 class RandomSearch(SearchAlgorithm):
-    """Proposes new architectures, round after round; never one twice, nor one above the limit."""
+    """Proposes new architectures, round after round. It never repeats one and never exceeds the limits."""
 
     def __init__(self, config: RandomSearchConfig, problem: SearchProblem):
         problem.space.check_limit(problem.max_macs, problem.min_macs)
@@ -108,7 +108,7 @@ class RandomSearch(SearchAlgorithm):
         return len(self.scores) >= self.config.candidates or self._is_exhausted
 
     def ask(self) -> list[Genotype]:
-        """Return the next round; asked again before `tell`, the same one."""
+        """Return the next round of candidates; a second call before `tell` returns the same round."""
         count = min(self.config.round_size, self.config.candidates - len(self.scores))
         missing = count - len(self._asked)
         known, problem = {*self.scores, *self._asked}, self.problem
@@ -116,7 +116,7 @@ class RandomSearch(SearchAlgorithm):
         return list(self._asked)
 
     def tell(self, measurements: Sequence[Measurement]) -> list[float]:
-        """Take the round's scores; NaN is worst."""
+        """Receive the round's measurements and return their scores; NaN is worst."""
         self._is_exhausted = not self._asked
         scores = self.rank(measurements)
         for genotype, score in zip(self._asked, scores, strict=True):
@@ -135,11 +135,11 @@ class RandomSearch(SearchAlgorithm):
         return max(self.scores.items(), key=lambda item: item[1])
 
     def finalists(self, count: int) -> list[Genotype]:
-        """Return the candidates of the highest scores."""
+        """Return the candidates with the highest scores."""
         return sorted(self.scores, key=lambda genotype: -self.scores[genotype])[:count]
 
     def state_dict(self) -> StateDict:
-        """Return numbers and text only."""
+        """Return the state as numbers and text only."""
         return {
             "scores": [[self.space.encode(genotype), score] for genotype, score in self.scores.items()],
             "asked": [self.space.encode(genotype) for genotype in self._asked],
@@ -148,7 +148,7 @@ class RandomSearch(SearchAlgorithm):
         }
 
     def load_state_dict(self, state: StateDict) -> None:
-        """Go on exactly where ``state_dict`` was called."""
+        """Resume exactly where ``state_dict`` was called."""
         self.scores = {self.space.decode(text): score for text, score in state["scores"]}
         self._asked = [self.space.decode(text) for text in state["asked"]]
         self._is_exhausted = state["is_exhausted"]

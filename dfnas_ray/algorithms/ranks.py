@@ -1,4 +1,4 @@
-"""One score out of several figures that have no common scale."""
+"""One score from several figures that have no common scale."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from dfnas_ray.algorithms.base import Measurement
 
 
 def add_up_ranks(measurements: Sequence[Measurement], figures: Sequence[str]) -> list[float]:
-    r"""Return :math:`\sum_k \log(r_k / m)` for each of m candidates, :math:`r_k` its rank by figure k (1 is the worst).
+    r"""Return :math:`\sum_k \log(r_k / m)` for each of m candidates; :math:`r_k` is its rank by figure k, 1 is worst.
 
-    The logarithm punishes a low rank by any figure more than a high one by another makes good.
-    Source: Lee & Ham 2024, arXiv:2403.19232. Candidates that are equal share their mean rank; NaN is worst.
+    Because of the logarithm, a high rank by one figure cannot make up for a low rank by another.
+    Source: Lee & Ham 2024, arXiv:2403.19232. Equal candidates share their mean rank; NaN is worst.
     """
-    from scipy.stats import rankdata  # every search process imports this module
+    from scipy.stats import rankdata  # imported late, because every search process imports this module
 
     table = np.array([[measurement[name] for name in figures] for measurement in measurements], dtype=float)
     table = np.nan_to_num(table, nan=-np.inf, posinf=np.inf, neginf=-np.inf)

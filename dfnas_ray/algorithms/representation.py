@@ -1,14 +1,14 @@
-r"""How alike two networks represent the same images: centred kernel alignment, the normalised HSIC.
+r"""How similarly two networks represent the same images: centred kernel alignment (CKA), the normalised HSIC.
 
-Each network is described by the Gram matrix of its features over one batch, so that their widths and sizes need not
-agree. With :math:`H = I - \frac1B 1 1^T`,
+Each network is described by the Gram matrix of its features over one batch, so their widths and sizes may differ. With
+:math:`H = I - \frac1B 1 1^T`,
 
 .. math:: HSIC(K, L) = \frac{1}{(B-1)^2} tr(K H L H), \qquad
           CKA(K, L) = \frac{HSIC(K, L)}{\sqrt{HSIC(K, K) \, HSIC(L, L)}}
 
 Sources: Gretton et al. 2005 (HSIC); Song et al. 2012, JMLR 13 (its unbiased estimator); Kornblith et al. 2019,
-arXiv:1905.00414, Sec. 3 (CKA, linear and RBF). Zheng et al. 2022, CVPR, estimate with the normalised HSIC the mutual
-information of representations, by which RMI-NAS ranks architectures.
+arXiv:1905.00414, Sec. 3 (CKA, linear and RBF). In RMI-NAS (Zheng et al. 2022, CVPR), the normalised HSIC estimates the
+mutual information of representations, which ranks architectures.
 Shapes: B images, D features; Gram matrices (..., B, B), for instance one per stage of a network.
 """
 
@@ -21,14 +21,14 @@ from torch import Tensor
 
 Kernel = Literal["linear", "rbf"]
 
-_TINY = 1e-12  # a network whose features do not vary has a Gram matrix of zeros: it is aligned with nothing
+_TINY = 1e-12  # if features do not vary, the centred Gram matrix is zero, and the alignment must be 0
 
 
 def gram(features: Tensor, kernel: Kernel) -> Tensor:
     r"""Return the Gram matrix (B, B) of features (B, D), in float32.
 
-    ``linear`` is :math:`x_i \cdot x_j`. ``rbf`` is :math:`\exp(-\|x_i - x_j\|^2 / 2 \sigma^2)` with the median distance
-    as :math:`\sigma`, through which no gradient flows. Neither depends on the order of the D features.
+    ``linear`` is :math:`x_i \cdot x_j`. ``rbf`` is :math:`\exp(-\|x_i - x_j\|^2 / 2 \sigma^2)`, where :math:`\sigma` is
+    the median distance, without gradient. Neither depends on the order of the D features.
     """
     features = features.float()
     products = features @ features.T
@@ -42,9 +42,10 @@ def gram(features: Tensor, kernel: Kernel) -> Tensor:
 
 
 def center(grams: Tensor, unbiased: bool = False) -> Tensor:
-    """Return H K H; or, ``unbiased``, the U-centred matrix, whose products have HSIC's unbiased estimator as their sum.
+    """Return H K H, or the U-centred matrix if ``unbiased``.
 
-    The latter has a diagonal of zeros and needs B > 3 (Székely & Rizzo 2014, arXiv:1310.2926).
+    Summed products of U-centred matrices give the unbiased estimator of HSIC. A U-centred matrix has a diagonal of
+    zeros and needs B > 3 (Székely & Rizzo 2014, arXiv:1310.2926).
     """
     size = grams.shape[-1]
     if not unbiased:
@@ -67,7 +68,7 @@ def hsic(first: Tensor, second: Tensor, unbiased: bool = False) -> Tensor:
 def normalize(grams: Tensor, unbiased: bool = False) -> Tensor:
     """Return centred Gram matrices of Frobenius norm 1: CKA is the sum of the product of two of them.
 
-    What stands for the teacher is normalised once, and then compared with many students.
+    The teacher's matrices are normalised once, and then compared with many students.
     """
     centred = center(grams, unbiased)
     return centred / torch.linalg.matrix_norm(centred)[..., None, None].clamp_min(_TINY)
@@ -76,8 +77,8 @@ def normalize(grams: Tensor, unbiased: bool = False) -> Tensor:
 def cka(first: Tensor, second: Tensor, unbiased: bool = False) -> Tensor:
     """Return the centred kernel alignment of Gram matrices (..., B, B), shape (...).
 
-    1 for equal representations, 0 for independent ones and for one that does not vary; the unbiased estimate may fall
-    below 0. The biased one grows with D / B: it calls any two wide representations of a small batch alike. It does not
-    change when features are rotated or scaled as a whole.
+    It is 1 for equal representations, and 0 for independent ones or if one does not vary. The unbiased estimate may
+    fall below 0. The biased estimate grows with D / B: any two wide representations of a small batch look similar. CKA
+    does not change when features are rotated or scaled as a whole.
     """
     return (normalize(first, unbiased) * normalize(second, unbiased)).sum((-2, -1))

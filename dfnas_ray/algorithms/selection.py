@@ -1,4 +1,4 @@
-"""The best of several architectures: each is trained alone, all in the same short way, and validated."""
+"""Selection of the best of several architectures: each is trained alone, in the same short way, and validated."""
 
 from __future__ import annotations
 
@@ -32,10 +32,11 @@ _COMPARISON = "comparison.json"
 
 
 class Finalist(BaseModel):
-    """An architecture that a trial handed in.
+    """An architecture that a trial submitted.
 
     Attributes:
-        score: Minus its validation loss after a training alone; NaN if that diverged, None if there was no comparison.
+        score: Minus its validation loss after stand-alone training; NaN if that diverged, None if there was no
+            comparison.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
@@ -51,14 +52,14 @@ class Finalist(BaseModel):
 
 
 class TrialSummary(BaseModel):
-    """A trial's choice among its finalists.
+    """The finalists of a trial, and the best one of them.
 
     Attributes:
-        trial: Its name.
-        genotype: Of the best finalist, with its cost.
-        own_score: Of the architecture that the trial itself liked best, on its algorithm's scale.
-        finalists: The trial's own favourite first.
-        score: Of the best finalist; None if there was no comparison.
+        trial: The name of the trial.
+        genotype: The best finalist; ``macs`` and ``params`` are its cost.
+        own_score: The score of the algorithm's own choice, on the algorithm's scale.
+        finalists: All finalists, the algorithm's own choice first.
+        score: The score of the best finalist; None if there was no comparison.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
@@ -76,12 +77,12 @@ class TrialSummary(BaseModel):
 
     @property
     def merit(self) -> float:
-        """What trials are compared by."""
+        """The number by which trials are compared."""
         return merit(self.own_score if self.score is None else self.score)
 
 
 class ComparedTrial(TrialSummary):
-    """The same with all that happened in the trial."""
+    """A trial summary with the history of the trial."""
 
     space_config: JsonObject
     history: tuple[HistoryPoint, ...]
@@ -98,7 +99,7 @@ class ComparedTrial(TrialSummary):
 
         Args:
             found: Architectures by `name_of`.
-            scores: Likewise.
+            scores: Scores by `name_of`.
         """
         names = [name_of(self, finalist.genotype) for finalist in self.finalists]
         finalists = tuple(
@@ -110,39 +111,39 @@ class ComparedTrial(TrialSummary):
         return self.model_copy(update={"finalists": finalists, **chosen})
 
     def summary(self) -> TrialSummary:
-        """Return it without what happened."""
+        """Return the trial without its history."""
         return TrialSummary(**{name: getattr(self, name) for name in TrialSummary.model_fields})
 
 
 class ComparedScores(RootModel[dict[str, float]]):
-    """Scores of architectures that were trained alone, by `name_of`: ``comparison.json``."""
+    """The content of ``comparison.json``: scores of architectures that were trained alone, by `name_of`."""
 
     @classmethod
     def read(cls, folder: Location, say: Say) -> dict[str, float]:
-        """Return what was compared so far in a search's folder; nothing, and say why, if the file was altered."""
+        """Return the scores recorded in a search's folder. If the file was altered, say so and return none."""
         found = read_or_remove(folder / _COMPARISON, cls, say)
         return {} if found is None else found.root
 
     def write(self, folder: Location) -> None:
-        """Write them into a search's folder."""
+        """Write the scores into a search's folder."""
         (folder / _COMPARISON).write_json(self.root)
 
 
 class ComparedTrials(RootModel[tuple[ComparedTrial, ...]]):
-    """All trials of a search: ``trials.json``."""
+    """The content of ``trials.json``: all trials of a search."""
 
     @classmethod
     def read(cls, folder: Location) -> tuple[ComparedTrial, ...]:
-        """Return the trials of a finished search's folder; none if the file is not there.
+        """Return the trials of a finished search from its folder; none if the file does not exist.
 
         Raises:
-            StorageError: the file is of another version, or was altered.
+            StorageError: the file was written by another version, or was altered.
         """
         file = folder / _TRIALS
         return file.read_model(cls).root if file.exists() else ()
 
     def write(self, folder: Location) -> None:
-        """Write them into a search's folder."""
+        """Write the trials into a search's folder."""
         (folder / _TRIALS).write_model(self, exclude_none=True)
 
     @staticmethod
@@ -157,12 +158,12 @@ def name_of(trial: ComparedTrial, genotype: str) -> str:
 
 
 def merit(score: float) -> float:
-    """Return a score to compare by: an architecture whose training diverged (NaN) is below every other."""
+    """Return a score for comparisons: an architecture whose training diverged (NaN) is below every other."""
     return -math.inf if math.isnan(score) else score
 
 
 def selection_batches(job: SearchJob, teacher: Teacher, images: SyntheticImages, device: torch.device) -> SplitBatches:
-    """Return what all finalists are trained and judged on."""
+    """Return the batches on which all finalists are trained and judged."""
     seed = derive_seed(job.seed, "selection")
     return make_batches(job, teacher, images, WholeSet(images), job.config.selection.batch_size, seed, device)
 
@@ -171,10 +172,10 @@ def train_alone(job: SearchJob, space: SearchSpace, genotype: Genotype, batches:
     """Return minus the validation loss of an architecture trained alone; NaN if its training diverged.
 
     Args:
-        job: Whose `selection` says how long.
-        space: Whose architecture it is.
+        job: The search job, whose `selection` settings apply.
+        space: The search space of the architecture.
         genotype: The architecture.
-        batches: Those of `selection_batches`.
+        batches: The result of `selection_batches`.
     """
     settings = job.config.selection
     scorer = StandAloneScorer(
@@ -191,25 +192,25 @@ def train_alone(job: SearchJob, space: SearchSpace, genotype: Genotype, batches:
 
 
 def check_some_trained(scores: Mapping[str, float], lr: float) -> None:
-    """Make sure that not every architecture's training alone has diverged, which a score of NaN says.
+    """Make sure that the training of at least one architecture did not diverge; a score of NaN means that it did.
 
     Args:
-        scores: By architecture.
-        lr: That they were trained with, for the message.
+        scores: Scores by architecture.
+        lr: The learning rate of the training, for the message.
 
     Raises:
-        DfnasError: every one has.
+        DfnasError: every training diverged.
     """
     if all(map(math.isnan, scores.values())):
         raise DfnasError(
-            f"The training alone of all {len(scores)} architectures found diverged, so none can be chosen. Lower "
+            f"The stand-alone training of all {len(scores)} finalists diverged, so none can be chosen. Lower "
             f"search.selection.optimizer.lr ({lr:g})."
         )
 
 
 @dataclass(frozen=True)
 class TrainAlone:
-    """The work on finalists: train one, and return its score."""
+    """The task of a worker: train one finalist and return its score."""
 
     job: SearchJob
     found: dict[str, Architecture]
@@ -217,7 +218,7 @@ class TrainAlone:
     images: Shared[SyntheticImages]
 
     def __call__(self, device: torch.device) -> Callable[[str], float]:
-        """Return the function that trains one."""
+        """Return the function that trains one finalist."""
         batches = selection_batches(self.job, self.teacher.get(), self.images.get(), device)
 
         def train(name: str) -> float:

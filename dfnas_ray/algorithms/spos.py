@@ -39,16 +39,16 @@ class SposConfig(BaseAlgorithmConfig):
         ge=0,
         le=SEVERAL,
         exclude_if=lambda value: value == 0,
-        description="Draw paths from so many bins of MACs, equally wide, between search.min_macs and search.max_macs, each bin "
-        "as often as any other; 0: every architecture as often as any other, so that most paths have middling MACs.",
+        description="Number of equally wide bins between search.min_macs and search.max_macs; each bin is drawn equally "
+        "often, then a path in it. 0: every architecture is equally likely, so most paths have medium MACs.",
     )
     calibration_batches: int = Field(
-        8, gt=0, le=MANY, description="Batches from which BatchNorm statistics are re-estimated."
+        8, gt=0, le=MANY, description="Number of batches from which BatchNorm statistics are re-estimated."
     )
     fitness: Fitness = Field(
         "distillation_loss",
-        description="What evolution maximises: agreement with the teacher, minus the loss, agreement with the class asked for, "
-        "or the angle by which training turned the weights.",
+        description="Score that evolution maximises: agreement with the teacher, minus the loss, accuracy on the classes "
+        "that the images were made for, or the angle by which training turned the weights.",
     )
     evolution: EvolutionConfig = EvolutionConfig()
 
@@ -63,7 +63,7 @@ class SposConfig(BaseAlgorithmConfig):
 
     @property
     def steps_to_show(self) -> int:
-        """Epochs and generations: how long a progress bar is."""
+        """The length of the progress bar, in epochs and generations."""
         return self.epochs + self.evolution.generations
 
     @property
@@ -72,7 +72,7 @@ class SposConfig(BaseAlgorithmConfig):
         return self.evolution.num_candidates
 
     def images_per_candidate(self, train: int, validation: int) -> float:
-        """See `PlanningFeatures`: those that BatchNorm statistics are taken from, and those that judge."""
+        """See `PlanningFeatures`: the images for the BatchNorm statistics, and the validation images."""
         return min(train, self.calibration_batches * self.batch_size) + validation
 
     def algorithm(self, problem: SearchProblem) -> Spos:
@@ -103,7 +103,7 @@ class Spos(EvolutionarySearch):
         self.path_rng = numpy_generator(problem.seed, "paths")
 
     def train_epoch(self) -> dict[str, float]:
-        """Train every batch along one path drawn uniformly, or from one of the bins."""
+        """Train each batch along one path, drawn uniformly or from the bins, and return the mean loss."""
         losses = []
         for batch in self.train.epoch(self.epochs_done):
             path = self.space.choices(self._draw_path())
@@ -119,8 +119,8 @@ class Spos(EvolutionarySearch):
         return self.space.sample_within(self.path_rng, *limits)
 
     def scorer(self) -> OneShotScorer:
-        """Return a scorer with a copy of the supernet as it is now."""
-        # Epochs that training does not reach: images varied like the training's, the same for every candidate.
+        """Return a scorer with a copy of the current supernet."""
+        # Batches of later epochs, which training does not reach: augmented alike, and the same for every candidate.
         calibration = self.train.first(self.config.calibration_batches, from_epoch=self.num_epochs)
         return OneShotScorer(
             self.space,
@@ -135,7 +135,7 @@ class Spos(EvolutionarySearch):
         )
 
     def state_dict(self) -> StateDict:
-        """Return tensors, numbers and text only."""
+        """Return the state as tensors, numbers and text only."""
         return {
             "epochs_done": self.epochs_done,
             "student": self.student.state_dict(),
@@ -145,7 +145,7 @@ class Spos(EvolutionarySearch):
         }
 
     def load_state_dict(self, state: StateDict) -> None:
-        """Go on exactly where ``state_dict`` was called."""
+        """Resume exactly where ``state_dict`` was called."""
         self.epochs_done = state["epochs_done"]
         self.student.load_state_dict(state["student"])
         self.path_rng.bit_generator.state = json.loads(state["path_rng"])

@@ -19,33 +19,34 @@ from dfnas_ray.training.config import DistillationConfig, OptimizerConfig
 from dfnas_ray.training.student import Student, Validation, train_epoch, validate
 
 Metric = Literal["loss", "agreement"]
-"""What a network is judged by on the validation images: the distillation loss, or how often it agrees with the teacher."""
+"""The figure that judges a network on the validation images: the distillation loss, or agreement with the teacher."""
 
 
 def score_of(validation: Validation, metric: Metric) -> float:
-    """Return a score of which more is better."""
+    """Return the score by one metric; higher is better."""
     return -validation.loss if metric == "loss" else validation.agreement
 
 
 class CandidateTraining:
-    """One architecture trained from scratch, an epoch at a time, so that it can stop and go on.
+    """One architecture trained from scratch, one epoch at a time, so that the training can stop and resume.
 
-    How it goes depends on the architecture and the seed alone, not on who else is trained, nor on breaks.
+    The result depends only on the architecture and the seed, not on other candidates or on interruptions.
 
     Args:
-        space: Whose architecture it is.
+        space: The search space of the architecture.
         genotype: The architecture.
         train: The images to learn from.
-        validation: The images that judge.
-        distillation: How the teacher is learned from.
-        optimizer: Of the training.
-        rungs: Epochs, ascending, at which the training may end. At each the learning rate has fallen to its lowest, so that
-            a network is judged when it has settled, however far it will be trained; after each it starts anew.
-        seed: Of the initial weights.
-        precision: In which the network computes.
+        validation: The images on which the network is judged.
+        distillation: Settings of the distillation from the teacher.
+        optimizer: Settings of the optimiser.
+        rungs: Epochs, ascending, at which the training may end. The learning rate falls to its lowest value at each
+            rung and then restarts. So a network is judged with a settled learning rate, however far it is trained
+            later.
+        seed: The seed of the initial weights.
+        precision: The precision in which the network computes.
 
     Attributes:
-        epochs_done: How many are behind it.
+        epochs_done: Number of epochs trained so far.
     """
 
     def __init__(
@@ -77,16 +78,16 @@ class CandidateTraining:
         return loss
 
     def validate(self) -> Validation:
-        """Judge the network as it is."""
+        """Return the current network's results on the validation images."""
         evaluation_mode(self.network)
         return validate(self.network, self.validation.unvaried(), self.temperature)
 
     def train_to(self, epochs: int, on_epoch: Callable[[], None] = lambda: None) -> Validation:
-        """Train until ``epochs`` are done, and judge; both figures are NaN if the training diverges.
+        """Train until ``epochs`` are done, and validate; both figures are NaN if the training diverges.
 
         Args:
-            epochs: In all; what is done already counts.
-            on_epoch: Called after each epoch: the place for a checkpoint.
+            epochs: Total number of epochs, including those already done.
+            on_epoch: Called after each epoch, for example to write a checkpoint.
         """
         while self.epochs_done < epochs:
             loss = self.train_epoch()
@@ -97,28 +98,28 @@ class CandidateTraining:
         return result if math.isfinite(result.loss) else Validation(math.nan, math.nan)
 
     def state_dict(self) -> StateDict:
-        """Return tensors and numbers only: the state can be loaded with ``weights_only=True``."""
+        """Return the state as tensors and numbers only, so that it can be loaded with ``weights_only=True``."""
         return {"student": self.student.state_dict(), "epochs_done": self.epochs_done}
 
     def load_state_dict(self, state: StateDict) -> None:
-        """Go on exactly where ``state_dict`` was called."""
+        """Resume exactly where ``state_dict`` was called."""
         self.student.load_state_dict(state["student"])
         self.epochs_done = state["epochs_done"]
 
 
 @dataclass
 class StandAloneScorer:
-    """Trains each candidate from scratch; a score does not depend on who else is scored, or in which order.
+    """Trains each candidate from scratch; a score does not depend on the other candidates or on their order.
 
     Attributes:
-        space: Whose architectures are scored.
+        space: The search space of the candidates.
         train: The images to learn from.
-        validation: The images that judge.
+        validation: The images on which candidates are judged.
         epochs: Passes over the training images.
-        seed: Of the initial weights.
-        precision: In which networks compute while they are trained.
-        restarts: Epochs at which the learning rate starts anew.
-        metric: What the score is.
+        seed: The seed of the initial weights.
+        precision: The precision in which networks compute while they are trained.
+        restarts: Epochs at which the learning rate restarts.
+        metric: The figure that gives the score.
     """
 
     space: SearchSpace
@@ -141,7 +142,7 @@ class StandAloneScorer:
         restarts: Sequence[int] = (),
         metric: Metric = "loss",
     ) -> Self:
-        """Return the scorer of a search's own images, seed and precision."""
+        """Return a scorer with the images, seed and precision of a search."""
         return cls(
             problem.space,
             problem.train,

@@ -1,10 +1,10 @@
-"""One search of several: from images to a result, in whichever process it is run.
+"""One trial: a search from images to a result, in any process.
 
-A trial keeps its state in its folder after every epoch and generation. Started again, it goes on from there: nothing has to
-be unpickled, and no snapshot can lag behind.
+A trial saves its state in its folder after every epoch and generation. When it is started again, it resumes from there.
+Nothing has to be unpickled, and no snapshot can be out of date.
 
-Where images are still being made (`search.start_after_shards`), a trial takes up new shards between two epochs. It never
-waits for one: a trial that needs the whole set, to compare candidates on it, ends with `ShardsMissing` and is started
+Where images are still being made (`search.start_after_shards`), a trial adds new shards between two epochs. It never
+waits for one. To compare candidates it needs the whole set; until then it ends with `ShardsMissing`, and it is started
 again when the set is finished.
 """
 
@@ -43,14 +43,14 @@ from dfnas_ray.training.batches import SplitBatches
 
 
 class HistoryPoint(BaseModel):
-    """What one epoch, or one round of candidates, showed; other fields are metrics.
+    """The record of one epoch or one round of candidates; other fields are metrics.
 
     Attributes:
         phase: ``training`` or ``sampling``.
-        number: Of the epoch or the round, from 1.
-        best: Score of the best candidate so far.
-        scores: Of the round's candidates.
-        genotypes: Of the same.
+        number: The number of the epoch or the round, from 1.
+        best: The score of the best candidate so far.
+        scores: The scores of the round's candidates.
+        genotypes: The genotypes of the round's candidates.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow", ser_json_inf_nan="constants")
@@ -64,20 +64,20 @@ class HistoryPoint(BaseModel):
 
     @property
     def metrics(self) -> dict[str, float]:
-        """What was measured beside the candidates, by name."""
+        """The metrics, by name."""
         return dict(self.__pydantic_extra__)
 
 
 class TrialResult(BaseModel):
-    """What a trial found, as it is written to its folder.
+    """The result of a trial, as it is written to its folder.
 
     Attributes:
-        trial: Its name.
-        space_config: The space's settings.
-        own_score: Of the genotype, on the algorithm's own scale.
-        finalists: Genotypes to be compared by training each alone, the best first.
-        history: One entry per epoch and round of candidates.
-        arrivals: Per epoch, the shards that were new to it, if images were still being made.
+        trial: The name of the trial.
+        space_config: The settings of the search space.
+        own_score: The score of the genotype, on the algorithm's own scale.
+        finalists: Genotypes to be compared by stand-alone training, the best first.
+        history: One entry per epoch and per round of candidates.
+        arrivals: The new shards of each epoch, if the trial started before all images were ready.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
@@ -96,13 +96,13 @@ class TrialResult(BaseModel):
     arrivals: tuple[tuple[int, ...], ...] | None = None
 
     def write(self, file: Location) -> None:
-        """Write it as JSON."""
+        """Write the result as JSON."""
         file.write_model(self, exclude_none=True)
 
 
 @dataclass(frozen=True)
 class SearchJob:
-    """What all trials of one search have in common."""
+    """What all trials of one search share."""
 
     config: SearchConfig
     resources: SearchResources
@@ -112,25 +112,25 @@ class SearchJob:
     min_macs: int | None = None
 
     def trial_folder(self, trial: Trial) -> Location:
-        """Return where one trial keeps its state and its result."""
+        """Return the folder with a trial's state and result."""
         return self.folder / trial.name
 
     def result_file(self, trial: Trial) -> Location:
-        """Return where a trial's result is, once the trial is over."""
+        """Return the file of a trial's result, which exists once the trial is finished."""
         return self.trial_folder(trial) / "result.json"
 
     def is_over(self, trial: Trial, say: Say, decode: Callable[[str], object] = lambda text: None) -> bool:
-        """Whether a trial has a result. One that was altered is named and removed, and does not count.
+        """Return whether a trial has a result. An altered result is reported and removed, and does not count.
 
         Args:
-            trial: Which one.
-            say: Told of a result that is removed.
-            decode: Raises a `GenotypeError` for what is no architecture of the trial's space.
+            trial: The trial.
+            say: Called with a message if a result is removed.
+            decode: Raises a `GenotypeError` for text that is not an architecture of the trial's space.
         """
         return read_or_remove(self.result_file(trial), TrialResult, say, partial(_fault, trial, decode)) is not None
 
     def results(self) -> list[TrialResult]:
-        """Return the results of all trials, which are finished, in the order of `SearchConfig.trials`.
+        """Return the results of all trials, which must be finished, in the order of `SearchConfig.trials`.
 
         Raises:
             StorageError: a result cannot be read.
@@ -139,7 +139,7 @@ class SearchJob:
 
 
 def _fault(trial: Trial, decode: Callable[[str], object], result: TrialResult) -> str:
-    """Return why a result cannot be this trial's."""
+    """Return why a result cannot belong to this trial; empty if it can."""
     expected = (trial.name, trial.algorithm.kind, trial.space.model_dump(mode="json"), trial.seed)
     if (result.trial, result.algorithm, result.space_config, result.seed) != expected:
         return f"it is the result of {result.trial} in another space, by another algorithm or with another seed"
@@ -161,20 +161,20 @@ def run_trial(
     measure_with: Callable[[Scorer], MeasureCandidates] = lambda scorer: scorer,
     on_step: Callable[[HistoryEntry], None] = lambda entry: None,
 ) -> None:
-    """Search to the end, from where the trial's folder says, and write the result there.
+    """Run a trial to the end, resuming from the state in its folder, and write the result there.
 
     Args:
-        trial: Which one.
-        job: What it shares with others.
-        teacher: Labels the images.
-        images: The finished set; or the folder of one that is being made.
-        device: Where it computes.
-        board: Told how far it is.
+        trial: The trial.
+        job: What the trial shares with the others.
+        teacher: The teacher, which labels the images.
+        images: The finished set, or the folder of a set that is still being made.
+        device: The device to compute on.
+        board: Receives the progress.
         measure_with: See `SearchState.run`.
-        on_step: Called with each entry of the history as it is made.
+        on_step: Called with each new entry of the history.
 
     Raises:
-        ShardsMissing: the trial cannot go on before more images are there. Its state is kept.
+        ShardsMissing: the trial cannot continue before more images are ready. Its state is kept.
     """
     folder = job.trial_folder(trial)
     source = images if isinstance(images, ShardFolder) else WholeSet(images)
@@ -216,7 +216,7 @@ def describe_trial(
     history: Sequence[HistoryEntry],
     arrivals: Sequence[Sequence[int]] | None = None,
 ) -> TrialResult:
-    """Return what a trial found."""
+    """Return the result of a trial."""
     cost = space.cost(genotype)
     return TrialResult(
         trial=trial.name,
@@ -235,10 +235,10 @@ def describe_trial(
 
 
 def take_up(state: SearchState, growing: GrowingSet, batches: SplitBatches) -> None:
-    """Serve the images that come next: those of the next epoch, or all, on which candidates are compared.
+    """Load the images of the next epoch, or all images if candidates are compared next.
 
     Raises:
-        ShardsMissing: the trial cannot go on yet.
+        ShardsMissing: the trial cannot continue yet.
     """
     algorithm = state.algorithm
     if algorithm.is_training:
@@ -254,14 +254,14 @@ def take_up(state: SearchState, growing: GrowingSet, batches: SplitBatches) -> N
 def make_state(
     job: SearchJob, trial: Trial, teacher: Teacher, images: SyntheticImages, device: torch.device
 ) -> SearchState:
-    """Return a search at its beginning, everything seeded, on a finished set of images."""
+    """Return a new, seeded search on a finished set of images."""
     return begin_trial(job, trial, teacher, WholeSet(images), None, device)[0]
 
 
 def make_problem(
     job: SearchJob, trial: Trial, teacher: Teacher, images: SyntheticImages, device: torch.device
 ) -> SearchProblem:
-    """Return what a search works on, everything seeded, on a finished set of images."""
+    """Return the seeded inputs of a search on a finished set of images."""
     return _problem(job, trial, teacher, WholeSet(images), None, device)[0]
 
 
@@ -273,7 +273,7 @@ def begin_trial(
     growing: GrowingSet | None,
     device: torch.device,
 ) -> tuple[SearchState, SplitBatches]:
-    """Return a search at its beginning, with the batches that it learns from."""
+    """Return a new search and the batches that it learns from."""
     problem, batches = _problem(job, trial, teacher, source, growing, device)
     return SearchState(make_algorithm(trial.algorithm, problem)), batches
 
@@ -314,7 +314,7 @@ def make_batches(
     seed: int,
     device: torch.device,
 ) -> SplitBatches:
-    """Return training and validation batches of the images that are there; the split is the same for all trials."""
+    """Return training and validation batches of the present images; the split is the same for all trials."""
     warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # shared memory is read only
     config = job.config
     return SplitBatches(
@@ -343,20 +343,20 @@ def _encoded(state: SearchState) -> memoryview:
 
 
 def restore(state: SearchState, folder: Location) -> str:
-    """Go on where `save` was called last, if it ever was, and say where that is.
+    """Restore the state of the last `save`, if there is one, and return a text that says where the search is.
 
-    A state that cannot be read is named and set aside: the search then is at its beginning.
+    A state that cannot be read is reported and set aside; the search then starts from its beginning.
 
     Args:
-        state: At its beginning.
-        folder: Of the trial.
+        state: A search at its beginning.
+        folder: The folder of the trial.
     """
     file = folder / "state.pt"
     if file.exists():
         beginning = _encoded(state)
 
         def load(data: bytes | memoryview) -> None:
-            # To the CPU, where the random number generator's state belongs; weights and moments go to the model's device.
+            # The random number generator's state belongs on the CPU; weights and moments move to the model's device.
             state.load_state_dict(torch.load(BytesIO(data), map_location="cpu", weights_only=True))
 
         if not load_or_set_aside(file, load):

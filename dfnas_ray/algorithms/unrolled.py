@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 Loss = Callable[[], Tensor]
 
-_PERTURBATION = 0.01  # of the finite difference, over the norm of the direction (the paper's footnote 2)
+_PERTURBATION = 0.01  # epsilon of the finite difference is this over the norm of the direction (the paper's footnote 2)
 
 
 def unrolled_alpha_gradient(
@@ -36,14 +36,14 @@ def unrolled_alpha_gradient(
         \quad w^\pm = w \pm \epsilon \nabla_{w'} L_{valid}(w', \alpha)
 
     Args:
-        train_loss: Computes the training loss with the present weights and alphas.
-        valid_loss: The same for the validation loss.
-        weights: w; changed meanwhile and restored exactly.
+        train_loss: Computes the training loss with the current weights and alphas.
+        valid_loss: Computes the validation loss in the same way.
+        weights: w; changed during the computation and restored exactly.
         alphas: The architecture parameters.
         lr: The step size xi.
         weight_decay: lambda.
-        average: Takes gradients to their average over the processes that search together; the step w' is then that of
-            the whole batch in each of them.
+        average: Returns the average of gradients over the processes that search together. The step to w' is then the
+            step of the whole batch in each process.
         velocity: v, momentum times the optimiser's buffer, one per weight; zero by default.
 
     Returns:
@@ -84,15 +84,14 @@ def dominant_eigenvalue(
 ) -> tuple[float, Tensor]:
     """Return the eigenvalue of largest magnitude of a loss's Hessian in alpha, and its eigenvector, by power iteration.
 
-    Its growth foretells that the architecture generalises badly once it is discretised: Zela et al. 2020,
-    arXiv:1909.09656.
+    When it grows, the discretised architecture will generalise badly: Zela et al. 2020, arXiv:1909.09656.
 
     Args:
-        loss: Computes the loss with the present alphas.
+        loss: Computes the loss with the current alphas.
         alphas: The architecture parameters.
-        start: (number of alphas,): the eigenvector of an earlier call saves iterations.
-        iterations: Products of the Hessian with a vector.
-        average: Takes each product to its average over the processes that search together.
+        start: (number of alphas,), where the iteration starts; the eigenvector of an earlier call saves iterations.
+        iterations: Number of products of the Hessian with a vector.
+        average: Returns the average of each product over the processes that search together.
     """
     gradients = torch.autograd.grad(loss(), alphas, create_graph=True)
     flat = torch.cat([gradient.flatten() for gradient in gradients])

@@ -1,7 +1,7 @@
-"""Crops of a share of each image's area, resized, and changes of colour: the usual training on photographs.
+"""Random resized crops and colour jitter, the usual augmentation for photographs.
 
-Source: Szegedy et al. 2015, arXiv:1409.4842, Sec. 6, for the crops; Krizhevsky et al. 2012 began the changes of colour, whose
-form here is torchvision's `ColorJitter`, in a fixed order.
+Source of the crops: Szegedy et al. 2015, arXiv:1409.4842, Sec. 6. Colour augmentation goes back to Krizhevsky et al.
+2012; it is done here as in torchvision's `ColorJitter`, in a fixed order.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ def crop_areas(
     Args:
         images: uint8 or float; the result is float32 on the same scale.
         size: (H, W).
-        shares: The least and the largest share of the area H' W' that a crop covers; drawn uniformly.
-        flip_probability: Of an image to be mirrored.
-        generator: On the CPU.
+        shares: The smallest and the largest share of the area H' W' that a crop covers; the share is drawn uniformly.
+        flip_probability: The probability that an image is mirrored.
+        generator: The random number generator, on the CPU.
     """
     number, height, width = len(images), images.shape[-2], images.shape[-1]
     low, high = shares
     area = (low + (high - low) * torch.rand(number, generator=generator)) * height * width
-    narrowest, widest = area / height**2, width**2 / area  # that fit into the image
+    narrowest, widest = area / height**2, width**2 / area  # aspects that fit into the image
     least, most = narrowest.clamp(min=_ASPECTS[0]), widest.clamp(max=_ASPECTS[1])
-    nearest = torch.where(narrowest > most, narrowest, widest)  # of an image that is longer than any aspect
+    nearest = torch.where(narrowest > most, narrowest, widest)  # for an image beyond the range of aspects
     least, most = (torch.where(least > most, nearest, bound) for bound in (least, most))
     aspect = least * (most / least) ** torch.rand(number, generator=generator)
-    across = (area * aspect).sqrt().clamp(max=width) / width  # of the whole, as an affine map has it
+    across = (area * aspect).sqrt().clamp(max=width) / width  # as a share of the width, for the affine map
     down = (area / aspect).sqrt().clamp(max=height) / height
     left, top = ((1 - part) * (2 * torch.rand(number, generator=generator) - 1) for part in (across, down))
     mirrored = torch.rand(number, generator=generator) < flip_probability
@@ -50,12 +50,12 @@ def crop_areas(
 
 
 def jitter_colors(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-    """Change brightness, contrast and saturation of each image by factors of 1 - strength to 1 + strength.
+    """Return the images with brightness, contrast and saturation changed by factors of 1 - strength to 1 + strength.
 
     Args:
-        images: (B, C, H, W) in [0, 255], uint8 or float; other than three channels have no saturation.
+        images: (B, C, H, W) in [0, 255], uint8 or float; saturation changes only if C is 3.
         strength: In [0, 1].
-        generator: On the CPU.
+        generator: The random number generator, on the CPU.
     """
     factors = 1 + strength * (2 * torch.rand((3, len(images), 1, 1, 1), generator=generator) - 1)
     brightness, contrast, saturation = factors.to(images.device)

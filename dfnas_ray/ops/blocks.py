@@ -9,7 +9,7 @@ from dfnas_ray.ops.precision import DepthwiseConv2d
 
 
 class ConvBN(nn.Sequential):
-    """Convolution without bias and BatchNorm; padded so that stride 1 keeps the size."""
+    """Convolution without bias, and BatchNorm; padded so that stride 1 keeps the size."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1):
         if groups == in_channels == out_channels and groups > 1:
@@ -39,7 +39,7 @@ class ConvBNReLU(nn.Sequential):
 
 
 class ProjectedIdentity(nn.Sequential):
-    """Skip a layer: nothing where the shape stays, else a strided 1x1 convolution with BatchNorm."""
+    """A skipped layer: the identity if the shape stays, else a strided 1x1 convolution with BatchNorm."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int):
         if stride == 1 and in_channels == out_channels:
@@ -49,10 +49,10 @@ class ProjectedIdentity(nn.Sequential):
 
 
 class InvertedResidual(nn.Module):
-    """MobileNetV2 block: expand 1x1, depthwise, project 1x1, and a shortcut where the shapes agree.
+    """MobileNetV2 block: expand 1x1, depthwise, project 1x1, and a shortcut if input and output have the same shape.
 
-    Source: Sandler et al. 2018, arXiv:1801.04381. NAS-Bench-Macro uses it with ReLU, ProxylessNAS with ReLU6. Without
-    expansion (1) there is no first convolution.
+    Source: Sandler et al. 2018, arXiv:1801.04381. NAS-Bench-Macro uses it with ReLU, ProxylessNAS with ReLU6. With
+    expansion 1 there is no first convolution.
     """
 
     def __init__(
@@ -78,11 +78,11 @@ class InvertedResidual(nn.Module):
 
 
 class ShuffleUnit(nn.Module):
-    """ShuffleNetV2 unit with a chosen main branch: half of the channels pass, the other half is transformed.
+    """ShuffleNetV2 unit with a given main branch: half of the channels pass, the other half is transformed.
 
-    At stride 1 the even channels pass and the odd ones are transformed, which is the channel shuffle of the unit before;
-    at stride 2 both branches see all channels. Source: Ma et al. 2018, arXiv:1807.11164; Guo et al. 2020,
-    arXiv:1904.00420, Sec. 4.
+    At stride 1, the even channels pass and the odd ones are transformed; this replaces the channel shuffle of the
+    previous unit. At stride 2, both branches see all channels. Source: Ma et al. 2018, arXiv:1807.11164; Guo et al.
+    2020, arXiv:1904.00420, Sec. 4.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, kernel_size: int, main: nn.Module):

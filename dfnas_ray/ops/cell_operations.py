@@ -1,6 +1,6 @@
 """Operations on the edges of cells. Shapes: (B, C, H, W).
 
-Each operation that has weights begins with ReLU, because a cell's nodes are sums without one.
+Each operation with weights begins with ReLU, because the nodes of a cell are sums without an activation.
 Sources: Liu et al. 2019, arXiv:1806.09055 (separable and dilated convolutions, factorised reduction); Dong & Yang 2020,
 arXiv:2001.00326 (ReLU-Conv-BN).
 """
@@ -38,7 +38,7 @@ class ReLUConvBN(nn.Sequential):
 
 
 class SeparableConv(nn.Sequential):
-    """Two depthwise separable convolutions in a row; the first one takes the stride."""
+    """Two depthwise separable convolutions in a row; the first one has the stride."""
 
     def __init__(self, channels: int, kernel_size: int, stride: int):
         super().__init__(*_separable(channels, kernel_size, stride, 1), *_separable(channels, kernel_size, 1, 1))
@@ -57,7 +57,7 @@ def _separable(channels: int, kernel_size: int, stride: int, dilation: int) -> l
 
 
 class FactorizedReduce(nn.Module):
-    """Halve the size by two strided 1x1 convolutions, the second one on the pixels that the first one skips."""
+    """Halves the size with two strided 1x1 convolutions; the second one uses pixels that the first one skips."""
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
@@ -70,7 +70,7 @@ class FactorizedReduce(nn.Module):
         """Map (B, C_in, H, W) to (B, C_out, ceil(H / 2), ceil(W / 2))."""
         x = self.relu(x)
         height, width = x.shape[-2:]
-        shifted = F.pad(x[..., 1:, 1:], (0, width % 2, 0, height % 2))  # an odd size would lose its last row
+        shifted = F.pad(x[..., 1:, 1:], (0, width % 2, 0, height % 2))  # padded so that an odd size rounds up here too
         return self.bn(torch.cat((self.first(x), self.second(shifted)), dim=1))
 
 

@@ -1,7 +1,7 @@
-"""What a network costs: parameters and multiply-accumulate operations (MACs) of one image.
+"""The cost of a network: its parameters, and its multiply-accumulate operations (MACs) for one image.
 
-MACs are half of what `torch.utils.flop_counter.FlopCounterMode` counts: convolutions and matrix products; additions,
-normalisation and activations are left out, as is usual in the field.
+MACs are half of what `torch.utils.flop_counter.FlopCounterMode` counts, for convolutions and matrix products.
+Additions, normalisation and activations are not counted, as is usual in the field.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ M = TypeVar("M", bound=nn.Module)
 
 
 class Cost(NamedTuple):
-    """Parameters and MACs for one image; adds up over the parts of a network."""
+    """Parameters and MACs for one image. The costs of the parts of a network can be added."""
 
     params: int
     macs: int
 
-    def __add__(self, other: object) -> Cost:  # parts of a network add up, unlike tuples
+    def __add__(self, other: object) -> Cost:  # a tuple's own + would concatenate
         if not isinstance(other, Cost):
             return NotImplemented
         return Cost(self.params + other.params, self.macs + other.macs)
 
 
 def make_without_memory(make: Callable[[], M]) -> M:
-    """Return a module whose tensors have shapes and no values, so that one of any size takes no memory.
+    """Return a module on the meta device: its tensors have shapes but no values, and need no memory.
 
-    One that looks at values while it is made has its own.
+    A module that reads values while it is made is made normally instead.
     """
     try:
         with torch.device("meta"):
@@ -43,23 +43,23 @@ def make_without_memory(make: Callable[[], M]) -> M:
 
 
 def measure_cost(module: nn.Module, input_shape: tuple[int, ...], device: str = "meta") -> Cost:
-    """Count parameters and MACs of ``module`` for one input of ``input_shape`` = (C, H, W).
+    """Return the parameters and MACs of ``module`` for one input of ``input_shape`` = (C, H, W).
 
     Nothing is computed: a copy of the module runs on torch's meta device, so this takes milliseconds at any size. A module
-    that looks at the values of its tensors needs another ``device``.
+    that reads the values of its tensors needs another ``device``.
     """
     return trace_cost(module, input_shape, device)[0]
 
 
 def trace_cost(module: nn.Module, input_shape: tuple[int, ...], device: str = "meta") -> tuple[Cost, tuple[int, ...]]:
-    """Count as `measure_cost` does, and return the output's shape without the batch dimension as well."""
+    """Return the cost of a module as `measure_cost` does, and the output's shape without the batch dimension."""
     probe = evaluation_mode(copy_network(module).to(device))
     params = sum(p.numel() for p in module.parameters())
     for images in (1, 2):
         try:
             with torch.no_grad(), FlopCounterMode(display=False) as counter:
                 output = probe(torch.zeros(images, *input_shape, device=device))
-        except ValueError:  # BatchNorm without running statistics does not take one image alone
+        except ValueError:  # BatchNorm without running statistics does not accept a single image
             if images == 2:
                 raise
         else:

@@ -1,4 +1,4 @@
-"""Steps that a GPU records once, as a CUDA graph, and replays: small networks wait for the host's launches otherwise."""
+"""Steps that a GPU records once as a CUDA graph and replays. Without this, small networks wait for kernel launches."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 _EAGER_CALLS = 3
-"""Before recording: libraries choose their algorithms, and optimisers make their state."""
+"""Normal calls before recording, in which libraries choose their algorithms and optimisers create their state."""
 
 
 class GraphedCall(Generic[T]):
-    """A function of tensors; on a GPU it is recorded after a few calls, and replayed from then on.
+    """A function of tensors that a GPU records after a few calls, and then replays.
 
-    A step of a ResNet-20 at batch 128 is some 300 kernels of microseconds: launched one by one, they leave the GPU idle for most
-    of the time. Replaying runs the very same kernels, so the results are the same.
+    A step of a ResNet-20 with batch size 128 has some 300 kernels of a few microseconds. Launched one by one, they
+    leave the GPU idle most of the time. Replaying runs the same kernels, so the results are the same.
 
     Args:
-        function: Takes tensors of fixed shapes. Whatever else it reads and changes (weights, running statistics, an optimiser's
-            state) stays where it is in memory, and no value of it is looked at on the host. What it returns is overwritten by the
-            next call.
-        device: Where; on any other than a GPU the function is simply called.
+        function: Takes tensors of fixed shapes. Everything else that it reads and changes (weights, running statistics,
+            an optimiser's state) must stay at the same place in memory, and no value may be read on the host. The next
+            call overwrites the returned tensors.
+        device: The device. On any device other than a GPU, the function is simply called.
     """
 
     def __init__(self, function: Callable[..., T], device: torch.device):
@@ -52,7 +52,7 @@ class GraphedCall(Generic[T]):
         return self._result  # type: ignore[return-value]  # set by `_record`
 
     def _call_beside(self, inputs: tuple[Tensor, ...]) -> T:
-        """Call the function on a stream of its own, as it will be recorded."""
+        """Call the function on a separate stream, as it will be recorded."""
         here, beside = torch.cuda.current_stream(), torch.cuda.Stream()
         beside.wait_stream(here)
         with torch.cuda.stream(beside):
@@ -61,7 +61,7 @@ class GraphedCall(Generic[T]):
         return result
 
     def _record(self, inputs: tuple[Tensor, ...]) -> bool:
-        """Record the function, without running it; return whether that was possible."""
+        """Record the function without running it, and return whether that was possible."""
         self._inputs = tuple(value.clone() for value in inputs)
         graph = torch.cuda.CUDAGraph()
         try:

@@ -1,4 +1,4 @@
-"""How long a module takes on a device."""
+"""Measurement of a module's latency on a device."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 
 
 def device_name(device: torch.device) -> str:
-    """Return the name of a device's model, such as the GPU's or the processor's."""
+    """Return the model name of a GPU or a processor."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     try:
@@ -26,17 +26,17 @@ def device_name(device: torch.device) -> str:
 def measure_latency(
     module: nn.Module, input_shape: tuple[int, ...], batch_size: int, device: torch.device, min_seconds: float = 0.05
 ) -> float:
-    """Return the median seconds of one forward pass in evaluation mode.
+    """Return the median time of one forward pass in evaluation mode, in seconds.
 
     Args:
-        module: Maps (B, C, H, W) to something.
+        module: A module with input (B, C, H, W).
         input_shape: (C, H, W).
         batch_size: B.
-        device: Where it runs, with the present number of threads.
-        min_seconds: Measured at least this long, after a warm-up.
+        device: The device; on a CPU, with the current number of threads.
+        min_seconds: Shortest measuring time, after a warm-up.
     """
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-    from torch.utils.benchmark import Timer  # looks for compilers when it is imported, and says what is not there
+    from torch.utils.benchmark import Timer  # its import looks for compilers and logs those that are missing
 
     module = module.to(device).eval()
     x = torch.randn(batch_size, *input_shape, device=device)

@@ -1,4 +1,4 @@
-"""A place in a supernet where one of several operations, or a mixture of them, is applied."""
+"""Mixed operations: places of a supernet where one of several operations, or a mixture of them, is applied."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class Mixture(NamedTuple):
     """A weighted sum of some of the options.
 
     Attributes:
-        options: Which are computed; the others cost neither time nor memory.
-        weights: One per computed option, (len(options),); gradients flow into them.
-        constant: Options whose output counts as a constant: gradients reach their weight, but not what lies before.
+        options: The options that are computed; the others cost neither time nor memory.
+        weights: One weight per computed option, (len(options),); gradients flow into them.
+        constant: Options whose output is a constant: gradients reach their weight, but not the option or its input.
     """
 
     options: tuple[int, ...]
@@ -28,7 +28,7 @@ Choice: TypeAlias = int | Mixture | None
 
 
 class MixedOperation(nn.Module):
-    """The options of one place; all map the same shape to the same shape."""
+    """The options of one place of a supernet; all have the same input shape and the same output shape."""
 
     def __init__(self, options: Iterable[nn.Module]):
         super().__init__()
@@ -52,7 +52,11 @@ class MixedOperation(nn.Module):
 
 
 def remove_affine(network: nn.Module) -> nn.Module:
-    """Take scale and shift from every BatchNorm, as supernets do whose paths would fight over them; returns ``network``."""
+    """Remove scale and shift from every BatchNorm, because the paths of a supernet would compete for them.
+
+    Returns:
+        The same network.
+    """
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.affine = False

@@ -1,4 +1,4 @@
-"""Networks that somebody else has written: copying them, switching them to evaluation, and finding where they are."""
+"""Helpers for networks written by others: copying, switching to evaluation mode, finding the device."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MAX_DEPTH = 4  # of lists and mappings in attributes
 
 
 def evaluation_mode(network: M) -> M:
-    """Put every part of a network into evaluation mode, whatever its own ``train()`` does or returns."""
+    """Put every part of a network into evaluation mode, whatever its own ``train()`` does; return the network."""
     network.eval()
     for part in network.modules():
         part.training = False
@@ -27,7 +27,7 @@ def evaluation_mode(network: M) -> M:
 
 
 def training_mode(network: M) -> M:
-    """Put a network into training mode as its own ``train()`` does it, whatever that returns."""
+    """Put a network into training mode with its own ``train()``, and return the network."""
     network.train()
     return network
 
@@ -35,11 +35,11 @@ def training_mode(network: M) -> M:
 def copy_network(network: M) -> M:
     """Return a copy of a network.
 
-    Torch copies no tensor that was computed with a gradient. Networks keep such tensors, among them features for a look at them
-    later, or weights that ``weight_norm`` puts together: they are copied without their history.
+    Torch does not copy tensors that were computed with a gradient. Networks may keep such tensors, for example stored
+    features, or weights computed by ``weight_norm``. These are copied without their history.
 
     Raises:
-        Exception: whatever an attribute raises that cannot be copied.
+        Exception: an attribute cannot be copied; it may raise any error.
     """
     memo: dict[int, Any] = {}
     for part in network.modules():
@@ -49,7 +49,7 @@ def copy_network(network: M) -> M:
 
 
 def unwrapped(network: nn.Module) -> nn.Module:
-    """Return a network without what only says how it is run: torch.compile, data parallelism, averaging."""
+    """Return a network without wrappers: torch.compile, data parallelism, averaging."""
     while True:
         if isinstance(network, nn.DataParallel | DistributedDataParallel | AveragedModel):
             network = network.module
@@ -60,12 +60,12 @@ def unwrapped(network: nn.Module) -> nn.Module:
 
 
 def device_of(network: nn.Module) -> torch.device:
-    """Return where a network is; the CPU if it holds no tensor."""
+    """Return the device of a network; the CPU if it has no tensors."""
     return next(chain(network.parameters(), network.buffers()), torch.empty(0)).device
 
 
 def has_statistics(module: nn.Module) -> TypeGuard[_BatchNorm]:
-    """Return whether a module is a BatchNorm that knows what it saw in training."""
+    """Return whether a module is a BatchNorm with running statistics."""
     return isinstance(module, _BatchNorm) and module.running_mean is not None and module.running_var is not None
 
 

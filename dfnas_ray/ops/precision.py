@@ -1,4 +1,4 @@
-"""In which precision networks compute: bfloat16 where the hardware has it, through torch's autocast."""
+"""The precision in which networks compute: bfloat16 where the hardware supports it, through torch's autocast."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Precision = Literal["auto", "float32", "bfloat16"]
 
 
 def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    """Return the type that convolutions and matrix products compute in; ``auto`` asks the hardware."""
+    """Return the type in which convolutions and matrix products compute; ``auto`` depends on the hardware."""
     if precision == "float32":
         return torch.float32
     if precision == "bfloat16":
@@ -34,7 +34,7 @@ class DepthwiseConv2d(nn.Conv2d):
     """A depthwise convolution without bias, padded so that stride 1 keeps the size.
 
     On CPUs, oneDNN's backward pass of a strided or large depthwise kernel is up to eight times slower in bfloat16 than
-    in float32, and that of the others is not faster in the sum: while training there, they compute in float32 even under
+    in float32, and the other kernels are not faster overall. So in training on a CPU, it computes in float32 even under
     autocast.
     """
 

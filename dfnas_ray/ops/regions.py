@@ -1,7 +1,7 @@
-"""Regional update: each step a random region of the canvas, half of the time mirrored, goes through the teacher.
+"""Regional update: in each step, a random region of the canvas, mirrored half of the time, goes through the teacher.
 
-Source: Liu et al. 2022, arXiv:2112.02086, Sec. 3.2 (diversity). Only the region receives gradient, so different crops
-of one canvas must all carry the target's semantics.
+Source: Liu et al. 2022, arXiv:2112.02086, Sec. 3.2 (diversity). Only the region receives a gradient, so different crops
+of one canvas must all have the target's semantics.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 class Region(NamedTuple):
-    """Where the crop lies in the canvas, in pixels, and whether it is mirrored."""
+    """The position of a crop in the canvas, in pixels, and whether it is mirrored."""
 
     top: int
     left: int
@@ -24,7 +24,7 @@ class Region(NamedTuple):
 def draw_region(
     canvas: tuple[int, int], size: tuple[int, int], flip_probability: float, generator: torch.Generator
 ) -> Region:
-    """Draw a region of ``size`` (H, W) uniformly inside a canvas (H', W'); a CPU generator decides."""
+    """Draw a region of ``size`` (H, W) uniformly inside a canvas (H', W'), with a CPU generator."""
     top, left = (
         int(torch.randint(0, outer - inner + 1, (), generator=generator))
         for outer, inner in zip(canvas, size, strict=True)
@@ -41,7 +41,7 @@ def crop(canvas: Tensor, region: Region, size: tuple[int, int]) -> Tensor:
 
 
 class Lines(NamedTuple):
-    """Which rows (H,) and columns (W,) of a canvas a region is, in its own order; of many regions (N, H) and (N, W)."""
+    """The rows (H,) and columns (W,) of a canvas that form a region, in order; for many regions (N, H) and (N, W)."""
 
     rows: Tensor
     columns: Tensor
@@ -55,7 +55,7 @@ def lines(regions: Sequence[Region], size: tuple[int, int]) -> Lines:
 
 
 def crop_lines(canvas: Tensor, region: Lines) -> Tensor:
-    """Return one region of (B, C, H', W') as (B, C, H, W): `crop` for steps that a GPU records."""
+    """Return one region of (B, C, H', W') as (B, C, H, W), like `crop`, for steps that a GPU records."""
     return canvas.index_select(-2, region.rows).index_select(-1, region.columns)
 
 
@@ -67,7 +67,7 @@ def center_crop(canvas: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 class Places(NamedTuple):
-    """Where the regions of a batch lie, each in its own canvas: pixels (B,), and whether each is mirrored (B,)."""
+    """The positions of one region per canvas of a batch, in pixels (B,), and whether each is mirrored (B,)."""
 
     top: Tensor
     left: Tensor
@@ -77,7 +77,7 @@ class Places(NamedTuple):
 def draw_places(
     count: int, canvas: tuple[int, int], size: tuple[int, int], flip_probability: float, generator: torch.Generator
 ) -> Places:
-    """Draw a region of ``size`` (H, W) for each of so many canvases (H', W'); a CPU generator decides."""
+    """Draw a region of ``size`` (H, W) for each of ``count`` canvases (H', W'), with a CPU generator."""
     top, left = (
         torch.randint(0, outer - inner + 1, (count,), generator=generator)
         for outer, inner in zip(canvas, size, strict=True)
@@ -86,11 +86,11 @@ def draw_places(
 
 
 def crop_each(canvases: Tensor, places: Places, size: tuple[int, int]) -> Tensor:
-    """Return a region of each canvas of its own, (B, C, H', W') to (B, C, H, W); gradients reach these regions alone."""
+    """Return each canvas's own region, (B, C, H', W') to (B, C, H, W); gradients reach only these regions."""
     top, left, mirrored = (values[:, None] for values in places)
     images, down, right = (torch.arange(count, device=canvases.device) for count in (len(canvases), *size))
     rows, columns = top + down, left + right
     columns = torch.where(mirrored, columns.flip(1), columns)
-    # (B, H, W, C) by indexing; as a view of it the result is in channels_last, as convolutions want it.
+    # Indexing gives (B, H, W, C). The result is a view of it, in channels_last, which convolutions prefer.
     picked = canvases.permute(0, 2, 3, 1)[images[:, None, None], rows[:, :, None], columns[:, None, :]]
     return picked.permute(0, 3, 1, 2)

@@ -1,1 +1,1 @@
-"""How well a ranking of architectures agrees with a table of true accuracies."""
+"""Agreement of a ranking of architectures with a table of true accuracies."""

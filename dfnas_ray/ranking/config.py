@@ -1,4 +1,4 @@
-"""Settings of a benchmark: which true accuracies, and what the rankings are made from."""
+"""Settings of a benchmark: the table of true accuracies, and the images that rankings use."""
 
 from __future__ import annotations
 
@@ -13,43 +13,43 @@ from dfnas_ray.sources.noise import NoiseSource
 from dfnas_ray.sources.real import RealSource
 
 Row = Annotated[int, Field(lt=2**63)]
-"""The number of a table's row."""
+"""The number of a row of the table."""
 
 Source = Literal["synthetic", "noise", "real"]
-"""Where the images come from that a ranking is made on."""
+"""The source of the images that a ranking uses."""
 
 
 class BenchmarkConfig(BaseModel):
-    """How well rankings agree with true accuracies: every algorithm on every source of images, with every seed."""
+    """Comparison of rankings with true accuracies: every algorithm on every source of images, with every seed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     table: str | None = Field(
         None, description="CSV or Parquet file, local or a URI, with one architecture of the search space per row."
     )
-    architecture_column: str = Field("arch", description="Column of the genotypes' text.")
+    architecture_column: str = Field("arch", description="Column of the genotypes, as text.")
     accuracy_column: str | None = Field(
         None, description="Column of the true accuracies; by default accuracy, or the only column of numbers."
     )
     rows: tuple[Row, Row] | None = Field(
-        None, description="[first, end] of the rows that may be used, counted from 0, end left out; null: all."
+        None, description="[first, end] of the rows that may be used, counted from 0; end is excluded. null: all."
     )
-    architectures: int | None = Field(None, gt=1, le=MANY, description="How many are drawn from those rows; null: all.")
+    architectures: int | None = Field(None, gt=1, le=MANY, description="Number of rows drawn from these; null: all.")
     sources: tuple[Source, ...] = Field(
-        ("synthetic", "noise"), min_length=1, description="Images that rankings are made on; real is for comparison."
+        ("synthetic", "noise"), min_length=1, description="Images that rankings use; real is for comparison."
     )
     real: DatasetConfig | None = Field(
         None, description="Real images for the source real; their labels are not used. Not data-free."
     )
     seeds: tuple[Annotated[int, Field(le=LARGEST_SEED)], ...] = Field(
-        (0, 1, 2), min_length=1, description="Root seeds: for each one, images and weights are all drawn anew."
+        (0, 1, 2), min_length=1, description="Root seeds; for each one, all images and weights are drawn anew."
     )
     chunk_size: int = Field(
-        8, gt=0, le=MANY, description="Architectures that are measured by one task, and recorded together."
+        8, gt=0, le=MANY, description="Number of architectures that one task measures and records together."
     )
 
     def source(self, name: Source) -> SourceConfig:
-        """Return the settings of a source: all have as many images as synthesis makes, and their labels are the teacher's."""
+        """Return the settings of a source. Each has as many images as synthesis makes, with the teacher's labels."""
         if name == "real":
             assert self.real is not None
             return RealSource(dataset=self.real, labels="teacher")
@@ -70,6 +70,6 @@ class BenchmarkConfig(BaseModel):
         if "real" in self.sources and self.real is None:
             raise ValueError(
                 "the source real needs benchmark.real, a dataset such as {kind: image_folder, path: photos}. Set it, or "
-                "take real out of benchmark.sources."
+                "remove real from benchmark.sources."
             )
         return self

@@ -1,7 +1,6 @@
-"""One ranking and what was measured for it so far, written chunk by chunk.
+"""One ranking and its measurements so far, written chunk by chunk.
 
-Every ranking has a folder of its own. What is there is not done again, whatever else is ranked beside it and however many
-architectures are added.
+Every ranking has its own folder. Recorded work is not repeated, even if other rankings or more architectures are added.
 
     FOLDER/state.pt, training.json      after every epoch
     FOLDER/measured-00000.json ...      a chunk of measurements each, by architecture
@@ -40,7 +39,7 @@ class RecordedChunk(BaseModel):
 
 
 class RecordedTraining(BaseModel):
-    """What a training took so far: ``training.json``."""
+    """The time that a training took so far: ``training.json``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -52,8 +51,8 @@ class Ranking:
     """One algorithm on one set of images, with one root seed.
 
     Attributes:
-        name: As users read it.
-        job: The settings of search with the ranking's root seed and folder.
+        name: The name that users see.
+        job: The settings of the search, with the ranking's root seed and folder.
         trial: The algorithm and the space.
     """
 
@@ -62,12 +61,12 @@ class Ranking:
     trial: Trial
 
     def restored(self, teacher: Teacher, images: SyntheticImages, device: torch.device) -> tuple[SearchState, str]:
-        """Return the algorithm as far as it is trained, and say how far that is."""
+        """Return the algorithm as far as it is trained, and a text that says how far that is."""
         state = make_state(self.job, self.trial, teacher, images, device)
         return state, restore(state, self.job.folder)
 
     def train(self, state: SearchState, on_epoch: Callable[[str], object] = lambda note: None) -> None:
-        """Train what has to be trained, and keep it after every epoch."""
+        """Train the algorithm to its last epoch, and save its state after every epoch."""
         folder = self.job.folder
         file, before, started = folder / "training.json", Recorded(folder).training_seconds, time.monotonic()
 
@@ -82,12 +81,12 @@ class Ranking:
 
 @dataclass
 class Recorded:
-    """What is recorded in a ranking's folder.
+    """The measurements recorded in a ranking's folder.
 
     Attributes:
-        folder: The ranking's.
-        measurements: By the text of the architecture.
-        seconds: That workers spent on them.
+        folder: The folder of the ranking.
+        measurements: Measurements by the text of the architecture.
+        seconds: Seconds that workers spent on them.
     """
 
     folder: Location
@@ -99,11 +98,11 @@ class Recorded:
 
     @classmethod
     def read(cls, ranking: Ranking, say: Say = logger.warning) -> Recorded:
-        """Read everything that is there. A chunk that was altered is named and removed, and is measured again.
+        """Return the measurements of a ranking. An altered chunk is reported and removed, and will be measured again.
 
         Args:
-            ranking: Of which.
-            say: Told of chunks that were altered.
+            ranking: The ranking.
+            say: Called with a message about each altered chunk.
         """
         recorded = cls(ranking.job.folder)
         recorded._files.read(recorded._take, say, partial(recorded._fault, ranking))
@@ -116,22 +115,25 @@ class Recorded:
         self._take(chunk)
 
     def missing(self, texts: Iterable[str]) -> list[str]:
-        """Return those that were not measured yet."""
+        """Return the architectures that are not measured yet."""
         return [text for text in texts if text not in self.measurements]
 
     @property
     def training_seconds(self) -> float:
-        """What was spent before the first candidate could be measured."""
+        """Seconds of training before the first candidate could be measured."""
         training = read_or_remove(self.folder / "training.json", RecordedTraining)
         return 0.0 if training is None else training.seconds
 
     @property
     def seconds_per_architecture(self) -> float:
-        """Work for each one: the time of training is shared by all, also by those of other samples."""
+        """Seconds per architecture; all recorded architectures share the time of training."""
         return (self.training_seconds + self.seconds) / len(self.measurements)
 
     def _fault(self, ranking: Ranking, chunk: RecordedChunk) -> str:
-        """Return why a chunk cannot be this ranking's: all its measurements have the same figures, and some are known."""
+        """Return why a chunk cannot belong to this ranking; empty if it can.
+
+        All measurements of a ranking have the same figures, among them those that the algorithm needs.
+        """
         needed = set(ranking.trial.algorithm.figures)
         known = next((measured.keys() for measured in self.measurements.values()), None)
         for text, measured in chunk.measurements.items():

@@ -1,4 +1,4 @@
-"""What a benchmark finds, as it is recorded."""
+"""The recorded result of a benchmark."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BASELINES = ("parameters", "macs")
 
 
 class Interval(BaseModel):
-    """One figure of a ranking, with its 95 % interval and what each seed gave."""
+    """One figure of a ranking, with its 95 % interval and its value for each seed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
@@ -34,15 +34,15 @@ class Interval(BaseModel):
 
 
 class RankingRow(BaseModel):
-    """One ranking beside the table.
+    """One ranking compared with the table.
 
     Attributes:
-        title: Algorithm and images.
+        title: Algorithm and images, as text.
         ranking: The algorithm's label, or the baseline's name.
-        images: None if they do not matter.
-        best: Whether no data-free ranking agrees better.
+        images: The source of the images; None if they do not matter.
+        best: Whether this is the data-free ranking that agrees best.
         tau_gain: Tau minus that of the first baseline.
-        seconds_per_architecture: None for a baseline.
+        seconds_per_architecture: Seconds of work per architecture; None for a baseline.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
@@ -66,7 +66,7 @@ class RankingRow(BaseModel):
 
 
 class TableFacts(BaseModel):
-    """What is said of the table."""
+    """Facts about the table."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -77,7 +77,7 @@ class TableFacts(BaseModel):
 
 
 class BenchmarkFacts(BaseModel):
-    """What was compared."""
+    """Facts about the comparison."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -96,15 +96,15 @@ class BenchmarkResult(BenchmarkFacts):
 
     @classmethod
     def read(cls, folder: Location) -> BenchmarkResult:
-        """Read it from a finished benchmark's folder.
+        """Return the result from a finished benchmark's folder.
 
         Raises:
-            StorageError: the file is missing, of another version, or was altered.
+            StorageError: the file is missing, was written by another version, or was altered.
         """
         return (folder / _FILE).read_model(cls)
 
     def write(self, folder: Location) -> None:
-        """Write it into a benchmark's folder."""
+        """Write the result into a benchmark's folder."""
         (folder / _FILE).write_model(self)
 
     @model_validator(mode="after")
@@ -115,12 +115,12 @@ class BenchmarkResult(BenchmarkFacts):
 
     @property
     def baseline(self) -> RankingRow:
-        """The first baseline, to which others are compared."""
+        """The first baseline, with which the others are compared."""
         return next(row for row in self.rankings if row.ranking == BASELINES[0])
 
     @property
     def by_merit(self) -> list[RankingRow]:
-        """The rankings, the one that agrees best with the table first."""
+        """The rankings, sorted by agreement with the table, best first."""
         return sorted(self.rankings, key=lambda row: -row.tau.mean)
 
     @property

@@ -1,10 +1,11 @@
-r"""How well scores agree with true accuracies.
+r"""Statistics of how well scores agree with true accuracies.
 
-Kendall's :math:`\tau_b` (Kendall 1945, Biometrika 33, 239-251) and Spearman's :math:`\rho` look at the whole order,
-the regret of the top k at what a search would return: the best accuracy of all minus the best among the k architectures
-of the highest scores. Intervals are percentile bootstraps over architectures (Efron & Tibshirani 1993, Ch. 13) of the
-mean over seeds; they do not hold how much seeds differ, which is given beside them. That of a regret is rough: it is a
-difference of maxima, which the bootstrap follows badly, and an architecture drawn twice takes two of the k places.
+Kendall's :math:`\tau_b` (Kendall 1945, Biometrika 33, 239-251) and Spearman's :math:`\rho` compare the whole order. The
+regret of the top k measures what a search would return: the best accuracy of all minus the best among the k
+architectures with the highest scores. Intervals are percentile bootstraps over architectures (Efron & Tibshirani 1993,
+Ch. 13) of the mean over seeds. They do not include the variation between seeds, which is given separately. The interval
+of a regret is rough: a regret is a difference of maxima, for which the bootstrap works badly, and an architecture drawn
+twice takes two of the k places.
 
 Shapes: S seeds, N architectures, R resamples. A NaN score is the lowest.
 """
@@ -26,7 +27,7 @@ LEVEL = 0.95
 TOP = (1, 5)
 _MAX_RESAMPLES = 1_000
 _MIN_RESAMPLES = 200
-_DRAWS = 2_000_000  # architectures in all resamples together: beyond 2,000 of them there are fewer resamples
+_DRAWS = 2_000_000  # architectures in all resamples together; above 2,000 architectures there are fewer resamples
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,9 @@ class Estimate:
     """One figure of a ranking.
 
     Attributes:
-        mean: Over seeds.
+        mean: Mean over seeds.
         low: Lower end of its 95 % interval.
-        high: Upper end.
+        high: Upper end of its 95 % interval.
         per_seed: One value per seed.
     """
 
@@ -58,7 +59,7 @@ def kendall_tau(scores: Array, accuracies: Array) -> Array:
 
 
 def spearman_rho(scores: Array, accuracies: Array) -> Array:
-    """Return Spearman's rho of each row of two arrays (R, N), tied values sharing their mean rank; 0 as for tau."""
+    """Return Spearman's rho of each row of two arrays (R, N); ties share their mean rank, and constants give 0."""
     a, b = (rankdata(values, axis=1) for values in (_ordered(scores), accuracies))
     a, b = (ranks - ranks.mean(axis=1, keepdims=True) for ranks in (a, b))
     scale = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
@@ -68,8 +69,8 @@ def spearman_rho(scores: Array, accuracies: Array) -> Array:
 def regret(scores: Array, accuracies: Array, top: int) -> Array:
     """Return, for each row of two arrays (R, N), the best accuracy minus the best among the ``top`` highest scores.
 
-    In units of accuracy, at least 0. Of equal scores the least accurate comes first: nothing is gained by not telling
-    architectures apart.
+    The unit is that of the accuracies, and the regret is at least 0. Among equal scores, the least accurate
+    architecture comes first, so that ties bring no advantage.
     """
     order = np.lexsort((accuracies, -_ordered(scores)), axis=1)
     chosen = np.take_along_axis(accuracies, order[:, :top], axis=1)
@@ -79,7 +80,7 @@ def regret(scores: Array, accuracies: Array, top: int) -> Array:
 def draw_resamples(num_architectures: int, seed: int) -> Array:
     """Return bootstrap samples as indices (R, N).
 
-    R is 1,000 for up to 2,000 architectures and falls to 200 for large tables, whose intervals are narrow.
+    R is 1,000 for up to 2,000 architectures, and falls to 200 for large tables, whose intervals are narrow.
     """
     num_resamples = max(_MIN_RESAMPLES, min(_MAX_RESAMPLES, _DRAWS // num_architectures))
     rng = numpy_generator(seed, "benchmark-bootstrap")
@@ -93,9 +94,9 @@ class Agreement:
     Attributes:
         tau: Kendall's tau-b.
         rho: Spearman's rho.
-        regret: By k, that of the top k, in the table's units.
+        regret: The regret of the top k, by k, in the table's units.
         tau_gain: Tau minus the baseline's on the same architectures and resamples; None for the baseline itself.
-        resampled_tau: (R,), mean over seeds.
+        resampled_tau: Tau of each resample (R,), mean over seeds.
     """
 
     tau: Estimate
@@ -113,8 +114,9 @@ def measure_agreement(
     Args:
         scores: (S, N), higher is better.
         accuracies: (N,).
-        resamples: (R, N), the same for rankings that are to be compared.
-        baseline: What another ranking reached on the same architectures; its tau is the mean over its seeds.
+        resamples: (R, N), the same for all rankings that are compared.
+        baseline: The agreement of the baseline ranking on the same architectures; its mean tau over seeds is
+            subtracted.
     """
 
     def estimate(statistic: Callable[[Array, Array], Array]) -> tuple[Estimate, Array]:
@@ -142,5 +144,5 @@ def _estimate(per_seed: Array, resampled: Array) -> Estimate:
 
 
 def _ordered(scores: Array) -> Array:
-    """Return numbers in the order of the scores that can be compared: NaN as minus infinity."""
+    """Return the scores with NaN replaced by minus infinity, so that they can be compared."""
     return np.where(np.isnan(scores), -np.inf, scores)

@@ -29,9 +29,9 @@ class BenchmarkTable:
     """Architectures and their true accuracies.
 
     Attributes:
-        architectures: All different, in the order of the rows.
+        architectures: The genotypes, all different, in the order of the rows.
         accuracies: float64 (N,), in the table's own units; finite.
-        accuracy_column: What the table calls them.
+        accuracy_column: The name of the column of accuracies.
     """
 
     architectures: tuple[Genotype, ...]
@@ -43,7 +43,7 @@ class BenchmarkTable:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Sha256 of the content, whichever file it came from."""
+        """The SHA-256 of the content, independent of the file."""
         return fingerprint([self.architectures, self.accuracies.tolist()])
 
     def take(self, rows: np.ndarray[Any, Any]) -> BenchmarkTable:
@@ -53,9 +53,9 @@ class BenchmarkTable:
         )
 
     def sample(self, config: BenchmarkConfig, seed: int) -> BenchmarkTable:
-        """Return the rows that may be used, or as many as are asked for, drawn without replacement.
+        """Return all usable rows, or ``benchmark.architectures`` of them, drawn without replacement.
 
-        A larger sample of the same rows and seed holds the smaller one, so that measurements can be used again.
+        A larger sample with the same rows and seed contains the smaller one, so measurements can be reused.
 
         Raises:
             ConfigError: the table has too few rows.
@@ -70,7 +70,7 @@ class BenchmarkTable:
         count = config.architectures or len(available)
         if len(available) < 2:
             where = f"benchmark.rows [{first}, {end}] holds" if config.rows else f"The table {config.table} has"
-            raise ConfigError(f"{where} {len(available)} row(s), and there is an order only among two or more.")
+            raise ConfigError(f"{where} {len(available)} row(s), but a ranking needs at least two.")
         if not 2 <= count <= len(available):
             where = f"benchmark.rows [{first}, {end}] holds" if config.rows else "the table has"
             raise ConfigError(
@@ -91,12 +91,13 @@ def read_table(config: BenchmarkConfig, space: SearchSpace) -> BenchmarkTable:
     """Read the table that the settings name, and check all of it.
 
     Args:
-        config: Names the file and its columns.
-        space: In which every architecture must parse; neither its input shape nor its number of classes matters.
+        config: The settings with the names of the file and its columns.
+        space: The space of the architectures; its input shape and number of classes do not matter.
 
     Raises:
-        ConfigError: no table or no such column is named, or it is not clear which one is meant.
-        DatasetError: the file cannot be read, or a row is missing, foreign or there twice (says which, from 0).
+        ConfigError: no table is set, a column does not exist, or the accuracy column is ambiguous.
+        DatasetError: the file cannot be read, or a row has no architecture, no accuracy, a foreign architecture or one
+            that occurs twice. The message gives the row, counted from 0.
     """
     table = _load(config)
     columns = table.column_names
@@ -110,7 +111,7 @@ def read_table(config: BenchmarkConfig, space: SearchSpace) -> BenchmarkTable:
     texts = table[config.architecture_column]
     if not (pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type)):
         raise DatasetError(
-            f"The table {config.table} holds no text in the column {config.architecture_column}, but {texts.type}. "
+            f"The column {config.architecture_column} of the table {config.table} does not hold text, but {texts.type}. "
             "Architectures must be written as text."
         )
     name = _accuracy_column(table, config)
@@ -118,10 +119,10 @@ def read_table(config: BenchmarkConfig, space: SearchSpace) -> BenchmarkTable:
 
 
 def table_uri(config: BenchmarkConfig) -> str:
-    """Return where the table is.
+    """Return the path or URI of the table.
 
     Raises:
-        ConfigError: none is named.
+        ConfigError: ``benchmark.table`` is not set.
     """
     if config.table is None:
         raise ConfigError(
@@ -164,10 +165,10 @@ def _load(config: BenchmarkConfig) -> pa.Table:
 
 
 def _with_plain_columns(table: pa.Table, where: str) -> pa.Table:
-    """Return the table, if its columns have names, each another one.
+    """Return the table, if the names of its columns are all different.
 
     Raises:
-        DatasetError: a name is there twice.
+        DatasetError: a name occurs twice.
         UnicodeDecodeError: a name is not UTF-8.
     """
     names = table.column_names
@@ -185,7 +186,7 @@ def _accuracy_column(table: pa.Table, config: BenchmarkConfig) -> str:
     if name is None:
         why = "several columns of numbers" if numeric else "no column of numbers"
         raise ConfigError(
-            f"The table {config.table} has {why}. Name that of the accuracies with benchmark.accuracy_column; its columns "
+            f"The table {config.table} has {why}. Name the column of accuracies with benchmark.accuracy_column; the columns "
             f"are {', '.join(table.column_names)}."
         )
     if name not in table.column_names:
@@ -195,7 +196,7 @@ def _accuracy_column(table: pa.Table, config: BenchmarkConfig) -> str:
         )
     if name not in numeric:
         raise DatasetError(
-            f"The column {name} of the table {config.table} does not hold numbers alone, but {table.schema.field(name).type}."
+            f"The column {name} of the table {config.table} does not hold numbers, but {table.schema.field(name).type}."
         )
     return name
 
@@ -234,5 +235,5 @@ def _genotypes(texts: list[str | None], space: SearchSpace, config: BenchmarkCon
 
 
 def _rows(rows: np.ndarray[Any, Any]) -> str:
-    """Return where something is missing: row 3, or row 3 and 17 more."""
+    """Return rows as text: row 3 (counted from 0), or row 3 and 17 more (counted from 0)."""
     return f"row {rows[0]}" + (f" and {len(rows) - 1} more" if len(rows) > 1 else "") + " (counted from 0)"

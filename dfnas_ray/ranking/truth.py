@@ -1,6 +1,6 @@
-"""The truth about architectures: what each one reaches on real images when it is trained on real, labelled ones.
+"""The true accuracies of architectures: of each one on real images, after training on real, labelled images.
 
-FOLDER/trained-00000.json ...       some architectures each, by their texts
+FOLDER/trained-00000.json ...       a chunk of architectures each, by their texts
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from dfnas_ray.training.evaluation import Grade
 logger = logging.getLogger(__name__)
 
 COLUMNS = ("arch", "accuracy", "nll", "params", "macs")
-"""Of a table: `dfnas benchmark` takes the first two if nothing else is said. Accuracies are in percent."""
+"""The columns of the table. By default, `dfnas benchmark` uses the first two. Accuracies are in percent."""
 
 
 class TrueFigures(BaseModel):
-    """What one trained architecture reached.
+    """The figures of one trained architecture.
 
     Attributes:
         accuracy: Top-1, in [0, 1].
@@ -40,7 +40,7 @@ class TrueFigures(BaseModel):
 
     @classmethod
     def of(cls, grade: Grade) -> TrueFigures:
-        """Return what is recorded of a grade."""
+        """Return the recorded form of a grade."""
         return cls(accuracy=grade.accuracy, nll=grade.nll if math.isfinite(grade.nll) else None)
 
 
@@ -54,15 +54,15 @@ class TrainedChunk(BaseModel):
 
 
 class RecordedTruth:
-    """What is recorded in a folder, and what is added.
+    """The recorded figures of a folder, to which more can be added.
 
     Attributes:
-        figures: By the architecture's text.
-        seconds: That workers spent on them.
+        figures: Figures by the architecture's text.
+        seconds: Seconds that workers spent on them.
     """
 
     def __init__(self, folder: Location, say: Say = logger.warning):
-        """Read everything that is there. What was altered is named and removed, and is trained again."""
+        """Read all recorded figures. An altered chunk is reported and removed, and will be trained again."""
         self.figures: dict[str, TrueFigures] = {}
         self.seconds = 0.0
         self._files = NumberedFiles(folder, "trained", TrainedChunk)
@@ -74,7 +74,7 @@ class RecordedTruth:
         self._take(chunk)
 
     def missing(self, texts: Iterable[str]) -> list[str]:
-        """Return those that were not trained yet."""
+        """Return the architectures that are not trained yet."""
         return [text for text in texts if text not in self.figures]
 
     def _take(self, chunk: TrainedChunk) -> None:
@@ -83,7 +83,7 @@ class RecordedTruth:
 
 
 def truth_table(space: SearchSpace, texts: Sequence[str], figures: Mapping[str, TrueFigures]) -> bytes:
-    """Return the CSV of some architectures, which `dfnas benchmark` reads like any table."""
+    """Return the table of some architectures as CSV, which `dfnas benchmark` reads like any table."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)

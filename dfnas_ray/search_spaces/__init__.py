@@ -1,7 +1,8 @@
-"""Search spaces: what can be searched, and what each architecture costs.
+"""Search spaces: the sets of architectures that can be searched, and the cost of each architecture.
 
-Add one: a module with a config that has ``kind`` and ``space(image_shape, num_classes) -> SearchSpace``, and its line in
-`SPACES`, or an entry point in a package of your own. ``tests/conformance`` picks up the members of `SPACES` by itself.
+To add one, write a module with a config that has ``kind`` and ``space(image_shape, num_classes) -> SearchSpace``. Then
+add its line to `SPACES`, or an entry point to your own package. ``tests/conformance`` picks up the members of `SPACES`
+by itself.
 """
 
 import sys
@@ -38,17 +39,18 @@ SearchSpaceConfig = Annotated[SpaceConfig, SPACES]
 
 
 def make_space(config: Mapping[str, Any], image_shape: tuple[int, int, int], num_classes: int) -> SearchSpace:
-    """Return a space from its settings as a run directory records them.
+    """Return a space from its settings as they are recorded in a run directory.
+
+    A record imports no code. Code from another package must be named by the experiment.
 
     Raises:
-        ConfigError: there is no such space here, the settings are not those of the space, or it breaks its contract. A record
-            imports nothing: code of others must be named by the experiment.
+        ConfigError: the space is unknown, the settings do not fit it, or it breaks its contract.
     """
     kind = config.get("kind")
     if isinstance(kind, str) and ":" in kind and kind.partition(":")[0] not in sys.modules:
         raise ConfigError(
-            f"A recorded search space is of the kind {shortened(kind, 100)}. That is code to be imported, which a record cannot "
-            "ask for: name it in search.space of the experiment."
+            f"A recorded search space is of the kind {shortened(kind, 100)}. That is code to be imported, and records are not "
+            "trusted to import code. Name the space in search.space of the experiment."
         )
     try:
         space = SPACES.validate(config)

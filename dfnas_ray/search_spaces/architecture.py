@@ -1,4 +1,4 @@
-"""One architecture with the space that it is from."""
+"""One architecture together with its search space."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _DRAWS = 1000
 
 @dataclass(frozen=True)
 class Architecture:
-    """One architecture and the space that it is from.
+    """One architecture together with its search space.
 
     Attributes:
-        config: The space's settings, as JSON.
+        config: The settings of the space, as JSON.
     """
 
     config: JsonObject
@@ -35,11 +35,11 @@ class Architecture:
         return self.space.cost(self.genotype)
 
     def random_alike(self, seed: int, min_macs: int | None = None) -> Architecture:
-        """Draw another architecture whose MACs are within 10 % of this one's, or the nearest of many draws.
+        """Return another, random architecture with MACs within 10 % of this one's, or else the nearest of many draws.
 
         Args:
-            seed: Of the draws.
-            min_macs: What it has at least, if one of the draws has.
+            seed: The seed of the draws.
+            min_macs: Fewest MACs, ignored if no draw has that many.
         """
         rng, space, budget = numpy_generator(seed, "baseline", self.text), self.space, self.cost.macs
         draws = [space.sample(rng) for _ in range(_DRAWS)]

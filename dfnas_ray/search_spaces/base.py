@@ -22,22 +22,22 @@ Genotype = tuple[int, ...]
 """One choice per decision of the space: the index of the option taken."""
 
 _MAX_DRAWS = 10_000
-_MAX_LISTED = 1_000_000  # architectures of a space that are held in memory, to draw from
+_MAX_LISTED = 1_000_000  # spaces of up to this many architectures are listed in memory to draw from
 _BISECTIONS = 60
 
 
 class SpaceConfig(MemberConfig):
-    """What the settings of all search spaces have in common.
+    """The settings that all search spaces share.
 
     Attributes:
-        kind: The name under which experiment files know the space; each space defines its own, as a field.
+        kind: The name of the space in experiment files; each space defines its own as a field.
     """
 
     if TYPE_CHECKING:
         kind: str
 
     has_auxiliary_classifier: ClassVar[bool] = False  # see `SearchSpace.build_with_auxiliary`
-    has_drop_path: ClassVar[bool] = False  # its networks hold `torchvision.ops.StochasticDepth`
+    has_drop_path: ClassVar[bool] = False  # whether its networks contain `torchvision.ops.StochasticDepth`
 
     @property
     def native_input(self) -> tuple[tuple[int, int, int], int]:
@@ -68,12 +68,12 @@ class Edge(NamedTuple):
 
 
 class Part(NamedTuple):
-    """A piece of a space's networks whose cost or latency can be measured by itself.
+    """A part of a space's networks whose cost or latency can be measured by itself.
 
     Attributes:
-        layer: Number of the layer that it belongs to.
-        option: (mixed operation, option) that brings it; None if every architecture has it.
-        key: Parts of equal keys and input shapes are alike.
+        layer: The number of its layer.
+        option: The (mixed operation, option) that uses it; None if every architecture has it.
+        key: Parts with equal keys and equal input shapes are the same.
         make: Returns the module.
         input_shape: (C, H, W).
     """
@@ -87,11 +87,11 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class CostTable:
-    """What each part of a space costs; an architecture's cost is the sum over its parts.
+    """The costs of all parts of a space; an architecture's cost is the sum over its parts.
 
     Attributes:
-        fixed: By layer, what every architecture has.
-        options: By mixed operation and option, the cost by layer.
+        fixed: The cost of the parts that every architecture has, by layer.
+        options: For each mixed operation and option, the cost by layer.
     """
 
     fixed: dict[int, Cost]
@@ -99,7 +99,7 @@ class CostTable:
 
     @cached_property
     def macs(self) -> list[np.ndarray[Any, np.dtype[np.float64]]]:
-        """MACs of each option, one array per mixed operation."""
+        """The MACs of each option, one array (options,) per mixed operation."""
         return [
             np.array([sum(cost.macs for cost in option.values()) for option in row], dtype=np.float64)
             for row in self.options
@@ -124,12 +124,12 @@ class SearchSpace(ABC):
     """A finite set of architectures for one input shape and number of classes.
 
     Attributes:
-        kind: The name under which experiment files know the space.
-        num_choices: How many options each decision has; a genotype has one index per decision.
-        num_options: How many options each mixed operation of the supernet has. In most spaces a mixed operation is a
-            decision; in a DARTS cell there is one for every possible edge, while a genotype has two edges per node.
+        kind: The name of the space in experiment files.
+        num_choices: Number of options of each decision; a genotype has one index per decision.
+        num_options: Number of options of each mixed operation of the supernet. In most spaces each mixed operation is
+            one decision. A DARTS cell has one for every possible edge, while a genotype has two edges per node.
         image_shape: (C, H, W).
-        num_classes: Of the classifier.
+        num_classes: Number of classes of the classifier.
     """
 
     kind: str
@@ -148,7 +148,7 @@ class SearchSpace(ABC):
 
     @abstractmethod
     def parts(self) -> Iterator[Part]:
-        """Yield the pieces of all stand-alone networks; they must add up to each architecture's cost."""
+        """Yield the parts of all stand-alone networks; they must add up to the cost of each architecture."""
 
     @abstractmethod
     def encode(self, genotype: Genotype) -> str:
@@ -175,18 +175,19 @@ class SearchSpace(ABC):
         return {}
 
     def blocks(self, network: nn.Module) -> list[nn.Module]:
-        """Return the primary blocks of a network that `build` made, from input to output, each the next one's input.
+        """Return the primary blocks of a network made by `build`, from input to output; each feeds the next one.
 
-        They are what feature statistics are taken of: the stem and every cell or choice block, but not the head.
+        Feature statistics are computed on their outputs. They are the stem and every cell or choice block, not the
+        head.
         """
         assert isinstance(network, nn.Sequential)
         return list(network)[:-1]
 
     def build_with_auxiliary(self, genotype: Genotype) -> nn.Module:
-        """Return the network with an auxiliary classifier: in training mode it returns (logits, auxiliary logits).
+        """Return the network with an auxiliary classifier; in training mode it returns (logits, auxiliary logits).
 
         Raises:
-            ConfigError: the space has none.
+            ConfigError: networks of this space have no auxiliary classifier.
         """
         raise ConfigError(
             f"retraining.auxiliary_weight: networks of {self.kind} have no auxiliary classifier. Set it to 0."
@@ -195,7 +196,7 @@ class SearchSpace(ABC):
     def alpha_shapes(self) -> list[tuple[int, int]]:
         """Return the shapes (mixed operations, options) of the architecture parameters, in the order of the supernet.
 
-        By default neighbours with equally many options share a tensor.
+        By default, consecutive mixed operations with the same number of options share a tensor.
         """
         shapes: list[tuple[int, int]] = []
         for options in self.num_options:
@@ -206,11 +207,11 @@ class SearchSpace(ABC):
         return shapes
 
     def choices(self, genotype: Genotype) -> tuple[int | None, ...]:
-        """Return the option of each mixed operation of the supernet that this architecture uses."""
+        """Return the option of an architecture in each mixed operation of the supernet; None for no connection."""
         return genotype
 
     def derive(self, log_weights: Sequence[np.ndarray[Any, Any]]) -> Genotype:
-        """Return the architecture that a relaxed search points at: by default the heaviest option of each place.
+        """Return the architecture that a relaxed search favours: by default the option of largest weight at each place.
 
         Args:
             log_weights: One array per mixed operation, (options,).
@@ -218,10 +219,10 @@ class SearchSpace(ABC):
         return tuple(int(np.argmax(row)) for row in log_weights)
 
     def derive_within(self, log_weights: Sequence[np.ndarray[Any, Any]], max_macs: int | None) -> Genotype:
-        """Return what `derive` returns, of at most ``max_macs``.
+        """Return the favoured architecture with at most ``max_macs``; see `derive`.
 
-        MACs are charged at a price per MAC, the lowest one that brings the architecture within the limit; it is found
-        by bisection (a Lagrangian relaxation, exact but for ties on its convex hull).
+        The weight of each option is reduced by a price times its MACs. Bisection finds the lowest price that brings the
+        architecture within the limit (a Lagrangian relaxation, exact except for ties on its convex hull).
 
         Raises:
             GenotypeError: not even the cheapest architecture is within the limit.
@@ -246,7 +247,7 @@ class SearchSpace(ABC):
         return at(high)
 
     def num_skips(self, genotype: Genotype) -> int:
-        """Count the skip connections that the search chose: a sign of collapse when they take over."""
+        """Return the number of skip connections in an architecture; many of them are a sign of collapse."""
         return sum(
             self.option_names(position)[choice] in SKIP_NAMES
             for position, choice in enumerate(self.choices(genotype))
@@ -255,7 +256,7 @@ class SearchSpace(ABC):
 
     @property
     def num_architectures(self) -> int:
-        """How many there are: every combination of choices is one."""
+        """The number of architectures: every combination of choices is one."""
         return math.prod(self.num_choices)
 
     def all_architectures(self) -> Iterator[Genotype]:
@@ -263,20 +264,20 @@ class SearchSpace(ABC):
         return itertools.product(*map(range, self.num_choices))
 
     def sample_distinct(self, rng: np.random.Generator, number: int) -> list[Genotype]:
-        """Draw architectures that are all different, uniformly; more of them begin with fewer of them.
+        """Draw different architectures uniformly; with the same seed, a larger sample begins with the smaller one.
 
         Raises:
-            GenotypeError: there are not that many.
+            GenotypeError: the space has fewer architectures.
         """
         if number > self.num_architectures:
             raise GenotypeError(
-                f"{self.kind} has {self.num_architectures:,} architectures, and {number:,} are asked for."
+                f"{self.kind} has {self.num_architectures:,} architectures, but {number:,} are asked for."
             )
         if self.num_architectures <= _MAX_LISTED:
             listed = list(self.all_architectures())
             return [listed[row] for row in rng.permutation(len(listed))[:number]]
         drawn: dict[Genotype, None] = {}
-        while len(drawn) < number:  # seldom twice the same: there are many more
+        while len(drawn) < number:  # repetitions are rare in a large space
             drawn.setdefault(self.sample(rng))
         return list(drawn)
 
@@ -285,18 +286,18 @@ class SearchSpace(ABC):
         return tuple(int(rng.integers(n)) for n in self.num_choices)
 
     def mutate(self, genotype: Genotype, rng: np.random.Generator, probability: float) -> Genotype:
-        """Draw each decision anew with ``probability``, as SPOS does; the draw may repeat the old choice."""
+        """Return a genotype with each decision redrawn with ``probability``, as in SPOS; a draw may repeat the choice."""
         return tuple(
             int(rng.integers(n)) if rng.random() < probability else choice
             for n, choice in zip(self.num_choices, genotype, strict=True)
         )
 
     def crossover(self, first: Genotype, second: Genotype, rng: np.random.Generator) -> Genotype:
-        """Take each decision from one of the parents, with equal probability."""
+        """Return a genotype with each decision taken from one of the parents, with equal probability."""
         return tuple(a if rng.random() < 0.5 else b for a, b in zip(first, second, strict=True))
 
     def sample_within(self, rng: np.random.Generator, max_macs: int | None, min_macs: int | None = None) -> Genotype:
-        """Draw uniformly among the architectures of ``min_macs`` to ``max_macs``, by rejection.
+        """Draw uniformly among the architectures with ``min_macs`` to ``max_macs``, by rejection.
 
         Raises:
             GenotypeError: no architecture is within the limits, or almost none is.
@@ -309,7 +310,7 @@ class SearchSpace(ABC):
         window, advice = f"at most {max_macs:,}", "Raise search.max_macs"
         if min_macs is not None:
             window = f"between search.min_macs ({min_macs:,}) and search.max_macs ({max_macs or self.most_macs:,})"
-            advice = "Move them apart"
+            advice = "Lower the first or raise the second"
         raise GenotypeError(
             f"Of {_MAX_DRAWS} architectures drawn from {self.kind}, none has {window} MACs; the smallest has "
             f"{self.cost(self.cheapest()).macs:,}. {advice}."
@@ -317,7 +318,7 @@ class SearchSpace(ABC):
 
     @cached_property
     def cost_table(self) -> CostTable:
-        """The cost of every part, each kind of part traced once."""
+        """The costs of all parts; equal parts are traced once."""
         table = CostTable({}, [[{} for _ in range(options)] for options in self.num_options])
         traced: dict[Hashable, Cost] = {}
         for part in self.parts():
@@ -329,11 +330,11 @@ class SearchSpace(ABC):
         return table
 
     def cost(self, genotype: Genotype) -> Cost:
-        """Return parameters and MACs, without building the network."""
+        """Return the parameters and MACs of an architecture, without building its network."""
         return sum(self.layer_costs(genotype).values(), Cost(0, 0))
 
     def layer_costs(self, genotype: Genotype) -> dict[int, Cost]:
-        """Return the cost by layer."""
+        """Return the cost of an architecture by layer."""
         table = self.cost_table
         costs = dict(table.fixed)
         for row, choice in zip(table.options, self.choices(genotype), strict=True):
@@ -347,24 +348,28 @@ class SearchSpace(ABC):
         return self.derive([-macs for macs in self.cost_table.macs])
 
     def check_window(self, max_macs: int | None, min_macs: int | None) -> None:
-        """Make sure that there is an architecture between the limits, which may lie close together; see `sample_within`."""
+        """Make sure that there is an architecture between the limits, even if these are close; see `sample_within`."""
         self.check_limit(max_macs, min_macs)
         if min_macs is not None:
             self.sample_within(np.random.default_rng(0), max_macs, min_macs)
 
     def is_within(self, genotype: Genotype, max_macs: int | None, min_macs: int | None = None) -> bool:
-        """Whether an architecture keeps to the limits, each of which may be None."""
+        """Return whether an architecture is within the limits; each may be None."""
         if max_macs is None and min_macs is None:
             return True
         return (min_macs or 0) <= self.cost(genotype).macs <= (max_macs or math.inf)
 
     @cached_property
     def most_macs(self) -> int:
-        """The MACs of its largest architecture."""
+        """The MACs of the largest architecture."""
         return self.cost(self.derive(self.cost_table.macs)).macs
 
     def check_limit(self, max_macs: int | None, min_macs: int | None = None) -> None:
-        """Make sure that each limit admits an architecture; raise a `GenotypeError` that says which would."""
+        """Make sure that some architecture satisfies each limit.
+
+        Raises:
+            GenotypeError: a limit excludes every architecture; the message gives the nearest valid limit.
+        """
         if min_macs is not None and min_macs > self.most_macs:
             raise GenotypeError(
                 f"search.min_macs ({min_macs:,}) is above the largest architecture of {self.kind}, with {self.most_macs:,} "
@@ -381,10 +386,10 @@ class SearchSpace(ABC):
             )
 
     def check_genotype(self, genotype: Genotype) -> None:
-        """Make sure that every index is one of the options.
+        """Make sure that the genotype has one valid option per decision.
 
         Raises:
-            GenotypeError: it is not.
+            GenotypeError: it does not.
         """
         fits = len(genotype) == len(self.num_choices) and all(
             0 <= choice < n for choice, n in zip(genotype, self.num_choices, strict=True)
@@ -396,4 +401,4 @@ class SearchSpace(ABC):
 
 
 SKIP_NAMES = ("skip_connect", "identity", "skip")
-"""What the spaces call an option that passes its input on."""
+"""Names of options that pass their input on unchanged."""

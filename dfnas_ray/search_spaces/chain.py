@@ -1,4 +1,4 @@
-"""Spaces whose networks are a chain: stem, choice blocks, head."""
+"""Search spaces whose networks are a chain: stem, choice blocks, head."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from dfnas_ray.ops.mixed import Choice, MixedOperation, remove_affine
 from dfnas_ray.search_spaces.base import Genotype, Layer, Part, SearchSpace, Supernet
 
 StageLayers: TypeAlias = Annotated[int, Field(le=DEEP)]
-"""Choice blocks of a stage."""
+"""Number of choice blocks of a stage."""
 
 StageChannels: TypeAlias = Annotated[int, Field(le=WIDE)]
-"""Channels of a stage."""
+"""Number of channels of a stage."""
 
 
 class Position(NamedTuple):
-    """Where a choice block stands."""
+    """The channels and the stride at one place of the chain."""
 
     in_channels: int
     out_channels: int
@@ -34,7 +34,7 @@ class Position(NamedTuple):
 def stage_positions(
     in_channels: int, layers: Sequence[int], channels: Sequence[int], strides: Sequence[int]
 ) -> list[Position]:
-    """Return the positions of stages whose first layer changes channels and takes the stride."""
+    """Return the positions of all stages; the first layer of a stage changes the channels and has the stride."""
     positions = []
     for num_layers, out_channels, stride in zip(layers, channels, strides, strict=True):
         for number in range(num_layers):
@@ -44,14 +44,14 @@ def stage_positions(
 
 
 class ChainSpace(SearchSpace):
-    """Digit strings: one digit per choice block.
+    """A chain of choice blocks. Genotypes are digit strings with one digit per choice block.
 
-    A member says what stem, head and options are; everything else follows.
+    A subclass defines stem, head and options; everything else follows from these.
 
     Attributes:
-        positions: Of the choice blocks, from input to output.
-        stem_name: What the stem is, for drawings.
-        head_name: What the head is.
+        positions: The positions of the choice blocks, from input to output.
+        stem_name: A short description of the stem, for drawings.
+        head_name: A short description of the head, for drawings.
         has_affine_supernet: Whether the supernet's BatchNorms have scale and shift.
     """
 
@@ -69,11 +69,11 @@ class ChainSpace(SearchSpace):
 
     @abstractmethod
     def stem(self) -> nn.Module:
-        """Return what comes before the choice blocks."""
+        """Return the layers before the choice blocks."""
 
     @abstractmethod
     def head(self) -> nn.Module:
-        """Return what comes after them, with the classifier."""
+        """Return the layers after the choice blocks, including the classifier."""
 
     @abstractmethod
     def make_option(self, position: int, choice: int) -> nn.Module:
@@ -93,7 +93,7 @@ class ChainSpace(SearchSpace):
         return nn.Sequential(self.stem(), *blocks, self.head())
 
     def parts(self) -> Iterator[Part]:
-        """Yield stem, the options of each block, and head."""
+        """Yield the stem, the options of each block, and the head."""
         shapes = self._shapes
         yield Part(0, None, "stem", self.stem, self.image_shape)
         for number, position in enumerate(self.positions):
@@ -108,7 +108,7 @@ class ChainSpace(SearchSpace):
         yield Part(len(self.positions) + 1, None, "head", self.head, shapes[-1])
 
     def layers(self, genotype: Genotype) -> list[Layer]:
-        """Return stem, choice blocks and head."""
+        """Return the stem, the choice blocks and the head."""
         costs, shapes = self.layer_costs(genotype), self._shapes
         blocks = [
             Layer(f"layer {number}", self.option_names(number - 1)[choice], shapes[number], costs[number])
@@ -142,7 +142,7 @@ class ChainSpace(SearchSpace):
 
     @cached_property
     def _shapes(self) -> list[tuple[int, ...]]:
-        """The stem's output shape, and each block's."""
+        """The output shapes of the stem and of each block."""
         shapes = [trace_cost(make_without_memory(self.stem), self.image_shape)[1]]
         for position in self.positions:
             size = (-(-side // position.stride) for side in shapes[-1][1:])

@@ -1,4 +1,4 @@
-"""What a search space of another package is tried for before it is used; the conformance suite tries much more."""
+"""Checks of a search space from another package before it is used; the conformance suite checks much more."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def build_space(config: SpaceConfig, image_shape: tuple[int, int, int], num_clas
     """Return the space of these settings for one input shape and number of classes.
 
     Raises:
-        ConfigError: its networks are too large to be made; or it is of another package, and does not keep the contract:
-            names package, member and rule.
+        ConfigError: its networks are too large; or it comes from another package and breaks the contract. Then the
+            message names package, member and rule.
     """
     space = config.space(image_shape, num_classes)
     key = (config.model_dump_json(), image_shape, num_classes)
@@ -38,27 +38,27 @@ def build_space(config: SpaceConfig, image_shape: tuple[int, int, int], num_clas
 
 
 def _check_size(space: SearchSpace) -> None:
-    """Count what a space's networks would hold, without making them: the settings may be a stranger's.
+    """Count the decisions and parameters of a space without allocating them, because the settings may not be trusted.
 
     Raises:
-        ConfigError: it is more than a machine has memory for.
+        ConfigError: there are more decisions or parameters than the limits allow.
     """
     if (decisions := len(space.num_choices)) > MAX_DECISIONS:
         raise ConfigError(
             f"The search space {space.kind} has {decisions:,} decisions with these settings; at most {MAX_DECISIONS:,} are "
-            "taken. Make its networks shorter (search.space)."
+            "allowed. Make its networks shorter (search.space)."
         )
     counted: dict[Hashable, int] = {}
     alone = 0
     for part in space.parts():
         if part.key not in counted:
             counted[part.key] = _num_parameters(part.make)
-        alone += counted[part.key]  # of all options together: more than any network has
+        alone += counted[part.key]  # all options together have more parameters than any one network
     if (most := max(_num_parameters(space.supernet), alone)) > MAX_PARAMETERS:
         raise ConfigError(
             f"The search space {space.kind} with these settings, {space.num_classes:,} classes and images of "
-            f"{' x '.join(map(str, space.image_shape))} has options of {most:,} parameters in all; at most "
-            f"{MAX_PARAMETERS:,} are taken. Make its networks narrower or shorter (search.space)."
+            f"{' x '.join(map(str, space.image_shape))} has {most:,} parameters in all options together; at most "
+            f"{MAX_PARAMETERS:,} are allowed. Make its networks narrower or shorter (search.space)."
         )
 
 
@@ -80,7 +80,7 @@ def _broken_rule(space: object, image_shape: tuple[int, int, int], num_classes: 
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             logits = space.build(genotype).eval()(images)
             path = space.supernet().eval()(images, space.choices(genotype))
-    except Exception as error:  # code of another package may raise anything
+    except Exception as error:  # code from another package may raise anything
         return f"its cheapest architecture cannot be made: {type(error).__name__}: {first_line(error)}"
     for maker, output in (("build", logits), ("supernet", path)):
         shape = tuple(getattr(output, "shape", ()))

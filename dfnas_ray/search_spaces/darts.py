@@ -1,7 +1,8 @@
 """The DARTS space: a normal and a reduction cell, each a small graph of separable and dilated convolutions.
 
-Source: Liu et al. 2019, arXiv:1806.09055, Sec. 2.1 and 3. The search happens in a small network (8 cells of 16 channels),
-the architecture found is used in a larger one (20 cells of 36 channels for CIFAR, 14 of 48 for ImageNet).
+Source: Liu et al. 2019, arXiv:1806.09055, Sec. 2.1 and 3. The search uses a small network (8 cells, 16 channels). The
+architecture found is used in a larger network (20 cells and 36 channels for CIFAR, 14 cells and 48 channels for
+ImageNet).
 """
 
 from __future__ import annotations
@@ -44,10 +45,10 @@ class DartsSpaceConfig(SpaceConfig):
 
     kind: Literal["darts"] = "darts"
     form: Literal["cifar", "imagenet"] = Field(
-        "cifar", description="One convolution before the cells, or three that reduce the size by 4."
+        "cifar", description="cifar: one convolution before the cells; imagenet: three, which reduce the size by 8."
     )
     channels: int = Field(
-        36, gt=0, le=WIDE, multiple_of=2, description="Channels of the first cells, stand-alone network."
+        36, gt=0, le=WIDE, multiple_of=2, description="Channels of the first cells of the stand-alone network."
     )
     layers: int = Field(
         20, ge=3, le=DEEP, description="Cells of the stand-alone network; those at 1/3 and 2/3 reduce the size."
@@ -68,9 +69,9 @@ class DartsSpaceConfig(SpaceConfig):
 class DartsSpace(SearchSpace):
     """Genotypes ``Genotype(normal=[('sep_conv_3x3', 0), ...], normal_concat=range(2, 6), reduce=..., reduce_concat=...)``.
 
-    A genotype's decisions, for the normal and then the reduction cell, node by node: which two inputs (left out for the
-    first node, which has only two), and the operation on each. The supernet's mixed operations are the 14 possible edges
-    of either cell.
+    The decisions of a genotype are, for the normal and then the reduction cell, node by node: the two inputs of the
+    node (left out for the first node, which has only two), and the operation on each input. The supernet's mixed
+    operations are the 14 possible edges of the normal cell and the 14 of the reduction cell.
     """
 
     kind = "darts"
@@ -80,14 +81,14 @@ class DartsSpace(SearchSpace):
         self.image_shape = image_shape
         self.num_classes = num_classes
         self.num_options = (len(OPERATIONS),) * (len(CELLS) * len(EDGES))
-        operations = len(OPERATIONS) - 1  # never `none`
+        operations = len(OPERATIONS) - 1  # without `none`
         cell = [count for pairs in _PAIRS for count in ([len(pairs)] if len(pairs) > 1 else []) + 2 * [operations]]
         self.num_choices = tuple(len(CELLS) * cell)
 
     # Networks
 
     def supernet(self) -> Supernet:
-        """Return a new supernet in its search size; cells of one kind share their choices."""
+        """Return a new supernet of the search size; cells of one kind share their choices."""
         config = self.config
         stem = self.stem(config.search_channels)
         return DartsSupernet(stem, self.plan(config.search_channels, config.search_layers), self.num_classes)
@@ -97,7 +98,7 @@ class DartsSpace(SearchSpace):
         return self._network(genotype)
 
     def blocks(self, network: nn.Module) -> list[nn.Module]:
-        """Return the stem's last module and the cells; each cell also receives the one before the last."""
+        """Return the stem's last module and the cells; each cell also receives the second-to-last block's output."""
         assert isinstance(network, DartsNetwork)
         return [network.stem[-1], *network.cells]
 
@@ -112,7 +113,7 @@ class DartsSpace(SearchSpace):
         return DartsNetwork(self.stem(config.channels), self.final_plan, genes, self.num_classes, config.form)
 
     def stem(self, channels: int) -> nn.ModuleList:
-        """Return the one or two modules whose outputs are the first cell's inputs."""
+        """Return the one or two modules whose outputs are the inputs of the first cell."""
         in_channels = self.image_shape[0]
         if self.config.form == "cifar":
             return nn.ModuleList([ConvBN(in_channels, _STEM_MULTIPLIER * channels, 3)])
@@ -124,7 +125,7 @@ class DartsSpace(SearchSpace):
         )
 
     def plan(self, channels: int, num_layers: int) -> list[CellPlan]:
-        """Return the cells of a network from its width and depth."""
+        """Return the plans of the cells of a network with this width and depth."""
         size = (self.image_shape[1], self.image_shape[2])
         if self.config.form == "cifar":
             inputs, sizes = (_STEM_MULTIPLIER * channels,) * 2, (size, size)
@@ -143,7 +144,7 @@ class DartsSpace(SearchSpace):
 
     @property
     def final_plan(self) -> list[CellPlan]:
-        """The cells of the stand-alone network."""
+        """The plans of the cells of the stand-alone network."""
         return self.plan(self.config.channels, self.config.layers)
 
     # Costs
@@ -180,7 +181,7 @@ class DartsSpace(SearchSpace):
         yield Part(len(plans) + 1, None, "head", lambda: Classifier(last.output_channels, self.num_classes), head_shape)
 
     def layers(self, genotype: Genotype) -> list[Layer]:
-        """Return stem, cells and head."""
+        """Return the stem, the cells and the head."""
         costs, plans = self.layer_costs(genotype), self.final_plan
         cells = [
             Layer(
@@ -201,7 +202,7 @@ class DartsSpace(SearchSpace):
     # Genotypes
 
     def genes(self, genotype: Genotype) -> tuple[CellGenes, CellGenes]:
-        """Return for each kind of cell and each node its two (operation, source), by ascending source."""
+        """Return for each kind of cell the two pairs (operation, source) of every node, by ascending source."""
         self.check_genotype(genotype)
         remaining = iter(genotype)
         cells = []
@@ -215,7 +216,7 @@ class DartsSpace(SearchSpace):
         return cells[0], cells[1]
 
     def from_genes(self, cells: Sequence[CellGenes]) -> Genotype:
-        """Return the genotype of what `genes` returns; each node's two edges may come in any order."""
+        """Return the genotype of these cells, the inverse of `genes`; the two edges of a node may be in any order."""
         genotype: list[int] = []
         for genes in cells:
             for node, pairs in enumerate(_PAIRS):
@@ -230,7 +231,7 @@ class DartsSpace(SearchSpace):
         return OPERATIONS
 
     def alpha_shapes(self) -> list[tuple[int, int]]:
-        """Return (14, 8) twice: normal and reduction cell."""
+        """Return (14, 8) twice, for the normal and the reduction cell."""
         return [(len(EDGES), len(OPERATIONS))] * len(CELLS)
 
     def choices(self, genotype: Genotype) -> tuple[int | None, ...]:
@@ -242,7 +243,7 @@ class DartsSpace(SearchSpace):
         return tuple(chosen)
 
     def derive(self, log_weights: Sequence[np.ndarray[Any, Any]]) -> Genotype:
-        """Keep, for each node, the two edges whose heaviest operation other than `none` weighs most."""
+        """Return the architecture that keeps the two edges per node whose best operation (not `none`) weighs most."""
         cells: list[CellGenes] = []
         for cell in range(len(CELLS)):
             genes: CellGenes = []
@@ -258,7 +259,7 @@ class DartsSpace(SearchSpace):
         return self.from_genes(cells)
 
     def num_skips(self, genotype: Genotype) -> int:
-        """Count the skip connections of the normal cell, whose number tells a collapse."""
+        """Return the number of skip connections in the normal cell; many of them are a sign of collapse."""
         return sum(name == "skip_connect" for name, _ in self.genes(genotype)[0])
 
     def cells(self, genotype: Genotype) -> dict[str, list[Edge]]:

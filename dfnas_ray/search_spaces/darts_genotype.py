@@ -1,4 +1,4 @@
-"""The text form of a DARTS genotype, read by a parser of its own: nothing is evaluated."""
+"""The text form of a DARTS genotype. It is read by a special parser and never evaluated."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dfnas_ray.errors import GenotypeError
 
 Gene: TypeAlias = "tuple[str, int]"
 CellGenes: TypeAlias = "list[Gene]"
-"""Two (operation, source) per node, in the order of the nodes; sources 0 and 1 are the cells before, 2 the first node."""
+"""Two pairs (operation, source) per node, in order; sources 0 and 1 are the two previous cells, 2 is the first node."""
 
 _FIELDS = ("normal", "normal_concat", "reduce", "reduce_concat")
 _MAX_LENGTH = 10_000  # characters; a genotype has about 600
@@ -25,16 +25,17 @@ def format_genotype(normal: CellGenes, reduce: CellGenes) -> str:
 def parse_genotype(
     text: str, operations: Sequence[str], num_nodes: int, num_inputs: int
 ) -> tuple[CellGenes, CellGenes]:
-    """Read a genotype's text.
+    """Parse the text of a genotype.
 
     Args:
-        text: As `format_genotype` writes it; lists may be tuples, concat a list, and spaces are free.
-        operations: That may be named.
-        num_nodes: Of a cell.
-        num_inputs: Of a cell.
+        text: As `format_genotype` writes it. Tuples may replace lists, a list may replace range(), and spaces do not
+            matter.
+        operations: Names of the allowed operations.
+        num_nodes: Number of nodes of a cell.
+        num_inputs: Number of inputs of a cell.
 
     Raises:
-        GenotypeError: the text is something else; says what, and where.
+        GenotypeError: the text is not a genotype; the message says what is wrong, and where.
     """
     fields = _fields(text)
     cells = []

@@ -1,4 +1,4 @@
-"""What DARTS genotypes are built into: cells and networks, stand-alone and as a supernet.
+"""The cells and networks of DARTS genotypes, stand-alone and as a supernet.
 
 Source: Liu et al. 2019, arXiv:1806.09055, Sec. 2.1 and 3; the auxiliary classifier follows Szegedy et al. 2015.
 """
@@ -36,19 +36,19 @@ OPERATIONS = (
     "dil_conv_3x3",
     "dil_conv_5x5",
 )
-NUM_NODES = 4  # of a cell, beside its two inputs
+NUM_NODES = 4  # of a cell, without its two inputs
 NUM_INPUTS = 2
 EDGES = tuple((source, node) for node in range(NUM_NODES) for source in range(NUM_INPUTS + node))
 _AUXILIARY_CHANNELS = (128, 768)
 
 
 class CellPlan(NamedTuple):
-    """One cell of a network.
+    """The channels and sizes of one cell of a network.
 
     Attributes:
-        inputs: Channels of the two cells before.
-        sizes: Their (H, W).
-        channels: Of each node.
+        inputs: Output channels of the two previous cells.
+        sizes: Output sizes (H, W) of the two previous cells.
+        channels: Channels of each node.
         reduces: Whether this cell halves the size.
         follows_reduction: Whether the first input has twice the size of the second.
     """
@@ -61,21 +61,21 @@ class CellPlan(NamedTuple):
 
     @property
     def kind(self) -> int:
-        """Return 0 for a normal cell, 1 for a reduction cell."""
+        """0 for a normal cell, 1 for a reduction cell."""
         return int(self.reduces)
 
     @property
     def output_channels(self) -> int:
-        """All nodes, concatenated."""
+        """The channels of all nodes, concatenated."""
         return NUM_NODES * self.channels
 
     @property
     def output_size(self) -> tuple[int, int]:
-        """(H, W)."""
+        """The output size (H, W)."""
         return halve(self.sizes[1]) if self.reduces else self.sizes[1]
 
     def preprocess(self) -> list[nn.Module]:
-        """Return what brings both inputs to the cell's channels and size."""
+        """Return the modules that bring both inputs to the cell's channels and size."""
         first = (
             FactorizedReduce(self.inputs[0], self.channels)
             if self.follows_reduction
@@ -84,12 +84,12 @@ class CellPlan(NamedTuple):
         return [first, ReLUConvBN(self.inputs[1], self.channels)]
 
     def stride(self, source: int) -> int:
-        """Return the stride of an edge from ``source``: the inputs of a reduction cell are halved."""
+        """Return the stride of an edge from ``source``; it is 2 from the inputs of a reduction cell."""
         return 2 if self.reduces and source < NUM_INPUTS else 1
 
 
 def make_operation(name: str, channels: int, stride: int) -> nn.Module:
-    """Return the operation of an edge of a stand-alone cell."""
+    """Return the operation of an edge of a stand-alone cell, by name."""
     match name:
         case "none":
             return Zero(stride)
@@ -112,7 +112,7 @@ def halve(size: tuple[int, int]) -> tuple[int, int]:
 
 
 class _Cell(nn.Module):
-    """A cell of one architecture; every operation with weights may be dropped as a path in training."""
+    """A cell of one architecture; drop-path may drop every operation except an identity in training."""
 
     def __init__(self, plan: CellPlan, genes: CellGenes):
         super().__init__()
@@ -153,12 +153,12 @@ class DartsNetwork(nn.Module):
         self.auxiliary_after = 2 * len(plans) // 3
 
     def add_auxiliary(self) -> None:
-        """Add the classifier that helps to train deep networks, behind the second reduction cell."""
+        """Add the auxiliary classifier, which helps to train deep networks, after the second reduction cell."""
         plan = self.plans[self.auxiliary_after]
         self.auxiliary = _AuxiliaryHead(plan.output_channels, plan.output_size, self.num_classes, self.form)
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """Map (B, C, H, W) to logits; with the auxiliary classifier, in training mode, to both classifiers' logits."""
+        """Map (B, C, H, W) to logits, or to both classifiers' logits with an auxiliary classifier in training mode."""
         states = _run_stem(self.stem, x)
         extra = None
         for number, cell in enumerate(self.cells):
@@ -175,7 +175,7 @@ def _run_stem(stem: nn.ModuleList, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class _AuxiliaryHead(nn.Module):
-    """Pooling 5x5, two convolutions and a classifier."""
+    """The auxiliary classifier: pooling 5x5, two convolutions and a linear layer."""
 
     def __init__(self, channels: int, size: tuple[int, int], num_classes: int, form: str):
         super().__init__()
@@ -227,13 +227,13 @@ class _MixedCell(nn.Module):
 
 
 def _searched(name: str, channels: int, stride: int) -> nn.Module:
-    """Return an edge's operation in the supernet, where pooling is normalised so that the options compare."""
+    """Return an edge's operation in the supernet; BatchNorm after pooling makes the options comparable."""
     operation = make_operation(name, channels, stride)
     return nn.Sequential(operation, nn.BatchNorm2d(channels)) if "pool" in name else operation
 
 
 class DartsSupernet(Supernet):
-    """The network of all architectures."""
+    """The supernet: every operation on every edge, with shared weights."""
 
     def __init__(self, stem: nn.ModuleList, plans: Sequence[CellPlan], num_classes: int):
         super().__init__()

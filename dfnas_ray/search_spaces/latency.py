@@ -1,4 +1,4 @@
-"""Latency tables: what each option of a space takes on a device, measured once, saved and used again.
+"""Latency tables: the time of each option of a space on a device, measured once, saved and used again.
 
 A network's latency is estimated as the sum over its parts, as ProxylessNAS does (Cai et al. 2019, arXiv:1812.00332,
 Sec. 3.3.1).
@@ -21,14 +21,14 @@ class LatencyTable(BaseModel):
     """Seconds of each part of a space on one device.
 
     Attributes:
-        space: The space's kind.
-        num_options: Of each mixed operation; with the shape, it tells tables of different forms apart.
+        space: The kind of the space.
+        num_options: Number of options of each mixed operation.
         image_shape: (C, H, W).
-        num_classes: Of the classifier.
+        num_classes: Number of classes of the classifier.
         device: Name of the device.
-        threads: That a forward pass used, on a CPU.
+        threads: Number of threads of a forward pass on a CPU.
         batch_size: Images per forward pass.
-        parts: Names of all measured parts, in order: two spaces with equal names are alike.
+        parts: Names of all measured parts, in order; two spaces with equal names have equal parts.
         fixed: Seconds that every architecture takes.
         options: Seconds of each option, by mixed operation.
     """
@@ -47,7 +47,7 @@ class LatencyTable(BaseModel):
     options: tuple[tuple[float, ...], ...]
 
     def latency(self, space: SearchSpace, genotype: Genotype) -> float:
-        """Return the estimated seconds of an architecture."""
+        """Return the estimated latency of an architecture, in seconds."""
         chosen = zip(self.options, space.choices(genotype), strict=True)
         return self.fixed + sum(row[choice] for row, choice in chosen if choice is not None)
 
@@ -63,14 +63,14 @@ def measure_latency_table(
     min_seconds: float = 0.05,
     on_part: Callable[[int, int], None] = lambda done, total: None,
 ) -> LatencyTable:
-    """Measure every different part of a space.
+    """Measure every different part of a space, and return the table.
 
     Args:
-        space: Its stand-alone networks' parts are measured.
+        space: The space; the parts of its stand-alone networks are measured.
         device: The device that the search is for.
         batch_size: Images per forward pass.
-        min_seconds: Time spent on each part.
-        on_part: Called with how many parts are measured, and how many there are.
+        min_seconds: Shortest measuring time of each part.
+        on_part: Called after each part with the number of parts measured and the number of all parts.
     """
     parts = list(space.parts())
     distinct = {(part.key, part.input_shape): part for part in parts}
@@ -100,31 +100,31 @@ def measure_latency_table(
 
 
 def load_latency_table(file: str, space: SearchSpace, device: str | None = None) -> LatencyTable:
-    """Read a table and make sure that it is for this space and device.
+    """Read a table and make sure that it belongs to this space and device.
 
     Args:
-        file: As `LatencyTable.save` wrote it.
-        space: That the table must be for, in size and shape too.
-        device: The target device's name; None for this machine's, a GPU if there is one.
+        file: A file written by `LatencyTable.save`.
+        space: The space of the table, with the same sizes and shapes.
+        device: The name of the target device; None for this machine's GPU, or its CPU if it has no GPU.
 
     Raises:
-        ConfigError: it is not; says what it is for.
+        ConfigError: the table cannot be read, or belongs to another space or device.
     """
     table = read_latency_table(file, space)
     target = device or device_name(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     if table.device != target:
         raise ConfigError(
-            f"search.algorithm.cost.file ({file}) was measured on {table.device!r}, not on {target!r}. If the former is the "
-            f"device that you search for, set search.algorithm.cost.device to {table.device!r}; else measure on the latter."
+            f"search.algorithm.cost.file ({file}) was measured on {table.device!r}, not on {target!r}. To search for "
+            f"{table.device!r}, set search.algorithm.cost.device to it; otherwise measure a table on {target!r}."
         )
     return table
 
 
 def read_latency_table(file: str, space: SearchSpace) -> LatencyTable:
-    """Read a table of any device and make sure that it is for this space, in size and shape too.
+    """Read a table of any device and make sure that it belongs to this space, with the same sizes and shapes.
 
     Raises:
-        ConfigError: it is not; says what it is for.
+        ConfigError: the table cannot be read, or belongs to another space.
     """
     setting = f"search.algorithm.cost.file ({file})"
     location = Location.parse(file)
@@ -134,7 +134,7 @@ def read_latency_table(file: str, space: SearchSpace) -> LatencyTable:
         table = LatencyTable.model_validate_json(location.read_bytes())
     except ValidationError as error:
         raise ConfigError(
-            f"{setting} is not a latency table ({error.error_count()} faults). Measure it anew."
+            f"{setting} is not a latency table ({error.error_count()} faults). Measure it again."
         ) from error
     if table.space != space.kind:
         raise ConfigError(f"{setting} is a table of {table.space}, not of {space.kind}. Measure one for {space.kind}.")

@@ -34,9 +34,7 @@ class NASBench201Config(SpaceConfig):
 
     kind: Literal["nasbench201"] = "nasbench201"
     channels: int = Field(16, gt=0, le=WIDE, description="Channels of the first stage; each later stage doubles them.")
-    cells_per_stage: int = Field(
-        5, gt=0, le=DEEP, description="N: how often the cell is repeated in each of the three stages."
-    )
+    cells_per_stage: int = Field(5, gt=0, le=DEEP, description="N: number of cells in each of the three stages.")
 
     def space(self, image_shape: tuple[int, int, int], num_classes: int) -> NASBench201:
         """Return the space for one input shape and number of classes."""
@@ -44,7 +42,10 @@ class NASBench201Config(SpaceConfig):
 
 
 class NASBench201(SearchSpace):
-    """Strings ``|op~0|+|op~0|op~1|+|op~0|op~1|op~2|``: 5^6 = 15,625 cells. The supernet's BatchNorms have no scale."""
+    """The space of 5^6 = 15,625 cells, with genotypes ``|op~0|+|op~0|op~1|+|op~0|op~1|op~2|``.
+
+    The supernet's BatchNorms have no scale and shift.
+    """
 
     kind = "nasbench201"
 
@@ -71,7 +72,7 @@ class NASBench201(SearchSpace):
         )
 
     def parts(self) -> Iterator[Part]:
-        """Yield stem, reductions and head, and every operation of every cell."""
+        """Yield the stem, the reductions, the head, and every operation of every cell."""
         for layer, module in enumerate(self._outline):
             channels, shape = self.channels_of(layer), self._input_shape(layer)
             if module is not None:
@@ -83,7 +84,7 @@ class NASBench201(SearchSpace):
                     yield Part(layer, (edge, option), (name, channels), partial(make_operation, name, channels), shape)
 
     def layers(self, genotype: Genotype) -> list[Layer]:
-        """Return stem, cells, reductions and head."""
+        """Return the stem, the cells, the reductions and the head."""
         costs, layers, number = self.layer_costs(genotype), [], 0
         count = len(self._outline)
         for layer, module in enumerate(self._outline):
@@ -103,7 +104,7 @@ class NASBench201(SearchSpace):
         return OPERATIONS
 
     def cells(self, genotype: Genotype) -> dict[str, list[Edge]]:
-        """Return the cell's graph without its missing edges."""
+        """Return the cell's graph without edges whose operation is ``none``."""
         return {
             "cell": [
                 Edge(_node(source), _node(target), OPERATIONS[choice])
@@ -113,14 +114,14 @@ class NASBench201(SearchSpace):
         }
 
     def encode(self, genotype: Genotype) -> str:
-        """Return the benchmark's string."""
+        """Return the genotype in the benchmark's notation."""
         self.check_genotype(genotype)
         names = [f"{OPERATIONS[choice]}~{source}" for (source, _), choice in zip(EDGES, genotype, strict=True)]
         nodes = [names[target * (target - 1) // 2 : target * (target + 1) // 2] for target in range(1, NUM_NODES)]
         return "+".join(f"|{'|'.join(node)}|" for node in nodes)
 
     def decode(self, text: str) -> Genotype:
-        """Parse the benchmark's string."""
+        """Parse the benchmark's notation."""
         found = re.fullmatch(_PATTERN, text)
         unknown = [name for name in found.groups() if name not in OPERATIONS] if found else []
         if found is None or unknown:
@@ -140,7 +141,7 @@ class NASBench201(SearchSpace):
 
     @cached_property
     def _outline(self) -> list[nn.Module | None]:
-        """The skeleton without memory for its weights."""
+        """The skeleton on the meta device, which needs no memory for weights."""
         with torch.device("meta"):
             return self._skeleton()
 
@@ -150,7 +151,7 @@ class NASBench201(SearchSpace):
         return module
 
     def _skeleton(self) -> list[nn.Module | None]:
-        """Return every layer but the cells, for which None stands."""
+        """Return all layers, with None in place of each cell."""
         channels = self.config.channels
         layers: list[nn.Module | None] = [ConvBN(self.image_shape[0], channels, 3)]
         for stage in range(_NUM_STAGES):
@@ -172,7 +173,7 @@ class NASBench201(SearchSpace):
 
 
 def make_operation(name: str, channels: int) -> nn.Module:
-    """Return an operation, which keeps the shape."""
+    """Return an operation by name; it keeps the shape of its input."""
     match name:
         case "none":
             return Zero()

@@ -1,6 +1,6 @@
-"""NAS-Bench-Macro: a chain of layers, each one of three blocks.
+"""NAS-Bench-Macro: a chain of layers, each of which is one of three blocks.
 
-Source: Su et al. 2021, arXiv:2103.11922, Sec. 4. The 32x32 form is the benchmark's; other inputs, depths and widths are
+Source: Su et al. 2021, arXiv:2103.11922, Sec. 4. The benchmark uses 32x32 images; other inputs, depths and widths are
 settings of the same chain.
 """
 
@@ -24,9 +24,11 @@ class NASBenchMacroConfig(SpaceConfig):
 
     kind: Literal["nasbench_macro"] = "nasbench_macro"
     stem_channels: int = Field(32, gt=0, le=WIDE, description="Output channels of the first convolution.")
-    stem_stride: int = Field(1, gt=0, le=WIDE, description="Its stride: 1 for small images, 2 for large ones.")
+    stem_stride: int = Field(
+        1, gt=0, le=WIDE, description="Stride of the first convolution: 1 for small images, 2 for large ones."
+    )
     stage_layers: tuple[StageLayers, ...] = Field(
-        (2, 3, 3), min_length=1, description="Layers per stage; the first has stride 2."
+        (2, 3, 3), min_length=1, description="Layers per stage; the first layer of each stage has stride 2."
     )
     stage_channels: tuple[StageChannels, ...] = Field((64, 128, 256), min_length=1, description="Channels per stage.")
     head_channels: int = Field(1280, gt=0, le=WIDE, description="Channels before pooling.")
@@ -64,7 +66,7 @@ class NASBenchMacro(ChainSpace):
         return ConvBNReLU(self.image_shape[0], self.config.stem_channels, 3, self.config.stem_stride)
 
     def head(self) -> nn.Module:
-        """Return the 1x1 convolution, pooling and classifier."""
+        """Return the 1x1 convolution, the pooling and the classifier."""
         last = self.config.stage_channels[-1]
         return nn.Sequential(
             ConvBNReLU(last, self.config.head_channels, 1), Classifier(self.config.head_channels, self.num_classes)

@@ -1,7 +1,7 @@
-"""The ProxylessNAS space: a chain of inverted residuals of chosen kernel and expansion, some of which may be skipped.
+"""The ProxylessNAS space: a chain of inverted residuals with a choice of kernel and expansion; some may be skipped.
 
-Source: Cai et al. 2019, arXiv:1812.00332, Sec. 4. The published system searches at 224x224; the form for small images
-keeps the chain and halves the size less often.
+Source: Cai et al. 2019, arXiv:1812.00332, Sec. 4. The published system searches at 224x224. The form for small images
+has the same chain, but halves the size less often.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ class ProxylessSpaceConfig(SpaceConfig):
 
     kind: Literal["proxyless"] = "proxyless"
     form: Literal["imagenet", "cifar"] = Field(
-        "imagenet", description="Strides for images of 224 pixels (total 32), or of 32 pixels (total 8)."
+        "imagenet",
+        description="imagenet: strides for 224 pixels (in total 32); cifar: strides for 32 pixels (in total 8).",
     )
     stem_channels: int = Field(32, gt=0, le=WIDE, description="Output channels of the first convolution.")
     first_channels: int = Field(
@@ -50,7 +51,7 @@ class ProxylessSpaceConfig(SpaceConfig):
         if not len(self.stage_layers) == len(self.stage_channels) == len(strides):
             raise ValueError(
                 f"stage_layers {self.stage_layers}, stage_channels {self.stage_channels} and stage_strides {strides} "
-                "must have one number per stage. With a number of stages of your own, set all three."
+                "must have one number per stage. To change the number of stages, set all three."
             )
         if min(self.stage_layers + self.stage_channels) < 1:
             raise ValueError(
@@ -93,16 +94,16 @@ class ProxylessSpace(ChainSpace):
         )
 
     def head(self) -> nn.Module:
-        """Return the 1x1 convolution, pooling and classifier."""
+        """Return the 1x1 convolution, the pooling and the classifier."""
         last, channels = self.config.stage_channels[-1], self.config.head_channels
         return nn.Sequential(ConvBNReLU(last, channels, 1, activation=nn.ReLU6), Classifier(channels, self.num_classes))
 
     def option_names(self, position: int) -> tuple[str, ...]:
-        """Return the six blocks, and the skip where the shape stays."""
+        """Return the six blocks, and the skip where a layer keeps the shape."""
         return (*_NAMES, "skip") if _keeps_shape(self.positions[position]) else _NAMES
 
     def make_option(self, position: int, choice: int) -> nn.Module:
-        """Return the block of one choice. A skipped layer is the block's shortcut alone."""
+        """Return the block of one choice. A skipped layer is only the shortcut, an identity."""
         if choice == len(KERNELS_AND_EXPANSIONS):
             return nn.Identity()
         in_channels, out_channels, stride = self.positions[position]

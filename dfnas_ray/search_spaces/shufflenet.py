@@ -1,4 +1,4 @@
-"""The space of SPOS: a chain of ShuffleNetV2 units of chosen kernel, or Xception units.
+"""The space of SPOS: a chain of ShuffleNetV2 units with different kernel sizes, or Xception units.
 
 Source: Guo et al. 2020, arXiv:1904.00420, Sec. 4 and Table 1.
 """
@@ -23,14 +23,15 @@ class ShuffleNetConfig(SpaceConfig):
 
     kind: Literal["shufflenet"] = "shufflenet"
     form: Literal["imagenet", "cifar"] = Field(
-        "imagenet", description="A first convolution of stride 2 for images of 224 pixels, or of stride 1 for 32."
+        "imagenet",
+        description="imagenet: first convolution with stride 2, for 224 pixels; cifar: stride 1, for 32 pixels.",
     )
     stem_channels: int = Field(
         16, gt=0, le=WIDE, multiple_of=2, description="Output channels of the first convolution."
     )
     stage_layers: tuple[StageLayers, ...] = Field((4, 4, 8, 4), min_length=1, description="Choice blocks per stage.")
     stage_channels: tuple[StageChannels, ...] = Field(
-        (64, 160, 320, 640), min_length=1, description="Channels per stage: even, and more than the stage before."
+        (64, 160, 320, 640), min_length=1, description="Channels per stage: even, and more than in the previous stage."
     )
     head_channels: int = Field(1024, gt=0, le=WIDE, description="Channels before pooling.")
 
@@ -44,8 +45,8 @@ class ShuffleNetConfig(SpaceConfig):
         widths = (self.stem_channels, *self.stage_channels)
         if any(width % 2 for width in widths) or list(widths) != sorted(set(widths)):
             raise ValueError(
-                f"stem_channels and stage_channels {widths} must be even and grow from stage to stage, because a unit of "
-                "stride 2 adds channels to those that pass."
+                f"stem_channels and stage_channels {widths} must be even and grow from stage to stage, because a unit with "
+                "stride 2 adds channels to those of its input."
             )
         return self
 
@@ -55,7 +56,10 @@ class ShuffleNetConfig(SpaceConfig):
 
 
 class ShuffleNet(ChainSpace):
-    """Digit strings: 0, 1, 2 for a unit with kernel 3, 5, 7, and 3 for Xception. The supernet's BatchNorms have no scale."""
+    """Digit strings: 0, 1, 2 for a unit with kernel 3, 5, 7, and 3 for Xception.
+
+    The supernet's BatchNorms have no scale and shift.
+    """
 
     kind = "shufflenet"
     has_affine_supernet = False

@@ -1,1 +1,1 @@
-"""What a sweep over synthesis settings varies, and what it is judged by; `execution.ray.sweep` runs it."""
+"""Sweeps over synthesis settings: what is varied, and how it is judged. `execution.ray.sweep` runs a sweep."""

@@ -1,4 +1,4 @@
-"""Settings of a sweep: which settings of synthesis are varied, by whom, and what decides."""
+"""Settings of a sweep: the varied synthesis settings, the sampler, and the objectives."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from dfnas_ray.training.config import OptimizerConfig
 
 
 class PruningConfig(BaseModel):
-    """ASHA (Li et al. 2020, arXiv:1810.05934): settings whose first rounds look weak make no more.
+    """ASHA (Li et al. 2020, arXiv:1810.05934): trials whose first rounds look weak are stopped.
 
-    Rounds of label calibration are counted through all of a trial's shards: with 2 rounds in each of 3 shards, a trial has
-    6. Trials are compared after ``min_rounds`` of them, and after each ``reduction_factor`` times as many.
+    Rounds of label calibration are counted over all shards of a trial: with 2 rounds in each of 3 shards, a trial has
+    6. Trials are compared after ``min_rounds`` rounds, then after ``reduction_factor`` times as many, and so on.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    min_rounds: int = Field(1, gt=0, le=MANY, description="Rounds that every trial makes, counted through its shards.")
-    reduction_factor: int = Field(3, gt=1, le=MANY, description="One of so many goes on at each rung.")
+    min_rounds: int = Field(1, gt=0, le=MANY, description="Rounds that every trial makes, counted over its shards.")
+    reduction_factor: int = Field(3, gt=1, le=MANY, description="One of this many trials continues at each rung.")
 
     def has_rung(self, after: int, until: int) -> bool:
-        """Whether trials are compared after some number of rounds that is above ``after`` and at most ``until``."""
+        """Return whether a rung, at which trials are compared, is above ``after`` and at most ``until`` rounds."""
         rung = self.min_rounds
         while rung <= after:
             rung *= self.reduction_factor
@@ -42,7 +42,7 @@ class PruningConfig(BaseModel):
 
 
 class StudentConfig(BaseModel):
-    """The short training behind the student proxy."""
+    """The short training of the student for the student proxy."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -52,14 +52,21 @@ class StudentConfig(BaseModel):
 
 
 class ReferenceConfig(BaseModel):
-    """Images of other settings, spread over the ranges, on which every trial's student is examined."""
+    """Images of reference settings, spread over the ranges, on which every trial's student is examined."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    settings: int = Field(8, gt=1, le=SEVERAL, description="How many settings, a Latin hypercube over the ranges.")
-    images: int = Field(100, gt=0, le=MANY, description="Images of each, of the last calibration round.")
+    settings: int = Field(
+        8, gt=1, le=SEVERAL, description="Number of reference settings, a Latin hypercube over the ranges."
+    )
+    images: int = Field(
+        100, gt=0, le=MANY, description="Images of each reference setting, from the last calibration round."
+    )
     share: float = Field(
-        0.5, gt=0, le=1, description="Of the settings, those nearest to the teacher's BatchNorm statistics examine."
+        0.5,
+        gt=0,
+        le=1,
+        description="Share of the reference settings that is used: those nearest the teacher's BatchNorm statistics.",
     )
 
 
@@ -79,12 +86,14 @@ class SweepConfig(BaseModel):
     objectives: tuple[Annotated[str, Name(OBJECTIVES, is_checked=False)], ...] = Field(
         ("student_proxy",),
         min_length=1,
-        description=f"What decides: one or several of {', '.join(OBJECTIVES.built_in)}.",
+        description=f"What judges trials: one or several of {', '.join(OBJECTIVES.built_in)}.",
     )
-    sampler: Sampler = Field(TpeConfig(), description="Who proposes settings.")
-    trials: int = Field(32, gt=0, le=MANY, description="Settings that are tried; a grid is tried whole.")
+    sampler: Sampler = Field(TpeConfig(), description="The sampler, which proposes settings.")
+    trials: int = Field(
+        32, gt=0, le=MANY, description="Number of trials; the sampler grid always tries the whole grid."
+    )
     concurrency: int | None = Field(
-        None, gt=0, le=SEVERAL, description="Trials at once; by default as many as have room."
+        None, gt=0, le=SEVERAL, description="Trials at the same time; by default as many as fit the cluster."
     )
     pruning: PruningConfig | None = Field(None, description="Stops weak trials after their first rounds.")
     student: StudentConfig = StudentConfig()
@@ -129,18 +138,19 @@ class SweepConfig(BaseModel):
 
     @property
     def num_trials(self) -> int:
-        """Trials in all."""
+        """The total number of trials."""
         return self.sampler.num_trials(self)
 
     def synthesis(self, base: SynthesisConfig, parameters: Mapping[str, Parameter], fixed: bool) -> SynthesisConfig:
-        """Return the synthesis settings of one trial, or, without what is fixed for trials, those of a run.
+        """Return the synthesis settings of one trial, or those of a run.
 
         Args:
-            base: The experiment's.
-            parameters: By dotted path, as Optuna stores them.
+            base: The experiment's settings.
+            parameters: Values by dotted path, as Optuna stores them.
+            fixed: Whether the settings that are fixed for trials apply; False for a run.
 
         Raises:
-            ConfigError: these settings do not go together.
+            ConfigError: these settings contradict each other.
         """
         values: SettingValues = {"synthesis": base.model_dump()}
         changes = {path: self.settings[path].value(parameter) for path, parameter in parameters.items()}
@@ -153,7 +163,7 @@ class SweepConfig(BaseModel):
             raise ConfigError(f"These settings do not go together: {reason}") from error
 
     def most_rounds(self, base: SynthesisConfig) -> int:
-        """Return how many rounds a trial makes at most, through all its shards."""
+        """Return the largest number of rounds of a trial, over all its shards."""
 
         def most(path: str, count: Callable[[SynthesisConfig], int]) -> int:
             range_ = self.settings.get(path)
@@ -170,5 +180,5 @@ class SweepConfig(BaseModel):
 
     @property
     def is_data_free(self) -> bool:
-        """Whether nothing real decides."""
+        """Whether no objective needs real data."""
         return all(OBJECTIVES.find(name).is_data_free for name in self.objectives)

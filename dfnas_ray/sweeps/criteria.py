@@ -1,4 +1,4 @@
-"""The objectives of this package; what each figure means is measured against real accuracy in experiments/results/sweeps.md."""
+"""The objectives of this package. They are compared with real accuracy in experiments/results/sweeps.md."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class StudentProxy(Objective):
     needs_student = True
 
     def measure(self, trial: JudgedTrial) -> float:
-        """Examine the student."""
+        """Return the result of the student's examination."""
         return student_proxy(trial.student, trial.teacher, trial.examination)
 
 
 class Semantics(Objective):
-    """What the teacher sees."""
+    """The teacher's mean confidence."""
 
     kind = "semantics"
     meaning = "mean confidence of the teacher in its most likely class"
@@ -40,7 +40,7 @@ class Semantics(Objective):
 
 
 class Diversity(Objective):
-    """How different images of one class are."""
+    """The diversity of images within a class."""
 
     kind = "diversity"
     meaning = "mean pairwise cosine distance of features within a class"
@@ -56,7 +56,7 @@ class Diversity(Objective):
 
 
 class DomainGap(Objective):
-    """How far the images are from what the teacher was trained on."""
+    """The distance of the images from the teacher's training data, by BatchNorm statistics."""
 
     kind = "domain_gap"
     direction = "minimize"
@@ -73,7 +73,7 @@ class DomainGap(Objective):
 
 
 class VerifierAgreement(Objective):
-    """What another classifier sees."""
+    """The agreement of a second classifier with the teacher."""
 
     kind = "verifier_agreement"
     is_data_free = False
@@ -90,7 +90,7 @@ class VerifierAgreement(Objective):
 
 
 class LabelledAccuracy(Objective):
-    """How good the student is at the real task."""
+    """The accuracy of the student on the real task."""
 
     kind = "labelled_accuracy"
     is_data_free = False

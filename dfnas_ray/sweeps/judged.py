@@ -1,4 +1,4 @@
-"""What an objective may look at: one trial's images, and everything that is the same for all trials."""
+"""The input of an objective: one trial's images, and everything that is the same for all trials."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ class Examination:
 
     @staticmethod
     def of(parts: Sequence[SyntheticImages], teacher: Teacher, share: float) -> Examination:
-        """Put together the images of the reference settings nearest to the teacher's BatchNorm statistics.
+        """Return the examination from the reference settings nearest to the teacher's BatchNorm statistics.
 
-        Of the others, students could learn only how the teacher errs: on images of settings far from those statistics,
-        agreement falls as students get better (experiments/results/sweeps.md). All examine if the teacher has no such
-        statistics.
+        On images far from these statistics, students can learn only the teacher's errors, and agreement falls as
+        students get better (experiments/results/sweeps.md). If the teacher has no such statistics, all reference
+        settings are used.
 
         Args:
             parts: The images of each reference setting; their canvases may differ in size.
-            teacher: Whose statistics count.
-            share: Of the settings, at least one.
+            teacher: The teacher, whose statistics are compared.
+            share: Share of the settings that are used, at least one setting.
         """
         gaps = [measure_quality(teacher, part).overall["domain_gap"] for part in parts]
         count = max(1, round(share * len(parts))) if np.isfinite(gaps).all() else len(parts)
@@ -48,16 +48,16 @@ class Examination:
 
 @dataclass(frozen=True)
 class JudgedTrial:
-    """What an objective may look at.
+    """The input of an objective.
 
     Attributes:
-        images: The trial's, with their labels and the teacher's logits.
-        teacher: On the device.
-        device: Where to compute.
+        images: The trial's images, with their labels and the teacher's logits.
+        teacher: The teacher, on the device.
+        device: The device to compute on.
         examination: Images on which every trial's student is examined.
-        train: Trains the student on these images; `student` calls it once.
-        verifier: An independent classifier of the same classes, if the user has one.
-        labelled: Labelled real images, if the user gives some.
+        train: Trains the student on the trial's images; `student` calls it once.
+        verifier: A second, independent classifier of the same classes, if there is one.
+        labelled: Labelled real images, if there are any.
     """
 
     images: SyntheticImages

@@ -1,4 +1,4 @@
-"""Measuring one trial's images by every criterion that the sweep can."""
+"""Measurement of one trial's images by every objective that can be measured."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ _DRAWS = 200
 
 
 def proxy_architecture(space: SearchSpace, max_macs: int | None, seed: int) -> Genotype:
-    """Return the student's architecture: the one with the most MACs of 200 drawn within the limit."""
+    """Return the student's architecture: of 200 random ones, the one with the most MACs within the limit.
+
+    If none of them is within the limit, the smallest is returned.
+    """
     rng = numpy_generator(seed, "proxy-student")
     draws = [space.sample(rng) for _ in range(_DRAWS)]
     allowed = [draw for draw in draws if max_macs is None or space.cost(draw).macs <= max_macs]
@@ -47,7 +50,7 @@ def train_student(
     seed: int,
     device: torch.device,
 ) -> nn.Module:
-    """Distil the teacher into ``network`` for a fixed number of steps, however many images there are."""
+    """Distil the teacher into ``network`` for a fixed number of steps, for any number of images; return the network."""
     batches = SyntheticBatches(images, teacher, distillation, config.batch_size, seed, device)
     student = Student(network.to(device), config.optimizer, distillation.temperature, config.steps)
     step = epoch = 0
@@ -64,11 +67,11 @@ def train_student(
 def logit_correlation(student: Tensor, teacher: Tensor) -> Tensor:
     """Return Pearson's correlation of two networks' logits (N, num_classes), as a scalar.
 
-    Over the classes of an image, and the mean over the images. Two classes are always correlated by 1 or -1: there, the
-    difference of the logits is correlated over the images.
+    The correlation is computed over the classes of each image, and averaged over the images. With two classes it would
+    always be 1 or -1. There, the difference of the two logits is correlated over the images instead.
 
-    It says more of a student than whether the likeliest class is the same, and nothing of how sure the student is: the
-    relation that Huang et al. 2022 (arXiv:2205.10536) find to matter between student and teacher.
+    It says more about a student than agreement on the most likely class, and it does not depend on the student's
+    confidence. Huang et al. 2022 (arXiv:2205.10536) find that this relation matters between student and teacher.
     """
     if student.shape[1] == 2:
         student, teacher = ((logits[:, 0] - logits[:, 1])[None] for logits in (student, teacher))
@@ -77,16 +80,16 @@ def logit_correlation(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def student_proxy(student: nn.Module, teacher: Teacher, examination: Examination) -> float:
-    """Return the correlation of student's and teacher's logits, on the reference setting where it is smallest.
+    """Return the correlation of the student's and the teacher's logits on the reference setting where it is smallest.
 
-    Which of the settings looks most like real images, nobody knows: a good student follows the teacher on all of them. A
-    mean over the settings lets a student that excels on images like its own make up for others
+    It is not known which setting looks most like real images, so a good student must follow the teacher on all of them.
+    With a mean over the settings, a student could make up for bad results by excelling on images like its own
     (experiments/results/sweeps.md).
 
     Args:
-        student: On the teacher's device.
-        teacher: Whom it learned from.
-        examination: The images.
+        student: The student, on the teacher's device.
+        teacher: The teacher that it learned from.
+        examination: The images of the reference settings.
     """
     logits = [logits_of(network, teacher, examination.images) for network in (student, teacher.model)]
     parts = [examination.settings == number for number in examination.settings.unique()]
@@ -102,13 +105,13 @@ def logits_of(network: nn.Module, teacher: Teacher, images: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Judge:
-    """Everything that is the same for all trials of a sweep.
+    """Measures the objectives of a trial; it holds everything that is the same for all trials of a sweep.
 
     Attributes:
-        space: Whose architectures the student is one of.
-        genotype: The student's.
-        verifier: An independent classifier of the same classes, if the user has one.
-        labelled: Labelled real images, if the user gives some.
+        space: The search space of the student.
+        genotype: The student's architecture.
+        verifier: A second, independent classifier of the same classes, if there is one.
+        labelled: Labelled real images, if there are any.
     """
 
     config: SweepConfig
@@ -123,19 +126,19 @@ class Judge:
 
     @property
     def needs_student(self) -> bool:
-        """Whether an objective trains one."""
+        """Whether an objective needs a trained student."""
         return any(OBJECTIVES.find(name).needs_student for name in self.config.objectives)
 
     def __call__(self, images: SyntheticImages, device: torch.device) -> dict[str, float]:
-        """Return the figures of the sweep's objectives, and those of this package that cost no training, by their names.
+        """Return the figures of the sweep's objectives, and of built-in ones that cost no extra training, by name.
 
         Raises:
-            DfnasError: an objective cannot be measured; says why.
+            DfnasError: an objective cannot be measured; the message says why.
         """
         teacher = self.teacher.to(device)
 
         def train() -> nn.Module:
-            # The same for every trial: what differs between two figures is then the images alone.
+            # The seed is the same for every trial, so that figures differ only because of the images.
             seed = derive_seed(self.seed, "sweep-student")
             seed_everything(seed)
             network = self.space.build(self.genotype)
@@ -155,11 +158,11 @@ class Judge:
         for name in self.config.objectives:
             if not math.isfinite(figures[name]):
                 reason = OBJECTIVES.find(name).undefined
-                raise DfnasError(f"These images have no value of the objective {name}: {reason}.")
+                raise DfnasError(f"The objective {name} has no value for these images: {reason}.")
         return {name: value for name, value in figures.items() if math.isfinite(value)}
 
     def _measured(self) -> list[str]:
-        """Return the objectives, and those of this package for which everything is there."""
+        """Return the sweep's objectives and all other built-in objectives for which everything needed is available."""
         names = list(self.config.objectives)
         for name in OBJECTIVES.built_in:
             objective = OBJECTIVES.find(name)

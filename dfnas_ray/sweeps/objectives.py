@@ -1,9 +1,9 @@
-"""By what a set of synthetic images is judged in a sweep.
+"""Objectives, by which a sweep judges a set of synthetic images.
 
-Three criteria come from `synthesis.quality` and cost one forward pass of the teacher. The student proxy trains a small
-student for a fixed number of steps on the images and examines it on images of *other* settings: a setting cannot win by
-making images that are easy to learn, because every student sits the same examination. How far each objective agrees with
-accuracy on real images is measured in experiments/results/sweeps.md.
+Three objectives come from `synthesis.quality` and cost one forward pass of the teacher. The student proxy trains a
+small student for a fixed number of steps on the images, and examines it on images of *other* settings. So a setting
+cannot win by making images that are easy to learn, because all students have the same examination. The agreement of
+each objective with accuracy on real images is measured in experiments/results/sweeps.md.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
     from dfnas_ray.teachers.base import Teacher
 
 Direction = Literal["maximize", "minimize"]
-"""In Optuna's words."""
+"""The direction of an objective, in Optuna's words."""
 
 
 class Objective(ABC):
     """A figure of a trial's images.
 
     Attributes:
-        kind: The name under which experiment files know the objective.
-        direction: Which figures are better.
-        is_data_free: Whether it needs nothing real.
+        kind: The name of the objective in experiment files.
+        direction: Whether larger or smaller figures are better.
+        is_data_free: Whether the objective needs no real data.
         meaning: One line for reports.
-        undefined: Why images may have no value of it.
-        needs: The setting of the sweep without which it cannot be measured: verifier, labelled, or None.
-        needs_student: Whether a student is trained for it. One training serves all objectives of a sweep.
+        undefined: Why the objective may have no value for some images.
+        needs: The setting of the sweep that the objective needs: verifier, labelled, or None.
+        needs_student: Whether the objective needs a trained student. All objectives of a sweep share one training.
     """
 
     kind: ClassVar[str]
@@ -43,12 +43,12 @@ class Objective(ABC):
     needs_student: ClassVar[bool] = False
 
     def has_value(self, teacher: Teacher, num_images: int) -> bool:
-        """Return whether so many images of a teacher have a value, as far as can be known before they are made."""
+        """Return whether this many images of a teacher have a value, as far as this is known before they are made."""
         return True
 
     @abstractmethod
     def measure(self, trial: JudgedTrial) -> float:
-        """Return the figure; not a finite number where there is none."""
+        """Return the figure; NaN or an infinite number if there is none."""
 
 
 OBJECTIVES: Family[Objective] = Family(

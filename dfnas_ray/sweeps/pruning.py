@@ -1,7 +1,7 @@
-"""Which trial of a sweep is not worth its further rounds, by what the study on disk holds alone.
+"""The decision to prune a trial of a sweep, from the content of the study on disk alone.
 
-Optuna's own pruner writes its decisions beside the values, and does not decide a second time: a trial whose command was cut
-off between the decision and its end would go on. Source: Li et al. 2020, arXiv:1810.05934.
+Optuna's own pruner stores its decisions beside the values and does not decide twice. If a command was interrupted
+between the decision and the end of the trial, the trial would continue. Source: Li et al. 2020, arXiv:1810.05934.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ def is_weak(pruning: PruningConfig, direction: str, trial: FrozenTrial, trials: 
     """Return whether a trial is not among the best ``1 / reduction_factor`` at the last rung that it reached.
 
     Args:
-        pruning: Where the rungs are, and how many pass one.
+        pruning: The settings of the rungs.
         direction: "minimize" or "maximize".
-        trial: Under way.
-        trials: All of the study; those before this one compete with it.
+        trial: The running trial.
+        trials: All trials of the study; those with a smaller number compete with ``trial``.
     """
     if not trial.intermediate_values:
         return False

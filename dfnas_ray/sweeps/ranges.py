@@ -1,4 +1,4 @@
-"""From what a swept setting takes its values."""
+"""The ranges of swept settings."""
 
 from __future__ import annotations
 
@@ -12,23 +12,25 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from dfnas_ray.limits import MAX_CHOICES
 
 Whole: TypeAlias = Annotated[int, Field(gt=-(2**53), lt=2**53)]
-"""A whole number that Optuna, which computes with floating-point numbers, keeps as it is."""
+"""A whole number that is exact in Optuna, which computes with floating-point numbers."""
 
 Parameter: TypeAlias = bool | int | float | str | None
-"""What Optuna stores for a setting: a number, or a category."""
+"""The value that Optuna stores for a setting: a number or a category."""
 
 _FORMS = ("uniform", "log_uniform", "integer", "log_integer", "choice")
 
 
 class Range(BaseModel):
-    """One swept setting's values; exactly one form is given."""
+    """The range of one swept setting; exactly one form must be given."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     uniform: tuple[float, float] | None = Field(None, description="Any number from the first to the second.")
-    log_uniform: tuple[float, float] | None = Field(None, description="The same, every factor being equally likely.")
+    log_uniform: tuple[float, float] | None = Field(None, description="The same, but uniform on a logarithmic scale.")
     integer: tuple[Whole, Whole] | None = Field(None, description="A whole number, both ends included.")
-    log_integer: tuple[Whole, Whole] | None = Field(None, description="The same, small numbers being tried more often.")
+    log_integer: tuple[Whole, Whole] | None = Field(
+        None, description="The same, but small numbers are tried more often."
+    )
     choice: tuple[Any, ...] | None = Field(
         None, max_length=MAX_CHOICES, description="One of these values, which may be lists or mappings."
     )
@@ -51,23 +53,23 @@ class Range(BaseModel):
         if low >= high:
             raise ValueError(f"{form} ({[low, high]}) is empty: the first value must be below the second")
         if form.startswith("log") and low <= 0:
-            raise ValueError(f"{form} ({[low, high]}) must begin above 0, because a logarithm has no 0 in it")
+            raise ValueError(f"{form} ({[low, high]}) must begin above 0, because its scale is logarithmic")
         return self
 
     @property
     def form(self) -> str:
-        """Which field is given."""
+        """The name of the given field."""
         return next(name for name in _FORMS if getattr(self, name) is not None)
 
     @property
     def limits(self) -> tuple[Any, ...]:
-        """The ends, or all choices: if these are valid settings, so is what lies between."""
+        """The ends of the range, or all choices. If they are valid settings, so are the values between them."""
         values: tuple[Any, ...] = getattr(self, self.form)
         return values
 
     @property
     def is_log(self) -> bool:
-        """Whether steps are factors."""
+        """Whether the scale is logarithmic."""
         return self.form.startswith("log")
 
     @property
@@ -77,12 +79,12 @@ class Range(BaseModel):
 
     @property
     def categories(self) -> Sequence[Parameter] | None:
-        """The choices as Optuna stores them - values that are no scalars as JSON - or None for a range of numbers."""
+        """The choices as Optuna stores them (values other than scalars as JSON), or None for a range of numbers."""
         return None if self.choice is None else [_category(value) for value in self.choice]
 
     @property
     def grid_size(self) -> int | None:
-        """How many values there are, or None if they cannot be listed."""
+        """The number of values, or None if they cannot be listed."""
         if self.choice is not None:
             return len(self.choice)
         return self.limits[1] - self.limits[0] + 1 if self.form == "integer" else None
@@ -95,7 +97,7 @@ class Range(BaseModel):
         return list(range(self.limits[0], self.limits[1] + 1)) if self.form == "integer" else None
 
     def value(self, parameter: Parameter) -> Any:
-        """Return the setting's value for what Optuna stores."""
+        """Return the value of the setting for a parameter that Optuna stores."""
         if self.choice is None:
             return parameter
         return next(value for value in self.choice if _category(value) == parameter)

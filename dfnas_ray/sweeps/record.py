@@ -1,8 +1,8 @@
-"""The record of a sweep: an Optuna study on disk, which trials were proposed there, what they have shown and how they ended.
+"""The record of a sweep: an Optuna study on disk with all proposed trials, their figures and how they ended.
 
-The study is a SQLite file beside the trials' images, which `optuna-dashboard` opens. A trial has its number and its settings
-there before it starts; one that a killed command left running goes back to the queue under the same number. So nothing is
-lost, nothing is done twice, and nothing is unpickled.
+The study is a SQLite file beside the trials' images, and `optuna-dashboard` can open it. A trial is stored with its
+number and its settings before it starts. If a killed command leaves a trial running, the trial goes back to the queue
+under the same number. So nothing is lost, nothing is done twice, and nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ _FIRST_TRIALS = "first_trials"
 
 
 def trial_folder(sweep: Location, number: int) -> Location:
-    """Return where one trial of a sweep keeps its shards and its result."""
+    """Return the folder with the shards and the result of one trial of a sweep."""
     return sweep / f"trial-{number:05d}"
 
 
 class SweepRecord:
-    """What is known of one sweep's trials.
+    """The record of one sweep's trials.
 
     Attributes:
-        config: The sweep.
-        folder: Of the sweep.
-        storage: Optuna's; where the folder is not on a local disk, a copy that `keep` writes there.
+        config: The settings of the sweep.
+        folder: The folder of the sweep.
+        storage: Optuna's storage. If the folder is not on a local disk, it uses a local copy, which `keep` writes back.
     """
 
     def __init__(self, config: SweepConfig, folder: Location, storage: RDBStorage, copy: Path | None):
@@ -60,18 +60,18 @@ class SweepRecord:
     @classmethod
     @contextmanager
     def opened(cls, config: SweepConfig, folder: Location, say: Say = logger.warning) -> Iterator[Self]:
-        """Open the record of a sweep's folder, or begin one.
+        """Open the record in a sweep's folder, or create it.
 
-        A study that was damaged is named and set aside, and another one begun: trials whose settings are proposed again find
-        their images.
+        A damaged study is reported and set aside, and a new one is created. Trials whose settings are proposed again
+        reuse their images.
 
         Args:
-            config: The sweep.
-            folder: Of the sweep.
-            say: Told of a study that is set aside.
+            config: The settings of the sweep.
+            folder: The folder of the sweep.
+            say: Called with a message if a study is set aside.
 
         Raises:
-            StorageError: the disk is full, or the study cannot be read or written for another reason of the storage.
+            StorageError: the storage fails, for example because the disk is full.
         """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         file = folder / _FILE
@@ -82,7 +82,7 @@ class SweepRecord:
             path.parent.mkdir(parents=True, exist_ok=True)
             if os.path.lexists(path) and (fault := fault_of(path, config)):
                 set_aside(file, f"The sweep's study {file} {fault}.", say)
-                path.unlink(missing_ok=True)  # a copy's original was moved
+                path.unlink(missing_ok=True)  # if the path is a copy, only its original was moved
             storage = open_storage(path)
             try:
                 study = optuna.create_study(
@@ -98,24 +98,24 @@ class SweepRecord:
                     record.keep()
             except (SQLAlchemyError, StorageInternalError) as error:
                 raise StorageError(
-                    f"The sweep's study {file} cannot be read or written: {sqlite_reason(error)}. What is finished is kept: mend "
-                    "that, and run the same command again."
+                    f"The sweep's study {file} cannot be read or written: {sqlite_reason(error)}. What is finished is kept. Fix "
+                    "the cause, and run the same command again."
                 ) from error
             finally:
                 storage.remove_session()
 
     @property
     def study(self) -> optuna.Study:
-        """The study itself."""
+        """The Optuna study."""
         return optuna.load_study(study_name=STUDY, storage=self.storage)
 
     @property
     def first_trials(self) -> int:
-        """How many trials the sweep was begun with: samplers go on in the same way when more are added."""
+        """The number of trials when the sweep was started; samplers use it even if more trials are added later."""
         return int(self.storage.get_study_user_attrs(self.study_id)[_FIRST_TRIALS])
 
     def keep(self) -> None:
-        """Write a copy's content to the sweep's folder."""
+        """Write the local copy of the study, if there is one, to the sweep's folder."""
         if self._copy is not None:
             (self.folder / _FILE).write_bytes(self._copy.read_bytes())
 
@@ -128,14 +128,14 @@ class SweepRecord:
         return self.storage.get_trial(self._id(number))
 
     def next_number(self) -> int:
-        """Return the number of the trial that Optuna gives next: the first in the queue, or a new one."""
+        """Return the number of the next trial from Optuna: the first in the queue, or a new one."""
         waiting = self.trials(TrialState.WAITING)
         return waiting[0].number if waiting else self.storage.get_n_trials(self.study_id)
 
     def ask(self, seed: int) -> FrozenTrial:
-        """Begin the next trial, with the settings that the sweep's sampler proposes.
+        """Start the next trial with the settings that the sampler proposes, and return it.
 
-        After a break they are just those that would have been proposed without it.
+        After an interruption, the proposals are the same as without it.
 
         Args:
             seed: The root seed.
@@ -147,16 +147,16 @@ class SweepRecord:
         return self.trial(trial.number)
 
     def prune(self, number: int) -> None:
-        """Note that a trial was stopped at a rung."""
+        """Record that a trial was stopped at a rung."""
         self.end(number, TrialState.PRUNED)
 
     def num_open(self) -> int:
-        """Return how many trials are still to be started or gone on with."""
+        """Return the number of trials that must still be started or resumed."""
         finished = self.trials(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
         return max(0, self.config.num_trials - len(finished))
 
     def remember(self, number: int, rounds: int, figures: Mapping[str, Any]) -> None:
-        """Keep what a trial has shown after so many rounds; a trial that goes on may say again what it said before."""
+        """Store the figures of a trial after a number of rounds; a resumed trial may report the same figures again."""
         trial_id = self._id(number)
         for name in dict.fromkeys([*OBJECTIVES.built_in, *self.config.objectives]):
             if name in figures:
@@ -167,16 +167,16 @@ class SweepRecord:
             self.storage.set_trial_intermediate_value(trial_id, rounds, float(figures[objective]))
 
     def observe(self, result: Mapping[str, Any]) -> None:
-        """Keep what a trial says at a rung, or at its end."""
+        """Store what a trial reports at a rung or at its end."""
         if "rounds" not in result:  # it failed
             return
         pruning, rounds = self.config.pruning, result["rounds"]
-        # A trial that was started again finds a whole shard at once, and may report between two rungs.
+        # A restarted trial finds whole shards at once, and may report between two rungs.
         if result["finished"] or (pruning is not None and pruning.has_rung(rounds - 1, rounds)):
             self.remember(result["number"], rounds, result)
 
     def tell(self, result: Mapping[str, Any]) -> bool:
-        """Keep what a trial says, and return whether it is over."""
+        """Store what a trial reports, and return whether the trial is finished."""
         self.observe(result)
         number: int = result["number"]
         if result.get("failed"):
@@ -188,17 +188,17 @@ class SweepRecord:
         return True
 
     def end(self, number: int, state: TrialState, values: Sequence[float] | None = None) -> None:
-        """Tell how a trial ended."""
+        """Record how a trial ended."""
         self.storage.set_trial_state_values(self._id(number), state, values)
 
     def recover(self, say: Say = logger.warning) -> None:
-        """Settle what a command that was cut off has left.
+        """Settle the trials that an interrupted command left running.
 
-        A trial with a result is told; one without, or whose result was altered, goes back to the queue under its own
-        number.
+        A trial with a result is recorded as ended. A trial without a result, or with an altered one, goes back to the
+        queue under its own number.
 
         Args:
-            say: Told of results that were altered.
+            say: Called with a message about each altered result.
         """
         for trial in self.trials(TrialState.RUNNING):
             result = SweptTrial.read(trial_folder(self.folder, trial.number), trial.number, say)
@@ -209,7 +209,7 @@ class SweepRecord:
             values = [figures.get(name, math.nan) for name in self.config.objectives]
             if result.rounds is None or not all(
                 map(math.isfinite, values)
-            ):  # it failed; a study that was told NaN could not be read again
+            ):  # it failed; Optuna could not read a study with NaN again
                 self.end(trial.number, TrialState.FAIL)
                 continue
             self.remember(trial.number, result.rounds, figures)
@@ -221,7 +221,7 @@ class SweepRecord:
         return self.storage.get_trial_id_from_study_id_trial_number(self.study_id, number)
 
     def _enqueue_grid(self) -> None:
-        """Put every point of the grid that the study does not have yet into its queue."""
+        """Put every point of the grid that the study does not contain yet into its queue."""
         from sklearn.model_selection import ParameterGrid
 
         study = self.study

@@ -1,4 +1,4 @@
-"""CMA-ES without a pickled state."""
+"""CMA-ES that does not store a pickled state."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from optuna.trial import FrozenTrial
 
 
 class ReplayedCmaEs(CmaEsSampler):
-    """CMA-ES whose state is computed anew from the trials and their figures (Hansen 2016, arXiv:1604.00772).
+    """CMA-ES whose state is computed again from the trials and their values (Hansen 2016, arXiv:1604.00772).
 
-    Optuna's keeps its state pickled in the study and loads it from there, and a study lies where others may write. It
-    depends on nothing but what each generation was told - its trials that were complete first - so telling all of them
-    again gives the same state.
+    Optuna's sampler stores its state pickled in the study and loads it from there. That is not safe, because others may
+    be able to write to the study. The state depends only on the trials of each generation, those that finished first,
+    so replaying all generations gives the same state.
     """
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Propose a point of the present generation."""
+        """Return a point of the current generation."""
         self._direction, self._space = study.direction, search_space
         return super().sample_relative(study, trial, search_space)
 
     def _restore_optimizer(self, completed_trials: list[FrozenTrial]) -> Any:
-        """Return the state after all generations that are whole; nothing is left for Optuna to tell and to store."""
+        """Return the optimiser after all complete generations, so that Optuna has nothing to update or store."""
         unit = _SearchSpaceTransform(self._space, transform_0_1=True)
         optimizer = self._init_optimizer(unit, self._direction)
         sign = 1.0 if self._direction == StudyDirection.MINIMIZE else -1.0

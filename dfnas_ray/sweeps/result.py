@@ -1,4 +1,4 @@
-"""What a sweep has tried, and which trial it chooses."""
+"""The results of a sweep's trials, and the choice of the best one."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from dfnas_ray.sweeps.ranges import Parameter
 TRIALS_FILE = "trials.json"
 
 Figures: TypeAlias = dict[str, Count | float]
-"""What was measured of a trial, by name."""
+"""The figures of a trial, by name."""
 
 
 class TriedSettings(BaseModel):
     """One trial of a sweep: an entry of ``trials.json``.
 
     Attributes:
-        parameters: As Optuna stores them, by dotted path.
-        settings: The same as an experiment says them.
-        values: Of the objectives; None if the trial was not finished.
-        figures: Everything that was measured, by name.
-        error: Why it failed.
+        parameters: Values by dotted path, as Optuna stores them.
+        settings: The same values in the form of an experiment file.
+        values: Values of the objectives; None if the trial did not finish.
+        figures: All measured figures, by name.
+        error: Why the trial failed, if it did.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
@@ -43,11 +43,11 @@ class TriedSettings(BaseModel):
 
 
 class TriedTrials(RootModel[tuple[TriedSettings, ...]]):
-    """All trials of a sweep: ``trials.json``."""
+    """The content of ``trials.json``: all trials of a sweep."""
 
 
 class SweptTrial(BaseModel):
-    """What a trial found, or why it failed: ``result.json`` in its folder."""
+    """The result of a trial, or why it failed: ``result.json`` in its folder."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -65,7 +65,7 @@ class SweptTrial(BaseModel):
 
     @classmethod
     def read(cls, folder: Location, number: int, say: Say) -> Self | None:
-        """Return the result in the folder of a trial; None if there is none, or, after saying so, if it was altered."""
+        """Return the result from a trial's folder; None if there is none. If it was altered, say so and return None."""
 
         def fault(result: Self) -> str:
             is_its = result.number in (None, number)
@@ -75,16 +75,19 @@ class SweptTrial(BaseModel):
 
 
 def read_trials(folder: Location) -> list[TriedSettings]:
-    """Return the trials of a finished sweep's folder.
+    """Return the trials of a finished sweep from its folder.
 
     Raises:
-        StorageError: the file is missing, of another version, or was altered.
+        StorageError: the file is missing, was written by another version, or was altered.
     """
     return list((folder / TRIALS_FILE).read_model(TriedTrials).root)
 
 
 def pareto_front(values: Sequence[Sequence[float]], directions: Sequence[str]) -> list[int]:
-    """Return the indices of the points that no other point beats in every objective."""
+    """Return the indices of the points of the Pareto front.
+
+    A point is on the front if no other point is at least as good in every objective and better in one.
+    """
     signs = [-1.0 if direction == "maximize" else 1.0 for direction in directions]
     points = [[sign * value for sign, value in zip(signs, point, strict=True)] for point in values]
 
@@ -95,7 +98,7 @@ def pareto_front(values: Sequence[Sequence[float]], directions: Sequence[str]) -
 
 
 def best_of(trials: Sequence[TriedSettings], directions: Sequence[str]) -> tuple[TriedSettings, list[int]]:
-    """Return the best finished trial, and the numbers of those that none beats, in order of merit.
+    """Return the best finished trial, and the numbers of the trials of the Pareto front, best first.
 
     With several objectives, the best of the Pareto front is the one nearest to the ideal point: the best value of each
     objective, all scaled to the front's range.
@@ -107,7 +110,7 @@ def best_of(trials: Sequence[TriedSettings], directions: Sequence[str]) -> tuple
     if not finished:
         reasons = [trial.error for trial in trials if trial.error]
         raise DfnasError(
-            f"No trial of the sweep could be finished. The first failed with: {(reasons or ['nothing'])[0]}"
+            f"No trial of the sweep could be finished. The first error was: {(reasons or ['none was recorded'])[0]}"
         )
     front = [finished[index] for index in pareto_front([values for _, values in finished], directions)]
     signs = np.array([-1.0 if direction == "maximize" else 1.0 for direction in directions])
@@ -115,5 +118,5 @@ def best_of(trials: Sequence[TriedSettings], directions: Sequence[str]) -> tuple
     low, high = points.min(axis=0), points.max(axis=0)
     distance = np.linalg.norm((points - low) / np.where(high > low, high - low, 1.0), axis=1)
     order = sorted(range(len(front)), key=lambda index: (distance[index], front[index][0].number))
-    shown = order if len(directions) > 1 else order[:1]  # with one objective, a front is nothing but ties
+    shown = order if len(directions) > 1 else order[:1]  # with one objective, the front consists of ties
     return front[order[0]][0], [front[index][0].number for index in shown]

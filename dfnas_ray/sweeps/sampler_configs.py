@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 class Swept(Protocol):
-    """What a sampler may know of a sweep: `SweepConfig`.
+    """The part of a `SweepConfig` that a sampler may use.
 
     Attributes:
         settings: The range of each varied setting, by its dotted path.
-        objectives: What decides.
-        trials: How many are asked for.
+        objectives: The names of the objectives.
+        trials: The number of trials that is set.
     """
 
     @property
@@ -35,37 +35,37 @@ class Swept(Protocol):
 
 
 class SamplerConfig(MemberConfig):
-    """What the settings of all samplers have in common.
+    """The settings that all samplers share.
 
     Attributes:
-        kind: The name under which experiment files know the sampler; each one defines its own, as a field.
+        kind: The name of the sampler in experiment files; each sampler defines its own as a field.
     """
 
     if TYPE_CHECKING:
         kind: str
 
     is_exhaustive: ClassVar[bool] = False
-    """Whether the sweep tries every point of the grid that its ranges make, instead of ``trials`` proposals."""
+    """Whether the sweep tries every point of the grid of its ranges, instead of ``trials`` proposals."""
 
     @abstractmethod
     def sampler(self, num_trials: int, seed: int, sweep: Swept) -> BaseSampler:
-        """Return the sampler for the next trial; one is made for each, from what the study holds.
+        """Return the sampler for the next trial. Each trial gets a new one, which learns from the study.
 
         Args:
-            num_trials: That the sweep was begun with.
-            seed: Of this trial's draws.
-            sweep: What is varied.
+            num_trials: The number of trials when the sweep was started.
+            seed: The seed of this trial's draws.
+            sweep: The settings of the sweep.
         """
 
     def check(self, sweep: Swept) -> None:
-        """Make sure that the sampler can propose such settings for such objectives.
+        """Make sure that the sampler supports the settings and objectives of a sweep.
 
         Raises:
-            ValueError: it cannot; says what could.
+            ValueError: it does not; the message says what to use instead.
         """
 
     def num_trials(self, sweep: Swept) -> int:
-        """Return how many trials there are in all."""
+        """Return the total number of trials."""
         return sweep.trials
 
 
@@ -75,7 +75,7 @@ class TpeConfig(SamplerConfig):
     kind: Literal["tpe"] = "tpe"
 
     def sampler(self, num_trials: int, seed: int, sweep: Swept) -> BaseSampler:
-        """Return Optuna's."""
+        """Return Optuna's TPE sampler."""
         from dfnas_ray.algorithms.proposals import num_startup_trials, tpe_sampler
 
         return tpe_sampler(seed, num_startup_trials(num_trials))
@@ -87,7 +87,7 @@ class Nsga2Config(SamplerConfig):
     kind: Literal["nsga2"] = "nsga2"
 
     def sampler(self, num_trials: int, seed: int, sweep: Swept) -> BaseSampler:
-        """Return Optuna's, with a generation of a quarter of the trials."""
+        """Return Optuna's NSGA-II sampler, with a quarter of the trials in each generation."""
         from optuna.samplers import NSGAIISampler
 
         return NSGAIISampler(seed=seed, population_size=max(4, num_trials // 4))
@@ -99,18 +99,18 @@ class CmaEsConfig(SamplerConfig):
     kind: Literal["cmaes"] = "cmaes"
 
     def sampler(self, num_trials: int, seed: int, sweep: Swept) -> BaseSampler:
-        """Return the one that unpickles nothing."""
+        """Return a CMA-ES sampler that unpickles nothing."""
         from dfnas_ray.algorithms.proposals import num_startup_trials
         from dfnas_ray.sweeps.replayed_cmaes import ReplayedCmaEs
 
         return ReplayedCmaEs(seed=seed, n_startup_trials=num_startup_trials(num_trials))
 
     def check(self, sweep: Swept) -> None:
-        """Refuse several objectives, and settings that are no numbers."""
+        """Refuse several objectives, and settings that are not numbers."""
         if len(sweep.objectives) > 1:
-            raise ValueError("sampler cmaes knows a single objective. Take tpe or nsga2, or one objective.")
+            raise ValueError("sampler cmaes supports only one objective. Use tpe or nsga2, or name one objective.")
         if any(range_.choice is not None for range_ in sweep.settings.values()):
-            raise ValueError("sampler cmaes varies numbers only. Take tpe for settings with choice.")
+            raise ValueError("sampler cmaes varies numbers only. Use tpe for settings with choice.")
 
 
 class RandomConfig(SamplerConfig):
@@ -119,20 +119,20 @@ class RandomConfig(SamplerConfig):
     kind: Literal["random"] = "random"
 
     def sampler(self, num_trials: int, seed: int, sweep: Swept) -> BaseSampler:
-        """Return Optuna's."""
+        """Return Optuna's random sampler."""
         from optuna.samplers import RandomSampler
 
         return RandomSampler(seed=seed)
 
 
 class GridConfig(SamplerConfig):
-    """Every point of the grid; it is enqueued whole, and nothing is left to propose."""
+    """Every point of the grid. The whole grid is put into the queue at once."""
 
     kind: Literal["grid"] = "grid"
     is_exhaustive: ClassVar[bool] = True
 
     def sampler(self, num_trials: int, seed: int, sweep: Swept) -> BaseSampler:
-        """Return one that is never asked."""
+        """Return a random sampler, which is never used."""
         return RandomConfig().sampler(num_trials, seed, sweep)
 
     def check(self, sweep: Swept) -> None:
@@ -145,8 +145,8 @@ class GridConfig(SamplerConfig):
                 )
         if (number := self.num_trials(sweep)) > SEVERAL:
             raise ValueError(
-                f"sampler grid would try all {number:,} combinations of sweep.settings; at most {SEVERAL:,} are taken. Narrow "
-                "the ranges, or take another sampler, which tries as many as trials says."
+                f"sampler grid would try all {number:,} combinations of sweep.settings; at most {SEVERAL:,} are allowed. "
+                "Narrow the ranges, or use another sampler, which tries sweep.trials of them."
             )
 
     def num_trials(self, sweep: Swept) -> int:

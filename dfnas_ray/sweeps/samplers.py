@@ -1,4 +1,4 @@
-"""Who proposes the settings of a sweep's next trial."""
+"""Proposals for the settings of a sweep's next trial."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from dfnas_ray.sweeps.config import SweepConfig
 
 
 def make_sampler(sweep: SweepConfig, num_trials: int, seed: int) -> BaseSampler:
-    """Return the sampler that a sweep asks for; a grid is enqueued whole, and needs none.
+    """Return the sampler of a sweep.
 
     Args:
-        sweep: The sweep.
-        num_trials: That it was begun with: how many are drawn at random, and how large a generation is, depends on it.
-        seed: Of all draws.
+        sweep: The settings of the sweep.
+        num_trials: The number of trials when the sweep was started. The number of random first trials and the size of a
+            generation depend on it.
+        seed: The seed of all random draws.
 
     Raises:
-        ConfigError: it is of another package, and does not keep the contract; names package, member and rule.
+        ConfigError: it comes from another package and breaks the contract; the message names package, member and rule.
     """
     sampler: object = sweep.sampler.sampler(num_trials, seed % 2**32, sweep)
     if not isinstance(sampler, BaseSampler):
@@ -31,7 +32,7 @@ def make_sampler(sweep: SweepConfig, num_trials: int, seed: int) -> BaseSampler:
 
 
 def propose(sweep: SweepConfig, trial: optuna.Trial) -> None:
-    """Give ``trial`` a parameter for every swept setting, within its range."""
+    """Let ``trial`` suggest a parameter for every swept setting, within its range."""
     for path, range_ in sweep.settings.items():
         if range_.categories is not None:
             trial.suggest_categorical(path, list(range_.categories))

@@ -1,4 +1,4 @@
-"""A sweep's trials as an Optuna study, and back."""
+"""A sweep's trials as an Optuna study."""
 
 from __future__ import annotations
 
@@ -14,39 +14,39 @@ from dfnas_ray.sweeps.config import SweepConfig
 from dfnas_ray.sweeps.ranges import Parameter, Range
 
 PREFIX = "synthesis."
-"""Left out of settings' names where they are shown."""
+"""The prefix that is left out of the names of settings where they are shown."""
 
 _STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "fail": TrialState.FAIL}
 
 
 class Tried(Protocol):
-    """What is known of one trial."""
+    """The part of a trial's record that a study needs."""
 
     @property
     def state(self) -> str:
-        """How it ended, in Optuna's words."""
+        """How the trial ended, in Optuna's words."""
         ...
 
     @property
     def parameters(self) -> Mapping[str, Parameter]:
-        """As Optuna stores them, by dotted path."""
+        """Values by dotted path, as Optuna stores them."""
         ...
 
     @property
     def values(self) -> Sequence[float] | None:
-        """Of the objectives; None if it was not finished."""
+        """Values of the objectives; None if the trial did not finish."""
         ...
 
 
 def name_objectives(study: optuna.Study, config: SweepConfig) -> None:
-    """Give the study's values the names of the objectives, which figures and the dashboard then show."""
+    """Name the study's values after the objectives, for plots and the dashboard."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         study.set_metric_names(list(config.objectives))
 
 
 def study_from(trials: Iterable[Tried], config: SweepConfig) -> optuna.Study:
-    """Return an Optuna study in memory with these trials, their settings named without the common prefix.
+    """Return an Optuna study in memory with these trials; the names of their settings are without the common prefix.
 
     Raises:
         ValueError: a setting of a trial is outside its range, or a value is missing.
@@ -73,7 +73,7 @@ def study_from(trials: Iterable[Tried], config: SweepConfig) -> optuna.Study:
 
 
 def distribution_of(range_: Range) -> BaseDistribution:
-    """Return what Optuna knows of a range."""
+    """Return the Optuna distribution of a range."""
     if range_.categories is not None:
         return CategoricalDistribution(list(range_.categories))
     low, high = range_.limits

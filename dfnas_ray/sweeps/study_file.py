@@ -1,6 +1,6 @@
-"""The file of a sweep's study, which may come from a stranger: it is looked through before anything is done with it.
+"""The file of a sweep's study. It may come from an untrusted source, so it is checked before it is used.
 
-It is a SQLite database. A damaged one, or one of something else, is a fault of the file; a full disk or a lock is not.
+It is a SQLite database. Damaged or foreign content is a fault of the file; a full disk or a lock is not.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ STUDY = "sweep"
 """The study's name in its file."""
 
 _MAGIC = b"SQLite format 3\0"
-_TIMEOUT = 60.0  # seconds that a lock is waited for
+_TIMEOUT = 60.0  # seconds to wait for a lock
 _OF_THE_STORAGE = {
     sqlite3.SQLITE_PERM,
     sqlite3.SQLITE_BUSY,
@@ -36,12 +36,12 @@ _OF_THE_STORAGE = {
     sqlite3.SQLITE_FULL,
     sqlite3.SQLITE_CANTOPEN,
 }
-"""Errors that are not the file's content's."""
+"""Errors of the storage, not of the file's content."""
 _FIGURES: TypeAdapter[Figures] = TypeAdapter(Figures)
 
 
 def open_storage(path: Path) -> RDBStorage:
-    """Open a study's file, or begin one."""
+    """Open a study's file, or create it, and return the storage."""
     return RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": _TIMEOUT}})
 
 
@@ -49,23 +49,23 @@ def fault_of(path: Path, config: SweepConfig) -> str:
     """Return why a file cannot be the study of a sweep, as the end of a sentence; empty if it can.
 
     Raises:
-        StorageError: it cannot be read now, whatever it holds.
+        StorageError: the file cannot be read at the moment, for a reason that is not its content.
     """
     if not path.is_file():
         return "is a folder, a pipe or a device"
     try:
         with path.open("rb") as file:
             if file.read(len(_MAGIC)) != _MAGIC:
-                return "is no SQLite database"
+                return "is not a SQLite database"
         return _fault_of_database(path) or _fault_of_study(path, config)
-    except Exception as error:  # a damaged file can end in an error of any kind
+    except Exception as error:  # a damaged file may cause any error
         if any(code & 0xFF in _OF_THE_STORAGE for code in _sqlite_codes(error)):
             raise StorageError(f"The sweep's study {path} cannot be read: {sqlite_reason(error)}.") from error
-        return f"is damaged, or is none of this sweep ({sqlite_reason(error)})"
+        return f"is damaged, or does not belong to this sweep ({sqlite_reason(error)})"
 
 
 def sqlite_reason(error: BaseException) -> str:
-    """Return what an error of the database says, without its statement."""
+    """Return the message of a database error, without the SQL statement."""
     causes = [cause for cause in _causes(error) if isinstance(cause, sqlite3.Error)]
     return shortened(first_line(causes[-1] if causes else error), 200).rstrip(".")
 
@@ -76,8 +76,8 @@ def _fault_of_database(path: Path) -> str:
         if answer != "ok":
             return f"is damaged ({shortened(str(answer), 200)})"
         kinds = "SELECT name FROM sqlite_master WHERE type IN ('trigger', 'view')"
-        if (foreign := database.execute(kinds).fetchone()) is not None:  # they compute when others are read or written
-            return f"holds {shortened(repr(foreign[0]), 60)}, which is no table of Optuna's"
+        if (foreign := database.execute(kinds).fetchone()) is not None:  # they run when tables are read or written
+            return f"holds {shortened(repr(foreign[0]), 60)}, which is not one of Optuna's tables"
     return ""
 
 
@@ -113,11 +113,11 @@ def _fault_of_trial(trial: FrozenTrial, config: SweepConfig) -> str:
         return "not all settings"
     values = trial.values if trial.state is TrialState.COMPLETE else ()
     if values is None or not all(isinstance(value, float) and math.isfinite(value) for value in values):
-        return "a value that is no number"
+        return "a value that is not a number"
     if values and len(values) != len(config.objectives):
         return "another number of values"
     if not all(isinstance(value, float) for value in trial.intermediate_values.values()):
-        return "a value that is no number"
+        return "a value that is not a number"
     _FIGURES.validate_python(trial.user_attrs)
     return ""
 
@@ -129,7 +129,7 @@ def _sqlite_codes(error: BaseException) -> Iterator[int]:
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error and those that led to it."""
+    """Yield an error and the errors that caused it."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__

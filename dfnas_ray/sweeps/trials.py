@@ -1,4 +1,4 @@
-"""One trial of a sweep: the images of one setting, made and measured, in whichever process it is run."""
+"""One trial of a sweep: the images of one setting, made and measured, in any process."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SweepJob:
-    """What all trials of one sweep have in common."""
+    """What all trials of one sweep share."""
 
     sweep: SweepConfig
     synthesis: SynthesisConfig
@@ -45,12 +45,12 @@ class SweepJob:
 
     @property
     def steps_of_a_trial(self) -> int:
-        """Image steps of a trial with the experiment's own settings, for which every trial counts."""
+        """Image steps of a trial with the experiment's own settings; the progress counts every trial as this many."""
         return self.steps(self.sweep.synthesis(self.synthesis, {}, fixed=True))
 
 
 def shard_job(teacher: Teacher, config: SynthesisConfig, seed: int, folder: Location) -> ShardJob:
-    """Return the job of one setting's shards, whose key covers everything that they depend on."""
+    """Return the job of one setting's shards; its key covers everything that they depend on."""
     key = fingerprint([teacher.fingerprint, seed, config.model_dump(mode="json")])
     return ShardJob(config, seed, key, TeacherLabel.of(teacher), folder)
 
@@ -64,21 +64,21 @@ def run_trial(
     device: torch.device,
     board: Board,
 ) -> Iterator[JsonObject]:
-    """Make one setting's images and measure them; yield what it shows at each rung, and at the end.
+    """Make one setting's images and measure them; yield the figures at each rung and at the end.
 
-    An error of the setting is a result, too. Who stops listening stops the trial.
+    An error of the setting is a result, too. A caller that stops iterating stops the trial.
 
     Args:
-        number: Names its folder.
-        compared: Rounds after which it was compared before.
-        parameters: By dotted path, as Optuna stores them.
-        job: What it shares with others.
+        number: The number of the trial, which names its folder.
+        compared: Number of rounds after which it was last compared.
+        parameters: Values by dotted path, as Optuna stores them.
+        job: What the trial shares with the others.
         judge: Measures the images.
-        device: Where it computes.
-        board: Told how far it is.
+        device: The device to compute on.
+        board: Receives the progress.
 
     Yields:
-        ``number``; with ``rounds``, ``finished`` and figures by their names, or with ``failed``.
+        ``number`` together with ``rounds``, ``finished`` and the figures by name; or together with ``failed``.
     """
     folder = trial_folder(job.folder, number)
     write = board.writer(f"trial {number}")
@@ -114,7 +114,7 @@ def run_trial(
 
 
 def reference_images(teacher: Teacher, job: ShardJob, device: torch.device) -> SyntheticImages:
-    """Return the images of the last round of a setting's first shard, without those of a warm-up.
+    """Return the images of the last round of a setting's first shard, without the warm-up images.
 
     Raises:
         SynthesisError: the setting gives no images.
@@ -128,9 +128,9 @@ def reference_images(teacher: Teacher, job: ShardJob, device: torch.device) -> S
 def _rounds(
     synthesizer: Synthesizer, job: ShardJob, shard: int, on_steps: Callable[[int], None]
 ) -> Iterator[SyntheticImages]:
-    """Yield a shard's images after each round; after the last one it is committed.
+    """Yield a shard's images after each round, and commit the shard after the last one.
 
-    A shard that was committed before is whole at once.
+    A shard that was committed before is yielded once, complete.
     """
     location = job.folder / shard_name(shard)
     if location.exists():
@@ -148,7 +148,7 @@ def _rounds(
 def _growing(
     synthesizer: Synthesizer, job: ShardJob, on_steps: Callable[[int], None]
 ) -> Iterator[tuple[int, Sequence[SyntheticImages]]]:
-    """Make a trial's shards, and yield after each round how many rounds there are and each shard's images so far."""
+    """Make a trial's shards; yield after each round the number of rounds and each shard's images so far."""
     whole: list[SyntheticImages] = []
     for shard in range(job.config.num_shards):
         for latest in _rounds(synthesizer, job, shard, on_steps):

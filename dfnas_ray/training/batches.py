@@ -1,11 +1,11 @@
 """Batches of synthetic images on the device.
 
-The whole set is kept as one uint8 tensor on the device and indexed there; what a batch holds depends on the seed, the
-epoch, its number and the images that are there only, so training that resumes at an epoch goes on as if it had never
-stopped.
+The whole set is kept as one uint8 tensor on the device and indexed there. The content of a batch depends only on the
+seed, the epoch, the number of the batch and the present images. So training that resumes at an epoch continues as if it
+had never stopped.
 
-A set may still be growing. An epoch then takes as many steps as on the finished set, over the images that are there as
-often as need be: learning rates fall as they should, and with all images there nothing is different.
+A set may still be growing. An epoch then has as many steps as on the finished set, and repeats the present images as
+often as needed. So the learning rate follows its schedule, and with the complete set nothing changes.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Batch(NamedTuple):
 
 
 class LabelledBatch(NamedTuple):
-    """The same with the images' own labels, int64 (B,)."""
+    """A batch with the images' own labels, int64 (B,)."""
 
     images: Tensor
     teacher_logits: Tensor
@@ -47,9 +47,9 @@ class LabelledBatch(NamedTuple):
 
 
 def split_mask(ids: Ids, fraction: float, seed: int, name: str = "validation-split") -> np.ndarray[Any, Any]:
-    """Say which images are on the smaller side of a split, as a mask (N,).
+    """Return a mask (N,) of the images on the side of a split that has the share ``fraction``.
 
-    An image's side depends on its own id, the seed and the split's name alone: it never changes sides when more shards
+    An image's side depends only on its id, the seed and the name of the split, so it does not change when more shards
     arrive.
     """
     # One round of the splitmix64 finaliser: enough to make neighbouring ids independent.
@@ -64,20 +64,21 @@ def split_mask(ids: Ids, fraction: float, seed: int, name: str = "validation-spl
 
 
 class SyntheticBatches:
-    """Serves batches of one side of the synthetic set.
+    """Batches of one side of the synthetic set.
 
     Args:
         data: The images.
-        teacher: Labels varied images, and knows the input statistics.
-        config: Which labels, which variation.
+        teacher: The teacher, which labels varied images and has the input statistics.
+        config: Settings of labels and augmentation.
         batch_size: Images per batch on this worker.
-        seed: Of the order and the variation.
-        device: Where the set is kept.
-        rank: This worker's number among ``world_size``; together they see every image once an epoch.
+        seed: The seed of the order and the augmentation.
+        device: The device that holds the set.
+        rank: This worker's number among ``world_size``; together they see every image once per epoch.
         world_size: Number of workers.
         planned_ids: The ids (N,) of the finished set, if ``data`` is a part of it that will grow.
-        precision: In which the teacher labels varied images.
-        asks_teacher: Whether the teacher labels varied images. Where nobody learns from it, the stored logits do.
+        precision: The precision in which the teacher labels varied images.
+        asks_teacher: Whether the teacher labels varied images. If not, batches have the stored logits, for training
+            that does not use them.
     """
 
     def __init__(
@@ -102,17 +103,17 @@ class SyntheticBatches:
         self.ids = data.ids
         self.planned_ids = data.ids if planned_ids is None else planned_ids
         self.images = torch.from_numpy(data.images).to(device)
-        self.logits = torch.tensor(data.logits, device=device)  # whoever changes them changes his own
+        self.logits = torch.tensor(data.logits, device=device)  # a copy, which may be changed
         self.labels = torch.tensor(data.labels, device=device)
         self.model = copy_network(teacher.model).to(device).to(memory_format=torch.channels_last)
         self._parts: list[_Part] = []
 
     def __len__(self) -> int:
-        """Batches per epoch, of the finished set. A last, smaller batch is left out, unless it is the only one."""
+        """Return the batches per epoch of the finished set, without a smaller last batch unless it is the only one."""
         return max(1, len(self.planned_ids) // (self.batch_size * self.world_size))
 
     def take(self, data: SyntheticImages) -> None:
-        """Serve these images from now on, a larger part of the planned set; parts that `split` gave follow."""
+        """Replace the images by a larger part of the planned set; the parts returned by `split` are updated, too."""
         self.ids = data.ids
         self.images = torch.from_numpy(data.images).to(self.device)
         self.logits = torch.tensor(data.logits, device=self.device)
@@ -127,7 +128,7 @@ class SyntheticBatches:
         self.model.to(device)
 
     def split(self, fraction: float, name: str) -> tuple[SyntheticBatches, SyntheticBatches]:
-        """Return two parts of the set, the second one with ``fraction`` of the images.
+        """Return two parts of the set; the second one has the share ``fraction`` of the images.
 
         Raises:
             ConfigError: a part would be empty.
@@ -149,7 +150,7 @@ class SyntheticBatches:
 
     @property
     def is_complete(self) -> bool:
-        """Whether all images of the planned set are there."""
+        """Whether all images of the planned set are present."""
         return len(self.ids) == len(self.planned_ids)
 
     def epoch(self, number: int) -> Iterator[Batch]:
@@ -157,7 +158,7 @@ class SyntheticBatches:
         return (batch for _, batch in self._epoch(number))
 
     def labelled_epoch(self, number: int) -> Iterator[LabelledBatch]:
-        """Yield the same with the images' own labels."""
+        """Yield the batches of `epoch` with the images' own labels."""
         return (LabelledBatch(*batch, self.labels[rows]) for rows, batch in self._epoch(number))
 
     def _epoch(self, number: int) -> Iterator[tuple[Tensor, Batch]]:
@@ -182,7 +183,7 @@ class SyntheticBatches:
                 yield mine, Batch(images, self._ask_teacher(images) if self.asks_teacher else self.logits[mine])
 
     def first(self, number: int, from_epoch: int = 0) -> list[Batch]:
-        """Return the first so many training batches, epoch after epoch."""
+        """Return the first ``number`` training batches from epoch ``from_epoch`` on, epoch after epoch."""
         return list(islice(chain.from_iterable(map(self.epoch, count(from_epoch))), number))
 
     def unvaried(self, batch_size: int | None = None) -> Iterator[Batch]:
@@ -195,7 +196,7 @@ class SyntheticBatches:
     def _vary(
         self, canvases: Tensor, variation: AugmentationConfig, generator: torch.Generator, own: torch.Generator
     ) -> Tensor:
-        """Vary a batch; what all workers draw alike comes from one generator, each image's own draws from the other."""
+        """Augment a batch. ``generator`` makes the draws that are equal on all workers, ``own`` those of each image."""
         if variation.crop_area is not None:
             view = crop_areas(canvases, self.input_size, variation.crop_area, variation.flip_probability, own)
         elif variation.random_crop:
@@ -217,13 +218,13 @@ class SyntheticBatches:
     @torch.no_grad()
     def _ask_teacher(self, images: Tensor) -> Tensor:
         with autocast(images.device, autocast_dtype(self.precision, images.device)):
-            logits: Tensor = self.model(images.clone())  # of its own
+            logits: Tensor = self.model(images.clone())  # the network may change its input
         return logits.float()
 
 
 @dataclass
 class _Part:
-    """One side of a split, which follows its whole when that grows."""
+    """One side of a split, which is updated when the whole set grows."""
 
     batches: SyntheticBatches
     fraction: float
@@ -241,19 +242,19 @@ class _Part:
 
 
 class SplitBatches:
-    """Training and validation batches of one set, which may be growing: every image keeps its side.
+    """Training and validation batches of one set, which may be growing; every image keeps its side.
 
     Args:
-        data: The images that are there.
-        teacher: As for `SyntheticBatches`, like all that follows.
-        config: Likewise.
-        batch_size: Likewise.
-        seed: Likewise.
-        device: Likewise.
+        data: The present images.
+        teacher: See `SyntheticBatches`.
+        config: See `SyntheticBatches`.
+        batch_size: See `SyntheticBatches`.
+        seed: See `SyntheticBatches`.
+        device: See `SyntheticBatches`.
         fraction: Share of the images for validation.
-        split_seed: Decides with an image's id on which side it is.
+        split_seed: The seed of the split; with an image's id it decides the side.
         planned_ids: The ids (N,) of the finished set; by default those of ``data``.
-        precision: As for `SyntheticBatches`.
+        precision: See `SyntheticBatches`.
     """
 
     def __init__(
@@ -287,14 +288,14 @@ class SplitBatches:
         )
 
     def take(self, data: SyntheticImages) -> None:
-        """Serve these images from now on, a larger part of the planned set."""
+        """Replace the images by a larger part of the planned set."""
         mask = self._mask(data.ids)
         self.train.take(data.select(~mask))
         self.validation.take(data.select(mask))
 
     @property
     def ids(self) -> Ids:
-        """The ids (N,) of the images that are there, training ones first."""
+        """The ids (N,) of the present images, training images first."""
         return np.concatenate([self.train.ids, self.validation.ids])
 
     def _mask(self, ids: Ids) -> np.ndarray[Any, Any]:

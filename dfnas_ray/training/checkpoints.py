@@ -1,4 +1,4 @@
-"""The state of a training in one file, for a training of one process."""
+"""The state of a training in one file, for a training in one process."""
 
 from __future__ import annotations
 
@@ -20,22 +20,25 @@ from dfnas_ray.training.retraining import (
 )
 
 STATE_FILE = "state.pt"
-"""In the folder of a training, where Ray Train goes on from it if it has no checkpoint of its own; and in each of those."""
+"""The file with the state, in the folder of a training and in each checkpoint of Ray Train.
+
+Ray Train resumes from the first one if it has no checkpoint of its own.
+"""
 
 
 RAY_FOLDER = "train"
-"""In the folder of a training, what Ray Train keeps."""
+"""The subfolder of a training's folder that holds Ray Train's files."""
 
 
 class FileCheckpoints:
-    """The last state of a training, each one written over the one before."""
+    """Checkpoints in one file: each state overwrites the one before."""
 
     def __init__(self, file: Location):
         self.file = file
 
     @classmethod
     def of(cls, job: RetrainingJob) -> Self:
-        """Return those in the folder of a job."""
+        """Return the checkpoints in the folder of a job."""
         return cls(job.folder / STATE_FILE)
 
     def take_up(self, device: torch.device, load: Callable[[Checkpoint], object]) -> bool:
@@ -51,5 +54,5 @@ class FileCheckpoints:
         self.file.write_bytes(buffer.getbuffer())
 
     def trained(self, job: RetrainingJob) -> Retrained:
-        """Return the network of the last state, after the training."""
+        """Return the trained network from the last state, after the training has ended."""
         return retrained(job, decode_checkpoint(self.file.read_bytes(), torch.device("cpu")))

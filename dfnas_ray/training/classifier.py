@@ -1,4 +1,4 @@
-"""A network that takes images as they are: the crop, the scale of pixels and the normalisation are inside."""
+"""A network with its preprocessing: cropping, scaling of pixels and normalisation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dfnas_ray.ops.networks import evaluation_mode
 from dfnas_ray.teachers.base import ImageShape
 from dfnas_ray.teachers.class_names import ClassNames
 
-_OUTSIDE = 2**40  # an index that no image has
+_OUTSIDE = 2**40  # an index outside every image
 _CLEARLY_BEYOND = 2.0  # pixels in [0, 1] may overshoot a little where images were resized
 
 
@@ -20,10 +20,11 @@ class ImageClassifier(nn.Module):
     """A network with its preprocessing: images in, logits out.
 
     Attributes:
-        network: Takes normalised images, as the teacher does.
-        image_shape: (C, H, W) that it looks at.
-        canvas_size: (H', W') up to which images may be larger: their centre is looked at. The synthetic images are stored so.
-        class_names: In the order of the logits; None where nobody knows.
+        network: The network, which takes normalised images like the teacher.
+        image_shape: (C, H, W) of the network's input.
+        canvas_size: (H', W'), the largest image size; of larger images the centre is used. Synthetic images have this
+            size.
+        class_names: Class names in the order of the logits; None if unknown.
     """
 
     mean: Tensor
@@ -49,10 +50,11 @@ class ImageClassifier(nn.Module):
         """Map images to logits (B, num_classes).
 
         Args:
-            images: (B, C, H, W) to (B, C, H', W'): uint8, or floats in [0, 1]. Of larger ones than (H, W) the centre counts.
+            images: (B, C, H, W) to (B, C, H', W'), uint8 or floats in [0, 1]. Of images larger than (H, W) the centre
+                is used.
 
         Raises:
-            ConfigError: they are smaller or larger, of another type, or floats of 0 to 255.
+            ConfigError: the images are too small or too large, of another type, or floats in [0, 255].
         """
         if not (torch.compiler.is_compiling() or torch.compiler.is_exporting()):
             self._check(images)
@@ -75,7 +77,7 @@ class ImageClassifier(nn.Module):
             larger = f" to {_times((channels, *limits))}" if tuple(limits) != tuple(size) else ""
             raise ConfigError(
                 f"These images are {_times(shape)}, and this network takes a batch of {_times((channels, *size))}{larger}. "
-                "Resize and crop them to its input, as those that it was trained on."
+                "Resize and crop them to its input, as its training images were."
             )
         if images.dtype != torch.uint8 and not images.dtype.is_floating_point:
             raise ConfigError(f"These images are {images.dtype}. Give uint8, or floats in [0, 1].")
@@ -87,9 +89,10 @@ class ImageClassifier(nn.Module):
 
 
 def _middle(size: int, length: int, limit: int, device: torch.device) -> Tensor:
-    """Return the indices of the middle ``length`` of ``size`` rows; indices that do not exist unless length <= size <= limit.
+    """Return the indices of the middle ``length`` of ``size`` rows; out of range unless length <= size <= limit.
 
-    A program checks no sizes by itself where they are dynamic: with these indices it fails, where it would crop a photograph.
+    A program does not check dynamic sizes by itself. With indices out of range it fails instead of cropping a large
+    image.
     """
     excess = torch.full((), size, dtype=torch.int64, device=device) - length
     stray = (excess < 0) | (excess > limit - length)

@@ -1,4 +1,4 @@
-"""Settings of training a student, alone or as a supernet."""
+"""Settings for training a student, alone or as a supernet."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ class AugmentationConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    random_crop: bool = Field(True, description="A random region of the canvas instead of its centre.")
+    random_crop: bool = Field(True, description="Use a random region of the canvas instead of its centre.")
     flip_probability: float = Field(
-        0.5, ge=0, le=1, description="Mirrored images; 0 where mirroring changes the class."
+        0.5, ge=0, le=1, description="Share of mirrored images; set 0 if mirroring changes the class."
     )
     mixup: float = Field(0.0, ge=0, le=1, description="Share of batches whose images are mixed in pairs.")
     crop_area: tuple[float, float] | None = Field(
         None,
         exclude_if=lambda value: value is None,
-        description="In place of random_crop: a crop of each image, of a share of the canvas between these two, resized. The "
-        "published search takes [0.08, 1].",
+        description="Instead of random_crop: a resized crop of each image, whose share of the canvas is between these "
+        "two. The published search uses [0.08, 1].",
     )
     color_jitter: float = Field(
         0.0,
         ge=0,
         le=1,
         exclude_if=lambda value: value == 0,
-        description="By how much brightness, contrast and saturation of each image change; the published search takes 0.4.",
+        description="Strength of changes of brightness, contrast and saturation; the published search uses 0.4.",
     )
 
     @model_validator(mode="after")
@@ -51,10 +51,11 @@ class DistillationConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     labels: Literal["stored", "online"] = Field(
-        "online", description="The shard's logits of the unvaried image, or the teacher asked about each varied one."
+        "online",
+        description="stored: the shard's logits of the unvaried image; online: the teacher's on each varied image.",
     )
-    temperature: float = Field(3.0, gt=0, description="T; the gradient's size does not depend on it.")
-    augmentation: AugmentationConfig | None = Field(None, description="By default crops and flips with online labels.")
+    temperature: float = Field(3.0, gt=0, description="T; the size of the gradient does not depend on it.")
+    augmentation: AugmentationConfig | None = Field(None, description="By default crops and flips, with online labels.")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -67,7 +68,7 @@ class DistillationConfig(BaseModel):
 
     @property
     def variation(self) -> AugmentationConfig | None:
-        """The augmentation in force."""
+        """The augmentation that is used; None with stored labels."""
         if self.labels == "stored":
             return None
         return self.augmentation or AugmentationConfig()
@@ -82,9 +83,9 @@ class OptimizerConfig(BaseModel):
     min_lr: float = Field(0.0, ge=0, description="Learning rate at the end of the cosine.")
     warmup_fraction: float = Field(0.05, ge=0, lt=1, description="Share of the steps with linear warm-up.")
     momentum: float = Field(0.9, ge=0, lt=1)
-    nesterov: bool = Field(True, description="Nesterov's momentum instead of the plain one.")
+    nesterov: bool = Field(True, description="Use Nesterov momentum instead of plain momentum.")
     weight_decay: float = Field(3e-4, ge=0)
-    clip_norm: float = Field(5.0, gt=0, description="Largest norm of the gradient.")
+    clip_norm: float = Field(5.0, gt=0, description="Largest norm of the gradient; larger gradients are clipped.")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -94,15 +95,17 @@ class OptimizerConfig(BaseModel):
 
 
 class LabelConfig(BaseModel):
-    """Learning from the images' own labels: cross entropy, beside or in place of the teacher.
+    """Learning from the images' own labels by cross entropy, in addition to the teacher or instead of it.
 
-    The loss is (1 - weight) times that of distillation, plus weight times the cross entropy.
+    The loss is (1 - weight) times the distillation loss plus weight times the cross entropy.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    weight: float = Field(1.0, gt=0, le=1, description="Share of the labels in the loss; 1: the teacher is not asked.")
-    smoothing: float = Field(0.1, ge=0, lt=1, description="Of the labels: this share is spread over all classes.")
+    weight: float = Field(
+        1.0, gt=0, le=1, description="Share of the labels in the loss; with 1 the teacher is not used."
+    )
+    smoothing: float = Field(0.1, ge=0, lt=1, description="Label smoothing: this share is spread over all classes.")
 
 
 class RetrainingConfig(BaseModel):
@@ -115,13 +118,13 @@ class RetrainingConfig(BaseModel):
     optimizer: OptimizerConfig = OptimizerConfig()
     distillation: DistillationConfig = DistillationConfig()
     images: ImagesConfig = Field(
-        SyntheticSource(), description="What it learns from; real images need allow_real_images."
+        SyntheticSource(), description="Images to train on; real images need allow_real_images."
     )
     labels: LabelConfig | None = Field(
-        None, description="Also, or only, learn from the images' own labels; null: from the teacher alone."
+        None, description="Learn from the images' own labels, too, or only from them; null: only from the teacher."
     )
     baseline: bool = Field(
-        True, description="Also train a random architecture of the same budget, to see what the search was worth."
+        True, description="Also train a random architecture with similar MACs, to see what the search gained."
     )
     drop_path: float = Field(
         0.0, ge=0, lt=1, description="Share of paths dropped at the end of training, growing from 0; DARTS cells only."
@@ -130,13 +133,13 @@ class RetrainingConfig(BaseModel):
         0.0, ge=0, description="Weight of an auxiliary classifier's loss; DARTS networks only (the paper: 0.4)."
     )
     precision: Precision = Field(
-        "auto", description="Of the convolutions; auto takes bfloat16 where the hardware has it."
+        "auto", description="Precision of the convolutions; auto uses bfloat16 where the hardware supports it."
     )
     num_workers: int = Field(
         1,
         gt=0,
         le=SEVERAL,
-        description="Ray Train workers; more than one train with DDP, each on a GPU of its own or all on CPUs.",
+        description="Number of Ray Train workers; several train with DDP, each on its own GPU or all on CPUs.",
     )
 
     @model_validator(mode="after")
@@ -149,19 +152,19 @@ class RetrainingConfig(BaseModel):
         if self.labels is not None:
             if not self.images.is_labelled:
                 raise ValueError(
-                    f"labels needs images that have labels of their own, and those of {self.images.kind} have none but the "
+                    f"labels needs images that have labels of their own; images of the kind {self.images.kind} have only the "
                     "teacher's. Leave labels out, or give images: {kind: real, dataset: ...}."
                 )
             variation = self.distillation.variation
             if variation is not None and variation.mixup:
                 raise ValueError(
-                    f"labels cannot follow images that are mixed in pairs: distillation.augmentation.mixup "
+                    f"labels cannot be used with images that are mixed in pairs: distillation.augmentation.mixup "
                     f"({variation.mixup:g}). Set mixup to 0, or leave labels out."
                 )
         return self
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What a network depends on beside its images, in the form of before there was a choice of images."""
+        """The settings that a network depends on, except the images; the form is the same as in older runs."""
         rest = {"baseline", "images", *({"labels"} if self.labels is None else ())}
         return self.model_dump(mode="json", exclude=rest)

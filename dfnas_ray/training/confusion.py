@@ -1,4 +1,4 @@
-"""Which classes networks take for which others, as a table that other tools read: ``confusion.parquet``."""
+"""The classes that networks confuse, as a table that other tools can read: ``confusion.parquet``."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _SCHEMA = pa.schema(
 
 
 class Mistake(NamedTuple):
-    """Images of one class that a network takes for another one."""
+    """A number of images of one class that a network takes for another class."""
 
     label: int
     named: int
@@ -37,12 +37,12 @@ class Mistake(NamedTuple):
 
 
 def write_confusion(folder: Location, confusion: Mapping[str, Confusion], names: Sequence[str] | None) -> None:
-    """Write one row for each pair of a label and a class that a network named at least once.
+    """Write one row for each pair of a label and a class that a network predicts for it at least once.
 
     Args:
-        folder: Of the evaluation.
-        confusion: By network.
-        names: Of the classes.
+        folder: The folder of the evaluation.
+        confusion: The confusion matrix of each network, by name.
+        names: Names of the classes, if known.
     """
     rows = [
         (network, int(label), int(named), int(counts[label, named]))
@@ -57,7 +57,7 @@ def write_confusion(folder: Location, confusion: Mapping[str, Confusion], names:
 
 
 def worst_mistakes(folder: Location, network: str, at_most: int) -> list[Mistake]:
-    """Return the most frequent mistakes of a network; none if the evaluation is of an older version.
+    """Return the most frequent mistakes of a network; none if an older version wrote the evaluation.
 
     Raises:
         StorageError: the file was altered.
@@ -74,4 +74,4 @@ def worst_mistakes(folder: Location, network: str, at_most: int) -> list[Mistake
         rows = table.select(["label", "named", "images"]).slice(0, at_most).to_pylist()
         return [Mistake(int(row["label"]), int(row["named"]), int(row["images"])) for row in rows]
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
-        raise StorageError(f"{file} does not hold what networks confuse ({first_line(error)}). Run again.") from error
+        raise StorageError(f"{file} does not hold a confusion table ({first_line(error)}). Run again.") from error

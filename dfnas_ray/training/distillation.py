@@ -1,4 +1,4 @@
-"""What a student learns from its teacher.
+"""The loss with which a student learns from its teacher.
 
 Source: Hinton et al. 2015, arXiv:1503.02531.
 """

@@ -1,4 +1,4 @@
-"""Accuracy on real, labelled images. This is the one place that reads them."""
+"""Accuracy on real, labelled images."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 Confusion: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
-"""Images by label, (K, ...), and by the class that a network names, (..., K)."""
+"""Counts of images (K, K), by label (rows) and by the class that a network predicts (columns)."""
 
 Classes: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 """Class indices (N,)."""
@@ -36,12 +36,12 @@ LabelledImages: TypeAlias = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Guesses:
-    """The class that each network names for each image.
+    """The class that each network predicts for each image.
 
     Attributes:
-        labels: What the images show.
-        of: By network, in the same order.
-        num_classes: Of the teacher.
+        labels: The true classes of the images.
+        of: The predicted classes by network, in the same order.
+        num_classes: Number of classes of the teacher.
     """
 
     labels: Classes
@@ -49,13 +49,13 @@ class Guesses:
     num_classes: int
 
     def confusion(self, name: str) -> Confusion:
-        """Return how often a network takes each class for each other one."""
+        """Return the confusion matrix of a network."""
         counts = np.zeros((self.num_classes,) * 2, dtype=np.int64)
         np.add.at(counts, (self.labels, self.of[name]), 1)
         return counts
 
     def right(self, name: str) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """Return which images a network is right on, (N,)."""
+        """Return on which images (N,) a network is right."""
         right: np.ndarray[Any, np.dtype[np.bool_]] = self.of[name] == self.labels
         return right
 
@@ -64,7 +64,7 @@ class Guesses:
         return int(self.right(name).sum()) / len(self.labels)
 
     def only_right(self, one: str, other: str) -> tuple[int, int]:
-        """Return on how many images only one of two networks is right, and on how many only the other."""
+        """Return two counts: the images on which only ``one`` is right, and those on which only ``other`` is right."""
         first, second = self.right(one), self.right(other)
         return int((first & ~second).sum()), int((second & ~first).sum())
 
@@ -89,13 +89,13 @@ def guess_classes(
     device: torch.device,
     on_images: Callable[[int], object] = lambda count: None,
 ) -> Guesses:
-    """Return the class that each network names for each image; every image is decoded once.
+    """Return the class that each network predicts for each image; every image is decoded once.
 
     Args:
-        networks: Take the teacher's normalised input (B, C, H, W).
-        teacher: Its input statistics, shape and classes.
+        networks: The networks, which take the teacher's normalised input (B, C, H, W).
+        teacher: The teacher, whose input statistics, shape and classes apply.
         dataset: Real images with labels.
-        device: Where the networks run.
+        device: The device on which the networks run.
         on_images: Called after each batch with the number of images so far.
 
     Raises:
@@ -104,19 +104,19 @@ def guess_classes(
     """
     placed = {
         name: evaluation_mode(copy_network(network).to(device)) for name, network in networks.items()
-    }  # theirs stay
+    }  # copies: the caller's networks stay where they are
     named: dict[str, list[Classes]] = {name: [] for name in networks}
     given: list[Classes] = []
     count = 0
     for images, labels in iterate_batches(dataset, teacher.image_shape, teacher.num_classes):
         x = teacher.normalize(images.to(device))
         for name, network in placed.items():
-            with torch_settings_kept():  # a network may change these, and its input
+            with torch_settings_kept():  # a network may change torch's settings, and its input
                 logits = logits_of(network(x.clone()))
             if logits.ndim != 2 or logits.shape[1] != teacher.num_classes:
                 raise ConfigError(
                     f"networks.{name} returns {tuple(logits.shape)}, and the teacher has {teacher.num_classes} classes. Give "
-                    "networks of the same classes."
+                    "networks with the same classes."
                 )
             named[name].append(logits.argmax(1).cpu().numpy())
         given.append(labels.numpy())
@@ -134,11 +134,11 @@ def guess_classes(
 
 
 class Grade(NamedTuple):
-    """How well a network does on labelled images.
+    """Accuracy and loss of a network on labelled images.
 
     Attributes:
         accuracy: Top-1, in [0, 1].
-        nll: Mean negative log likelihood of the labels, in nats; not finite where the network's answers are not.
+        nll: Mean negative log likelihood of the labels, in nats; not finite if the network's logits are not.
     """
 
     accuracy: float
@@ -146,7 +146,7 @@ class Grade(NamedTuple):
 
 
 def decode_all(dataset: ImageDataset, teacher: Teacher) -> list[LabelledImages]:
-    """Return all images, uint8, in batches: where many networks look at them, they are decoded once.
+    """Return all images, uint8, in batches, so that they are decoded only once for many networks.
 
     Raises:
         DatasetError: an image, a label or the number of channels does not fit.
@@ -155,7 +155,7 @@ def decode_all(dataset: ImageDataset, teacher: Teacher) -> list[LabelledImages]:
 
 
 def normalised(batches: Sequence[LabelledImages], teacher: Teacher, device: torch.device) -> list[LabelledImages]:
-    """Return decoded images as networks take them, on a device."""
+    """Return decoded images, normalised for the networks, on a device."""
     return [(teacher.normalize(images.to(device)), labels.to(device)) for images, labels in batches]
 
 
@@ -164,7 +164,7 @@ def grade(network: nn.Module, batches: Sequence[LabelledImages]) -> Grade:
     """Return accuracy and negative log likelihood of a network in evaluation mode on normalised images."""
     right, loss, count = 0, 0.0, 0
     for images, labels in batches:
-        with torch_settings_kept():  # a network may change these, and its input
+        with torch_settings_kept():  # a network may change torch's settings, and its input
             logits = logits_of(network(images.clone())).float()
         right += int((logits.argmax(1) == labels).sum())
         loss += F.cross_entropy(logits, labels, reduction="sum").item()

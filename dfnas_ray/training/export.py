@@ -1,4 +1,4 @@
-"""The finished network as files that other tools load: weights, programs with the preprocessing inside, and what they are."""
+"""The finished network as files for other tools: weights, programs with the preprocessing inside, and a description."""
 
 from __future__ import annotations
 
@@ -29,45 +29,45 @@ _HISTORY = "history.json"
 
 
 class History(RootModel[tuple[EpochFigures, ...]]):
-    """What each epoch showed: ``history.json``."""
+    """The figures of each epoch: ``history.json``."""
 
     @classmethod
     def read(cls, folder: Location) -> tuple[EpochFigures, ...]:
-        """Return the epochs of a trained network's folder; none if the file is not there.
+        """Return the figures of each epoch from a trained network's folder; none if the file does not exist.
 
         Raises:
-            StorageError: the file is of another version, or was altered.
+            StorageError: the file was written by another version, or was altered.
         """
         file = folder / _HISTORY
         return file.read_model(cls).root if file.exists() else ()
 
     def write(self, folder: Location) -> None:
-        """Write it into a network's folder."""
+        """Write the figures into a network's folder."""
         (folder / _HISTORY).write_model(self)
 
 
 Format: TypeAlias = Literal["onnx", "pt2", "safetensors"]
-"""What a network can be exported as: an ONNX model, a `torch.export` program, or weights that `load_network` reads."""
+"""The format of an exported network: an ONNX model, a `torch.export` program, or weights that `load_network` reads."""
 
 FORMATS: tuple[Format, ...] = ("safetensors", "pt2", "onnx")
 FILES: dict[Format, str] = {"safetensors": _WEIGHTS, "pt2": "network.pt2", "onnx": "network.onnx"}
 
 
 class NetworkDescription(BaseModel):
-    """What it takes to build a network, and to feed it: ``network.json``.
+    """What is needed to build a network and to prepare its input: ``network.json``.
 
     Attributes:
         space: Settings of the search space.
-        genotype: In the space's notation.
+        genotype: The genotype in the space's notation.
         image_shape: (C, H, W) of one input.
-        mean: Per channel, of pixels in [0, 1]; weights alone take images that are normalised so.
-        std: Likewise.
-        canvas_size: (H', W') up to which images may be larger; programs look at the centre.
-        class_names: In the order of the logits, if anybody knows.
-        teacher: What the teacher was called.
-        teacher_sha256: Its fingerprint.
-        program: What ``network.pt2`` and ``network.onnx`` take. In files of older versions, normalised images.
-        weights_sha256: Of ``weights.safetensors``.
+        mean: Mean per channel, of pixels in [0, 1]. The weights alone expect images normalised with it.
+        std: Standard deviation per channel, used in the same way.
+        canvas_size: (H', W'), the largest image size; programs use the centre of larger images.
+        class_names: Class names in the order of the logits, if known.
+        teacher: The name of the teacher.
+        teacher_sha256: The fingerprint of the teacher.
+        program: The input of ``network.pt2`` and ``network.onnx``. Older versions wrote programs for normalised images.
+        weights_sha256: The SHA-256 of ``weights.safetensors``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -98,7 +98,7 @@ class NetworkDescription(BaseModel):
 
     @classmethod
     def of(cls, architecture: Architecture, teacher: Teacher, canvas_size: tuple[int, int] | None = None) -> Self:
-        """Describe a network that was trained for a teacher's images."""
+        """Return the description of a network that was trained for a teacher's images."""
         return cls(
             space=architecture.config,
             genotype=architecture.text,
@@ -114,26 +114,26 @@ class NetworkDescription(BaseModel):
         )
 
     def write(self, folder: Location) -> None:
-        """Write it into a network's folder."""
+        """Write the description into a network's folder."""
         (folder / _DESCRIPTION).write_model(self)
 
     @classmethod
     def read(cls, folder: Location) -> Self:
-        """Read it from a network's folder.
+        """Return the description from a network's folder.
 
         Raises:
-            StorageError: it is missing, of another version, or was altered.
+            StorageError: the file is missing, was written by another version, or was altered.
         """
         return (folder / _DESCRIPTION).read_model(cls)
 
     @classmethod
     def find(cls, folder: Location) -> Self | None:
-        """Read it from a network's folder, if it is there."""
+        """Return the description from a network's folder; None if the file does not exist."""
         return cls.read(folder) if (folder / _DESCRIPTION).exists() else None
 
     @property
     def architecture(self) -> Architecture:
-        """The architecture, which can be built."""
+        """The architecture, from which the network can be built."""
         space = make_space(self.space, self.image_shape, self.num_classes)
         return Architecture(self.space, space, space.decode(self.genotype))
 
@@ -142,14 +142,14 @@ class NetworkDescription(BaseModel):
         return ImageClassifier(network, self.image_shape, self.mean, self.std, self.canvas_size, self.class_names)
 
     def differs_from(self, other: NetworkDescription) -> bool:
-        """Return whether another one says something else, such as other class names, or describes other weights."""
+        """Return whether another description has other contents, such as class names, or describes other weights."""
         known = self.weights_sha256 is not None and other.weights_sha256 is not None
         fields = {"canvas_size", "class_names", "program", *(["weights_sha256"] if known else [])}
         return self.model_dump(include=fields) != other.model_dump(include=fields)
 
     @property
     def info(self) -> dict[str, object]:
-        """What programs carry along. Mean and std are told, and are applied inside already."""
+        """The metadata of programs. They include mean and std, which the program applies itself."""
         known = self.model_dump(mode="json", exclude={"program"}, exclude_none=True)
         shape, canvas = self.image_shape, self.canvas_size or self.image_shape[1:]
         larger = f" to {(shape[0], *canvas)}, of which the centre is looked at" if canvas != shape[1:] else ""
@@ -168,18 +168,18 @@ def encode_network(
     """Return the files of a network by their names, and its description with the digest of the weights.
 
     Args:
-        network: Trained; it stays as and where it is.
-        description: Of the network.
-        formats: Which files. Nothing is written here: all of them are made, or none.
-        weights: The file of the network's weights, where there is one already.
+        network: The trained network; it is not changed or moved.
+        description: The description of the network.
+        formats: The formats of the files. Either all files are returned or none; nothing is written.
+        weights: The bytes of the file of the network's weights, if it exists already.
 
     Raises:
-        ConfigError: a package is missing; says how to install it.
+        ConfigError: a package is missing; the message says how to install it.
         ExportError: the network cannot be exported, or the program disagrees with it.
     """
     wanted = list(formats)
     if "onnx" in wanted:
-        check_onnx()  # before the others are made
+        check_onnx()  # first, because the other files take time
     network = evaluation_mode(copy_network(network).cpu())
     weights = weights or save({name: t.contiguous() for name, t in network.state_dict().items()})
     description = description.model_copy(update={"weights_sha256": hashlib.sha256(weights).hexdigest()})
@@ -215,10 +215,10 @@ def write_network(
 
 
 def load_network(folder: Location) -> tuple[Architecture, nn.Module]:
-    """Return the architecture and the trained network, in evaluation mode, of a folder that `write_network` wrote to.
+    """Return the architecture and the trained network, in evaluation mode, from a folder written by `write_network`.
 
     Raises:
-        StorageError: a file is missing, truncated, or was altered; says what to do.
+        StorageError: a file is missing, truncated, or was altered; the message says what to do.
     """
     architecture, weights = _read(folder)
     network = architecture.space.build(architecture.genotype)
@@ -230,22 +230,22 @@ def load_network(folder: Location) -> tuple[Architecture, nn.Module]:
 
 
 def weights_file(folder: Location) -> Location:
-    """Return where the weights of a network's folder are."""
+    """Return the file of the weights in a network's folder."""
     return folder / _WEIGHTS
 
 
 def check_network(folder: Location) -> None:
-    """Make sure that a trained network's files are there, whole, and can be read.
+    """Make sure that a trained network's files exist, are complete, and can be read.
 
     Raises:
-        StorageError: names the file that is not.
+        StorageError: a file is not; the message names it.
     """
     _read(folder)
     (folder / _HISTORY).read_model(History)
 
 
 def network_is_intact(folder: Location, say: Say) -> bool:
-    """Return whether a trained network's files can be read; if they cannot, say why."""
+    """Return whether a trained network's files can be read; if they cannot, call ``say`` with the reason."""
     return is_intact(lambda: check_network(folder), say)
 
 

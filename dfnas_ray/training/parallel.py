@@ -1,4 +1,4 @@
-"""Searching with several processes that each see a part of every batch."""
+"""Search with several processes, each of which sees a part of every batch."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import nn
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Average the gradients over all processes of the default group, as `SearchProblem.average_gradients` asks.
+    """Average the gradients over all processes of the default group; see `SearchProblem.average_gradients`.
 
-    Parameters without a gradient are left out; every process must have the same ones, which it has when all draw the
-    same paths. BatchNorm statistics stay those of each process's own part.
+    Parameters without a gradient are left out. They must be the same in every process, which holds if all processes
+    draw the same paths. BatchNorm statistics are not averaged; each process has those of its own part.
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
     size = dist.get_world_size()

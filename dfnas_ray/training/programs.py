@@ -1,6 +1,6 @@
-"""A network as a program that other tools run: `torch.export` and ONNX, with the preprocessing inside.
+"""A network as a program for other tools, by `torch.export` or as ONNX, with the preprocessing inside.
 
-Every program is run once beside the network that it was made from, and is given out only if both agree.
+Every program is run once and compared with its network. It is returned only if both agree.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from dfnas_ray.errors import ConfigError, ExportError, first_line
 from dfnas_ray.training.classifier import ImageClassifier
 
 Pixels: TypeAlias = Literal["uint8", "float32"]
-"""What a program takes: uint8, or float32 in [0, 1]. One that takes the first refuses the second, and the other way round."""
+"""The input of a program: uint8, or float32 in [0, 1]. A program for one of them refuses the other."""
 
 TOLERANCE = 1e-4
-"""By which logits of a program and of its network may differ, of the largest of them or of 1."""
+"""Largest difference between the logits of a program and of its network, relative to the largest logit or to 1."""
 
 INFO_FILE = "dfnas.json"
-"""Beside the program in a .pt2: ``torch.export.load(file, extra_files={"dfnas.json": ""})``."""
+"""The extra file in a .pt2 with the metadata: ``torch.export.load(file, extra_files={"dfnas.json": ""})``."""
 
 ONNX_PACKAGES = ("onnxscript", "onnxruntime")
 _DTYPES = {"uint8": torch.uint8, "float32": torch.float32}
-_NUM_TRIED = 3  # images: neither of the sizes that torch.export takes for special, 0 and 1, nor that of the example
+_NUM_TRIED = 3  # images; not 0 or 1, which torch.export treats specially, and not 2, the size of the example
 _OPSET = 18
 
 
@@ -39,9 +39,9 @@ def to_pt2(classifier: ImageClassifier, pixels: Pixels, info: Mapping[str, Any])
     """Return a `torch.export` program of any batch size, as the bytes of a .pt2 file.
 
     Args:
-        classifier: On the CPU, in evaluation mode.
-        pixels: What the program takes.
-        info: What is written beside it, as JSON.
+        classifier: The network, on the CPU, in evaluation mode.
+        pixels: The input of the program.
+        info: The metadata, written as JSON into an extra file.
 
     Raises:
         ExportError: the network cannot be exported, or the program disagrees with it.
@@ -54,15 +54,15 @@ def to_pt2(classifier: ImageClassifier, pixels: Pixels, info: Mapping[str, Any])
 
 
 def to_onnx(classifier: ImageClassifier, pixels: Pixels, info: Mapping[str, Any]) -> bytes:
-    """Return an ONNX model of any batch size, with ``images`` in, ``logits`` out, and what is known in its metadata.
+    """Return an ONNX model of any batch size, with input ``images``, output ``logits``, and metadata.
 
     Args:
-        classifier: On the CPU, in evaluation mode.
-        pixels: What the model takes.
-        info: Values that are no text are written as JSON.
+        classifier: The network, on the CPU, in evaluation mode.
+        pixels: The input of the model.
+        info: The metadata; values other than text are written as JSON.
 
     Raises:
-        ConfigError: the packages that this needs are missing; says how to install them.
+        ConfigError: a required package is missing; the message says how to install it.
         ExportError: the network cannot be exported, or onnxruntime disagrees with it.
     """
     check_onnx()
@@ -93,7 +93,7 @@ def to_onnx(classifier: ImageClassifier, pixels: Pixels, info: Mapping[str, Any]
 
 
 def _tidy(model: Any) -> None:
-    """Call the sizes that vary by their names, and remove the paths of this machine's files."""
+    """Give readable names to the dynamic sizes of a model, and remove paths of local source files."""
     (images,) = model.graph.inputs
     names = {
         str(size): name
@@ -113,10 +113,10 @@ def _tidy(model: Any) -> None:
 
 
 def check_onnx() -> None:
-    """Make sure that the packages of the extra ``onnx`` are there.
+    """Make sure that the packages of the extra ``onnx`` are installed.
 
     Raises:
-        ConfigError: one of them is missing; says how to install them.
+        ConfigError: one of them is missing; the message says how to install them.
     """
     for package in ONNX_PACKAGES:
         try:
@@ -129,7 +129,7 @@ def check_onnx() -> None:
 
 
 def _exported(classifier: ImageClassifier, pixels: Pixels) -> ExportedProgram:
-    """Return the program; of sizes that vary, those are allowed that the network takes."""
+    """Return the exported program; its dynamic sizes are limited to those that the network takes."""
     (channels, *size), limits = classifier.image_shape, classifier.canvas_size
     example = torch.zeros(2, channels, *limits, dtype=_DTYPES[pixels])
     dims: dict[int, Any] = {0: torch.export.Dim("batch", min=1)}
@@ -138,19 +138,19 @@ def _exported(classifier: ImageClassifier, pixels: Pixels) -> ExportedProgram:
             dims[dim] = torch.export.Dim(name, min=low, max=high)
     try:
         program = torch.export.export(classifier, (example,), dynamic_shapes=(dims,))
-    except Exception as error:  # of a network of another package; torch raises many kinds
+    except Exception as error:  # torch and networks from other packages raise many kinds
         raise ExportError(f"The network cannot be exported: {type(error).__name__}: {first_line(error)}") from error
     for node in program.graph.nodes:
-        node.meta.pop("stack_trace", None)  # paths of this machine's files
+        node.meta.pop("stack_trace", None)  # it holds paths of local source files
     return program
 
 
 @torch.no_grad()
 def _compare(name: str, classifier: ImageClassifier, pixels: Pixels, program: Callable[[Tensor], Tensor]) -> None:
-    """Run a program and its network on noise, as large as the input and as a canvas.
+    """Compare a program with its network on noise of the input size and of the canvas size.
 
     Raises:
-        ExportError: they disagree.
+        ExportError: the logits differ.
     """
     generator = torch.Generator().manual_seed(0)
     for size in dict.fromkeys((tuple(classifier.image_shape[1:]), tuple(classifier.canvas_size))):

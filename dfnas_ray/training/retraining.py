@@ -1,7 +1,7 @@
 """Retraining: one network from scratch, by distillation or from labels.
 
-The loop knows nothing of processes: whoever runs it says where checkpoints are kept, and how a network is wrapped whose
-gradients several workers average.
+The loop knows nothing of processes. Its caller says where checkpoints are kept, and how the network is wrapped if
+several workers average its gradients.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Checkpoint: TypeAlias = dict[str, Any]
 """The state of a training: tensors, numbers and text only."""
 
 EpochFigures: TypeAlias = dict[str, float]
-"""What one epoch showed: ``loss``, ``validation_loss`` and ``validation_agreement``."""
+"""The figures of one epoch: ``loss``, ``validation_loss`` and ``validation_agreement``."""
 
 
 _Figure: TypeAlias = Literal["loss", "validation_loss", "validation_agreement"]
@@ -43,7 +43,7 @@ _HISTORY = TypeAdapter(Annotated[list[dict[_Figure, float]], Field(min_length=1)
 
 @dataclass(frozen=True)
 class RetrainingJob:
-    """Which network is trained, and how."""
+    """The network to train, and the settings of its training."""
 
     config: RetrainingConfig
     resources: RetrainingResources
@@ -56,39 +56,39 @@ class RetrainingJob:
 
 @dataclass(frozen=True)
 class Retrained:
-    """The trained network in evaluation mode, and what each epoch showed."""
+    """The trained network in evaluation mode, and the figures of each epoch."""
 
     network: nn.Module
     history: list[EpochFigures]
 
 
 class Checkpoints(Protocol):
-    """Where a training keeps its state."""
+    """The place where a training keeps its state."""
 
     def take_up(self, device: torch.device, load: Callable[[Checkpoint], object]) -> bool:
-        """Give ``load`` what was saved last, its tensors on a device, if anything was.
+        """Call ``load`` with the last checkpoint, with its tensors on ``device``, if there is a checkpoint.
 
         Returns:
-            False if what was saved cannot be taken up. It is set aside, and the training is to begin anew.
+            False if the checkpoint cannot be loaded. It is then set aside, and the training must start again.
         """
         ...
 
     def save(self, checkpoint: Checkpoint, figures: EpochFigures) -> None:
-        """Keep the state after an epoch. Every worker calls it; the state is the same in all."""
+        """Save the state after an epoch. Every worker calls this with the same state."""
         ...
 
 
 def decode_checkpoint(data: bytes, device: torch.device) -> Checkpoint:
-    """Return the state that the bytes of a file hold, its tensors on a device. Damaged ones end in an error of any kind."""
+    """Return the checkpoint in a file's bytes, with its tensors on ``device``; damaged bytes may raise any error."""
     checkpoint: Checkpoint = torch.load(BytesIO(data), map_location=device, weights_only=True)
     return checkpoint
 
 
 def epochs_of(job: RetrainingJob, checkpoint: Checkpoint) -> int:
-    """Return after how many epochs a checkpoint was saved, if a training can go on from it.
+    """Return the number of epochs done in a checkpoint, if a training can resume from it.
 
     Raises:
-        Exception: it cannot: the checkpoint was damaged, or is another training's.
+        Exception: it cannot, because the checkpoint is damaged or belongs to another training.
     """
     with torch.random.fork_rng(devices=[]):
         student = _student(job, torch.device("cpu"), 1)
@@ -97,12 +97,12 @@ def epochs_of(job: RetrainingJob, checkpoint: Checkpoint) -> int:
 
 @dataclass(frozen=True)
 class Place:
-    """One worker of those that train together.
+    """The place of one worker among those that train together.
 
     Attributes:
-        rank: Its number.
-        world_size: Their number.
-        wrap: Returns what a network's forward pass goes through, such as DDP.
+        rank: The rank of the worker.
+        world_size: The number of workers.
+        wrap: Returns the wrapped network for the forward pass, for example with DDP.
     """
 
     rank: int = 0
@@ -122,13 +122,13 @@ def train_network(
     """Train from the last checkpoint to the last epoch; `retrained` then returns the network.
 
     Args:
-        job: Which network, and how.
-        teacher: Labels the images.
-        images: The synthetic set.
-        device: Where this worker computes.
-        checkpoints: Where its state is kept.
-        board: Told how far it is.
-        place: Of this worker among those that train together; by default it is alone.
+        job: The network and the settings.
+        teacher: The teacher, which labels the images.
+        images: The training images.
+        device: The device of this worker.
+        checkpoints: Where the state is kept.
+        board: Receives the progress.
+        place: The place of this worker among those that train together; by default it is alone.
     """
     place = place or Place()
     settings = job.config
@@ -168,7 +168,7 @@ def train_network(
 def training_batches(
     job: RetrainingJob, teacher: Teacher, images: SyntheticImages, device: torch.device, place: Place | None = None
 ) -> SyntheticBatches:
-    """Return what a network learns from: the same for every architecture of the settings and the seed."""
+    """Return the training batches; with the same settings and seed they are the same for every architecture."""
     place, settings = place or Place(), job.config
     return SyntheticBatches(
         images.select(~split_mask(images.ids, job.validation_fraction, job.seed)),
@@ -185,11 +185,11 @@ def training_batches(
 
 
 def train_at_once(job: RetrainingJob, batches: SyntheticBatches) -> nn.Module:
-    """Train without checkpoints and figures, for many small networks; the network is the one that `train_network` gives.
+    """Train without checkpoints and figures, for many small networks; return the same network as `train_network` gives.
 
     Args:
-        job: Which network, and how; its folder is not used.
-        batches: What `training_batches` gave, which many networks share.
+        job: The network and the settings; its folder is not used.
+        batches: The result of `training_batches`, which many networks can share.
     """
     seed, settings = derive_seed(job.seed, "retraining"), job.config
     seed_everything(seed)
@@ -215,7 +215,7 @@ def _student(job: RetrainingJob, device: torch.device, total_steps: int) -> Stud
 
 
 def _take_up(student: Student, checkpoint: Checkpoint) -> list[EpochFigures]:
-    """Go on from a checkpoint, and return what the epochs before it showed."""
+    """Load a checkpoint into the student, and return the figures of the epochs before it."""
     history: list[EpochFigures] = [
         {str(name): value for name, value in figures.items()}
         for figures in _HISTORY.validate_python(checkpoint["history"])

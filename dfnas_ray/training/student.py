@@ -1,4 +1,4 @@
-"""Training one network by distillation, an epoch at a time, so that it can stop and go on."""
+"""Training one network by distillation, one epoch at a time, so that it can stop and resume."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ from dfnas_ray.training.distillation import distillation_loss
 def make_schedule(config: OptimizerConfig, total_steps: int, restarts: Sequence[int] = ()) -> Callable[[int], float]:
     """Return the learning rate as a function of the step: linear warm-up, then a cosine to ``min_lr`` at ``total_steps``.
 
-    With ``restarts``, ascending steps below ``total_steps``, the learning rate falls to ``min_lr`` at each of them as well
-    and starts anew at its highest (SGDR: Loshchilov & Hutter 2017, arXiv:1608.03983); the warm-up belongs to the first fall.
+    With ``restarts``, which are ascending steps below ``total_steps``, the learning rate also falls to ``min_lr`` at
+    each of them and then restarts at its highest value (SGDR: Loshchilov & Hutter 2017, arXiv:1608.03983). The warm-up
+    is part of the first cycle.
     """
     ends = [*restarts, total_steps]
     warmup = round(ends[0] * config.warmup_fraction)
@@ -44,22 +45,23 @@ def make_schedule(config: OptimizerConfig, total_steps: int, restarts: Sequence[
     return learning_rate
 
 
-_ONE_VALUE = "more than 1 value per channel"  # as torch's BatchNorm says it
+_ONE_VALUE = "more than 1 value per channel"  # part of the error message of torch's BatchNorm
 
 
 class Student:
     """A network, its optimiser and its schedule.
 
     Args:
-        model: The network, on its device; wrapped in DDP by whoever runs several workers.
-        config: Of the optimiser.
-        temperature: Of the distillation.
-        total_steps: Over which the learning rate falls.
-        precision: In which the forward pass computes.
-        auxiliary_weight: Of the loss of an auxiliary classifier, if the network has one.
-        average_gradients: Called with the parameters after backward, where several processes train together without DDP.
-        restarts: Steps at which the learning rate starts anew; see `make_schedule`.
-        labels: What the images' own labels teach; None: nothing.
+        model: The network, on its device. With several workers, the caller wraps it in DDP for the forward pass.
+        config: Settings of the optimiser.
+        temperature: Temperature of the distillation.
+        total_steps: Number of steps over which the learning rate falls.
+        precision: The precision of the forward pass.
+        auxiliary_weight: Weight of the loss of an auxiliary classifier, if the network has one.
+        average_gradients: Called with the parameters after the backward pass, if several processes train together
+            without DDP.
+        restarts: Steps at which the learning rate restarts; see `make_schedule`.
+        labels: Settings for learning from the images' own labels; None: only the teacher.
     """
 
     def __init__(
@@ -97,12 +99,13 @@ class Student:
         forward: Callable[[Tensor], Tensor] | None = None,
         extra_loss: Callable[[], Tensor] | None = None,
     ) -> Tensor:
-        """Take one optimiser step and return the distillation loss, a scalar on the device: to look at it is to wait for it.
+        """Take one optimiser step and return the loss, a scalar on the device; reading its value waits for the device.
 
         Args:
             batch: Images and the teacher's logits.
-            forward: Replaces the model's own, for a supernet's path.
-            extra_loss: Called after the forward pass; what it returns is learned from as well.
+            forward: Replaces the model's forward pass, for a path of a supernet.
+            extra_loss: Called after the forward pass; its result is learned from, too, but is not part of the returned
+                loss.
         """
         self.begin_step()
         return self.learn(batch, forward, extra_loss)
@@ -123,7 +126,7 @@ class Student:
         forward: Callable[[Tensor], Tensor] | None = None,
         extra_loss: Callable[[], Tensor] | None = None,
     ) -> Tensor:
-        """Do what a step does on the device: all but `begin_step`."""
+        """Do the part of a step that runs on the device, which is all except `begin_step`; return the loss."""
         self.model.train()
         try:
             with torch_settings_kept(), autocast(self.device, self.dtype):
@@ -145,7 +148,10 @@ class Student:
         return loss.detach()
 
     def make_recordable(self) -> None:
-        """Let a GPU record `learn` as a graph: the learning rate becomes a tensor. The network has one way through it."""
+        """Prepare `learn` for recording as a CUDA graph: the learning rate becomes a tensor.
+
+        The network must compute the same way in each step.
+        """
         if self.device.type == "cuda":
             for group in self.optimizer.param_groups:
                 group["lr"] = torch.tensor(group["lr"], device=self.device)
@@ -160,7 +166,7 @@ class Student:
     def _loss_of(self, logits: Tensor, batch: Batch | LabelledBatch) -> Tensor:
         if self.labels is None:
             return distillation_loss(logits, batch.teacher_logits, self.temperature)
-        assert isinstance(batch, LabelledBatch), "whoever learns from labels is given them"
+        assert isinstance(batch, LabelledBatch), "learning from labels needs labelled batches"
         own = F.cross_entropy(logits.float(), batch.labels, label_smoothing=self.labels.smoothing)
         if self.labels.weight == 1:
             return own
@@ -168,7 +174,7 @@ class Student:
         return (1 - self.labels.weight) * taught + self.labels.weight * own
 
     def state_dict(self) -> dict[str, Any]:
-        """Return tensors and numbers only: the state can be loaded with ``weights_only=True``."""
+        """Return the state as tensors and numbers only, so that it can be loaded with ``weights_only=True``."""
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -176,7 +182,7 @@ class Student:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up the training where ``state_dict`` was called."""
+        """Resume the training where ``state_dict`` was called."""
         self.model.load_state_dict(state["model"])
         how = [{name: group[name] for name in ("lr", "fused")} for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
@@ -192,14 +198,14 @@ def train_epoch(
     seed: int,
     forward: Callable[[Tensor], Tensor] | None = None,
 ) -> float:
-    """Train one epoch and return its mean loss; after a break it goes as it would have without.
+    """Train one epoch and return its mean loss. An epoch after an interruption gives the same result as without it.
 
     Args:
-        student: Who learns.
-        batches: From what.
-        epoch: Counted from 0.
-        seed: Of this epoch in this process: for whatever the network itself draws, such as the paths it drops.
-        forward: Replaces the model's own.
+        student: The student to train.
+        batches: The batches to learn from.
+        epoch: The number of the epoch, from 0.
+        seed: The seed of this epoch in this process, for random draws of the network itself, such as dropped paths.
+        forward: Replaces the model's forward pass.
     """
     seed_everything(seed)
     given = batches.epoch(epoch) if student.labels is None else batches.labelled_epoch(epoch)
@@ -208,20 +214,20 @@ def train_epoch(
 
 
 def read_losses(losses: Sequence[Tensor]) -> list[float]:
-    """Return scalars of one device as numbers: the host waits for all of them once."""
+    """Return scalars on one device as numbers; the host waits only once for all of them."""
     values: list[float] = torch.stack(list(losses)).tolist() if losses else []
     return values
 
 
 def set_drop_path(network: nn.Module, probability: float) -> None:
-    """Set how often each path of a network with `torchvision.ops.StochasticDepth` is dropped in training."""
+    """Set the probability with which each `torchvision.ops.StochasticDepth` of a network drops its path in training."""
     for module in network.modules():
         if isinstance(module, StochasticDepth):
             module.p = probability
 
 
 class Validation(NamedTuple):
-    """How well a student follows its teacher on images it was not trained on."""
+    """How well a student follows its teacher on images that it was not trained on."""
 
     loss: float
     agreement: float  # share of images with the same most likely class
@@ -229,10 +235,10 @@ class Validation(NamedTuple):
 
 @torch.no_grad()
 def validate(forward: Callable[[Tensor], Tensor], batches: Iterable[Batch], temperature: float) -> Validation:
-    """Compare a network, already in evaluation mode, with the teacher's logits."""
+    """Return loss and agreement of a network, already in evaluation mode, with the teacher's logits."""
     loss, agreeing, count = 0.0, 0, 0
     for images, teacher_logits in batches:
-        with torch_settings_kept():  # a network may change these, and its input
+        with torch_settings_kept():  # a network may change torch's settings, and its input
             logits = forward(images.clone())
         loss += distillation_loss(logits, teacher_logits, temperature).item() * len(images)
         agreeing += int((logits.argmax(1) == teacher_logits.argmax(1)).sum())

@@ -66,8 +66,8 @@ def test_every_setting_is_in_the_reference_once(reference):
         "| `space` | [`darts`](#dartsspaceconfig) or [`nasbench201`](#nasbench201config) or "
         "[`nasbench_macro`](#nasbenchmacroconfig) or [`proxyless`](#proxylessspaceconfig) or "
         "[`shufflenet`](#shufflenetconfig) or a list of them | `nasbench_macro` | One search space, or a list of them. |",
-        '| `combine` | `grid` or `pairs` | `"grid"` | Every algorithm in every space, or the first in the first, the '
-        "second in the second ... |",
+        '| `combine` | `grid` or `pairs` | `"grid"` | grid: every algorithm in every space; pairs: the first algorithm in '
+        "the first space, and so on. |",
     ],
 )
 def test_a_setting_has_its_type_default_and_description(reference, row):

@@ -1,7 +1,7 @@
-"""Training-free scores: what an untrained network promises, one module for each proxy.
+"""Training-free scores of untrained networks, with one module for each proxy.
 
-Add one: a module with a pure function of an `UntrainedNetwork` and a `Proxy` that calls it, and its line in `proxies.PROXIES`,
-or an entry point in a package of your own.
+To add one, write a module with a pure function of an `UntrainedNetwork`, and a `Proxy` that calls it. Then add its line
+to `proxies.PROXIES`, or an entry point to your own package.
 """
 
 from dfnas_ray.algorithms.zero_cost.proxies import PROXIES, Proxy

@@ -1,9 +1,9 @@
-r"""AZ-NAS: expressivity, progressivity and trainability of an untrained network, from one pass forward and back.
+r"""AZ-NAS: expressivity, progressivity and trainability of an untrained network, from one forward and backward pass.
 
 Source: Lee & Ham 2024, arXiv:2403.19232; its fourth proxy, complexity, is the number of MACs. Written from the
-formulas. Shapes: block l puts out features (B, c_l, h_l, w_l).
+formulas. Shapes: block l outputs features (B, c_l, h_l, w_l).
 
-The paper's input is Gaussian noise. On images, synthetic or real, progressivity orders networks far less well
+The paper's input is Gaussian noise. On synthetic or real images, progressivity ranks networks far less well
 (experiments/results/ranking.md).
 """
 
@@ -32,7 +32,7 @@ def az_nas(candidate: UntrainedNetwork) -> dict[str, float]:
 
 @torch.no_grad()
 def entropies(candidate: UntrainedNetwork) -> dict[str, float]:
-    r"""Return what a pass forward tells, with :math:`s_l` the entropy of block l's features (`feature_entropy`).
+    r"""Return the figures of one forward pass; :math:`s_l` is the entropy of block l's features (`feature_entropy`).
 
     - expressivity: :math:`\sum_l s_l`;
     - progressivity: :math:`\min_{l \ge 2} (s_l - s_{l-1})`.
@@ -43,8 +43,8 @@ def entropies(candidate: UntrainedNetwork) -> dict[str, float]:
 def trainability(features: Sequence[Tensor], generator: torch.Generator) -> float:
     r"""Return the mean over blocks of :math:`2 - \sigma_l - 1 / \sigma_l`, at most 0.
 
-    :math:`\sigma_l` is the largest singular value of the block's Jacobian (`jacobian_norm`): 1 keeps a gradient's size.
-    A block that does nothing has the highest value, as the formula says.
+    :math:`\sigma_l` is the largest singular value of the block's Jacobian (`jacobian_norm`); 1 keeps the size of a
+    gradient. By the formula, a block that does nothing has the highest value.
     """
     norms = [jacobian_norm(before, after, generator) for before, after in pairwise(features)]
     return sum(2 - norm - 1 / norm if norm > 0 else -math.inf for norm in norms) / len(norms)
@@ -64,7 +64,7 @@ def block_outputs(network: nn.Module, blocks: Sequence[nn.Module], images: Tenso
 
     handles = [block.register_forward_hook(keep) for block in blocks]
     try:
-        network(images.clone())  # kept for the next candidate
+        network(images.clone())  # the network may change its input
     finally:
         for handle in handles:
             handle.remove()
@@ -81,7 +81,7 @@ def feature_entropy(features: Tensor) -> float:
         features: (B, c, h, w).
 
     Returns:
-        In nats: 0 where all features lie on a line or do not vary, log c where they fill all directions alike.
+        The entropy in nats: 0 if all features lie on a line or do not vary, log c if they fill all directions equally.
     """
     samples = features.transpose(0, 1).flatten(1).double()
     eigenvalues = torch.linalg.eigvalsh(torch.cov(samples, correction=0)).clamp_min(0)
@@ -92,17 +92,17 @@ def feature_entropy(features: Tensor) -> float:
 def jacobian_norm(before: Tensor, after: Tensor, generator: torch.Generator) -> float:
     r"""Estimate the spectral norm of a block's Jacobian between channels.
 
-    With random signs v (Rademacher) at the output and :math:`g = J^T v` at the input, :math:`E[g v^T]` over images and
-    pixels is the Jacobian's part at one and the same pixel. Where the block halves the size, all pixels of the input
-    that belong to one of the output count as channels.
+    With random signs v (Rademacher) at the output and :math:`g = J^T v` at the input, the mean :math:`E[g v^T]` over
+    images and pixels is the Jacobian between equal pixels. If the block halves the size, all input pixels that belong
+    to one output pixel count as channels.
 
     Args:
         before: The block's input (B, c, h, w), part of the graph of ``after``.
         after: Its output (B, c', h', w').
-        generator: Of the signs, on the CPU.
+        generator: The random number generator of the signs, on the CPU.
 
     Returns:
-        0 where nothing passes from input to output.
+        The norm; 0 if nothing passes from input to output.
     """
     if not (before.requires_grad and after.requires_grad):  # a block is cut off from its input
         return 0.0

@@ -17,9 +17,9 @@ from dfnas_ray.algorithms.zero_cost.untrained import UntrainedNetwork
 def naswot(candidate: UntrainedNetwork) -> float:
     r"""Return :math:`\log |\det K_H|` on the first batch.
 
-    :math:`(K_H)_{ij} = N_A - d_H(c_i, c_j)`, where :math:`c_i` is the code of image i: which of the network's
-    :math:`N_A` ReLUs it switches on; :math:`d_H` is the Hamming distance. Two images with the same code make the
-    determinant 0, and the score minus infinity.
+    :math:`(K_H)_{ij} = N_A - d_H(c_i, c_j)`. The code :math:`c_i` of image i says which of the network's :math:`N_A`
+    ReLUs are active; :math:`d_H` is the Hamming distance. Two images with the same code make the determinant 0 and the
+    score minus infinity.
     """
     images = candidate.batches[0].images
     kernel = torch.zeros(len(images), len(images), dtype=torch.float64, device=images.device)
@@ -35,7 +35,7 @@ def naswot(candidate: UntrainedNetwork) -> float:
     relus = [module for module in candidate.network.modules() if isinstance(module, nn.ReLU | nn.ReLU6)]
     handles = [module.register_forward_hook(add) for module in relus]
     try:
-        candidate.network(images.clone())  # kept for the next candidate
+        candidate.network(images.clone())  # the network may change its input
     finally:
         for handle in handles:
             handle.remove()

@@ -19,9 +19,9 @@ class Proxy(ABC):
     """A score of an untrained network.
 
     Attributes:
-        kind: The name under which experiment files know the proxy.
-        figures: Names of what it measures; for each, higher is better.
-        looks_at: What they depend on, beside the network: nothing else, the probe (`UntrainedNetwork.probe`), or images.
+        kind: The name of the proxy in experiment files.
+        figures: Names of its figures; for each, higher is better.
+        looks_at: The input that the figures depend on: nothing, the probe (`UntrainedNetwork.probe`), or the images.
     """
 
     kind: ClassVar[str]
@@ -30,7 +30,7 @@ class Proxy(ABC):
 
     @abstractmethod
     def measure(self, candidate: UntrainedNetwork) -> Measurement:
-        """Return the figures by name; the network's parameters stay as they are."""
+        """Return the figures by name. The network's parameters must not change."""
 
 
 class Parameters(Proxy):
@@ -92,7 +92,7 @@ class ZiCo(Proxy):
 
 
 class Expressivity(Proxy):
-    """The first of AZ-NAS's figures alone."""
+    """Only the first figure of AZ-NAS."""
 
     kind = "expressivity"
     figures = (EXPRESSIVITY,)
@@ -136,7 +136,7 @@ def measure_proxy(name: str, candidate: UntrainedNetwork) -> Measurement:
     """Return the figures of a proxy.
 
     Raises:
-        ConfigError: it is of another package, and measures something else than its figures; names package and rule.
+        ConfigError: it comes from another package and does not return its figures; the message names package and rule.
     """
     proxy = PROXIES.find(name)
     measured: object = proxy().measure(candidate if is_built_in(proxy) else candidate.lent())

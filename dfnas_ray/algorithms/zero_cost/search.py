@@ -29,14 +29,14 @@ class ZeroCostConfig(BaseAlgorithmConfig):
     proxies: tuple[Annotated[str, Name(PROXIES)], ...] = Field(
         ("az_nas", "synflow", "naswot", "zico"),
         min_length=1,
-        description="What scores a candidate; of several, the ranks are added up.",
+        description="The proxies that score a candidate; with several, their ranks are added up.",
     )
     az_nas_input: Literal["noise", "images"] = Field(
-        "noise", description="What AZ-NAS feeds a network: Gaussian noise, as published, or the images."
+        "noise", description="Input of the network for AZ-NAS: Gaussian noise, as published, or the images."
     )
     batch_size: int = Field(64, gt=1, le=MANY, description="Images per batch.")
     batches: int = Field(
-        2, gt=1, le=MANY, description="Batches: ZiCo compares gradients of all; NASWOT looks at the first."
+        2, gt=1, le=MANY, description="Number of batches: ZiCo compares gradients of all, NASWOT uses the first."
     )
     repeats: int = Field(1, gt=0, le=MANY, description="Initialisations over which each figure is averaged.")
     evolution: EvolutionConfig = EvolutionConfig()
@@ -52,7 +52,7 @@ class ZeroCostConfig(BaseAlgorithmConfig):
 
     @property
     def label(self) -> str:
-        """Names the algorithm beside others of its kind."""
+        """The name of the algorithm in results; it tells variants of the kind apart."""
         on_images = "(images)" if self.az_nas_input == "images" else ""
         return "+".join(
             proxy.kind + on_images * (proxy.looks_at == "probe") for proxy in map(PROXIES.find, self.proxies)
@@ -66,7 +66,7 @@ class ZeroCostConfig(BaseAlgorithmConfig):
 
     @property
     def figures(self) -> tuple[str, ...]:
-        """Everything that is measured, each once."""
+        """The names of all figures that are measured, each once."""
         return tuple(dict.fromkeys(figure for name in self.proxies for figure in PROXIES.find(name).figures))
 
     @property
@@ -76,7 +76,7 @@ class ZeroCostConfig(BaseAlgorithmConfig):
 
     @property
     def steps_to_show(self) -> int:
-        """Generations: how long a progress bar is."""
+        """The length of the progress bar, in generations."""
         return self.evolution.generations
 
     @property
@@ -94,11 +94,11 @@ class ZeroCostScorer:
     """Measures untrained networks.
 
     Attributes:
-        space: Whose architectures are measured.
-        proxies: By which proxies.
+        space: The search space of the candidates.
+        proxies: Names of the proxies.
         batches: The same images for every candidate, with the teacher's logits.
-        probe: (B, C, H, W), AZ-NAS's input.
-        seed: Of the initial weights.
+        probe: (B, C, H, W), the input for AZ-NAS.
+        seed: The seed of the initial weights.
         repeats: Initialisations over which each figure is averaged.
     """
 
@@ -139,7 +139,7 @@ class ZeroCostScorer:
         )
         figures: Measurement = {}
         for name in self.proxies:
-            candidate.generator.manual_seed(seed)  # what a proxy draws does not depend on those before it
+            candidate.generator.manual_seed(seed)  # so that no proxy depends on the draws of another one
             figures.update(measure_proxy(name, candidate))
         return figures
 
@@ -152,14 +152,14 @@ class ZeroCost(RelativeSearch):
         self.config, self.problem = config, problem
 
     def rank(self, measurements: Sequence[Measurement]) -> list[float]:
-        """Return a single figure as it is, or the sum of the logarithms of ranks by several."""
+        """Return the figure itself if there is only one, else the sum of the logarithms of the ranks by each figure."""
         figures = self.config.figures
         if len(figures) == 1:
             return [measurement[figures[0]] for measurement in measurements]
         return add_up_ranks(measurements, figures)
 
     def scorer(self) -> ZeroCostScorer:
-        """Return a scorer with batches of its own; what it measures does not change from one generation to the next."""
+        """Return a scorer with its own batches, so that measurements do not change between generations."""
         batches = self.problem.train.first(self.config.batches)
         probe = batches[0].images
         if self.config.az_nas_input == "noise":

@@ -1,4 +1,4 @@
-"""SynFlow: how much synaptic flow passes through a network's weights, without any image.
+"""SynFlow: the synaptic flow through a network's weights. It needs no image.
 
 Source: Tanaka et al. 2020, arXiv:2006.05467; as a score of architectures Abdelfattah et al. 2021,
 arXiv:2101.08134, Sec. 3. Written from the formula.
@@ -14,18 +14,18 @@ from torch import nn
 
 from dfnas_ray.algorithms.zero_cost.untrained import UntrainedNetwork, evaluation_mode, weighted_layers
 
-_SCALE = 1e-120  # of the input and of the output: what lies between stays within float64 in deeper networks
+_SCALE = 1e-120  # scales input and output, so that values in deep networks stay within float64
 
 
 def synflow(candidate: UntrainedNetwork) -> float:
     r"""Return :math:`\log \sum_\theta |\theta \, \partial R / \partial \theta|` over all weights.
 
-    :math:`R = 1^T f_{|\theta|}(1)`: the sum of the outputs for an input of ones, with every weight replaced by its
-    absolute value, BatchNorm the identity and every ReLU6 a ReLU, since it would let nothing through that is larger than 6.
-    The flow grows exponentially with depth: it is computed in float64, and scaled where it is linear.
+    :math:`R = 1^T f_{|\theta|}(1)` is the sum of the outputs for an input of ones. Every weight is replaced by its
+    absolute value, BatchNorm by the identity, and ReLU6, which would cut everything above 6, by ReLU. The flow grows
+    exponentially with depth, so it is computed in float64, with scaled input and output.
 
     Returns:
-        The logarithm, which keeps the order; minus infinity where nothing flows, infinity beyond what float64 holds.
+        The logarithm, which keeps the order; minus infinity if nothing flows, infinity if float64 overflows.
     """
     network = _linear_on_positives(candidate.network)
     weights = [layer.weight for layer in weighted_layers(network)]
@@ -51,7 +51,7 @@ def _linear_on_positives(network: nn.Module) -> nn.Module:
     copied = copy.deepcopy(network).double()
     for module in copied.modules():
         if isinstance(module, nn.BatchNorm2d):
-            module.reset_running_stats()  # proxies before this one may have run images through it
+            module.reset_running_stats()  # earlier proxies may have run images through it
         for name, child in module.named_children():
             if isinstance(child, nn.ReLU6):
                 setattr(module, name, nn.ReLU())

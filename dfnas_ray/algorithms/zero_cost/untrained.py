@@ -1,4 +1,4 @@
-"""What a training-free proxy looks at: one candidate network before its first step, and a few batches."""
+"""The input of a training-free proxy: one candidate network before its first step, and a few batches."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from dfnas_ray.training.batches import Batch
 
 @dataclass(frozen=True)
 class UntrainedNetwork:
-    """A candidate as every proxy receives it; proxies leave the network's parameters as they are.
+    """A candidate as every proxy receives it. Proxies must not change the network's parameters.
 
     Attributes:
         network: Freshly initialised, in training mode.
         blocks: Its primary blocks, from input to output (`SearchSpace.blocks`).
         cost: Parameters and MACs.
         batches: Images (B, C, H, W) and the teacher's logits on them; the same for every candidate.
-        probe: (B, C, H, W), what AZ-NAS feeds the network: Gaussian noise, as published, or the first batch's images.
+        probe: (B, C, H, W), the input for AZ-NAS: Gaussian noise, as published, or the first batch's images.
         image_shape: (C, H, W).
-        generator: Of random numbers that a proxy needs; on the CPU, because devices draw differently.
+        generator: The random number generator of a proxy's draws; on the CPU, because devices draw differently.
     """
 
     network: nn.Module
@@ -37,14 +37,14 @@ class UntrainedNetwork:
     generator: torch.Generator
 
     def lent(self) -> UntrainedNetwork:
-        """Return the same with a network and images of its own, for code of another package."""
+        """Return a copy with its own network and images, for code from another package."""
         network, blocks = copy.deepcopy((self.network, self.blocks))
         batches = [Batch(*(tensor.clone() for tensor in batch)) for batch in self.batches]
         return replace(self, network=network, blocks=blocks, batches=batches, probe=self.probe.clone())
 
 
 def initialize(network: nn.Module) -> None:
-    """Draw all weights anew: He et al. 2015 (arXiv:1502.01852), normal, by fan-in; BatchNorms become the identity."""
+    """Draw all weights anew, normal with fan-in (He et al. 2015, arXiv:1502.01852); BatchNorms become the identity."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
@@ -55,7 +55,7 @@ def initialize(network: nn.Module) -> None:
 
 
 def weighted_layers(network: nn.Module) -> list[nn.Conv2d | nn.Linear]:
-    """Return convolutions and linear layers, in the order in which they were made."""
+    """Return the convolutions and linear layers, in the order of ``network.modules()``."""
     return [module for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
 
 

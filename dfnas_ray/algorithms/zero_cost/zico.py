@@ -1,4 +1,4 @@
-"""ZiCo: weights whose gradients are large and alike on different batches train fast and generalise.
+"""ZiCo: weights whose gradients are large and similar on different batches train fast and generalise.
 
 Source: Li et al. 2023, arXiv:2301.11300. Written from the formula.
 """
@@ -16,11 +16,11 @@ from dfnas_ray.algorithms.zero_cost.untrained import UntrainedNetwork, weighted_
 def zico(candidate: UntrainedNetwork) -> float:
     r"""Return :math:`\sum_l \log \sum_{\omega \in \theta_l} E[|\nabla_\omega|] / \sqrt{Var(|\nabla_\omega|)}`.
 
-    Expectation and variance run over the batches, at least two. The loss is the cross entropy with the teacher's
-    distribution, where the paper has labels. Weights without variance are left out, and so are layers without gradient.
+    Expectation and variance are taken over at least two batches. The loss is the cross entropy with the teacher's
+    distribution, where the paper uses labels. Weights without variance and layers without gradient are left out.
     """
     weights = [layer.weight for layer in weighted_layers(candidate.network)]
-    # In float64: where gradients are alike, little is left of the difference between mean square and squared mean.
+    # In float64, because mean square and squared mean are almost equal where gradients are similar.
     total = [torch.zeros_like(weight, dtype=torch.float64) for weight in weights]
     squares = [torch.zeros_like(weight, dtype=torch.float64) for weight in weights]
     for images, teacher_logits in candidate.batches:

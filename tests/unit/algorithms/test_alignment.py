@@ -201,7 +201,7 @@ def test_batches_too_small_to_compare_are_refused(chain, make_problem):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"initial": 9}, r"initial \(9\) is more than all candidates \(8\)"),
+        ({"initial": 9}, r"initial \(9\) must not be above candidates \(8\)"),
         ({"rank_sum_of": []}, "rank_sum_of"),
         ({"criterion": "speed"}, "criterion"),
         ({"batch_size": 1}, "batch_size"),

@@ -51,8 +51,8 @@ def experiment(**search):
     [
         ({"min_macs": 2000, "max_macs": 1000}, r"search: min_macs \(2,000\) must not be above max_macs \(1,000\)"),
         ({"min_macs": 0}, r"search\.min_macs \(0\): it is neither a number of MACs"),
-        ({"min_macs": 10, "algorithm": "darts"}, r"min_macs \(10\) is not kept by darts: .*take spos"),
-        ({"min_macs": 10, "algorithm": ["spos", "proxyless"]}, r"is not kept by proxyless"),
+        ({"min_macs": 10, "algorithm": "darts"}, r"min_macs \(10\) is not supported by darts; .*use spos"),
+        ({"min_macs": 10, "algorithm": ["spos", "proxyless"]}, r"is not supported by proxyless"),
     ],
 )
 def test_a_lower_limit_that_cannot_be_kept_is_refused_with_the_file(search, said):

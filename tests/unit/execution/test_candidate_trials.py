@@ -87,7 +87,7 @@ def test_a_candidate_of_the_same_number_and_another_architecture_is_not_taken_up
     assert worker.step()[BUDGET] == 1
     found = json.loads((tmp_path / "candidate-00001.json").read_text())
     assert (found["genotype"], len(found["results"])) == ("2222", 1)
-    assert "is another one now" in caplog.text
+    assert "has another architecture now" in caplog.text
 
 
 @pytest.mark.parametrize("content", ["", "null", "[]", '{"number": -1, "genotype": "0001"}', '{"results": [{}]}'])

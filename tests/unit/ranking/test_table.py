@@ -66,7 +66,7 @@ def test_columns_are_found_or_named(read):
         ("arch,a,b\n00,1,2\n", {}, ConfigError, "several columns of numbers.*accuracy_column.*arch, a, b"),
         ("arch,a\n00,good\n", {}, ConfigError, "no column of numbers"),
         ("arch,a\n00,1\n", {"accuracy_column": "b"}, ConfigError, "accuracy_column.*'b'.*columns are arch, a"),
-        ("arch,a\n00,good\n", {"accuracy_column": "a"}, DatasetError, "a of the table .* not hold numbers alone"),
+        ("arch,a\n00,good\n", {"accuracy_column": "a"}, DatasetError, "a of the table .* not hold numbers, but"),
         ("arch,accuracy\n", {"accuracy_column": "accuracy"}, DatasetError, "has no rows"),
         ("arch,accuracy\n", {}, DatasetError, "has no rows"),
         ("arch,accuracy\n00,1,2\n", {}, DatasetError, "cannot be read.*CSV file"),

@@ -95,7 +95,7 @@ def test_a_table_of_mistakes_that_was_altered_is_named(finished_run):
     file = finished_run.latest_stage("evaluation") / "confusion.parquet"
     file.write_bytes(b"PAR1")
     page = page_of(finished_run)
-    assert f"{file} does not hold what networks confuse" in page
+    assert f"{file} does not hold a confusion table" in page
     assert "Accuracy of each class" in page
 
 

@@ -83,7 +83,7 @@ def test_pruning_counts_rounds_through_all_shards_of_a_trial():
         ({"objectives": []}, "sweep.objectives"),
         ({"objectives": ["verifier_agreement"]}, "needs sweep.verifier"),
         ({"objectives": ["labelled_accuracy"]}, "needs sweep.labelled"),
-        ({"objectives": ["semantics", "diversity"], "sampler": "cmaes"}, "cmaes knows a single objective"),
+        ({"objectives": ["semantics", "diversity"], "sampler": "cmaes"}, "cmaes supports only one objective"),
         ({"objectives": ["semantics", "diversity"], "pruning": {}}, "pruning needs a single objective"),
         (
             {"fixed": {"synthesis.num_shards": 1, "synthesis.method.rounds": 2}, "pruning": {"min_rounds": 2}},
