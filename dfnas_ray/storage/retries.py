@@ -85,24 +85,25 @@ def with_restarts(
     operation: Callable[[], Result],
     attempts: int,
     wait: Callable[[], object],
-    cause: Callable[[BaseException], BaseException] = lambda error: error,
+    passes: Callable[[BaseException], bool] = passes_by_itself,
 ) -> Result:
-    """Return what a long operation returns. If failing storage ends it, start it again.
+    """Return what a long operation returns. If failing storage or a lost process ends it, start it again.
 
     Args:
         operation: A function that continues from what it has stored.
         attempts: The most starts, however long each attempt takes.
         wait: A function that returns when the storage answers again.
-        cause: Returns, for an error, the error that shows whether the storage was at fault.
+        passes: Returns whether a later attempt may succeed after an error.
     """
 
     def tell(state: RetryCallState) -> None:
-        error = state.outcome and state.outcome.exception()
-        logger.warning("The storage failed (%s): attempt %d of %d follows.", error, state.attempt_number + 1, attempts)
+        lines = str(state.outcome and state.outcome.exception()).strip().splitlines()
+        reason = lines[0] if lines else "no reason given"
+        logger.warning("Interrupted (%s): attempt %d of %d follows.", reason, state.attempt_number + 1, attempts)
         wait()
 
     again = Retrying(
-        retry=retry_if_exception(lambda error: passes_by_itself(cause(error))),
+        retry=retry_if_exception(passes),
         stop=stop_after_attempt(attempts),
         before_sleep=tell,
         reraise=True,

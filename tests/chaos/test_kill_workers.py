@@ -76,6 +76,10 @@ def disturbed(ray_cluster, tiny_experiment, tmp_path):
             "ray::RayTrainWorker", "retraining/*/train/checkpoint_*/state.pt", "Retraining was interrupted: start 2 continues",
             id="retraining", marks=pytest.mark.slow,
         ),
+        pytest.param(
+            "ray::TrainController", "retraining/*/train/checkpoint_*/state.pt", "attempt 2 of 3 follows",
+            id="retraining-controller", marks=pytest.mark.slow,
+        ),
     ],
 )  # fmt: skip
 def test_a_killed_worker_changes_nothing_but_the_log(disturbed, tiny_run, caplog, title, artefact, remark):

@@ -43,7 +43,7 @@ class Attempt:
 
     def __init__(self, start: Callable, *arguments: object, log: Path):
         self.driver = start(*arguments, log=log)
-        self.began = time.monotonic()
+        self.began, self.victim = time.monotonic(), ""
 
     def family(self) -> list[psutil.Process]:
         """Return what is alive of it, without the command itself."""
@@ -73,7 +73,9 @@ class Attempt:
         if not found:
             return False
         with suppress(psutil.NoSuchProcess):
-            chance.choice(sorted(found, key=lambda each: each.pid)).kill()
+            victim = chance.choice(sorted(found, key=lambda each: each.pid))
+            self.victim = " ".join(victim.cmdline())[:60].strip()
+            victim.kill()
         return True
 
     def left_over(self, seconds: float) -> list[str]:
@@ -124,7 +126,10 @@ def test_whoever_is_killed_whenever_the_run_ends_as_if_undisturbed(start_dfnas, 
                     os.killpg(attempt.driver.pid, signal.SIGKILL)
             if (code := attempt.driver.returncode) == 0:
                 break
-            assert code in ((2, -signal.SIGKILL) if kind == "command" else (2,)), log.read_text()[-5000:]
+            expected = (2, -signal.SIGKILL) if kind == "command" else (2,)
+            assert code in expected, (
+                f"exit code {code} after the kill of {kind} {attempt.victim}: {log.read_text()[-5000:]}"
+            )
         assert_undisturbed(run_dir, undisturbed)
         assert "Traceback" not in log.read_text(), log.read_text()[-5000:]
         shutil.rmtree(run_dir)

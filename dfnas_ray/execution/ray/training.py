@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from ray.exceptions import RayActorError
 
 from dfnas_ray.errors import DfnasError
 from dfnas_ray.execution.ray.checkpoints import recover
 from dfnas_ray.execution.ray.connection import worker_device
-from dfnas_ray.execution.ray.errors import last_line
+from dfnas_ray.execution.ray.errors import last_line, reason_of
 from dfnas_ray.progress import Board
 from dfnas_ray.storage.location import Location, read_regular
-from dfnas_ray.storage.retries import with_restarts
+from dfnas_ray.storage.retries import passes_by_itself, with_restarts
 from dfnas_ray.storage.shards import SyntheticImages
 from dfnas_ray.storage.shared import Shared
 from dfnas_ray.teachers.base import Teacher
@@ -67,22 +68,29 @@ def train(job: RetrainingJob, teacher: Shared[Teacher], images: Shared[Synthetic
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
         ),
     )
-    recover(job)
+
+    def fit() -> Any:
+        recover(job)
+        return trainer.fit()
+
     try:
-        # Ray Train retries its workers' writes, but not its controller's.
-        result = with_restarts(
-            trainer.fit,
-            resources.attempts,
-            job.folder.exists,
-            lambda error: getattr(error, "controller_failure", error),
-        )
-    except TrainingFailedError as error:
-        reason = last_line(error, "retraining")
+        result = with_restarts(fit, resources.attempts, job.folder.exists, _passes)
+    except (TrainingFailedError, RayActorError) as error:
+        is_controller = isinstance(error, RayActorError)
+        reason = reason_of(error, "retraining") if is_controller else last_line(error, "retraining")
         raise DfnasError(
             f"Retraining of {job.space.encode(job.genotype)} failed {resources.attempts} times: {reason}. "
             f"Its checkpoints are kept in {job.folder}; run the same command again to go on from the last epoch."
         ) from error
     return retrained(job, _read(result.checkpoint, torch.device("cpu")))
+
+
+def _passes(error: BaseException) -> bool:
+    """Return whether another attempt may succeed.
+
+    Ray Train retries its workers' writes, but not its controller's, and it does not replace a controller that is lost.
+    """
+    return isinstance(error, RayActorError) or passes_by_itself(getattr(error, "controller_failure", error))
 
 
 class _TrainCheckpoints:

@@ -77,8 +77,8 @@ class WrappedError(Exception):
     """What a library makes of an error of the storage."""
 
 
-def cause(error):
-    return error.__cause__ if isinstance(error, WrappedError) else error
+def passes(error):
+    return retries.passes_by_itself(error.__cause__ if isinstance(error, WrappedError) else error)
 
 
 def failing(error: Exception, times: int):
@@ -95,7 +95,7 @@ def failing(error: Exception, times: int):
 
 def test_a_long_operation_that_the_storage_ended_is_started_again_when_it_answers(caplog):
     (operation, run), waited = failing(PASSING[2], 2), []
-    assert retries.with_restarts(run, 3, lambda: waited.append(operation.calls), cause) == "done"
+    assert retries.with_restarts(run, 3, lambda: waited.append(operation.calls), passes) == "done"
     assert waited == [1, 2]
     assert "attempt 3 of 3 follows" in caplog.text
 
@@ -104,5 +104,5 @@ def test_a_long_operation_that_the_storage_ended_is_started_again_when_it_answer
 def test_a_long_operation_is_not_started_again_for_ever(error, calls):
     operation, run = failing(error, 9)
     with pytest.raises(WrappedError):
-        retries.with_restarts(run, 3, lambda: None, cause)
+        retries.with_restarts(run, 3, lambda: None, passes)
     assert operation.calls == calls
