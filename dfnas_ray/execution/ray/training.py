@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ray.exceptions import RayActorError
+from ray.exceptions import OutOfMemoryError, RayActorError
 
 from dfnas_ray.errors import DfnasError
 from dfnas_ray.execution.ray.checkpoints import recover
@@ -36,6 +36,9 @@ from dfnas_ray.training.retraining import (
     retrained,
     train_network,
 )
+
+_LOST = (RayActorError, OutOfMemoryError)
+"""Raised if Ray Train's controller is lost."""
 
 
 def train(job: RetrainingJob, teacher: Shared[Teacher], images: Shared[SyntheticImages], board: Board) -> Retrained:
@@ -75,8 +78,8 @@ def train(job: RetrainingJob, teacher: Shared[Teacher], images: Shared[Synthetic
 
     try:
         result = with_restarts(fit, resources.attempts, job.folder.exists, _passes)
-    except (TrainingFailedError, RayActorError) as error:
-        is_controller = isinstance(error, RayActorError)
+    except (TrainingFailedError, *_LOST) as error:
+        is_controller = isinstance(error, _LOST)
         reason = reason_of(error, "retraining") if is_controller else last_line(error, "retraining")
         raise DfnasError(
             f"Retraining of {job.space.encode(job.genotype)} failed {resources.attempts} times: {reason}. "
@@ -90,7 +93,7 @@ def _passes(error: BaseException) -> bool:
 
     Ray Train retries its workers' writes, but not its controller's, and it does not replace a controller that is lost.
     """
-    return isinstance(error, RayActorError) or passes_by_itself(getattr(error, "controller_failure", error))
+    return isinstance(error, _LOST) or passes_by_itself(getattr(error, "controller_failure", error))
 
 
 class _TrainCheckpoints:

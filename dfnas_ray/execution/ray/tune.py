@@ -8,6 +8,9 @@ from typing import Any
 
 from ray import tune
 
+from dfnas_ray.errors import DfnasError
+from dfnas_ray.execution.ray.errors import out_of_memory, ran_out_of_memory
+
 
 def fit(
     trainable: Any,
@@ -26,7 +29,30 @@ def fit(
         attempts: The attempts for a trial.
         param_space: The settings of the trials, if no searcher proposes them.
         callbacks: Tune's callbacks, called in this process.
+
+    Raises:
+        DfnasError: Ray ended a worker to save its node. For Tune this is the end of all trials.
     """
+    try:
+        return _fit(trainable, name, config, attempts, param_space, callbacks)
+    except RuntimeError as error:
+        if not ran_out_of_memory(error):
+            raise
+        stage = "synthesis" if name == "sweep" else "search"
+        raise DfnasError(
+            f"A worker of the {stage} stage died: {out_of_memory(stage)}. What is finished is kept; run the same command "
+            "again to go on."
+        ) from error
+
+
+def _fit(
+    trainable: Any,
+    name: str,
+    config: tune.TuneConfig,
+    attempts: int,
+    param_space: Mapping[str, Any] | None,
+    callbacks: Sequence[tune.Callback],
+) -> tune.ResultGrid:
     with tempfile.TemporaryDirectory(prefix="dfnas-tune-") as scratch:
         return tune.Tuner(
             trainable,
