@@ -218,12 +218,12 @@ def class_names_of(location: Location) -> list[str] | None:
     """
 
     def read() -> dict[bytes, bytes]:
-        with location.filesystem.open_input_file(location.path) as source:
+        with location.open_file() as source:
             return pq.ParquetFile(source).schema_arrow.metadata or {}
 
     try:
         metadata = with_retries(read, f"read {location}")
-    except _UNREADABLE as error:
+    except (*_UNREADABLE, AlteredError) as error:
         raise _unreadable(str(location), error) from error
     try:
         names = json.loads(metadata[b"huggingface"])["info"]["features"]["label"]["names"]

@@ -79,7 +79,7 @@ def check_gradient(teacher: Teacher) -> None:
         )
 
 
-def check_first_batch(teacher: Teacher, classes: Tensor, logits: Tensor, steps: int, fell: bool) -> None:
+def check_first_batch(teacher: Teacher, classes: Tensor, logits: Tensor, steps: int, fell: bool | None) -> None:
     """Check the first finished images, before whole shards of them are made.
 
     Args:
@@ -87,18 +87,19 @@ def check_first_batch(teacher: Teacher, classes: Tensor, logits: Tensor, steps: 
         classes: (B,), the classes that were asked for.
         logits: (B, num_classes), the teacher's logits.
         steps: Optimiser steps of each image. After a few steps, nothing can be expected, and the check passes.
-        fell: Whether the cross entropy has fallen.
+        fell: Whether the cross entropy has fallen; None: it was not measured.
 
     Raises:
-        SynthesisError: the teacher sees the classes asked for no more often than by chance, and the loss did not fall.
+        SynthesisError: no more classes are right than by chance, and the loss is not known to have fallen.
     """
     count, chance = len(classes), 1 / teacher.num_classes
     hits = int((logits.argmax(1) == classes).sum())
     if steps < _FEWEST_STEPS or fell or hits > count * chance + 3 * math.sqrt(count * chance * (1 - chance)):
         return
+    loss = "" if fell is None else ", and the cross entropy is no lower"
     raise SynthesisError(
         f"The first {count} images came to nothing: teacher {teacher.name} sees the class asked for in {hits} of them, no more "
-        f"than by chance. After {steps} steps the cross entropy is no lower. Is synthesis.method.lr right? Are "
+        f"than by chance, after {steps} steps{loss}. Is synthesis.method.lr right? Are "
         "teacher.mean, teacher.std and teacher.image_shape those of its training? Does its forward keep the gradient?"
     )
 

@@ -157,9 +157,9 @@ class Stream:
         targets, is_calibrated = self._targets(classes, random)
         canvases, losses = self._adapt(targets, random, on_steps)
         logits = self._keep(canvases)
-        if self.batches == _WATCHED:
+        if self.batches == _WATCHED and not is_calibrated.any():
             steps = _WATCHED * self.config.adaptation_steps
-            check_first_batch(self.teacher, classes, logits.cpu(), steps, fell=bool(is_calibrated.any()))
+            check_first_batch(self.teacher, classes, logits.cpu(), steps, fell=None)
         if self.student_has_joined:
             losses["student_differs"] = self._differences(canvases, logits)
             losses["student"] = self._teach(on_steps)

@@ -18,7 +18,7 @@ from dfnas_ray.storage import bounded
 from dfnas_ray.storage.bounded import TooLargeError, read_columns
 from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.run_dir import LatestFolders, RunDir
-from dfnas_ray.storage.shards import ShardInfo, decode_shard, encode_shard, read_info
+from dfnas_ray.storage.shards import ShardInfo, class_names_of, decode_shard, encode_shard, read_info
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -72,6 +72,8 @@ def test_what_is_no_file_is_named_and_not_waited_for(tmp_path, make):
         RunDir(tmp_path).latest()
     with pytest.raises(ShardError, match=kind):
         read_info(Location.parse(tmp_path / "shard-00000.parquet"))
+    with pytest.raises(ShardError, match=kind):
+        class_names_of(Location.parse(tmp_path / "shard-00000.parquet"))
     with pytest.raises(ConfigError, match=f"x.yaml is {kind}"):
         load_experiment(tmp_path / "x.yaml")
 
