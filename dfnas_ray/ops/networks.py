@@ -8,6 +8,7 @@ from itertools import chain
 from typing import Any, TypeGuard, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
@@ -16,6 +17,7 @@ from torch.optim.swa_utils import AveragedModel
 M = TypeVar("M", bound=nn.Module)
 
 _MAX_DEPTH = 4  # of lists and mappings in attributes
+_VECTOR = 16  # float32 numbers in the widest vector register
 
 
 def evaluation_mode(network: M) -> M:
@@ -46,6 +48,36 @@ def copy_network(network: M) -> M:
         for value in vars(part).values():
             memo.update({id(tensor): tensor.detach().clone() for tensor in _computed(value)})
     return copy.deepcopy(network, memo)
+
+
+class SubsampledConv2d(nn.Conv2d):
+    """A strided 1 x 1 convolution that leaves pixels out before it, not while it computes. The result is the same.
+
+    On CPUs, oneDNN writes past its memory in the gradient of such weights in channels_last, if a group has fewer input channels
+    than a vector register: crashes, or wrong gradients (uxlfoundation/oneDNN#6035).
+    """
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        down, across = self.stride
+        kept = input[..., ::down, ::across]
+        return F.conv2d(kept, weight, bias, 1, 0, 1, self.groups)
+
+
+def channels_last(network: M) -> M:
+    """Convert a network to channels_last, in place, so that its weights can be trained on a CPU; return it."""
+    for part in network.modules():
+        if type(part) is nn.Conv2d and _overruns(part):
+            part.__class__ = SubsampledConv2d
+    return network.to(memory_format=torch.channels_last)
+
+
+def _overruns(convolution: nn.Conv2d) -> bool:
+    return (
+        convolution.kernel_size == (1, 1)
+        and max(convolution.stride) > 1
+        and convolution.padding in ((0, 0), "valid")
+        and convolution.in_channels // convolution.groups < _VECTOR
+    )
 
 
 def unwrapped(network: nn.Module) -> nn.Module:

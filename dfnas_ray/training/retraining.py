@@ -17,7 +17,7 @@ from pydantic import Field, TypeAdapter
 from torch import nn
 
 from dfnas_ray.config.cluster import RetrainingResources
-from dfnas_ray.ops.networks import evaluation_mode
+from dfnas_ray.ops.networks import channels_last, evaluation_mode
 from dfnas_ray.progress import Board
 from dfnas_ray.search_spaces.base import Genotype, SearchSpace
 from dfnas_ray.seeding import derive_seed, seed_everything
@@ -204,7 +204,7 @@ def _student(job: RetrainingJob, device: torch.device, total_steps: int) -> Stud
     settings = job.config
     build = job.space.build_with_auxiliary if settings.auxiliary_weight else job.space.build
     return Student(
-        build(job.genotype).to(device).to(memory_format=torch.channels_last),
+        channels_last(build(job.genotype).to(device)),
         settings.optimizer,
         settings.distillation.temperature,
         total_steps,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
 from dfnas_ray.errors import ConfigError
-from dfnas_ray.ops.networks import device_of
+from dfnas_ray.ops.networks import channels_last, device_of
 from dfnas_ray.ops.precision import Precision, autocast, autocast_dtype
 from dfnas_ray.seeding import seed_everything
 from dfnas_ray.surroundings import torch_settings_kept
@@ -76,7 +76,7 @@ class Student:
         restarts: Sequence[int] = (),
         labels: LabelConfig | None = None,
     ):
-        self.model = model.to(memory_format=torch.channels_last)
+        self.model = channels_last(model)
         self.config, self.temperature = config, temperature
         self.device = device_of(model)
         self.dtype = autocast_dtype(precision, self.device)

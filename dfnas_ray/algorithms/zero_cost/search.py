@@ -17,6 +17,7 @@ from dfnas_ray.algorithms.zero_cost.proxies import PROXIES, measure_proxy
 from dfnas_ray.algorithms.zero_cost.untrained import UntrainedNetwork, initialize
 from dfnas_ray.config.member import Name
 from dfnas_ray.limits import MANY
+from dfnas_ray.ops.networks import channels_last
 from dfnas_ray.search_spaces.base import Genotype, SearchSpace
 from dfnas_ray.seeding import derive_seed, seed_everything, torch_generator
 from dfnas_ray.training.batches import Batch
@@ -127,7 +128,7 @@ class ZeroCostScorer:
         seed_everything(seed)
         network = self.space.build(genotype)
         initialize(network)  # on the CPU: devices draw differently
-        network = network.to(self.batches[0].images.device).to(memory_format=torch.channels_last).train()
+        network = channels_last(network.to(self.batches[0].images.device)).train()
         candidate = UntrainedNetwork(
             network,
             self.space.blocks(network),

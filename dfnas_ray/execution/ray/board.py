@@ -14,6 +14,7 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from dfnas_ray.execution.ray.connection import end_actor
 from dfnas_ray.progress import Task, Write
 
 logger = logging.getLogger(__name__)
@@ -86,6 +87,8 @@ class ProgressBoard:
 
         def show(timeout: float) -> None:
             nonlocal num_seen
+            if not ray.is_initialized():  # `ray.get` would start a cluster of its own
+                return
             with contextlib.suppress(Exception):  # the board may be gone with its node: the bar then stands still
                 done, note, events = ray.get(self._actor.read.remote(num_seen), timeout=timeout)
                 task.advance_to(done, note)
@@ -105,4 +108,4 @@ class ProgressBoard:
         finally:
             stop.set()
             thread.join()
-            ray.kill(self._actor)
+            end_actor(self._actor)

@@ -25,7 +25,7 @@ from tenacity import (
 from dfnas_ray.config.cluster import ClusterConfig
 from dfnas_ray.errors import ClusterError
 from dfnas_ray.execution.machine import allow_open_files, start_advice
-from dfnas_ray.execution.ray.lost import Watch
+from dfnas_ray.execution.ray.lost import Watch, start_watched
 from dfnas_ray.execution.reaper import start_reaper
 from dfnas_ray.execution.token import token_settings
 
@@ -122,6 +122,12 @@ class Connection:
         self._watch = Watch(address)
 
 
+def end_actor(actor: Any) -> None:
+    """End an actor. Without a connection there is nothing to end, and `ray.kill` would start a cluster of its own."""
+    if ray.is_initialized():
+        ray.kill(actor)
+
+
 def worker_device(threads: int) -> torch.device:
     """Set the calling worker process's number of threads, and return the device that Ray gave it."""
     torch.set_num_threads(threads)
@@ -149,7 +155,7 @@ def _start(**options: Any) -> None:
         before_sleep=again,
         wait=wait_fixed(_START_PAUSE),
         retry_error_callback=give_up,
-    )(_init, address="local", include_dashboard=False, **options)
+    )(_init_watched, include_dashboard=False, **options)
 
 
 def _join(address: str, **options: Any) -> None:
@@ -174,6 +180,11 @@ def _join(address: str, **options: Any) -> None:
         before_sleep=tell,
         reraise=True,
     )(_init, address=address, **options)
+
+
+def _init_watched(**options: Any) -> None:
+    with start_watched("local"):
+        _init(address="local", **options)
 
 
 def _init(**options: Any) -> None:

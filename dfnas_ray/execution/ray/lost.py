@@ -11,9 +11,10 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from functools import partial
+from pathlib import Path
 
 import psutil
 import ray
@@ -23,6 +24,8 @@ from dfnas_ray.execution.last_words import Ending, LastWords, log_files
 from dfnas_ray.execution.ray.end_requests import EndRequests
 
 _ASKED_SECONDS = 0.3  # within which all processes of a job get a signal, and Ray's processes end
+_LOOK_SECONDS = 0.2  # between two looks at a cluster that is starting
+_DEAD_SECONDS = 5.0  # after which a part of it that has ended is not being ended by Ray itself
 _STOP_SECONDS = 1.0  # after which threads notice that they are not needed any more
 _PROBE_SECONDS = 3.0  # between two probes of a GCS on another machine, and the limit for a connection
 _SILENT_SECONDS = 120.0  # for a head that accepts connections, and may only be busy
@@ -75,7 +78,7 @@ class Watch:
 
     def _lose(self, what: str) -> None:
         """End the command: the cluster is lost, or the command was asked to end, and its cluster with it."""
-        lost, asked = Ending(self._sentence(what), EXIT_USER_ERROR), Ending(INTERRUPTED, EXIT_INTERRUPTED)
+        lost, asked = Ending(_sentence(self.address, what), EXIT_USER_ERROR), Ending(INTERRUPTED, EXIT_INTERRUPTED)
         requests = self._requests
         self._end(LastWords(lost, asked, requests.came, requests.pipe, _ASKED_SECONDS, log_files()))
 
@@ -93,12 +96,59 @@ class Watch:
                 last_answer = time.monotonic()
         return f"its head at {self._head} has not answered for {time.monotonic() - last_answer:.0f} s"
 
-    def _sentence(self, what: str) -> str:
-        logs = "Ray's logs are in /tmp/ray/session_latest/logs." if self.address == "local" else "Check the cluster."
-        return (
-            f"Ray ({self.address}) was lost while this command was at work: {what}. What is finished is kept; run the same "
-            f"command again to go on from there. {logs}"
-        )
+
+@contextmanager
+def start_watched(address: str, end: Callable[[LastWords], object] = LastWords.speak) -> Iterator[None]:
+    """Watch the start of a local cluster while the block runs: if its GCS or raylet dies, Ray waits for a minute, and then ends
+    this process without a message.
+
+    Args:
+        address: The value of `cluster.address`.
+        end: See `Watch`.
+    """
+    requests, is_over = EndRequests(), threading.Event()
+
+    def watch() -> None:
+        seen: dict[int, str] = {}
+        ended = 0.0  # since when
+        while not is_over.wait(_LOOK_SECONDS):
+            alive = _parts_of_cluster()
+            gone = [name for pid, name in seen.items() if pid not in alive]
+            seen |= alive
+            ended = (ended or time.monotonic()) if gone else 0.0
+            if gone and time.monotonic() - ended > _DEAD_SECONDS:  # Ray itself ends them just before a start fails
+                lost = Ending(_sentence(address, _has_ended(gone[0])), EXIT_USER_ERROR)
+                asked = Ending(INTERRUPTED, EXIT_INTERRUPTED)
+                end(LastWords(lost, asked, requests.came, requests.pipe, _ASKED_SECONDS, log_files()))
+                return
+
+    thread = threading.Thread(target=watch, name="ray-start-watch", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
+        requests.close()
+
+
+def _parts_of_cluster() -> dict[int, str]:
+    """Return the names of the GCS and the raylets that this process has started and that live, by their process numbers."""
+    found = {}
+    for process in psutil.Process().children():
+        with suppress(psutil.Error, IndexError):
+            name = Path(process.cmdline()[0]).name
+            if name in (_RAYLET, _GCS) and process.status() != psutil.STATUS_ZOMBIE:
+                found[process.pid] = name
+    return found
+
+
+def _sentence(address: str, what: str) -> str:
+    logs = "Ray's logs are in /tmp/ray/session_latest/logs." if address == "local" else "Check the cluster."
+    return (
+        f"Ray ({address}) was lost while this command was at work: {what}. What is finished is kept; run the same "
+        f"command again to go on from there. {logs}"
+    )
 
 
 def _has_ended(name: str) -> str:

@@ -20,7 +20,7 @@ from ray.exceptions import RayError, RayTaskError
 from dfnas_ray.config.cluster import WorkerResources
 from dfnas_ray.errors import ClusterError
 from dfnas_ray.execution.base import Crew, Item, Result, Work
-from dfnas_ray.execution.ray.connection import worker_device
+from dfnas_ray.execution.ray.connection import end_actor, worker_device
 from dfnas_ray.execution.ray.errors import failed_at_start, is_final, raised_in_worker, reason_of
 from dfnas_ray.execution.ray.sending import put
 from dfnas_ray.execution.ray.shared_storage import check_seen
@@ -127,7 +127,7 @@ class Pool(Generic[Item, Result]):
                         self._handle_done(call, on_done)
         finally:
             for actor in [*self._starting.values(), *(actor for actor, _, _ in self._running.values())]:
-                ray.kill(actor)
+                end_actor(actor)
         return self._failed
 
     def _start(self) -> None:
@@ -180,7 +180,7 @@ class Pool(Generic[Item, Result]):
             item, attempt = self._queue.popleft()
             self._running[actor.do.remote(item)] = (actor, item, attempt)
         else:
-            ray.kill(actor)
+            end_actor(actor)
 
     def _try_again(self, item: Item, attempt: int, reason: str) -> None:
         name, attempts = self._name(item), self._attempts

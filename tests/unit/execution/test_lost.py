@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from concurrent import futures
 from contextlib import closing
 from types import SimpleNamespace
@@ -158,3 +159,38 @@ def test_whoever_listens_for_signals_already_is_left_alone(watch):
         assert signal.set_wakeup_fd(before) == writer
         os.close(reader)
         os.close(writer)
+
+
+@pytest.fixture
+def starting(monkeypatch, tmp_path):
+    """A process of this one that is called like Ray's, and the sentences that a watched start ended with."""
+    monkeypatch.setattr(lost, "_LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(lost, "_DEAD_SECONDS", 0.5)
+    said: list[str] = []
+    with subprocess.Popen(["gcs_server", "-c", "import time; time.sleep(60)"], executable=sys.executable) as process:
+        yield process, said, lambda words: said.append(words.lost.sentence)
+        process.kill()
+
+
+def test_a_gcs_that_dies_while_ray_starts_is_said(starting):
+    gcs, said, end = starting
+    limit = time.monotonic() + 20
+    with lost.start_watched("local", end):
+        time.sleep(0.3)
+        gcs.kill()
+        while not said and time.monotonic() < limit:
+            time.sleep(0.05)
+    assert (
+        "Ray (local) was lost while this command was at work: its process gcs_server on this machine has ended"
+        in said[0]
+    )
+
+
+def test_a_start_that_fails_and_ends_its_own_processes_is_not_lost(starting):
+    gcs, said, end = starting
+    with lost.start_watched("local", end):
+        time.sleep(0.3)
+        gcs.kill()
+        time.sleep(0.2)
+    time.sleep(0.6)
+    assert said == []
