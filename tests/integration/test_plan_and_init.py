@@ -172,17 +172,16 @@ def test_a_plan_knows_what_is_done(dfnas, tiny_inline_run):
 
 
 def test_a_run_of_seconds_is_not_announced_and_a_longer_one_is_in_three_lines(tiny_experiment, tmp_path, recorder):
-    from dfnas_ray.library.plans import announce
-    from dfnas_ray.planning import estimate
+    from dfnas_ray.library import plans
     from dfnas_ray.workflow.session import Session
 
     config = tiny_experiment(tmp_path / "run", "cluster.address=inline")
     session = Session(config, recorder)
-    announce(session)
+    plans.announce(session)
     assert recorder.said == []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(estimate, "BRIEF", 0)
-        announce(session)
+        patch.setattr(plans, "BRIEF", 0)
+        plans.announce(session)
     _, images, search, training = recorder.said
     assert images.startswith("synthesis: 120 images by inversion, 1 worker, about ")
     assert search.startswith("search: spos in nasbench_macro, 2 trials, 4 finalists, about ")

@@ -299,7 +299,7 @@ def test_a_finalist_whose_training_diverged_is_not_chosen(inline_copy, trained):
 
 def test_a_search_whose_finalists_all_diverged_says_so(inline_copy):
     _, session = diverged_search(inline_copy)
-    words = r"all \d architectures found diverged.*search\.selection\.optimizer\.lr"
+    words = r"all \d finalists diverged.*search\.selection\.optimizer\.lr"
     with pytest.raises(DfnasError, match=words), session.opened():
         order.search(session)
 
