@@ -14,7 +14,7 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from dfnas_ray.execution.ray.connection import end_actor
+from dfnas_ray.execution.ray.actors import end_actor
 from dfnas_ray.progress import Task, Write
 
 logger = logging.getLogger(__name__)

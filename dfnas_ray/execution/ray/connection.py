@@ -122,12 +122,6 @@ class Connection:
         self._watch = Watch(address)
 
 
-def end_actor(actor: Any) -> None:
-    """End an actor. Without a connection there is nothing to end, and `ray.kill` would start a cluster of its own."""
-    if ray.is_initialized():
-        ray.kill(actor)
-
-
 def worker_device(threads: int) -> torch.device:
     """Set the calling worker process's number of threads, and return the device that Ray gave it."""
     torch.set_num_threads(threads)

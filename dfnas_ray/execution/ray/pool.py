@@ -20,7 +20,8 @@ from ray.exceptions import RayError, RayTaskError
 from dfnas_ray.config.cluster import WorkerResources
 from dfnas_ray.errors import ClusterError
 from dfnas_ray.execution.base import Crew, Item, Result, Work
-from dfnas_ray.execution.ray.connection import end_actor, worker_device
+from dfnas_ray.execution.ray.actors import end_actor
+from dfnas_ray.execution.ray.connection import worker_device
 from dfnas_ray.execution.ray.errors import failed_at_start, is_final, raised_in_worker, reason_of
 from dfnas_ray.execution.ray.sending import put
 from dfnas_ray.execution.ray.shared_storage import check_seen
