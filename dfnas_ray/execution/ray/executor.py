@@ -76,7 +76,7 @@ class RayExecutor(Executor):
             self.cluster.ray_client and isinstance(error, ConnectionError)
         ):
             return ClusterError(
-                f"Ray ({self.cluster.address}) was lost while this command was at work: {last_line(error)}. What is finished is "
+                f"Ray ({self.cluster.address}) was lost while this command was at work: {last_line(error).rstrip('.')}. What is finished is "
                 "kept; run the same command again to go on from there."
             )
         return None
