@@ -92,10 +92,11 @@ def test_a_head_that_stops_answering_is_said_in_one_sentence_and_the_run_goes_on
         finally:
             listening.send_signal(signal.SIGCONT)
     assert command.returncode == 2, said
-    assert (
-        f"its head at {address.removeprefix('ray://')} has not answered for 1" in said.splitlines()[-1]
-    )  # two minutes
-    assert "run the same command again" in said.splitlines()[-1]
+    # After two minutes, because the head may only be busy. Ray Client gives up earlier.
+    reason = "Client is shutting down" if through_client else f"its head at {address} has not answered for 1"
+    words = " ".join(said.split())
+    assert f"was lost while this command was at work: {reason}" in words
+    assert "run the same command again" in words
     assert "Traceback" not in said
     log, line = tmp_path / "log.txt", ("run", tiny_yaml, "--run-dir", tmp_path / "run")
     assert start_dfnas(*line, "--address", "inline", log=log).wait(400) == 0, log.read_text()[-3000:]

@@ -75,9 +75,10 @@ class RayExecutor(Executor):
         if isinstance(error, RaySystemError | RpcError) or (
             self.cluster.ray_client and isinstance(error, ConnectionError)
         ):
+            reason = last_line(error).rstrip(".")
             return ClusterError(
-                f"Ray ({self.cluster.address}) was lost while this command was at work: {last_line(error).rstrip('.')}. What is finished is "
-                "kept; run the same command again to go on from there."
+                f"Ray ({self.cluster.address}) was lost while this command was at work: {reason}. What is finished is kept; run "
+                "the same command again to go on from there."
             )
         return None
 

@@ -45,7 +45,7 @@ class Watch:
     def __init__(self, address: str, end: Callable[[LastWords], object] = LastWords.speak):
         self.address, self._end = address, end
         self._stop, self._requests = threading.Event(), EndRequests()
-        is_client = ray.util.client.ray.is_connected()  # Ray Client itself waits for more than ten minutes
+        is_client = ray.util.client.ray.is_connected()  # which may also give up by itself, earlier or later
         self._processes = {} if is_client else _processes_here()
         self._head = address.removeprefix("ray://") if is_client else ray.get_runtime_context().gcs_address
         looks: list[Callable[[], str]] = [partial(self._wait_for, *each) for each in self._processes.items()]
