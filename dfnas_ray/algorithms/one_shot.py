@@ -21,7 +21,7 @@ from dfnas_ray.ops.mixed import Choice
 from dfnas_ray.ops.networks import evaluation_mode
 from dfnas_ray.ops.precision import Precision, autocast, autocast_dtype
 from dfnas_ray.search_spaces.base import Genotype, SearchSpace, Supernet
-from dfnas_ray.training.batches import Batch
+from dfnas_ray.training.batches import StoredBatches
 from dfnas_ray.training.student import validate
 
 Fitness = Literal["agreement", "distillation_loss", "class_accuracy", "angle"]
@@ -66,7 +66,7 @@ class OneShotScorer:
     space: SearchSpace
     supernet: Supernet
     calibration: list[Tensor]
-    validation: list[Batch]
+    validation: StoredBatches
     fitness: Fitness
     temperature: float
     precision: Precision = "float32"
@@ -85,7 +85,7 @@ class OneShotScorer:
         if self.initial is not None:
             self.initial.to(device)
         self.calibration = [images.to(device) for images in self.calibration]
-        self.validation = [Batch(*(tensor.to(device) for tensor in batch)) for batch in self.validation]
+        self.validation.to(device)
 
     def _score(self, genotype: Genotype) -> float:
         choices = self.space.choices(genotype)
@@ -105,7 +105,7 @@ class OneShotScorer:
         assert self.labels is not None
         right, done = 0, 0
         for batch in self.validation:
-            named = self.supernet(batch.images.clone(), choices).argmax(1)
+            named = self.supernet(batch.images, choices).argmax(1)
             right += int((named == self.labels[done : done + len(named)]).sum())
             done += len(named)
         return right / done

@@ -126,7 +126,7 @@ class Spos(EvolutionarySearch):
             self.space,
             copy.deepcopy(self.supernet),
             [batch.images for batch in calibration],
-            list(self.problem.validation.unvaried()),
+            self.problem.validation.centres(),
             self.config.fitness,
             self.problem.distillation.temperature,
             self.problem.precision,

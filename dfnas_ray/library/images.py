@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -47,8 +47,10 @@ class Images:
 
     def pixels(self) -> Tensor:
         """Return what the teacher sees: the canvases' centres as uint8 (N, C, H, W)."""
-        height, width = self.teacher.image_shape[1:]
-        return center_crop(torch.from_numpy(np.array(self.data.images)), (height, width))
+        return self._centres(np.array(self.data.images))
+
+    def _centres(self, canvases: np.ndarray[Any, Any]) -> Tensor:
+        return center_crop(torch.from_numpy(canvases), self.teacher.image_shape[1:])
 
     def show(self, count: int = _GRID, columns: int | None = None) -> Image.Image:
         """Return a picture of a grid of images, evenly spread over the classes; a notebook shows it.
@@ -63,7 +65,8 @@ class Images:
         order = np.argsort(self.data.labels, kind="stable")
         chosen = order[np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int)]
         columns = columns or max(1, round(len(chosen) ** 0.5))
-        picture: Image.Image = to_pil_image(make_grid(self.pixels()[chosen], columns, _PADDING, pad_value=255))
+        pixels = self._centres(self.data.images[chosen])
+        picture: Image.Image = to_pil_image(make_grid(pixels, columns, _PADDING, pad_value=255))
         return picture
 
     def dataset(self) -> Dataset[tuple[Tensor, Tensor]]:
@@ -72,7 +75,7 @@ class Images:
         Returns:
             Pairs of an image, float32 (C, H, W) in the teacher's normalisation, and its logits, float32 (num_classes,).
         """
-        return _Pairs(self.pixels(), torch.from_numpy(np.array(self.data.logits)), self.teacher)
+        return _Pairs(self)
 
     def save(self, folder: str | Path) -> None:
         """Write Parquet shards and their manifest, for `load`, `load_images` and Hugging Face `datasets`.
@@ -174,7 +177,9 @@ class ImageSet(Dataset[LabelledImage]):
 
 
 def load_images(run_dir: str | Path) -> ImageSet:
-    """Return the synthetic images of a run directory, cropped to what the teacher sees. All are held in memory.
+    """Return the synthetic images of a run directory, cropped to what the teacher sees.
+
+    Those of a set that takes more than half of the free memory are kept in a temporary file.
 
     Args:
         run_dir: The path or URI of a run, or of a folder with shards, such as one written by `Images.save`.
@@ -221,11 +226,12 @@ def _check_fingerprint(made_from: str, teacher: Teacher, what: str) -> None:
 
 
 class _Pairs(Dataset[tuple[Tensor, Tensor]]):
-    def __init__(self, pixels: Tensor, logits: Tensor, teacher: Teacher):
-        self._pixels, self._logits, self._teacher = pixels, logits, teacher
+    def __init__(self, images: Images):
+        self._data, self._teacher = images.data, images.teacher
 
     def __len__(self) -> int:
-        return len(self._pixels)
+        return len(self._data)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        return self._teacher.normalize(self._pixels[index : index + 1])[0], self._logits[index]
+        centre = center_crop(torch.from_numpy(self._data.images[[index]]), self._teacher.image_shape[1:])
+        return self._teacher.normalize(centre)[0], torch.from_numpy(np.array(self._data.logits[index]))

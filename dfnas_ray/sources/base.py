@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from dfnas_ray.config.member import MemberConfig
+from dfnas_ray.ops.batching import batch_size_for
 from dfnas_ray.ops.networks import device_of
 from dfnas_ray.ops.regions import center_crop
 from dfnas_ray.storage.location import JsonObject
@@ -152,8 +153,9 @@ class DrawnSource(SourceConfig):
 def ask_teacher(teacher: Teacher, canvases: Canvases) -> np.ndarray[Any, np.dtype[np.float32]]:
     """Return the teacher's logits (N, num_classes) on the centres of canvases. The teacher stays on its device."""
     logits, device = [], device_of(teacher.model)
-    for start in range(0, len(canvases), _BATCH_SIZE):
-        part = torch.from_numpy(np.array(canvases[start : start + _BATCH_SIZE])).to(device)
+    batch_size = batch_size_for(teacher.image_shape, _BATCH_SIZE)
+    for start in range(0, len(canvases), batch_size):
+        part = torch.from_numpy(np.array(canvases[start : start + batch_size])).to(device)
         view = center_crop(part, (teacher.image_shape[1], teacher.image_shape[2]))
         logits.append(teacher.model(teacher.normalize(view)).float().cpu())
     stored: np.ndarray[Any, np.dtype[np.float32]] = torch.cat(logits).numpy()

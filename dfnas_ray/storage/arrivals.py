@@ -18,7 +18,7 @@ from pydantic import RootModel
 from dfnas_ray.errors import StorageError
 from dfnas_ray.storage.altered import reason
 from dfnas_ray.storage.location import Count, Location
-from dfnas_ray.storage.shards import Ids, SyntheticImages, decode_shard, shard_name, shard_of
+from dfnas_ray.storage.shards import Ids, SyntheticImages, check_rows, decode_shard, shard_name, shard_of
 
 
 class ShardsMissing(Exception):  # noqa: N818 - no error: the shards will come
@@ -77,8 +77,13 @@ class ShardFolder:
         Raises:
             ShardError: a shard is truncated or belongs to other settings.
         """
-        files = [self.folder / shard_name(shard) for shard in sorted(shards)]
-        return SyntheticImages.concatenate([decode_shard(file.read_bytes(), self.key, str(file))[1] for file in files])
+        return SyntheticImages.collect(map(self._load_one, sorted(shards)), len(shards) * self.rows)
+
+    def _load_one(self, shard: int) -> SyntheticImages:
+        file = self.folder / shard_name(shard)
+        images = decode_shard(file.read_bytes(), self.key, str(file))[1]
+        check_rows(images, self.rows, str(file))
+        return images
 
 
 @dataclass(frozen=True)
@@ -170,15 +175,24 @@ class GrowingSet:
         if new:
             if not set(new) <= set(self.source.present()):
                 raise ShardsMissing
-            parts = [self.source.load(new)] if self._images is None else [self._images, self.source.load(new)]
-            images = SyntheticImages.concatenate(parts) if len(parts) > 1 else parts[0]
-            self._images = images.select(np.argsort(images.ids)) if len(parts) > 1 else images
+            self._images = self.source.load(new) if self._images is None else self._with(self._images, shards)
             self._loaded = sorted(shards)
         assert self._images is not None
         images = self._images
         if len(shards) == self._total:
             self._images = None  # nothing will be added: from now on only the caller holds them
         return images
+
+    def _with(self, images: SyntheticImages, shards: Collection[int]) -> SyntheticImages:
+        """Return the images of these shards, in order; ``images`` are those that were loaded before."""
+        loaded = shard_of(images.ids)
+
+        def part(shard: int) -> SyntheticImages:
+            first, end = np.searchsorted(loaded, shard), np.searchsorted(loaded, shard, side="right")
+            return images.select(slice(first, end)) if end > first else self.source.load([shard])
+
+        rows = int(np.isin(shard_of(self.source.ids), np.array(sorted(shards), np.uint64)).sum())
+        return SyntheticImages.collect(map(part, sorted(shards)), rows)
 
     def _read(self) -> list[list[int]]:
         if not self._record.exists():

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias, TypeVar
 
-import psutil
 import pyarrow as pa
 from pyarrow import fs
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from dfnas_ray.errors import AlteredError, StorageError
 from dfnas_ray.limits import MAX_RECORD_BYTES, MAX_RECORD_VALUES
+from dfnas_ray.storage.memory import free_memory
 from dfnas_ray.storage.retries import passes_by_itself, with_retries
 from dfnas_ray.storage.temporary import temporary_name
 from dfnas_ray.storage.uri import refuse_secrets
@@ -312,7 +312,7 @@ def read_regular(path: Path, limit: int | None = None) -> bytes:
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
         status = os.fstat(file.fileno())
         _check_regular(status)
-        most = psutil.virtual_memory().available if limit is None else limit
+        most = free_memory() if limit is None else limit
         if status.st_size > most:
             why = "that this machine has memory for" if limit is None else "that are read of such a file"
             raise NotRegularError(f"has {status.st_size:,} bytes, more than the {most:,} {why}")

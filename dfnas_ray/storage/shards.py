@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from io import BytesIO
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from dfnas_ray.errors import AlteredError, ShardError, StorageError
 from dfnas_ray.storage.bounded import TooLargeError, most_bytes, read_columns
 from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.manifest import Manifest, ManifestEntry
+from dfnas_ray.storage.memory import empty_array
 from dfnas_ray.storage.pictures import SHARD_FORMATS, PictureError, decode_picture
 from dfnas_ray.storage.retries import with_retries
 
@@ -62,7 +64,7 @@ class ShardInfo:
 
 @dataclass(frozen=True)
 class SyntheticImages:
-    """Synthetic images in memory.
+    """Synthetic images as arrays, those of a large set in a file; see `empty_array`.
 
     Attributes:
         images: uint8 (N, C, H', W'): whole canvases.
@@ -81,15 +83,41 @@ class SyntheticImages:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def select(self, index: np.ndarray[Any, Any]) -> SyntheticImages:
-        """Return the rows at ``index``, integers or a mask."""
+    def select(self, index: np.ndarray[Any, Any] | slice) -> SyntheticImages:
+        """Return the rows at ``index``: integers or a mask, which copy them, or a slice, which does not."""
         return SyntheticImages(**{name: values[index] for name, values in vars(self).items()})
 
-    @staticmethod
-    def concatenate(parts: Sequence[SyntheticImages]) -> SyntheticImages:
+    @classmethod
+    def concatenate(cls, parts: Sequence[SyntheticImages]) -> SyntheticImages:
         """Return all rows of ``parts``, in their order."""
-        names = vars(parts[0])
-        return SyntheticImages(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+        return cls.collect(parts, sum(map(len, parts)))
+
+    @classmethod
+    def collect(cls, parts: Iterable[SyntheticImages], rows: int) -> SyntheticImages:
+        """Return all rows of ``parts``, in their order. Only one part is held besides the result.
+
+        Args:
+            parts: At least one.
+            rows: The number of rows of all parts.
+
+        Raises:
+            ValueError: the parts have more or fewer rows, or their shapes differ.
+            StorageError: there is no room for the result.
+        """
+        parts = iter(parts)
+        first = next(parts)
+        whole = {
+            name: empty_array((rows, *values.shape[1:]), values.dtype, "The images")
+            for name, values in vars(first).items()
+        }
+        done = 0
+        for part in chain([first], parts):
+            for name, values in vars(part).items():
+                whole[name][done : done + len(part)] = values
+            done += len(part)
+        if done != rows:
+            raise ValueError(f"the parts have {done} rows, not {rows}")
+        return cls(**whole)
 
 
 def ids_of_shard(shard: int, rows: int) -> Ids:
@@ -300,15 +328,28 @@ def load_shards(folder: Location, manifest: Manifest) -> SyntheticImages:
     """
     if not manifest.shards:
         raise ShardError(f"The manifest of {folder} lists no shard. {_REMEDY}")
-    parts = []
-    for entry in manifest.shards:
-        location = folder / entry.file
-        if not location.exists():
-            raise ShardError(f"Shard {location} is missing. {_REMEDY}")
-        data = location.read_bytes()
-        verify_entry(data, entry, str(location))
-        parts.append(decode_shard(data, manifest.key, str(location))[1])
-    return SyntheticImages.concatenate(parts)
+    return SyntheticImages.collect((_load(folder, entry, manifest.key) for entry in manifest.shards), manifest.rows)
+
+
+def _load(folder: Location, entry: ManifestEntry, key: str) -> SyntheticImages:
+    location = folder / entry.file
+    if not location.exists():
+        raise ShardError(f"Shard {location} is missing. {_REMEDY}")
+    data = location.read_bytes()
+    verify_entry(data, entry, str(location))
+    images = decode_shard(data, key, str(location))[1]
+    check_rows(images, entry.rows, str(location))
+    return images
+
+
+def check_rows(images: SyntheticImages, rows: int, where: str) -> None:
+    """Make sure that a shard has as many images as expected.
+
+    Raises:
+        ShardError: it has not.
+    """
+    if len(images) != rows:
+        raise ShardError(f"Shard {where} has {len(images):,} images, not {rows:,}. {_REMEDY}")
 
 
 def _footer_info(file: pq.ParquetFile, where: str) -> ShardInfo:

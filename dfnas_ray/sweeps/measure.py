@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from dfnas_ray.config.registry import describe
 from dfnas_ray.datasets import ImageDataset
 from dfnas_ray.errors import DfnasError
+from dfnas_ray.ops.batching import batch_size_for
 from dfnas_ray.ops.networks import device_of, evaluation_mode
 from dfnas_ray.search_spaces.base import Genotype, SearchSpace
 from dfnas_ray.seeding import derive_seed, numpy_generator, seed_everything
@@ -22,6 +23,7 @@ from dfnas_ray.sweeps.objectives import OBJECTIVES
 from dfnas_ray.teachers.base import Teacher
 from dfnas_ray.training.batches import SyntheticBatches
 from dfnas_ray.training.config import DistillationConfig
+from dfnas_ray.training.device_images import DeviceImages
 from dfnas_ray.training.student import Student
 
 _BATCH_SIZE = 250
@@ -51,7 +53,7 @@ def train_student(
     device: torch.device,
 ) -> nn.Module:
     """Distil the teacher into ``network`` for a fixed number of steps, for any number of images; return the network."""
-    batches = SyntheticBatches(images, teacher, distillation, config.batch_size, seed, device)
+    batches = SyntheticBatches(DeviceImages(images, device), teacher, distillation, config.batch_size, seed)
     student = Student(network.to(device), config.optimizer, distillation.temperature, config.steps)
     step = epoch = 0
     while step < config.steps:
@@ -99,8 +101,8 @@ def student_proxy(student: nn.Module, teacher: Teacher, examination: Examination
 @torch.no_grad()
 def logits_of(network: nn.Module, teacher: Teacher, images: Tensor) -> Tensor:
     """Return a network's logits (N, num_classes), on the CPU, for uint8 images (N, C, H, W) in the teacher's normalisation."""
-    device = device_of(network)
-    return torch.cat([network(teacher.normalize(part.to(device))).cpu() for part in images.split(_BATCH_SIZE)])
+    device, parts = device_of(network), images.split(batch_size_for(teacher.image_shape, _BATCH_SIZE))
+    return torch.cat([network(teacher.normalize(part.to(device))).cpu() for part in parts])
 
 
 @dataclass(frozen=True)

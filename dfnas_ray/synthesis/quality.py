@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
+from dfnas_ray.ops.batching import batch_size_for
 from dfnas_ray.ops.networks import device_of
 from dfnas_ray.ops.regions import center_crop
 from dfnas_ray.storage.location import Location
@@ -146,31 +147,36 @@ def measure_quality(teacher: Teacher, images: SyntheticImages) -> QualityReport:
     observed = ObservedTeacher(teacher.model)
     features = FeatureTap(observed)
     device = device_of(observed)
+    batch_size = batch_size_for(teacher.image_shape, _BATCH_SIZE)
     rounds = {}
     collected = []
     for round_index in np.unique(images.rounds):
-        part = images.select(images.rounds == round_index)
+        rows = np.flatnonzero(images.rounds == round_index)
         statistics = _Statistics()
         part_features = []
-        for start in range(0, len(part), _BATCH_SIZE):
-            canvases = torch.from_numpy(part.images[start : start + _BATCH_SIZE].copy()).to(device)
+        for start in range(0, len(rows), batch_size):
+            canvases = torch.from_numpy(images.images[rows[start : start + batch_size]]).to(device)
             view = center_crop(canvases, teacher.image_shape[1:])
             _, bn_inputs = observed(teacher.normalize(view))
             statistics.add([(entry.x, entry.running_mean, entry.running_var) for entry in bn_inputs])
             part_features.append(features.take().cpu().numpy())
         stacked = np.concatenate(part_features)
-        collected.append((part, stacked, statistics))
-        rounds[int(round_index)] = _summary(part, stacked, statistics)
-    everything = SyntheticImages.concatenate([part for part, _, _ in collected])
+        collected.append((rows, stacked, statistics))
+        rounds[int(round_index)] = _summary(images, rows, stacked, statistics)
+    every_row = np.concatenate([rows for rows, _, _ in collected])
     total = _Statistics.merge([statistics for _, _, statistics in collected])
-    overall = _summary(everything, np.concatenate([stacked for _, stacked, _ in collected]), total)
+    overall = _summary(images, every_row, np.concatenate([stacked for _, stacked, _ in collected]), total)
     return QualityReport(overall=overall, rounds=rounds)
 
 
-def _summary(images: SyntheticImages, features: np.ndarray[Any, Any], statistics: _Statistics) -> Quality:
+def _summary(
+    images: SyntheticImages, rows: np.ndarray[Any, Any], features: np.ndarray[Any, Any], statistics: _Statistics
+) -> Quality:
+    """Return the measures of the images at ``rows``, whose features are given in the same order."""
+    labels = images.labels[rows]
     return {
-        **semantics(torch.from_numpy(images.logits.copy()), torch.from_numpy(images.labels.copy())),
-        **{f"diversity_{name}": value for name, value in diversity(features, images.labels).items()},
+        **semantics(torch.from_numpy(images.logits[rows]), torch.from_numpy(labels)),
+        **{f"diversity_{name}": value for name, value in diversity(features, labels).items()},
         "domain_gap": statistics.gap(),
     }
 

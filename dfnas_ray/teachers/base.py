@@ -148,13 +148,18 @@ class Teacher:
 
     def normalize(self, images: Tensor) -> Tensor:
         """Map uint8 (B, C, H, W) to the float input that the model was trained on."""
-        mean, std = (per_channel(values, images.device) for values in (self.mean, self.std))
-        return (images.float() / 255 - mean) / std
+        return normalized(images, self.mean, self.std)
 
     def denormalize(self, x: Tensor) -> Tensor:
         """Map normalised images to uint8, rounding to the nearest grey level."""
         mean, std = (per_channel(values, x.device) for values in (self.mean, self.std))
         return ((x.float() * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+def normalized(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """Map uint8 (B, C, H, W) to float32 with the given statistics of each channel."""
+    of_mean, of_std = (per_channel(values, images.device) for values in (mean, std))
+    return (images.float() / 255 - of_mean) / of_std
 
 
 @lru_cache(maxsize=64)

@@ -11,6 +11,7 @@ from dfnas_ray.teachers.base import Teacher, freeze_teacher
 from dfnas_ray.teachers.digits import DigitsCNN
 from dfnas_ray.training.batches import SyntheticBatches
 from dfnas_ray.training.config import DistillationConfig
+from dfnas_ray.training.device_images import DeviceImages
 
 IMAGE_SHAPE = (1, 16, 16)
 NUM_CLASSES = 10
@@ -48,4 +49,5 @@ def small_images(count: int = 64) -> SyntheticImages:
 
 def small_batches(batch_size: int = 16) -> SyntheticBatches:
     """Return the images of `small_images` as batches labelled by `small_teacher`."""
-    return SyntheticBatches(small_images(), small_teacher(), DistillationConfig(), batch_size, 0, torch.device("cpu"))
+    images = DeviceImages(small_images(), torch.device("cpu"))
+    return SyntheticBatches(images, small_teacher(), DistillationConfig(), batch_size, 0)

@@ -1,8 +1,8 @@
 """Batches of synthetic images on the device.
 
-The whole set is kept as one uint8 tensor on the device and indexed there. The content of a batch depends only on the
-seed, the epoch, the number of the batch and the present images. So training that resumes at an epoch continues as if it
-had never stopped.
+The set is kept once, as uint8 canvases, and all parts of it are rows of them; see `DeviceImages`. The content of a batch
+depends only on the seed, the epoch, the number of the batch and the present images. So training that resumes at an epoch
+continues as if it had never stopped.
 
 A set may still be growing. An epoch then has as many steps as on the finished set, and repeats the present images as
 often as needed. So the learning rate follows its schedule, and with the complete set nothing changes.
@@ -14,7 +14,7 @@ import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain, count, islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -27,8 +27,12 @@ from dfnas_ray.ops.precision import Precision, autocast, autocast_dtype
 from dfnas_ray.ops.regions import center_crop, crop, draw_region
 from dfnas_ray.seeding import derive_seed, torch_generator
 from dfnas_ray.storage.shards import Ids, SyntheticImages
-from dfnas_ray.teachers.base import Teacher
+from dfnas_ray.teachers.base import Teacher, normalized
 from dfnas_ray.training.config import AugmentationConfig, DistillationConfig
+from dfnas_ray.training.device_images import DeviceImages
+
+Mask: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
+"""For each image, whether it is chosen: (N,)."""
 
 
 class Batch(NamedTuple):
@@ -46,7 +50,7 @@ class LabelledBatch(NamedTuple):
     labels: Tensor
 
 
-def split_mask(ids: Ids, fraction: float, seed: int, name: str = "validation-split") -> np.ndarray[Any, Any]:
+def split_mask(ids: Ids, fraction: float, seed: int, name: str = "validation-split") -> Mask:
     """Return a mask (N,) of the images on the side of a split that has the share ``fraction``.
 
     An image's side depends only on its id, the seed and the name of the split, so it does not change when more shards
@@ -59,23 +63,23 @@ def split_mask(ids: Ids, fraction: float, seed: int, name: str = "validation-spl
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         z = z ^ (z >> np.uint64(31))
     uniform = (z >> np.uint64(11)).astype(np.float64) / 2**53
-    mask: np.ndarray[Any, Any] = uniform < fraction
+    mask: Mask = uniform < fraction
     return mask
 
 
 class SyntheticBatches:
-    """Batches of one side of the synthetic set.
+    """Batches of some rows of a synthetic set.
 
     Args:
-        data: The images.
+        images: The images, on the device of the batches.
         teacher: The teacher, which labels varied images and has the input statistics.
         config: Settings of labels and augmentation.
         batch_size: Images per batch on this worker.
         seed: The seed of the order and the augmentation.
-        device: The device that holds the set.
         rank: This worker's number among ``world_size``; together they see every image once per epoch.
         world_size: Number of workers.
-        planned_ids: The ids (N,) of the finished set, if ``data`` is a part of it that will grow.
+        side: A mask (N,) of the images to use; by default all.
+        planned_ids: The ids of the images to use in the finished set, if ``images`` is a part of it that will grow.
         precision: The precision in which the teacher labels varied images.
         asks_teacher: Whether the teacher labels varied images. If not, batches have the stored logits, for training
             that does not use them.
@@ -83,48 +87,54 @@ class SyntheticBatches:
 
     def __init__(
         self,
-        data: SyntheticImages,
+        images: DeviceImages,
         teacher: Teacher,
         config: DistillationConfig,
         batch_size: int,
         seed: int,
-        device: torch.device,
         rank: int = 0,
         world_size: int = 1,
+        side: Mask | None = None,
         planned_ids: Ids | None = None,
         precision: Precision = "float32",
         asks_teacher: bool = True,
     ):
-        self.teacher, self.config, self.seed, self.device = teacher, config, seed, device
+        self.images, self.teacher, self.config, self.seed = images, teacher, config, seed
         self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
         self.precision: Precision = precision
         self.asks_teacher = asks_teacher
         self.input_size = teacher.image_shape[1:]
-        self.ids = data.ids
-        self.planned_ids = data.ids if planned_ids is None else planned_ids
-        self.images = torch.from_numpy(data.images).to(device)
-        self.logits = torch.tensor(data.logits, device=device)  # a copy, which may be changed
-        self.labels = torch.tensor(data.labels, device=device)
-        self.model = copy_network(teacher.model).to(device).to(memory_format=torch.channels_last)
         self._parts: list[_Part] = []
+        self.use(np.ones(len(images), np.bool_) if side is None else side)
+        self.planned_ids = self.ids if planned_ids is None else planned_ids
+        self.model = copy_network(teacher.model).to(images.device).to(memory_format=torch.channels_last)
 
     def __len__(self) -> int:
         """Return the batches per epoch of the finished set, without a smaller last batch unless it is the only one."""
         return max(1, len(self.planned_ids) // (self.batch_size * self.world_size))
 
-    def take(self, data: SyntheticImages) -> None:
-        """Replace the images by a larger part of the planned set; the parts returned by `split` are updated, too."""
-        self.ids = data.ids
-        self.images = torch.from_numpy(data.images).to(self.device)
-        self.logits = torch.tensor(data.logits, device=self.device)
-        self.labels = torch.tensor(data.labels, device=self.device)
+    @property
+    def device(self) -> torch.device:
+        """The device of the batches."""
+        return self.images.device
+
+    @property
+    def labels(self) -> Tensor:
+        """The images' own labels, int64 (n,), on the device."""
+        return self.images.labels[self._rows.to(self.device)]
+
+    def use(self, side: Mask) -> None:
+        """Use the images of a mask (N,) from now on; the parts returned by `split` are updated, too."""
+        self._take(np.flatnonzero(side))
+
+    def _take(self, rows: np.ndarray[Any, Any]) -> None:
+        self._rows, self.ids = torch.from_numpy(rows), self.images.ids[rows]
         for part in self._parts:
             part.fill(self)
 
     def to(self, device: torch.device) -> None:
         """Move the set and the teacher to a device."""
-        self.device = device
-        self.images, self.logits, self.labels = (t.to(device) for t in (self.images, self.logits, self.labels))
+        self.images.to(device)
         self.model.to(device)
 
     def split(self, fraction: float, name: str) -> tuple[SyntheticBatches, SyntheticBatches]:
@@ -159,28 +169,30 @@ class SyntheticBatches:
 
     def labelled_epoch(self, number: int) -> Iterator[LabelledBatch]:
         """Yield the batches of `epoch` with the images' own labels."""
-        return (LabelledBatch(*batch, self.labels[rows]) for rows, batch in self._epoch(number))
+        return (LabelledBatch(*batch, self.images.labels[rows]) for rows, batch in self._epoch(number))
 
     def _epoch(self, number: int) -> Iterator[tuple[Tensor, Batch]]:
-        if not len(self.images):
+        count = len(self.ids)
+        if not count:
             raise ConfigError(
                 "search: the first shards hold no image for training. Make larger ones with synthesis.images_per_shard, or "
                 "start with more: search.start_after_shards."
             )
         generator = torch_generator(self.seed, "epoch", number)
         total = self.batch_size * self.world_size
-        order = torch.randperm(len(self.images), generator=generator)
+        order = torch.randperm(count, generator=generator)
         while len(order) < min(len(self) * total, len(self.planned_ids)):  # the set is still growing
-            order = torch.cat([order, torch.randperm(len(self.images), generator=generator)])
+            order = torch.cat([order, torch.randperm(count, generator=generator)])
+        rows = self._rows[order]
         variation, own = self.config.variation, torch_generator(self.seed, "each", number, self.rank)
         for start in range(0, len(self) * total, total):
-            mine = order[start : start + total][self.rank :: self.world_size].to(self.device)
+            mine = rows[start : start + total][self.rank :: self.world_size].to(self.device)
             if variation is None:
-                view = center_crop(self.images[mine], self.input_size)
-                yield mine, Batch(_channels_last(self.teacher.normalize(view)), self.logits[mine])
+                yield mine, self._unvaried(mine)
             else:
-                images = _channels_last(self._vary(self.images[mine], variation, generator, own))
-                yield mine, Batch(images, self._ask_teacher(images) if self.asks_teacher else self.logits[mine])
+                images = _channels_last(self._vary(self.images.canvases(mine), variation, generator, own))
+                logits = self._ask_teacher(images) if self.asks_teacher else self.images.logits[mine]
+                yield mine, Batch(images, logits)
 
     def first(self, number: int, from_epoch: int = 0) -> list[Batch]:
         """Return the first ``number`` training batches from epoch ``from_epoch`` on, epoch after epoch."""
@@ -189,9 +201,19 @@ class SyntheticBatches:
     def unvaried(self, batch_size: int | None = None) -> Iterator[Batch]:
         """Yield every image's centre in order, with its stored logits: for validation."""
         size = batch_size or self.batch_size
-        for start in range(0, len(self.images), size):
-            view = center_crop(self.images[start : start + size], self.input_size)
-            yield Batch(_channels_last(self.teacher.normalize(view)), self.logits[start : start + size].clone())
+        for start in range(0, len(self.ids), size):
+            yield self._unvaried(self._rows[start : start + size].to(self.device))
+
+    def centres(self, batch_size: int | None = None) -> StoredBatches:
+        """Return the batches of `unvaried` as an object of its own, which holds these images only."""
+        size = batch_size or self.batch_size
+        views = [center_crop(self.images.canvases(rows), self.input_size) for rows in self._rows.split(size)]
+        logits = self.images.logits[self._rows.to(self.device)]
+        return StoredBatches(torch.cat(views), logits, self.teacher.mean, self.teacher.std, size)
+
+    def _unvaried(self, rows: Tensor) -> Batch:
+        view = center_crop(self.images.canvases(rows), self.input_size)
+        return Batch(_channels_last(self.teacher.normalize(view)), self.images.logits[rows])
 
     def _vary(
         self, canvases: Tensor, variation: AugmentationConfig, generator: torch.Generator, own: torch.Generator
@@ -223,6 +245,35 @@ class SyntheticBatches:
 
 
 @dataclass
+class StoredBatches:
+    """Images with stored logits, in order: batches for many rounds of validation, which can be sent to workers.
+
+    They are normalised when a batch is asked for, so that they take a quarter of the memory.
+
+    Attributes:
+        images: uint8 (N, C, H, W).
+        logits: float32 (N, num_classes).
+        mean: The mean of each channel that the teacher expects.
+        std: The standard deviation of each channel that the teacher expects.
+        batch_size: Images per batch.
+    """
+
+    images: Tensor
+    logits: Tensor
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    batch_size: int
+
+    def __iter__(self) -> Iterator[Batch]:
+        for images, logits in zip(self.images.split(self.batch_size), self.logits.split(self.batch_size), strict=True):
+            yield Batch(_channels_last(normalized(images, self.mean, self.std)), logits.clone())
+
+    def to(self, device: torch.device) -> None:
+        """Move the images to a device."""
+        self.images, self.logits = self.images.to(device), self.logits.to(device)
+
+
+@dataclass
 class _Part:
     """One side of a split, which is updated when the whole set grows."""
 
@@ -233,12 +284,7 @@ class _Part:
 
     def fill(self, whole: SyntheticBatches) -> None:
         side = split_mask(whole.ids, self.fraction, whole.seed, self.name) != self.is_larger
-        rows = torch.from_numpy(side).to(whole.device)
-        self.batches.ids = whole.ids[side]
-        self.batches.images, self.batches.logits = whole.images[rows], whole.logits[rows]
-        self.batches.labels = whole.labels[rows]
-        for part in self.batches._parts:
-            part.fill(self.batches)
+        self.batches._take(whole._rows.numpy()[side])
 
 
 class SplitBatches:
@@ -271,16 +317,17 @@ class SplitBatches:
         precision: Precision = "float32",
     ):
         self._fraction, self._seed = fraction, split_seed
+        self._images = DeviceImages(data, device)
         planned = data.ids if planned_ids is None else planned_ids
         mask, planned_mask = self._mask(data.ids), self._mask(planned)
         self.train, self.validation = (
             SyntheticBatches(
-                data.select(side),
+                self._images,
                 teacher,
                 config,
                 batch_size,
                 seed,
-                device,
+                side=side,
                 planned_ids=planned[planned_side],
                 precision=precision,
             )
@@ -289,16 +336,17 @@ class SplitBatches:
 
     def take(self, data: SyntheticImages) -> None:
         """Replace the images by a larger part of the planned set."""
+        self._images.replace(data)
         mask = self._mask(data.ids)
-        self.train.take(data.select(~mask))
-        self.validation.take(data.select(mask))
+        self.train.use(~mask)
+        self.validation.use(mask)
 
     @property
     def ids(self) -> Ids:
         """The ids (N,) of the present images, training images first."""
         return np.concatenate([self.train.ids, self.validation.ids])
 
-    def _mask(self, ids: Ids) -> np.ndarray[Any, Any]:
+    def _mask(self, ids: Ids) -> Mask:
         return split_mask(ids, self._fraction, self._seed)
 
 

@@ -17,6 +17,7 @@ from pydantic import Field, TypeAdapter
 from torch import nn
 
 from dfnas_ray.config.cluster import RetrainingResources
+from dfnas_ray.ops.batching import batch_size_for
 from dfnas_ray.ops.networks import channels_last, evaluation_mode
 from dfnas_ray.progress import Board
 from dfnas_ray.search_spaces.base import Genotype, SearchSpace
@@ -26,6 +27,7 @@ from dfnas_ray.storage.shards import SyntheticImages
 from dfnas_ray.teachers.base import Teacher
 from dfnas_ray.training.batches import SyntheticBatches, split_mask
 from dfnas_ray.training.config import RetrainingConfig
+from dfnas_ray.training.device_images import DeviceImages
 from dfnas_ray.training.student import Student, set_drop_path, train_epoch, validate
 
 _VALIDATION_BATCH = 256
@@ -133,9 +135,11 @@ def train_network(
     place = place or Place()
     settings = job.config
     seed = derive_seed(job.seed, "retraining")
-    train = training_batches(job, teacher, images, device, place)
-    held_out = images.select(split_mask(images.ids, job.validation_fraction, job.seed))
-    validation = SyntheticBatches(held_out, teacher, settings.distillation, _VALIDATION_BATCH, seed, device)
+    placed = DeviceImages(images, device)
+    train = training_batches(job, teacher, placed, place)
+    batch_size = batch_size_for(teacher.image_shape, _VALIDATION_BATCH)
+    held_out = split_mask(images.ids, job.validation_fraction, job.seed)
+    validation = SyntheticBatches(placed, teacher, settings.distillation, batch_size, seed, side=held_out)
 
     seed_everything(seed)
     student = _student(job, device, settings.epochs * len(train))
@@ -166,19 +170,19 @@ def train_network(
 
 
 def training_batches(
-    job: RetrainingJob, teacher: Teacher, images: SyntheticImages, device: torch.device, place: Place | None = None
+    job: RetrainingJob, teacher: Teacher, images: DeviceImages, place: Place | None = None
 ) -> SyntheticBatches:
     """Return the training batches; with the same settings and seed they are the same for every architecture."""
     place, settings = place or Place(), job.config
     return SyntheticBatches(
-        images.select(~split_mask(images.ids, job.validation_fraction, job.seed)),
+        images,
         teacher,
         settings.distillation,
         settings.batch_size // place.world_size,
         derive_seed(job.seed, "retraining"),
-        device,
         place.rank,
         place.world_size,
+        ~split_mask(images.ids, job.validation_fraction, job.seed),
         precision=settings.precision,
         asks_teacher=settings.labels is None or settings.labels.weight < 1,
     )

@@ -26,6 +26,7 @@ from dfnas_ray.storage.run_dir import StageDir
 from dfnas_ray.storage.shards import SyntheticImages
 from dfnas_ray.storage.shared import Shared
 from dfnas_ray.teachers.base import Teacher
+from dfnas_ray.training.device_images import DeviceImages
 from dfnas_ray.training.evaluation import LabelledImages, decode_all, grade, normalised
 from dfnas_ray.training.retraining import RetrainingJob, train_at_once, training_batches
 from dfnas_ray.workflow.evaluation import NOT_DATA_FREE, check_dataset
@@ -104,7 +105,7 @@ class TrainArchitectures:
     def __call__(self, device: torch.device) -> Callable[[Texts], TrainedChunk]:
         """Return the function that trains and measures some architectures."""
         teacher = self.teacher.get()
-        batches = training_batches(self.job, teacher, self.images.get(), device)
+        batches = training_batches(self.job, teacher, DeviceImages(self.images.get(), device))
         measured = normalised(self.measured_on.get(), teacher, device)
 
         def train(texts: Texts) -> TrainedChunk:

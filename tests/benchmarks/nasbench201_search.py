@@ -41,6 +41,7 @@ from dfnas_ray.storage.run_dir import fingerprint
 from dfnas_ray.storage.shards import ShardInfo, SyntheticImages, decode_shard, encode_shard, shard_name
 from dfnas_ray.teachers import Teacher
 from dfnas_ray.training.batches import SyntheticBatches, split_mask
+from dfnas_ray.training.device_images import DeviceImages
 
 OUT_OF_TIME = 75  # EX_TEMPFAIL of sysexits.h: try again
 
@@ -107,10 +108,10 @@ def batches_of(
     device: torch.device,
 ) -> tuple[SyntheticBatches, SyntheticBatches]:
     """Return training and validation batches, split as in a run."""
+    placed = DeviceImages(images, device)
     mask = split_mask(images.ids, config.search.validation_fraction, root)
     train, validation = (
-        SyntheticBatches(images.select(side), teacher, config.search.distillation, size, seed, device)
-        for side in (~mask, mask)
+        SyntheticBatches(placed, teacher, config.search.distillation, size, seed, side=side) for side in (~mask, mask)
     )
     return train, validation
 

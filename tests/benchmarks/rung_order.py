@@ -22,6 +22,7 @@ from dfnas_ray.storage.manifest import Manifest
 from dfnas_ray.storage.run_dir import RunDir
 from dfnas_ray.storage.shards import load_shards
 from dfnas_ray.training.batches import SyntheticBatches, split_mask
+from dfnas_ray.training.device_images import DeviceImages
 
 
 def main() -> None:
@@ -40,11 +41,10 @@ def main() -> None:
     data = load_shards(folder, Manifest.read(folder))
     teacher = config.teacher.load(Path(run.location.path) / "teacher")
     search, (algorithm, space_config), seed = config.search, config.search.pairs[0], arguments.seed
+    placed = DeviceImages(data, torch.device("cpu"))
     mask = split_mask(data.ids, search.validation_fraction, config.seed)
     train, validation = (
-        SyntheticBatches(
-            data.select(side), teacher, search.distillation, algorithm.batch_size, seed, torch.device("cpu")
-        )
+        SyntheticBatches(placed, teacher, search.distillation, algorithm.batch_size, seed, side=side)
         for side in (~mask, mask)
     )
     space = space_config.space(teacher.image_shape, teacher.num_classes)

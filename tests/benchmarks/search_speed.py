@@ -35,6 +35,7 @@ from dfnas_ray.teachers.base import freeze_teacher
 from dfnas_ray.teachers.cifar_resnet import resnet20
 from dfnas_ray.training.batches import Batch, SyntheticBatches
 from dfnas_ray.training.config import DistillationConfig
+from dfnas_ray.training.device_images import DeviceImages
 from dfnas_ray.training.distillation import distillation_loss
 
 SHAPE, CLASSES, TEMPERATURE, CLIP = (3, 32, 32), 10, 3.0, 5.0
@@ -136,7 +137,7 @@ def make_problem(space: SearchSpace) -> SearchProblem:
         ids=np.arange(NUM_IMAGES, dtype=np.uint64),
     )
     distillation = DistillationConfig(labels="stored")  # the teacher's own time is not the search's
-    batches = SyntheticBatches(data, teacher, distillation, BATCH_SIZE, 0, torch.device("cpu"))
+    batches = SyntheticBatches(DeviceImages(data, torch.device("cpu")), teacher, distillation, BATCH_SIZE, 0)
     return SearchProblem(space, batches, batches, distillation, None, 0, "auto")
 
 

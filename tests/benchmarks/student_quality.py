@@ -33,6 +33,7 @@ from dfnas_ray.teachers.base import Teacher, load_teacher
 from dfnas_ray.teachers.fresh import fresh_copy
 from dfnas_ray.training.batches import SyntheticBatches
 from dfnas_ray.training.config import AugmentationConfig, DistillationConfig, OptimizerConfig
+from dfnas_ray.training.device_images import DeviceImages
 from dfnas_ray.training.student import Student
 
 CPU = torch.device("cpu")
@@ -121,7 +122,7 @@ def by_inversion(
     images = SyntheticImages.concatenate(parts)
     variation = AugmentationConfig(flip_probability=config.flip_probability)
     distillation = DistillationConfig(temperature=4.0, augmentation=variation)
-    batches = SyntheticBatches(images, teacher, distillation, 128, seed, CPU)
+    batches = SyntheticBatches(DeviceImages(images, CPU), teacher, distillation, 128, seed)
     seed_everything(derive_seed(seed, "student-quality"))
     began, student, steps = clock.minutes, None, 0
     trial = Student(fresh_copy(teacher.model), OptimizerConfig(weight_decay=5e-4), 4.0, 100, config.precision)

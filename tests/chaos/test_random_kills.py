@@ -93,13 +93,23 @@ class Attempt:
         return names
 
 
+def dies_while_ray_starts(log: str) -> bool:
+    """Return whether nothing of ours came after the start of Ray.
+
+    A raylet that dies while Ray registers the command with it ends the command: Ray calls ``_Exit(1)`` (``QuickExit`` in
+    ``core_worker_process.cc``), which no handler sees.
+    """
+    lines = [line for line in log.splitlines() if line.strip() and "core_worker_process.cc" not in line]
+    return bool(lines) and lines[-1].endswith("Starting Ray (local).")
+
+
 def say(line: str) -> None:
     sys.__stderr__.write(f"{line}\n")  # so that it is seen while the test runs, with -s
 
 
 @pytest.mark.parametrize("address", ["inline", pytest.param("local", marks=pytest.mark.ray)])
 def test_whoever_is_killed_whenever_the_run_ends_as_if_undisturbed(start_dfnas, tiny_yaml, tmp_path, address):
-    chance, killed, rounds = random.Random(f"{SEED} {address}"), Counter(), 0
+    chance, killed, rounds, by_ray = random.Random(f"{SEED} {address}"), Counter(), 0, 0
     say(f"seed {SEED}, {address}")
     log, undisturbed = tmp_path / "log.txt", tmp_path / "undisturbed"
     line = ("run", tiny_yaml, "--address", address, "--run-dir")
@@ -127,6 +137,9 @@ def test_whoever_is_killed_whenever_the_run_ends_as_if_undisturbed(start_dfnas, 
             if (code := attempt.driver.returncode) == 0:
                 break
             expected = (2, -signal.SIGKILL) if kind == "command" else (2,)
+            if kind != "command" and code == 1 and dies_while_ray_starts(log.read_text()):
+                by_ray += 1
+                continue
             assert code in expected, (
                 f"exit code {code} after the kill of {kind} {attempt.victim}: {log.read_text()[-5000:]}"
             )
@@ -135,4 +148,7 @@ def test_whoever_is_killed_whenever_the_run_ends_as_if_undisturbed(start_dfnas, 
         shutil.rmtree(run_dir)
         if killed.total() == before:  # the machine is less busy than it was
             whole *= 0.7
-        say(f"{killed.total()} kills {dict(killed)} in {rounds} runs: none different, none hung, nothing left over")
+        say(
+            f"{killed.total()} kills {dict(killed)} in {rounds} runs: none different, none hung, nothing left over, "
+            f"{by_ray} times Ray ended the command at its start"
+        )

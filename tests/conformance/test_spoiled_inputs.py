@@ -21,6 +21,7 @@ from dfnas_ray.synthesis.work import MakeShards
 from dfnas_ray.testing.small import IMAGE_SHAPE, NUM_CLASSES, SMALL_CHAIN, small_batches, small_images, small_teacher
 from dfnas_ray.training.batches import SyntheticBatches
 from dfnas_ray.training.config import DistillationConfig
+from dfnas_ray.training.device_images import DeviceImages
 
 EVOLUTION = {"generations": 2, "population": 4, "parents": 2, "mutations": 2, "crossovers": 1}
 
@@ -201,10 +202,10 @@ def test_a_proxy_of_another_package_has_a_network_and_images_of_its_own():
 
 def test_logits_that_a_search_divides_are_its_own():
     batches = small_batches()
-    before = batches.logits.clone()
+    before = batches.images.logits.clone()
     for batch in batches.unvaried():
         batch.teacher_logits.div_(4)
-    assert torch.equal(batches.logits, before)
+    assert torch.equal(batches.images.logits, before)
 
 
 def test_varied_images_are_labelled_and_learned_from_as_they_are():
@@ -212,7 +213,7 @@ def test_varied_images_are_labelled_and_learned_from_as_they_are():
     teacher, spoiling = small_teacher(), small_teacher()
     spoiling.model.register_forward_pre_hook(spoil)
     served = [
-        list(SyntheticBatches(small_images(), each, config, 16, 0, torch.device("cpu")).epoch(0))
+        list(SyntheticBatches(DeviceImages(small_images(), torch.device("cpu")), each, config, 16, 0).epoch(0))
         for each in (teacher, spoiling)
     ]
     for plain, other in zip(*served, strict=True):

@@ -17,6 +17,7 @@ from dfnas_ray.seeding import fixed_threads
 from dfnas_ray.storage.shards import SyntheticImages
 from dfnas_ray.teachers.checkpoint import build_model
 from dfnas_ray.training.batches import SyntheticBatches
+from dfnas_ray.training.device_images import DeviceImages
 
 FILES = sorted((Path(__file__).parents[2] / "experiments").glob("*.yaml"))
 SMALL = {
@@ -86,9 +87,8 @@ def test_an_experiment_takes_two_steps(file, tmp_path):
             short = algorithm.model_copy(update=settings)
             space = space_config.space(teacher.image_shape, teacher.num_classes)
             limit = config.search.macs_limit(teacher.cost.macs)
-            train, valid = (
-                SyntheticBatches(data, teacher, config.search.distillation, 2, 0, torch.device("cpu")) for _ in range(2)
-            )
+            placed = DeviceImages(data, torch.device("cpu"))
+            train, valid = (SyntheticBatches(placed, teacher, config.search.distillation, 2, 0) for _ in range(2))
             problem = SearchProblem(space, train, valid, config.search.distillation, limit, 0, config.search.precision)
             search = short.algorithm(problem)
             if search.is_training:

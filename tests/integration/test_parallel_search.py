@@ -17,6 +17,7 @@ from dfnas_ray.storage.shards import SyntheticImages
 from dfnas_ray.teachers.base import freeze_teacher
 from dfnas_ray.training.batches import SyntheticBatches
 from dfnas_ray.training.config import DistillationConfig
+from dfnas_ray.training.device_images import DeviceImages
 from dfnas_ray.training.parallel import average_gradients
 
 pytestmark = pytest.mark.xdist_group("parallel_search")  # two processes are started once for all
@@ -64,7 +65,8 @@ def found(name, rank=0, world_size=1, hook=None):
         ids=np.arange(128, dtype=np.uint64),
     )
     distillation = DistillationConfig(labels="stored")
-    batches = SyntheticBatches(data, teacher, distillation, 16 // world_size, 0, torch.device("cpu"), rank, world_size)
+    placed = DeviceImages(data, torch.device("cpu"))
+    batches = SyntheticBatches(placed, teacher, distillation, 16 // world_size, 0, rank, world_size)
     extra = {} if hook is None else {"average_gradients": hook}
     search = ALGORITHMS[name].algorithm(
         SearchProblem(SmoothSpace(), batches, batches, distillation, None, 0, "float32", **extra)

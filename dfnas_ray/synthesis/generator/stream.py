@@ -15,7 +15,6 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from io import BytesIO
 
-import psutil
 import torch
 from torch import Tensor
 
@@ -26,6 +25,7 @@ from dfnas_ray.ops.networks import evaluation_mode
 from dfnas_ray.ops.precision import autocast
 from dfnas_ray.ops.regions import Places, center_crop, crop_each, draw_places
 from dfnas_ray.seeding import derive_seed, seed_everything, torch_generator
+from dfnas_ray.storage.memory import free_memory
 from dfnas_ray.synthesis.base import OnSteps
 from dfnas_ray.synthesis.checks import check_first_batch
 from dfnas_ray.synthesis.generator.config import GeneratorSettings
@@ -334,7 +334,7 @@ def _check_room(images: int, shape: tuple[int, int, int], num_classes: int, devi
         SynthesisError: it does not; says how large it is, and what to change.
     """
     needed = images * (math.prod(shape) + 4 * num_classes)
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
     if needed > free:
         raise SynthesisError(
             f"The pool of one stream would hold {images:,} images of {'x'.join(map(str, shape))}: {formatting.size(needed)}, and "

@@ -143,7 +143,7 @@ def fill(bench: Bench, cell: Cell) -> dict[str, Any]:
     trained = time.perf_counter()
     scorer = state.algorithm.scorer()
     assert isinstance(scorer, OneShotScorer)
-    scorer.validation = list(split.validation.unvaried(bench.pick(2000, 16)))
+    scorer.validation = split.validation.centres(bench.pick(2000, 16))
     scores = np.array([measured["score"] for measured in scorer(table.architectures)])
     scored = time.perf_counter()
     return {

@@ -13,6 +13,7 @@ from dfnas_ray.teachers.base import freeze_teacher
 from dfnas_ray.teachers.digits import DigitsCNN
 from dfnas_ray.training.batches import SyntheticBatches
 from dfnas_ray.training.config import DistillationConfig
+from dfnas_ray.training.device_images import DeviceImages
 
 
 @pytest.fixture(scope="session")
@@ -49,7 +50,7 @@ def make_problem():
         )
         distillation = DistillationConfig(labels="online" if logits_of is None else "stored")
         train, validation = (
-            SyntheticBatches(data, teacher, distillation, 16, seed, torch.device("cpu")) for _ in range(2)
+            SyntheticBatches(DeviceImages(data, torch.device("cpu")), teacher, distillation, 16, seed) for _ in range(2)
         )
         return SearchProblem(space, train, validation, distillation, max_macs, seed, **settings)
 

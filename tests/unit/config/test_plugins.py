@@ -28,6 +28,7 @@ from dfnas_ray.synthesis.objective import TeacherObjective
 from dfnas_ray.teachers.base import load_teacher
 from dfnas_ray.training.batches import SyntheticBatches
 from dfnas_ray.training.config import DistillationConfig
+from dfnas_ray.training.device_images import DeviceImages
 
 CODE = '''
 from typing import ClassVar, Literal
@@ -361,7 +362,7 @@ def images_of(count=32):
 
 def problem_of(teacher):
     space = NASBenchMacroConfig(stem_channels=4, stage_layers=(1, 1), stage_channels=(8, 8), head_channels=8)
-    batches = SyntheticBatches(images_of(), teacher, DistillationConfig(), 8, 0, torch.device("cpu"))
+    batches = SyntheticBatches(DeviceImages(images_of(), torch.device("cpu")), teacher, DistillationConfig(), 8, 0)
     return SearchProblem(space.space((1, 16, 16), 10), batches, batches, DistillationConfig(), None, 0)
 
 

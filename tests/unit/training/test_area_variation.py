@@ -11,6 +11,7 @@ from dfnas_ray.storage.shards import SyntheticImages
 from dfnas_ray.teachers.base import freeze_teacher
 from dfnas_ray.training.batches import SyntheticBatches
 from dfnas_ray.training.config import AugmentationConfig, DistillationConfig
+from dfnas_ray.training.device_images import DeviceImages
 
 COUNT = 8
 
@@ -30,8 +31,10 @@ def batch_of(epoch=0, **changes):
     teacher = freeze_teacher("t", model, (3, 8, 8), (0.5,) * 3, (0.5,) * 3)
     varied = {"crop_area": (0.2, 1), "flip_probability": 0, **changes.pop("varied", {})}
     config = DistillationConfig(augmentation=AugmentationConfig(**varied))
-    settings = {"batch_size": 4, "seed": 0, "device": torch.device("cpu"), **changes}
-    return next(iter(SyntheticBatches(data, teacher, config, **settings).epoch(epoch)))
+    settings = {"batch_size": 4, "seed": 0, **changes}
+    return next(
+        iter(SyntheticBatches(DeviceImages(data, torch.device("cpu")), teacher, config, **settings).epoch(epoch))
+    )
 
 
 def are_different(images):
