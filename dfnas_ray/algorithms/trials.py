@@ -10,7 +10,6 @@ again when the set is finished.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -315,7 +314,6 @@ def make_batches(
     device: torch.device,
 ) -> SplitBatches:
     """Return training and validation batches of the present images; the split is the same for all trials."""
-    warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # shared memory is read only
     config = job.config
     return SplitBatches(
         images,

@@ -49,4 +49,7 @@ def show_plan(plan: ExperimentPlan) -> None:
         table.add_row(stage.stage, Text(stage.work), rounded(stage.seconds) if stage.seconds else "done")
     table.add_row("together", Text(f"on {plan.where}"), rounded(plan.seconds), style="bold")
     out.print(table)
-    out.print(f"Memory of one worker: about {formatting.size(plan.memory)}.")
+    out.print(
+        f"Memory of one worker: about {formatting.size(plan.memory)}, and {formatting.size(plan.images)} for the images, which "
+        "stay on disk where they take more than half of the free memory."
+    )

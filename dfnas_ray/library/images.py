@@ -18,7 +18,7 @@ from dfnas_ray.ops.regions import center_crop
 from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.manifest import Manifest
 from dfnas_ray.storage.run_dir import RunDir, fingerprint
-from dfnas_ray.storage.shards import SyntheticImages, class_names_of, load_shards, read_info
+from dfnas_ray.storage.shards import SyntheticImages, class_names_of, load_shards, read_info, verify_entry
 from dfnas_ray.storage.shared import Shared
 from dfnas_ray.teachers.base import ImageShape, Teacher
 from dfnas_ray.teachers.facts import TeacherDescription
@@ -37,10 +37,17 @@ class Images:
 
     name = "synthesis"  # the stage that made them
 
-    def __init__(self, data: SyntheticImages, teacher: Teacher, folder: Location, manifest: Manifest):
-        self.data, self.teacher = data, teacher
-        self._files = {entry.file: (folder / entry.file).read_bytes() for entry in manifest.shards}
-        self._manifest = manifest
+    def __init__(self, teacher: Teacher, folder: Location, manifest: Manifest, owned: object = None):
+        """Read the images.
+
+        Args:
+            teacher: The teacher that the images were made from.
+            folder: The folder with their shards, which `save` copies.
+            manifest: The manifest of the folder.
+            owned: An object that removes the folder at its own end; it lives as long as the images.
+        """
+        self.data, self.teacher = load_shards(folder, manifest), teacher
+        self._folder, self._manifest, self._owned = folder, manifest, owned
 
     def __len__(self) -> int:
         return len(self.data)
@@ -82,10 +89,18 @@ class Images:
 
         Args:
             folder: A path, or a URI such as s3://bucket/prefix.
+
+        Raises:
+            StorageError: the files that the images were loaded from are gone, or were altered.
         """
         target = Location.parse(folder, "folder").make_dir()
-        for name, content in self._files.items():
-            (target / name).write_bytes(content)
+        for entry in self._manifest.shards:
+            source = self._folder / entry.file
+            if not source.exists():
+                raise StorageError(f"The images were loaded from {source}, which is gone. Load or make them again.")
+            data = source.read_bytes()
+            verify_entry(data, entry, str(source))
+            (target / entry.file).write_bytes(data)
         self._manifest.write(target)
 
     @classmethod
@@ -102,9 +117,9 @@ class Images:
         """
         source = Location.parse(folder, "folder")
         manifest = Manifest.read(source)
-        data = load_shards(source, manifest)
+        images = cls(teacher, source, manifest)
         channels, height, width = teacher.image_shape
-        canvas, classes = data.images.shape[1:], data.logits.shape[1]
+        canvas, classes = images.data.images.shape[1:], images.data.logits.shape[1]
         if canvas[0] != channels or canvas[1] < height or canvas[2] < width or classes != teacher.num_classes:
             raise ConfigError(
                 f"The images in {folder} are {canvas} with {classes} classes, and the teacher {teacher.name} takes "
@@ -112,7 +127,7 @@ class Images:
             )
         for entry in manifest.shards[:1]:  # one shard is enough: all share one key, which includes the teacher
             _check_fingerprint(read_info(source / entry.file).teacher, teacher, f"The images in {folder}")
-        return cls(data, teacher, source, manifest)
+        return images
 
     # The interface that search and retraining use
 

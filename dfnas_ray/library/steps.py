@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import random
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -35,8 +36,8 @@ from dfnas_ray.ops.cost import Cost
 from dfnas_ray.ops.networks import copy_network
 from dfnas_ray.progress import Listener
 from dfnas_ray.search_spaces.architecture import Architecture
+from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.manifest import Manifest
-from dfnas_ray.storage.shards import load_shards
 from dfnas_ray.synthesis.base import SynthesizerConfig
 from dfnas_ray.synthesis.config import SynthesisConfig
 from dfnas_ray.teachers.base import Teacher
@@ -109,8 +110,12 @@ def synthesize(
         stage = Synthesis(session)
         stage.check()
         folder = stage.finish().location
-        manifest = Manifest.read(folder)
-        return Images(load_shards(folder, manifest), teacher, folder, manifest)
+        if run_dir is not None:
+            return Images(teacher, folder, Manifest.read(folder))
+        kept = tempfile.TemporaryDirectory(prefix="dfnas-images-")  # the session's own folder ends with it
+        moved = shutil.move(folder.path, kept.name)
+        folder = Location.parse(moved)
+        return Images(teacher, folder, Manifest.read(folder), owned=kept)
 
 
 def search(

@@ -65,13 +65,15 @@ class ExperimentPlan:
 
     Attributes:
         stages: The stages in their order.
-        memory: Bytes that one worker holds at least: the program, the images and the work on a batch.
+        memory: Bytes that one worker holds at least: the program and the work on a batch.
+        images: Bytes of the images in memory, or in a temporary file if they take more than half of what is free.
         where: The machine or workers for which the times hold.
         search_parts: The time of the search, in parts.
     """
 
     stages: tuple[StageEstimate, ...]
     memory: int
+    images: int
     where: str
     search_parts: SearchParts
 
@@ -111,8 +113,8 @@ def estimate(
     stages += _retraining(config, teacher, max_macs, canvas, spaces[0])
     stages += _evaluation(config, teacher, 2 + config.retraining.baseline)
     pixels = teacher.image_shape[0] * canvas[0] * canvas[1]
-    memory = psutil.Process().memory_info().rss + images * (pixels + 4 * teacher.num_classes)
-    return ExperimentPlan(tuple(stages), memory, machine_of(cluster), parts)
+    memory, set_size = psutil.Process().memory_info().rss, images * (pixels + 4 * teacher.num_classes)
+    return ExperimentPlan(tuple(stages), memory, set_size, machine_of(cluster), parts)
 
 
 def _synthesis(config: ExperimentConfig, teacher: Teacher) -> StageEstimate:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -35,6 +37,9 @@ class DeviceImages:
     def replace(self, data: SyntheticImages) -> None:
         """Replace the images."""
         self.ids: Ids = data.ids
+        warnings.filterwarnings(
+            "ignore", message="The given NumPy array is not writable"
+        )  # an object store's never are
         self._canvases = torch.from_numpy(data.images)
         self.logits = torch.from_numpy(np.array(data.logits))  # copies, which may be changed
         self.labels = torch.from_numpy(np.array(data.labels))

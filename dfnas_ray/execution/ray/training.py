@@ -7,7 +7,6 @@ settings.
 from __future__ import annotations
 
 import tempfile
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -138,7 +137,6 @@ def _worker(config: dict[str, Any]) -> None:
     import ray.train
     import ray.train.torch
 
-    warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # shared memory is read only
     job: RetrainingJob = config["job"]
     context = ray.train.get_context()
     place = Place(

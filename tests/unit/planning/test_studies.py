@@ -75,7 +75,7 @@ def timed(monkeypatch):
         stages = [StageEstimate("retraining", "", 2.0)]
         if config.uses_synthesis:
             stages.append(StageEstimate("synthesis", "", float(config.synthesis.num_shards)))
-        return ExperimentPlan(tuple(stages), 0, "", SearchParts(6.0, 4.0, 10.0))
+        return ExperimentPlan(tuple(stages), 0, 0, "", SearchParts(6.0, 4.0, 10.0))
 
     monkeypatch.setattr(studies, "estimate", estimated)
     return asked
