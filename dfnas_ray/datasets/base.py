@@ -16,13 +16,11 @@ from dfnas_ray.config.member import MemberConfig
 from dfnas_ray.config.registry import describe, is_built_in
 from dfnas_ray.datasets.numbering import Numbering
 from dfnas_ray.errors import DatasetError, DfnasError, first_line
-from dfnas_ray.ops.batching import batch_size_for
 from dfnas_ray.storage.pictures import PictureError, check_pixels
 
 EVALUATION = "evaluation.dataset"
 """The setting of the evaluation's labelled images: the default name of a dataset in errors."""
 
-_BATCH_SIZE = 256
 _MEMBERS_OF_A_DATASET = ("__len__", "__getitem__", "description", "fingerprint")
 
 _LARGEST_16_BITS = 65535
@@ -227,15 +225,9 @@ class _Decoded(Dataset[tuple[Tensor, int]]):
 
 
 def iterate_batches(
-    dataset: ImageDataset, image_shape: tuple[int, int, int], num_classes: int, batch_size: int | None = None
+    dataset: ImageDataset, image_shape: tuple[int, int, int], num_classes: int, batch_size: int = 256
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield (uint8 images (B, C, H, W), int64 labels (B,)) in the dataset's order. Batches are decoded when needed.
-
-    Args:
-        dataset: The images.
-        image_shape: The shape (C, H, W) that images get.
-        num_classes: The number of classes that labels may name.
-        batch_size: Images per batch; by default 256, or fewer if they are large.
 
     Raises:
         DatasetError: the dataset is empty, an image cannot be read, or a label or channel does not fit the teacher.
@@ -246,4 +238,4 @@ def iterate_batches(
         )
     check_classes(dataset, num_classes)
     decoded = _Decoded(dataset, image_shape, num_classes)
-    yield from DataLoader(decoded, batch_size=batch_size or batch_size_for(image_shape, _BATCH_SIZE), shuffle=False)
+    yield from DataLoader(decoded, batch_size=batch_size, shuffle=False)

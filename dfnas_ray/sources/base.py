@@ -153,7 +153,7 @@ class DrawnSource(SourceConfig):
 def ask_teacher(teacher: Teacher, canvases: Canvases) -> np.ndarray[Any, np.dtype[np.float32]]:
     """Return the teacher's logits (N, num_classes) on the centres of canvases. The teacher stays on its device."""
     logits, device = [], device_of(teacher.model)
-    batch_size = batch_size_for(teacher.image_shape, _BATCH_SIZE)
+    batch_size = batch_size_for(teacher.image_shape, _BATCH_SIZE, device)
     for start in range(0, len(canvases), batch_size):
         part = torch.from_numpy(np.array(canvases[start : start + batch_size])).to(device)
         view = center_crop(part, (teacher.image_shape[1], teacher.image_shape[2]))

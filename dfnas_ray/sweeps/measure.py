@@ -101,7 +101,8 @@ def student_proxy(student: nn.Module, teacher: Teacher, examination: Examination
 @torch.no_grad()
 def logits_of(network: nn.Module, teacher: Teacher, images: Tensor) -> Tensor:
     """Return a network's logits (N, num_classes), on the CPU, for uint8 images (N, C, H, W) in the teacher's normalisation."""
-    device, parts = device_of(network), images.split(batch_size_for(teacher.image_shape, _BATCH_SIZE))
+    device = device_of(network)
+    parts = images.split(batch_size_for(teacher.image_shape, _BATCH_SIZE, device))
     return torch.cat([network(teacher.normalize(part.to(device))).cpu() for part in parts])
 
 

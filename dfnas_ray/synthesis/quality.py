@@ -147,7 +147,7 @@ def measure_quality(teacher: Teacher, images: SyntheticImages) -> QualityReport:
     observed = ObservedTeacher(teacher.model)
     features = FeatureTap(observed)
     device = device_of(observed)
-    batch_size = batch_size_for(teacher.image_shape, _BATCH_SIZE)
+    batch_size = batch_size_for(teacher.image_shape, _BATCH_SIZE, device)
     rounds = {}
     collected = []
     for round_index in np.unique(images.rounds):

@@ -15,12 +15,15 @@ from torch import Tensor, nn
 from dfnas_ray.datasets.base import ImageDataset, iterate_batches, numbering_of
 from dfnas_ray.datasets.numbering import better_numbering
 from dfnas_ray.errors import ConfigError
+from dfnas_ray.ops.batching import batch_size_for
 from dfnas_ray.ops.networks import copy_network, evaluation_mode
 from dfnas_ray.surroundings import torch_settings_kept
 from dfnas_ray.teachers.base import Teacher
 from dfnas_ray.teachers.guarded import logits_of
 
 logger = logging.getLogger(__name__)
+
+_BATCH_SIZE = 256
 
 
 Confusion: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
@@ -108,7 +111,8 @@ def guess_classes(
     named: dict[str, list[Classes]] = {name: [] for name in networks}
     given: list[Classes] = []
     count = 0
-    for images, labels in iterate_batches(dataset, teacher.image_shape, teacher.num_classes):
+    batch_size = batch_size_for(teacher.image_shape, _BATCH_SIZE, device)
+    for images, labels in iterate_batches(dataset, teacher.image_shape, teacher.num_classes, batch_size):
         x = teacher.normalize(images.to(device))
         for name, network in placed.items():
             with torch_settings_kept():  # a network may change torch's settings, and its input

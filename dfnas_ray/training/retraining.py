@@ -137,7 +137,7 @@ def train_network(
     seed = derive_seed(job.seed, "retraining")
     placed = DeviceImages(images, device)
     train = training_batches(job, teacher, placed, place)
-    batch_size = batch_size_for(teacher.image_shape, _VALIDATION_BATCH)
+    batch_size = batch_size_for(teacher.image_shape, _VALIDATION_BATCH, device)
     held_out = split_mask(images.ids, job.validation_fraction, job.seed)
     validation = SyntheticBatches(placed, teacher, settings.distillation, batch_size, seed, side=held_out)
 
