@@ -46,7 +46,9 @@ class RealSource(DrawnSource):
         wanted = like.images if self.num_images is None else self.num_images
         if wanted == "all":
             wanted = len(dataset)
-        if len(dataset) < wanted or not wanted:
+        if not len(dataset):
+            raise DatasetError(f"{dataset_setting(setting)}: {dataset.description} holds no images. Give another.")
+        if len(dataset) < wanted:
             given = "the synthetic set to compare with has" if self.num_images is None else "num_images is"
             raise DatasetError(
                 f"{dataset_setting(setting)}: {dataset.description} holds {len(dataset):,} images, but {given} "

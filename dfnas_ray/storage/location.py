@@ -396,7 +396,7 @@ def _advice(error: BaseException) -> str:
             "The credentials of this machine do not allow it: they must permit to list, read, write and delete below "
             "run_dir."
         )
-    if "NO_SUCH_BUCKET" in text or "Bucket" in text:
+    if "NO_SUCH_BUCKET" in text or "bucket does not exist" in text:
         return "There is no such bucket. Create it, or choose another run_dir."
     if passes_by_itself(error):
         return "The storage was unavailable for too long. What is finished is kept: run the same command again."

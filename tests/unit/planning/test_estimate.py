@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -55,7 +57,8 @@ def test_every_algorithm_can_be_timed(kind, tiny_teacher):
         {"kind": kind, "batch_size": 8, **SMALL.get(kind, {})}, "darts" if kind == "darts" else "nasbench_macro"
     )
     seconds = timing.time_trial(tiny_teacher, config, config.search.trials[0], None, (18, 18), CPU)
-    assert 0 < seconds < 3600
+    assert seconds > 0
+    assert math.isfinite(seconds)
 
 
 def test_a_search_that_trains_is_as_long_as_its_epochs_on_all_images(tiny_teacher, monkeypatch):

@@ -126,7 +126,7 @@ def test_the_size_is_that_of_the_synthetic_set_or_what_the_settings_say():
             r"search.images.dataset: numbered images holds 39 images.*synthetic set.*40",
         ),
         ({"num_images": 101}, r"search.images.dataset: numbered images holds 100 images, but num_images is 101"),
-        ({"dataset": NumberedConfig(count=0), "num_images": "all"}, r"holds 0 images"),
+        ({"dataset": NumberedConfig(count=0), "num_images": "all"}, r"numbered images holds no images\. Give another"),
     ],
 )
 def test_too_few_real_images_are_refused(settings, told):

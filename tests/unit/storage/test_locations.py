@@ -10,7 +10,7 @@ from pyarrow import fs
 
 from dfnas_ray.errors import StorageError
 from dfnas_ray.storage import location as module
-from dfnas_ray.storage.location import Location
+from dfnas_ray.storage.location import Location, _advice
 
 
 def names(folder):
@@ -142,3 +142,15 @@ def test_a_second_look_at_a_folder_that_is_not_there_finds_nothing(tmp_path):
     assert not file.exists()
     with pytest.raises(StorageError, match="does not exist"):
         file.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("message", "advice"),
+    [
+        ("AWS Error NO_SUCH_BUCKET during HeadBucket", "There is no such bucket"),
+        ("google::cloud::Status(NOT_FOUND: The specified bucket does not exist.)", "There is no such bucket"),
+        ("Cannot write 'MyBucket/run': the path is a file", "Check that the path exists"),
+    ],
+)
+def test_a_bucket_is_missing_only_if_the_store_says_so(message, advice):
+    assert _advice(OSError(message)).startswith(advice)
