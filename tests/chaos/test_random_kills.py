@@ -94,13 +94,8 @@ class Attempt:
 
 
 def dies_while_ray_starts(log: str) -> bool:
-    """Return whether nothing of ours came after the start of Ray.
-
-    A raylet that dies while Ray registers the command with it ends the command: Ray calls ``_Exit(1)`` (``QuickExit`` in
-    ``core_worker_process.cc``), which no handler sees.
-    """
-    lines = [line for line in log.splitlines() if line.strip() and "core_worker_process.cc" not in line]
-    return bool(lines) and lines[-1].endswith("Starting Ray (local).")
+    """Return whether the last line says so: Ray ends a command with exit code 1 if a raylet dies that it connects to."""
+    return log.strip().splitlines()[-1].startswith("error: This command ended while Ray was starting")
 
 
 def say(line: str) -> None:

@@ -8,8 +8,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import ray
 import torch
@@ -24,9 +23,10 @@ from tenacity import (
 
 from dfnas_ray.config.cluster import ClusterConfig
 from dfnas_ray.errors import ClusterError
+from dfnas_ray.execution.last_words import LastWords
 from dfnas_ray.execution.machine import allow_open_files, start_advice
 from dfnas_ray.execution.ray.lost import Watch, start_watched
-from dfnas_ray.execution.reaper import start_reaper
+from dfnas_ray.execution.reaper import Reaper
 from dfnas_ray.execution.token import token_settings
 
 logger = logging.getLogger(__name__)
@@ -34,6 +34,10 @@ logger = logging.getLogger(__name__)
 _CONNECT_SECONDS = 5.0
 _JOIN_ATTEMPTS = 5
 _START_ATTEMPTS, _START_PAUSE = 3, 5.0
+_DIED_AT_START = (
+    "error: This command ended while Ray was starting: it was killed, or a process of Ray died, perhaps for want of memory. "
+    "What is finished is kept; run the same command again. Ray's logs are in /tmp/ray/session_latest/logs."
+)
 _QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",  # Tune's banner, printed even with verbose=0
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # halves the cost of a trial
@@ -55,7 +59,7 @@ class Connection:
         self.config, self.verbose = config, verbose
         self._started = False
         self._watch: Watch | None = None
-        self._stop_reaper: Callable[[], None] | None = None
+        self._reaper: Reaper | None = None
 
     def close(self) -> None:
         """Leave the cluster; end it if it was started here."""
@@ -65,9 +69,9 @@ class Connection:
         if self._started:
             ray.shutdown()
             self._started = False
-        if self._stop_reaper is not None:
-            self._stop_reaper()
-            self._stop_reaper = None
+        if self._reaper is not None:
+            self._reaper.stop()
+            self._reaper = None
 
     def check_lost(self) -> None:
         """End the command with a message if the cluster was lost. Call this after an error that may come of it."""
@@ -93,8 +97,9 @@ class Connection:
             if address == "local":
                 allow_open_files()
                 os.environ.update(token_settings(os.environ))
-                self._stop_reaper = self._stop_reaper or start_reaper()
+                self._reaper = self._reaper or Reaper()
                 _start(
+                    self._reaper,
                     num_cpus=self.config.num_cpus,
                     num_gpus=self.config.num_gpus,
                     log_to_driver=self.verbose,
@@ -120,6 +125,8 @@ class Connection:
             ) from error
         self._started = True
         self._watch = Watch(address)
+        if self._reaper is not None:
+            self._reaper.expect("")  # from now on the watch speaks
 
 
 def worker_device(threads: int) -> torch.device:
@@ -129,7 +136,7 @@ def worker_device(threads: int) -> torch.device:
     return torch.device("cuda" if ray.get_gpu_ids() else "cpu")
 
 
-def _start(**options: Any) -> None:
+def _start(reaper: Reaper, **options: Any) -> None:
     """Start a local cluster; try again if the machine is so busy that the start times out."""
 
     def again(state: RetryCallState) -> None:
@@ -149,7 +156,7 @@ def _start(**options: Any) -> None:
         before_sleep=again,
         wait=wait_fixed(_START_PAUSE),
         retry_error_callback=give_up,
-    )(_init_watched, include_dashboard=False, **options)
+    )(_init_watched, reaper, include_dashboard=False, **options)
 
 
 def _join(address: str, **options: Any) -> None:
@@ -176,9 +183,18 @@ def _join(address: str, **options: Any) -> None:
     )(_init, address=address, **options)
 
 
-def _init_watched(**options: Any) -> None:
-    with start_watched("local"):
-        _init(address="local", **options)
+def _init_watched(reaper: Reaper, **options: Any) -> None:
+    def end(words: LastWords) -> NoReturn:
+        reaper.expect("")
+        words.speak()
+
+    reaper.expect(_DIED_AT_START)
+    try:
+        with start_watched("local", end):
+            _init(address="local", **options)
+    except BaseException:
+        reaper.expect("")
+        raise
 
 
 def _init(**options: Any) -> None:

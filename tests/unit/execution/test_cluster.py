@@ -8,6 +8,7 @@ import stat
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -326,6 +327,18 @@ def test_where_no_private_file_can_be_written_no_cluster_is_started(monkeypatch,
 # starting
 
 
+class FakeReaper:
+    """Keeps what it should say."""
+
+    sentences: ClassVar[list[str]] = []
+
+    def __init__(self):
+        self.sentences.clear()
+
+    def expect(self, sentence):
+        self.sentences.append(sentence)
+
+
 def failing_start(monkeypatch, *errors):
     left = list(errors)
 
@@ -338,12 +351,20 @@ def failing_start(monkeypatch, *errors):
     monkeypatch.setattr("ray.shutdown", lambda: None)
     monkeypatch.setattr("dfnas_ray.execution.ray.connection._START_PAUSE", 0)
     monkeypatch.setattr("dfnas_ray.execution.ray.connection.Watch", lambda address: None)  # nothing runs
-    monkeypatch.setattr("dfnas_ray.execution.ray.connection.start_reaper", lambda: None)
+    monkeypatch.setattr("dfnas_ray.execution.ray.connection.Reaper", FakeReaper)
     Connection(ClusterConfig()).ensure()
     return left
 
 
 BUSY = Exception("The current node timed out during startup. This could happen because ...")
+
+
+def test_whoever_watches_from_outside_speaks_only_while_ray_starts(monkeypatch):
+    failing_start(monkeypatch, BUSY)
+    assert [sentence[:36] for sentence in FakeReaper.sentences] == ["error: This command ended while Ray ", ""] * 2
+    with pytest.raises(ClusterError):
+        failing_start(monkeypatch, RuntimeError("no"))
+    assert FakeReaper.sentences[-1] == ""
 
 
 def test_a_start_on_a_busy_machine_is_tried_again(monkeypatch, caplog):

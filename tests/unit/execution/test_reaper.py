@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from dfnas_ray.execution.reaper import end_processes_of, start_reaper
+from dfnas_ray.execution.reaper import Reaper, end_processes_of
 
 SLEEP = "import time; time.sleep(60)"
 RAY = find_spec("ray")
@@ -62,8 +62,8 @@ def test_only_ray_processes_of_the_session_that_a_command_started_are_ended(word
 
 DRIVER = """
 import os, subprocess, sys, time
-from dfnas_ray.execution.reaper import start_reaper
-start_reaper()
+from dfnas_ray.execution.reaper import Reaper
+reaper = Reaper()
 words = [sys.executable, "-c", "import time; time.sleep(60)", sys.argv[1], f"--session-name=session_2026-01-02_0_{os.getpid()}"]
 print(subprocess.Popen(words).pid, flush=True)
 time.sleep(60)
@@ -87,7 +87,33 @@ def test_what_is_left_of_a_command_that_was_killed_is_ended_and_then_the_reaper_
 
 def test_a_command_that_ends_well_ends_the_reaper_first():
     before = psutil.Process().children()
-    stop = start_reaper()
+    started = Reaper()
     (reaper,) = (child for child in psutil.Process().children() if child not in before)
-    stop()
+    started.stop()
     assert not reaper.is_running()
+
+
+ENDING = """
+import os, sys
+from dfnas_ray.execution.reaper import Reaper
+reaper = Reaper()
+reaper.expect("It died.")
+exec(sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize(
+    ("ending", "said"),
+    [
+        ("os._exit(1)", "It died.\n"),
+        ("os.kill(os.getpid(), 9)", "It died.\n"),
+        ("reaper.expect('Otherwise.'); os._exit(1)", "Otherwise.\n"),
+        ("reaper.expect(''); os._exit(1)", ""),
+        ("reaper.stop()", ""),
+        ("os.execv(sys.executable, [sys.executable, '-c', 'import time; time.sleep(1); print(5)'])", ""),
+    ],
+    ids=["ended from within", "killed", "another sentence", "nothing expected", "ended well", "became another program"],
+)
+def test_it_speaks_for_a_command_that_ends_without_a_word(ending, said):
+    result = subprocess.run([sys.executable, "-c", ENDING, ending], capture_output=True, text=True, timeout=60)
+    assert result.stderr == said
