@@ -114,16 +114,12 @@ class VariantComparison(Stage[ComparisonRecord]):
     title = "Comparison"
     record = ComparisonRecord
     workers = "search"
+    has_own_command = True
 
     def __init__(self, session: Session):
         super().__init__(session)
         self.config = comparison_config(session.given)
         self._sessions: dict[Cell, Session] = {}
-
-    @classmethod
-    def is_asked_for(cls, experiment: JsonObject) -> bool:
-        """Return False: it is a command of its own, and nothing is missing without it."""
-        return False
 
     # Variants and inputs
 
