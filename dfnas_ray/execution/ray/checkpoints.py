@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
+from operator import itemgetter
 
 import pyarrow as pa
 import ray
@@ -57,16 +58,14 @@ def recover(job: RetrainingJob, say: Say = logger.warning) -> None:
     if not fault and not own.exists():
         return
     usable = [found for name in _checkpoints(folder) if (found := _read(job, folder / name)) is not None]
+    latest = max(usable, key=itemgetter(0), default=None)
     before = _read(job, job.folder) if own.exists() else None
-    if before is not None and usable and before[0] > max(usable, key=lambda found: found[0])[0]:
+    if before is not None and latest is not None and before[0] > latest[0]:
         set_aside(folder, fault or f"{folder} is behind {own}.", say)  # of an earlier command with fewer workers
-        return
-    if not fault:
-        return
-    if usable:
-        _, data = max(usable, key=lambda found: found[0])
-        own.write_bytes(data)
-    set_aside(folder, fault, say)
+    elif fault:
+        if latest is not None:
+            own.write_bytes(latest[1])
+        set_aside(folder, fault, say)
 
 
 def _fault(job: RetrainingJob, folder: Location) -> str:
