@@ -11,14 +11,13 @@ import logging
 import re
 from operator import itemgetter
 
-import pyarrow as pa
 import ray
 import torch
 from pyarrow import fs
 from pydantic import BaseModel
 
 from dfnas_ray.errors import StorageError, first_line, shortened
-from dfnas_ray.storage.altered import Say, reason, set_aside
+from dfnas_ray.storage.altered import Say, reason, set_aside, storage_fails
 from dfnas_ray.storage.location import Location
 from dfnas_ray.training.checkpoints import RAY_FOLDER, STATE_FILE
 from dfnas_ray.training.retraining import RetrainingJob, decode_checkpoint, epochs_of
@@ -76,7 +75,8 @@ def _fault(job: RetrainingJob, folder: Location) -> str:
     try:
         snapshot = file.read_model(_Snapshot)
     except StorageError as error:
-        _raise_if_out_of_order(error)
+        if storage_fails(error):
+            raise
         return reason(error)
     if snapshot.ray_version != ray.__version__:
         return f"{folder} was written by Ray {shortened(snapshot.ray_version, 40)}, which Ray {ray.__version__} does not read."
@@ -103,13 +103,8 @@ def _read(job: RetrainingJob, checkpoint: Location) -> tuple[int, bytes] | None:
         data = file.read_bytes()
         return epochs_of(job, decode_checkpoint(data, torch.device("cpu"))), data
     except StorageError as error:
-        if not isinstance(error.__cause__, FileNotFoundError):
-            _raise_if_out_of_order(error)
+        if storage_fails(error) and not isinstance(error.__cause__, FileNotFoundError):
+            raise
     except Exception as error:  # a damaged file can end in an error of any kind
         logger.debug("%s: %s", file, first_line(error))
     return None
-
-
-def _raise_if_out_of_order(error: StorageError) -> None:
-    if isinstance(error.__cause__, OSError | pa.ArrowException):
-        raise error
