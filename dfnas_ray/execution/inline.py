@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -34,29 +34,11 @@ from dfnas_ray.training.checkpoints import FileCheckpoints
 from dfnas_ray.training.retraining import Retrained, RetrainingJob, train_network
 
 
-@dataclass(frozen=True)
-class Held:
-    """A value in this process."""
-
-    value: Any
-
-    def get(self) -> Any:
-        """Return the value."""
-        return self.value
-
-
 class Computed:
-    """A value that is computed when it is first asked for."""
+    """A value in this process, computed when it is first asked for."""
 
     def __init__(self, function: Callable[[], Any]):
-        self._function, self._value = function, None
-        self._is_known = False
-
-    def get(self) -> Any:
-        """Return the value."""
-        if not self._is_known:
-            self._value, self._is_known = self._function(), True
-        return self._value
+        self.get = cache(function)
 
 
 class BarBoard:
@@ -102,13 +84,13 @@ class InlineExecutor(Executor):
 
     def share(self, value: T) -> Shared[T]:
         """See `Executor`."""
-        return Held(value)
+        return Computed(lambda: value)
 
     def compute(self, function: Callable[..., T], *arguments: Any) -> Shared[T]:
         """See `Executor`."""
 
         def call() -> T:
-            given = [one.get() if isinstance(one, Held | Computed) else one for one in arguments]
+            given = [one.get() if isinstance(one, Computed) else one for one in arguments]
             with threadpool_limits(1), fixed_threads(1):
                 return function(*given)
 

@@ -42,7 +42,7 @@ def read_or_remove(
             return content
         say(f"{file} was altered: {shortened(why)}. It is removed, and made again.")
     except StorageError as error:
-        if isinstance(error.__cause__, OSError | pa.ArrowException):
+        if storage_fails(error):
             raise
         say(f"{reason(error)} It is removed, and made again.")
     file.delete_file()
@@ -98,6 +98,11 @@ def is_intact(read: Callable[[], object], say: Say) -> bool:
         say(f"{reason(error)} It is made again.")
         return False
     return True
+
+
+def storage_fails(error: StorageError) -> bool:
+    """Return whether a file could not be read because the storage failed, not because of its content."""
+    return isinstance(error.__cause__, OSError | pa.ArrowException)
 
 
 def reason(error: StorageError) -> str:

@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import pyarrow as pa
 from pydantic import RootModel
 
 from dfnas_ray.errors import StorageError
-from dfnas_ray.storage.altered import reason
+from dfnas_ray.storage.altered import reason, storage_fails
 from dfnas_ray.storage.location import Count, Location
 from dfnas_ray.storage.shards import Ids, SyntheticImages, check_rows, decode_shard, shard_name, shard_of
 
@@ -202,7 +201,7 @@ class GrowingSet:
         try:
             arrivals = self._record.read_model(Arrivals).root
         except StorageError as error:
-            if isinstance(error.__cause__, OSError | pa.ArrowException):
+            if storage_fails(error):
                 raise
             raise StorageError(f"{reason(error)} {advice}") from error
         numbers = [shard for new in arrivals for shard in new]

@@ -102,8 +102,8 @@ class StageDir:
         inputs = self.run.location / self.stage / latest / "inputs.json"
         if not inputs.exists():
             return []
-        before = _flatten(inputs.read_json())
-        after = _flatten(json.loads(json.dumps(self.inputs)))
+        before = flat(inputs.read_json())
+        after = flat(json.loads(json.dumps(self.inputs)))
         names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
         return [f"{name}: {_brief(before.get(name))} -> {_brief(after.get(name))}" for name in names]
 
@@ -227,8 +227,9 @@ def _brief(value: object) -> object:
     return value[:_KEY_LENGTH] if isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value) else value
 
 
-def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Return nested settings by their dotted names."""
     if isinstance(value, dict):
-        items = [_flatten(inner, f"{prefix}.{name}" if prefix else name) for name, inner in value.items()]
+        items = [flat(inner, f"{prefix}.{name}" if prefix else name) for name, inner in value.items()]
         return {name: inner for part in items for name, inner in part.items()}
     return {prefix: value}

@@ -9,6 +9,7 @@ what a .rayignore names are never sent.
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import zipfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -113,8 +114,7 @@ class WorkingDir:
                     entry.compress_type = zipfile.ZIP_DEFLATED
                     entry.external_attr = (path.stat().st_mode & 0o777) << 16
                     with path.open("rb") as source, target.open(entry, "w") as sink:
-                        while chunk := source.read(_MEBI):
-                            sink.write(chunk)
+                        shutil.copyfileobj(source, sink, _MEBI)
         except OSError as error:
             raise ClusterError(f"The working directory {self.root} cannot be packed: {error}.") from error
         if (size := archive.stat().st_size) > _MAX_BYTES:

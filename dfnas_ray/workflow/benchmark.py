@@ -162,15 +162,11 @@ class Benchmark(Stage[BenchmarkRecord]):
     title = "Benchmark"
     record = BenchmarkRecord
     workers = "search"
+    has_own_command = True
 
     def __init__(self, session: Session):
         super().__init__(session)
         self.config, self.plan = session.config, plan(session.config)
-
-    @classmethod
-    def is_asked_for(cls, experiment: JsonObject) -> bool:
-        """Return False: it is a command of its own, and nothing is missing without it."""
-        return False
 
     def inputs(self) -> JsonObject:
         """See `Stage`."""

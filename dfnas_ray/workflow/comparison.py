@@ -114,16 +114,12 @@ class VariantComparison(Stage[ComparisonRecord]):
     title = "Comparison"
     record = ComparisonRecord
     workers = "search"
+    has_own_command = True
 
     def __init__(self, session: Session):
         super().__init__(session)
         self.config = comparison_config(session.given)
         self._sessions: dict[Cell, Session] = {}
-
-    @classmethod
-    def is_asked_for(cls, experiment: JsonObject) -> bool:
-        """Return False: it is a command of its own, and nothing is missing without it."""
-        return False
 
     # Variants and inputs
 
@@ -327,33 +323,27 @@ class VariantComparison(Stage[ComparisonRecord]):
 
     def _looked_up(self, session: Session, trial: TrialSummary) -> JsonObject:
         """Return an architecture's true accuracy, the mean of those with like MACs, and the best within the limits."""
-        assert self.table is not None
-        known, macs = self._true, self._macs
+        known = self._accuracy_and_macs
         low, high = session.min_macs or 0, session.max_macs or math.inf
-        within = [accuracy for text, accuracy in known.items() if low <= macs[text] <= high]
+        within = {text: figures for text, figures in known.items() if low <= figures[1] <= high}
         alike = [
-            known[text]
-            for text, cost in macs.items()
-            if abs(cost - trial.macs) <= _ALIKE * trial.macs and text != trial.genotype and low <= cost <= high
+            accuracy
+            for text, (accuracy, macs) in within.items()
+            if abs(macs - trial.macs) <= _ALIKE * trial.macs and text != trial.genotype
         ]
         return {
-            "accuracy": known.get(trial.genotype),
+            "accuracy": known[trial.genotype][0] if trial.genotype in known else None,
             "random_mean": float(np.mean(alike)) if alike else None,
             "random": len(alike),
-            "best": max(within, default=None),
+            "best": max((accuracy for accuracy, _ in within.values()), default=None),
         }
 
     @cached_property
-    def _true(self) -> dict[str, float]:
+    def _accuracy_and_macs(self) -> dict[str, tuple[float, int]]:
+        """The figures of each architecture of the table, by its text."""
         assert self.table is not None
-        space = self.session.spaces[0]
-        return dict(zip(map(space.encode, self.table.architectures), self.table.accuracies.tolist(), strict=True))
-
-    @cached_property
-    def _macs(self) -> dict[str, int]:
-        assert self.table is not None
-        space = self.session.spaces[0]
-        return {space.encode(genotype): space.cost(genotype).macs for genotype in self.table.architectures}
+        space, rows = self.session.spaces[0], zip(self.table.architectures, self.table.accuracies.tolist(), strict=True)
+        return {space.encode(genotype): (accuracy, space.cost(genotype).macs) for genotype, accuracy in rows}
 
     def _measured(self, cells: _Cells, cell: Cell, label: str) -> JsonObject:
         """Return an architecture's accuracy after retraining, and the mean of random ones.

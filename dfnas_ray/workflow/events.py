@@ -78,14 +78,3 @@ class EventLog:
                 (target.make_dir() / _FILE).write_bytes(content)
         except Exception as error:  # of any kind: results must not depend on it
             logger.warning("There are no curves for TensorBoard in %s: %s", self.folder, first_line(error))
-
-
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested settings by their dotted names."""
-    found: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            found |= flat(value, f"{prefix}{name}.")
-        else:
-            found[f"{prefix}{name}"] = value
-    return found

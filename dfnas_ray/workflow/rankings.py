@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import torch
 
@@ -13,7 +13,7 @@ from dfnas_ray.algorithms.base import BaseAlgorithmConfig, Measurement, Scorer
 from dfnas_ray.algorithms.config import Trial
 from dfnas_ray.algorithms.population import config_of
 from dfnas_ray.algorithms.trials import SearchJob
-from dfnas_ray.execution.base import Executor, Work
+from dfnas_ray.execution.base import Work
 from dfnas_ray.progress import Board
 from dfnas_ray.ranking.recorded import Ranking, Recorded
 from dfnas_ray.search_spaces.base import Genotype
@@ -26,9 +26,6 @@ from dfnas_ray.workflow.images import ImagesStage, synthetic_size
 from dfnas_ray.workflow.session import Session
 
 _TRIAL_SEED = 0  # with the experiment's root seed, an algorithm trains as in the first trial of the search
-
-ImagesOf: TypeAlias = Callable[[str], Shared[SyntheticImages]]
-"""Returns the images of a ranking, by its name."""
 
 
 def measuring_inputs(session: Session) -> JsonObject:
@@ -172,69 +169,6 @@ class OrderMeasured(_Rankings):
         return order
 
 
-def measure_all(
-    executor: Executor,
-    rankings: Mapping[Ranking, Recorded],
-    architectures: Mapping[str, Genotype],
-    chunk_size: int,
-    teacher: Shared[Teacher],
-    images_of: ImagesOf,
-    board: Board,
-) -> None:
-    """Measure what is missing, for every ranking.
-
-    Args:
-        executor: The executor of the work.
-        rankings: The rankings, with the recorded measurements of each.
-        architectures: The architectures by their texts.
-        chunk_size: The number of architectures in one item of work.
-        teacher: The teacher that labels the images.
-        images_of: Called for each ranking with missing measurements.
-        board: Shows how many architectures were measured, and which ranking trains.
-
-    Raises:
-        DfnasError: a ranking failed; what was measured is kept.
-    """
-    named = {ranking.name: ranking for ranking in rankings}
-    missing = {ranking.name: recorded.missing(architectures) for ranking, recorded in rankings.items()}
-    missing = {name: texts for name, texts in missing.items() if texts}
-    populations = [name for name in missing if named[name].trial.algorithm.measures_population]
-    alone = [name for name in missing if name not in populations]
-    images = {name: images_of(name) for name in missing}
-    write, measured = board.writer("measured"), 0
-
-    def record(name: str, texts: Sequence[str], measurements: list[Measurement], seconds: float) -> None:
-        nonlocal measured
-        rankings[named[name]].add(texts, measurements, seconds)
-        measured += len(texts)
-        write(measured, name)
-
-    trained = [name for name in alone if named[name].trial.algorithm.trains_by_epochs]
-    training = TrainRanking(named, images, teacher, board)
-    executor.map_all(Work("search", "training of ranking", training), trained, lambda name, _: None)
-    chunks = [
-        Chunk(name, tuple(missing[name][start : start + chunk_size]))
-        for name in alone
-        for start in range(0, len(missing[name]), chunk_size)
-    ]
-    executor.map_all(
-        Work("search", "chunk", MeasureChunk(named, images, teacher, architectures)),
-        chunks,
-        lambda chunk, done: record(chunk.ranking, chunk.texts, done.measurements, done.seconds),
-    )
-    for name in populations:
-        ranking, started = named[name], time.monotonic()
-        measurements = executor.measure_population(
-            ranking.job,
-            ranking.trial._replace(name="population"),
-            [architectures[text] for text in missing[name]],
-            teacher,
-            images[name],
-            board,
-        )
-        record(name, missing[name], measurements, time.monotonic() - started)
-
-
 class Rankings:
     """Rankings of the same architectures. Recorded measurements are used, and missing ones are made.
 
@@ -295,6 +229,9 @@ class Rankings:
         Args:
             what: The name of the bar.
             chunk_size: The number of architectures in one item of work.
+
+        Raises:
+            DfnasError: a ranking failed; what was measured is kept.
         """
         session, parts = self.session, dict(self._parts.values())
         missing = sum(len(recorded.missing(self.architectures)) for recorded in parts.values())
@@ -302,9 +239,51 @@ class Rankings:
         if 0 < missing < total:
             session.listener.say(f"{self.stage}: {total - missing:,} of {total:,} measurements are there already.")
         if missing:
-            executor, teacher = session.executor, session.shared_teacher
+            executor = session.executor
             with session.listener.task(what, missing, "measurement") as task, executor.show(task) as board:
-                measure_all(executor, parts, self.architectures, chunk_size, teacher, self._images_of, board)
+                self._measure_missing(parts, chunk_size, board)
+
+    def _measure_missing(self, parts: Mapping[Ranking, Recorded], chunk_size: int, board: Board) -> None:
+        """Train what must be trained first, then measure chunks, then populations."""
+        executor, teacher, architectures = self.session.executor, self.session.shared_teacher, self.architectures
+        named = {ranking.name: ranking for ranking in parts}
+        missing = {ranking.name: recorded.missing(architectures) for ranking, recorded in parts.items()}
+        missing = {name: texts for name, texts in missing.items() if texts}
+        populations = [name for name in missing if named[name].trial.algorithm.measures_population]
+        alone = [name for name in missing if name not in populations]
+        images = {name: self._images_of(name) for name in missing}
+        write, measured = board.writer("measured"), 0
+
+        def record(name: str, texts: Sequence[str], measurements: list[Measurement], seconds: float) -> None:
+            nonlocal measured
+            parts[named[name]].add(texts, measurements, seconds)
+            measured += len(texts)
+            write(measured, name)
+
+        trained = [name for name in alone if named[name].trial.algorithm.trains_by_epochs]
+        training = TrainRanking(named, images, teacher, board)
+        executor.map_all(Work("search", "training of ranking", training), trained, lambda name, _: None)
+        chunks = [
+            Chunk(name, tuple(missing[name][start : start + chunk_size]))
+            for name in alone
+            for start in range(0, len(missing[name]), chunk_size)
+        ]
+        executor.map_all(
+            Work("search", "chunk", MeasureChunk(named, images, teacher, architectures)),
+            chunks,
+            lambda chunk, done: record(chunk.ranking, chunk.texts, done.measurements, done.seconds),
+        )
+        for name in populations:
+            ranking, started = named[name], time.monotonic()
+            measurements = executor.measure_population(
+                ranking.job,
+                ranking.trial._replace(name="population"),
+                [architectures[text] for text in missing[name]],
+                teacher,
+                images[name],
+                board,
+            )
+            record(name, missing[name], measurements, time.monotonic() - started)
 
     def scores(self) -> dict[str, Scores]:
         """Return the scores that each algorithm gives from its measurements, by ranking."""

@@ -11,6 +11,7 @@ from dfnas_ray.errors import ExportError
 from dfnas_ray.progress import shorten
 from dfnas_ray.search_spaces.architecture import Architecture
 from dfnas_ray.storage.location import Count, JsonObject, Location, section
+from dfnas_ray.storage.run_dir import flat
 from dfnas_ray.storage.sealed import unsealed
 from dfnas_ray.synthesis.quality import QualityReport
 from dfnas_ray.training.export import (
@@ -23,7 +24,7 @@ from dfnas_ray.training.export import (
 )
 from dfnas_ray.training.export import History as History
 from dfnas_ray.training.retraining import Retrained, RetrainingJob
-from dfnas_ray.workflow.events import EventLog, flat
+from dfnas_ray.workflow.events import EventLog
 from dfnas_ray.workflow.images import SourceImages, images_of
 from dfnas_ray.workflow.session import Session
 from dfnas_ray.workflow.stage import ImageSource, Record, Stage, of_other_images

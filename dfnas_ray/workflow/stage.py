@@ -142,6 +142,9 @@ class Stage(ABC, Generic[R]):
     shown_unasked: ClassVar[bool] = True
     """Whether reports show the finished stage even if the experiment does not ask for it."""
 
+    has_own_command: ClassVar[bool] = False
+    """Whether it is a command of its own, so that an experiment never asks for it."""
+
     def __init__(self, session: Session, is_own: bool = True):
         self.session, self.is_own = session, is_own and session.is_whole
         self._dir: StageDir | None = None
@@ -182,7 +185,7 @@ class Stage(ABC, Generic[R]):
     @classmethod
     def is_asked_for(cls, experiment: JsonObject) -> bool:
         """Return whether an experiment.yaml, perhaps of another version, asks for this stage."""
-        return True
+        return not cls.has_own_command
 
     @classmethod
     def made_from(cls, inputs: JsonObject) -> dict[str, str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import Future
 from types import TracebackType
 from typing import Self
 
@@ -66,12 +67,11 @@ class BackgroundSynthesis:
     def __init__(self, synthesis: Synthesis, num_actors: int):
         self._synthesis = synthesis
         self._num_there = len(synthesis.intact)
-        self._record: SynthesisRecord | None = None
+        self._future = Future[SynthesisRecord]()
         self._changed = threading.Condition()
         self._stop = threading.Event()
         self._crew = Crew(num_actors, self._on_started, self._stop.is_set)
-        self._has_started = self._has_ended = False
-        self._error: BaseException | None = None
+        self._has_started = False
         self._thread = threading.Thread(target=self._make, name="synthesis", daemon=True)
         self.ended = 0.0
 
@@ -92,9 +92,9 @@ class BackgroundSynthesis:
             DfnasError: the work has failed, and there are fewer shards.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._has_ended or (self._has_started and self._num_there >= shards))
-            if self._error is not None and self._num_there < shards:
-                raise self._error
+            self._changed.wait_for(lambda: self._future.done() or (self._has_started and self._num_there >= shards))
+            if self._num_there < shards:
+                self._future.result()  # raises the error
 
     def result(self) -> SynthesisRecord:
         """Wait for the whole set, and return its record.
@@ -102,20 +102,16 @@ class BackgroundSynthesis:
         Raises:
             DfnasError: some shards cannot be made.
         """
-        self._thread.join()
-        if self._error is not None:
-            raise self._error
-        assert self._record is not None, "the thread ends with a record or with an error"
-        return self._record
+        return self._future.result()
 
     def _make(self) -> None:
         try:
-            self._record = self._synthesis.work(self._crew, self._on_made)
+            self._future.set_result(self._synthesis.work(self._crew, self._on_made))
         except BaseException as error:
-            self._error = error  # raised again when the result is asked for
+            self._future.set_exception(error)
         finally:
             with self._changed:
-                self.ended, self._has_ended = time.monotonic(), True
+                self.ended = time.monotonic()
                 self._changed.notify_all()
 
     def _on_started(self) -> None:

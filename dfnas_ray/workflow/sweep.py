@@ -84,6 +84,7 @@ class Sweep(Stage[SweptRecord]):
     title = "Sweep"
     record = SweptRecord
     workers = "synthesis"
+    has_own_command = True
 
     def __init__(self, session: Session):
         super().__init__(session)

@@ -13,6 +13,7 @@ from dfnas_ray.errors import SynthesisError
 from dfnas_ray.execution.base import Crew, Executor, Work
 from dfnas_ray.storage.location import Count, JsonObject, Location, Seconds
 from dfnas_ray.storage.manifest import Manifest, ManifestEntry
+from dfnas_ray.storage.run_dir import flat
 from dfnas_ray.storage.shards import SyntheticImages, intact_shards, read_info, shard_name
 from dfnas_ray.storage.shared import Shared
 from dfnas_ray.synthesis.checks import check_synthesis
@@ -22,7 +23,7 @@ from dfnas_ray.synthesis.students import lost_students, student_agreement, write
 from dfnas_ray.synthesis.verdict import Verdict, judge
 from dfnas_ray.synthesis.work import MakeShards, MeasureQuality
 from dfnas_ray.teachers.facts import TeacherFacts
-from dfnas_ray.workflow.events import EventLog, flat
+from dfnas_ray.workflow.events import EventLog
 from dfnas_ray.workflow.session import Session
 from dfnas_ray.workflow.stage import Record, Stage
 

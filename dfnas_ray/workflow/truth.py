@@ -172,6 +172,7 @@ class Truth(Stage[TruthRecord]):
     title = "Truth"
     record = TruthRecord
     workers = "retraining"
+    has_own_command = True
 
     def __init__(self, session: Session, architectures: int | None = None):
         """Set the number of architectures; None for all."""
@@ -180,11 +181,6 @@ class Truth(Stage[TruthRecord]):
         self.number = architectures
         self.source = images_of(session, session.config.retraining.images, "retraining.images")
         self.dataset = open_dataset(evaluation_dataset(session.config))
-
-    @classmethod
-    def is_asked_for(cls, experiment: JsonObject) -> bool:
-        """Return False: it is a command of its own, and nothing is missing without it."""
-        return False
 
     @property
     def space(self) -> SearchSpace:

@@ -11,7 +11,8 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 from dfnas_ray.storage.location import Location
-from dfnas_ray.workflow.events import EventLog, flat
+from dfnas_ray.storage.run_dir import flat
+from dfnas_ray.workflow.events import EventLog
 
 
 def read(file):

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import logging
 import re
+from operator import itemgetter
 
-import pyarrow as pa
 import ray
 import torch
 from pyarrow import fs
 from pydantic import BaseModel
 
 from dfnas_ray.errors import StorageError, first_line, shortened
-from dfnas_ray.storage.altered import Say, reason, set_aside
+from dfnas_ray.storage.altered import Say, reason, set_aside, storage_fails
 from dfnas_ray.storage.location import Location
 from dfnas_ray.training.checkpoints import RAY_FOLDER, STATE_FILE
 from dfnas_ray.training.retraining import RetrainingJob, decode_checkpoint, epochs_of
@@ -57,16 +57,14 @@ def recover(job: RetrainingJob, say: Say = logger.warning) -> None:
     if not fault and not own.exists():
         return
     usable = [found for name in _checkpoints(folder) if (found := _read(job, folder / name)) is not None]
+    latest = max(usable, key=itemgetter(0), default=None)
     before = _read(job, job.folder) if own.exists() else None
-    if before is not None and usable and before[0] > max(usable, key=lambda found: found[0])[0]:
+    if before is not None and latest is not None and before[0] > latest[0]:
         set_aside(folder, fault or f"{folder} is behind {own}.", say)  # of an earlier command with fewer workers
-        return
-    if not fault:
-        return
-    if usable:
-        _, data = max(usable, key=lambda found: found[0])
-        own.write_bytes(data)
-    set_aside(folder, fault, say)
+    elif fault:
+        if latest is not None:
+            own.write_bytes(latest[1])
+        set_aside(folder, fault, say)
 
 
 def _fault(job: RetrainingJob, folder: Location) -> str:
@@ -77,7 +75,8 @@ def _fault(job: RetrainingJob, folder: Location) -> str:
     try:
         snapshot = file.read_model(_Snapshot)
     except StorageError as error:
-        _raise_if_out_of_order(error)
+        if storage_fails(error):
+            raise
         return reason(error)
     if snapshot.ray_version != ray.__version__:
         return f"{folder} was written by Ray {shortened(snapshot.ray_version, 40)}, which Ray {ray.__version__} does not read."
@@ -104,13 +103,8 @@ def _read(job: RetrainingJob, checkpoint: Location) -> tuple[int, bytes] | None:
         data = file.read_bytes()
         return epochs_of(job, decode_checkpoint(data, torch.device("cpu"))), data
     except StorageError as error:
-        if not isinstance(error.__cause__, FileNotFoundError):
-            _raise_if_out_of_order(error)
+        if storage_fails(error) and not isinstance(error.__cause__, FileNotFoundError):
+            raise
     except Exception as error:  # a damaged file can end in an error of any kind
         logger.debug("%s: %s", file, first_line(error))
     return None
-
-
-def _raise_if_out_of_order(error: StorageError) -> None:
-    if isinstance(error.__cause__, OSError | pa.ArrowException):
-        raise error

@@ -10,7 +10,6 @@ import asyncio
 import json
 import logging
 import os
-import shutil
 import tempfile
 import urllib.error
 import urllib.request
@@ -99,9 +98,8 @@ class Dashboard:
         Raises:
             ClusterError: the archive is too large, or the cluster refuses the job.
         """
-        folder = Path(tempfile.mkdtemp(prefix="dfnas-submit-"))
-        try:
-            archive = working_dir.write(folder / "working_dir.zip")
+        with tempfile.TemporaryDirectory(prefix="dfnas-submit-", ignore_cleanup_errors=True) as folder:
+            archive = working_dir.write(Path(folder) / "working_dir.zip")
             with self._translated(job_id):
                 _once_the_head_is_ready(
                     lambda: self._client.submit_job(
@@ -111,8 +109,6 @@ class Dashboard:
                         metadata=dict(metadata or {}),
                     )
                 )
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
 
     def follow(self, job_id: str, write: Callable[[str], None]) -> Job:
         """Write the output of a job from its beginning, and return the job when it has ended.

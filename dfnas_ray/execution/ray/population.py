@@ -158,7 +158,7 @@ class Experiment:
         warnings.filterwarnings("ignore", message="All-NaN slice encountered")  # all diverged: reported at the end
         np.random.seed(derive_seed(self.seed, "brackets") % 2**32)  # Tune assigns brackets with numpy's global state
         scheduler = NumberedHalving(
-            _number_of,
+            lambda trial_config: trial_config["candidate"]["number"],
             time_attr=_BUDGET,
             metric=SCORE,
             mode="max",
@@ -173,11 +173,6 @@ class Experiment:
                 told = told[:-1]  # the last one is told again before training goes on: its decision is not known
             scheduler.tell(candidate.number, [(_budget(config, r["epochs"]), config.score(r)) for r in told])
         return scheduler
-
-
-def _number_of(config: Mapping[str, Any]) -> int:
-    number: int = config["candidate"]["number"]
-    return number
 
 
 class CandidateTrial(tune.Trainable):  # type: ignore[misc]  # Ray has no types here

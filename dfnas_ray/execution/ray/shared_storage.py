@@ -66,11 +66,6 @@ def check_seen(folder: Location) -> None:
         raise ClusterError(_message(folder, [ray.util.get_node_ip_address()]))
 
 
-@ray.remote(num_cpus=0, max_retries=0)
-def _sees(marker: Location, patience: float) -> bool:
-    return _appears(marker, patience)
-
-
 def _appears(file: Location, patience: float) -> bool:
     waiting = Retrying(
         retry=retry_if_result(lambda is_there: not is_there),
@@ -79,6 +74,9 @@ def _appears(file: Location, patience: float) -> bool:
         retry_error_callback=lambda state: False,
     )
     return bool(waiting(file.exists))
+
+
+_sees = ray.remote(num_cpus=0, max_retries=0)(_appears)  # on another node
 
 
 def _answer(call: Any) -> bool:

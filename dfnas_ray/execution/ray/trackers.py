@@ -13,19 +13,15 @@ from dfnas_ray.errors import ConfigError
 
 
 def callbacks(tracking: TrackingConfig, name: str, folder: Path | None) -> list[tune.Callback]:
-    """Return the callbacks of the trackers that the settings ask for.
+    """Return the callbacks of the trackers that the settings ask for. They must have passed `check_installed`.
 
     Args:
         tracking: The settings of the trackers.
         name: The name of the experiment.
         folder: The folder for the files of Weights & Biases; None for its default.
-
-    Raises:
-        ConfigError: a package is not installed.
     """
     found: list[tune.Callback] = []
     if tracking.mlflow is not None:
-        check_installed(tracking)
         from ray.air.integrations.mlflow import MLflowLoggerCallback
 
         given = tracking.mlflow
@@ -33,7 +29,6 @@ def callbacks(tracking: TrackingConfig, name: str, folder: Path | None) -> list[
             MLflowLoggerCallback(tracking_uri=given.tracking_uri, experiment_name=given.experiment or name, tags={})
         )
     if tracking.wandb is not None:
-        check_installed(tracking)
         from ray.air.integrations.wandb import WandbLoggerCallback
 
         if tracking.wandb.mode == "offline":

@@ -34,7 +34,20 @@ def fit(
         DfnasError: Ray ended a worker to save its node. For Tune this is the end of all trials.
     """
     try:
-        return _fit(trainable, name, config, attempts, param_space, callbacks)
+        with tempfile.TemporaryDirectory(prefix="dfnas-tune-") as scratch:
+            return tune.Tuner(
+                trainable,
+                param_space=dict(param_space) if param_space is not None else None,
+                run_config=tune.RunConfig(
+                    name=name,
+                    storage_path=scratch,
+                    verbose=0,
+                    failure_config=tune.FailureConfig(max_failures=attempts - 1),
+                    checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # trials keep their own states
+                    callbacks=list(callbacks),
+                ),
+                tune_config=config,
+            ).fit()
     except RuntimeError as error:
         if not ran_out_of_memory(error):
             raise
@@ -43,27 +56,3 @@ def fit(
             f"A worker of the {stage} stage died: {out_of_memory(stage)}. What is finished is kept; run the same command "
             "again to go on."
         ) from error
-
-
-def _fit(
-    trainable: Any,
-    name: str,
-    config: tune.TuneConfig,
-    attempts: int,
-    param_space: Mapping[str, Any] | None,
-    callbacks: Sequence[tune.Callback],
-) -> tune.ResultGrid:
-    with tempfile.TemporaryDirectory(prefix="dfnas-tune-") as scratch:
-        return tune.Tuner(
-            trainable,
-            param_space=dict(param_space) if param_space is not None else None,
-            run_config=tune.RunConfig(
-                name=name,
-                storage_path=scratch,
-                verbose=0,
-                failure_config=tune.FailureConfig(max_failures=attempts - 1),
-                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # trials keep their own states
-                callbacks=list(callbacks),
-            ),
-            tune_config=config,
-        ).fit()

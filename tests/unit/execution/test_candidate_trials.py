@@ -14,7 +14,7 @@ from dfnas_ray.algorithms.population import CandidateFiles, CandidateWorker
 from dfnas_ray.algorithms.trials import SearchJob
 from dfnas_ray.config.cluster import ClusterConfig
 from dfnas_ray.errors import StorageError
-from dfnas_ray.execution.inline import Held
+from dfnas_ray.execution.inline import Computed
 from dfnas_ray.execution.ray import population
 from dfnas_ray.execution.ray.executor import RayExecutor
 from dfnas_ray.execution.ray.population import CandidateTrial, Closing, Experiment
@@ -219,9 +219,11 @@ def test_as_many_candidates_are_proposed_as_the_cluster_may_have_room_for(
     config = config.model_copy(update={"cluster": ClusterConfig(address="auto", **cluster)})
     folder = Location.parse(tmp_path).make_dir()
     job = SearchJob(config.search, config.cluster.search, 0, None, folder)
-    teacher = Held(SimpleNamespace(image_shape=(1, 16, 16), num_classes=10))
+    teacher = Computed(lambda: SimpleNamespace(image_shape=(1, 16, 16), num_classes=10))
     with pytest.raises(Started):
-        RayExecutor(config.cluster, folder).run_trials(job, config.search.trials[:1], teacher, Held(None), Board())
+        RayExecutor(config.cluster, folder).run_trials(
+            job, config.search.trials[:1], teacher, Computed(lambda: None), Board()
+        )
     assert [tuned.max_concurrent_trials for tuned in started] == [at_once]
 
 
