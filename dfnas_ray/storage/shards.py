@@ -328,7 +328,11 @@ def load_shards(folder: Location, manifest: Manifest) -> SyntheticImages:
     """
     if not manifest.shards:
         raise ShardError(f"The manifest of {folder} lists no shard. {_REMEDY}")
-    return SyntheticImages.collect((_load(folder, entry, manifest.key) for entry in manifest.shards), manifest.rows)
+    parts = (_load(folder, entry, manifest.key) for entry in manifest.shards)
+    try:
+        return SyntheticImages.collect(parts, manifest.rows)
+    except ValueError as error:
+        raise ShardError(f"The shards of {folder} do not fit together: {error}. {_REMEDY}") from error
 
 
 def _load(folder: Location, entry: ManifestEntry, key: str) -> SyntheticImages:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
@@ -95,12 +95,24 @@ def test_a_disk_without_room_is_said_before_anything_is_written(gigabytes, monke
 
 
 @pytest.mark.usefixtures("little_memory")
-def test_a_folder_that_is_in_memory_is_no_room(monkeypatch):
-    monkeypatch.setattr(tempfile, "tempdir", "/dev/shm" if os.path.isdir("/dev/shm") else None)  # noqa: PTH112
-    if not memory._is_in_memory(tempfile.gettempdir()):
-        pytest.skip("/dev/shm is no file system in memory here")
-    with pytest.raises(StorageError, match=r"/dev/shm, has no room for them: it is in memory, too\."):
+def test_a_folder_that_is_in_memory_is_no_room(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "inner"))
+    mounted = [
+        SimpleNamespace(mountpoint="/", fstype="ext4"),
+        SimpleNamespace(mountpoint=str(tmp_path), fstype="tmpfs"),
+    ]
+    monkeypatch.setattr(psutil, "disk_partitions", lambda all: mounted)
+    with pytest.raises(StorageError, match=r"inner, has no room for them: it is in memory, too\."):
         memory.empty_array((3, 2**20), np.uint8, "The images")
+
+
+def test_a_folder_on_a_disk_within_a_folder_in_memory_has_room(tmp_path, monkeypatch):
+    mounted = [
+        SimpleNamespace(mountpoint="/", fstype="tmpfs"),
+        SimpleNamespace(mountpoint=str(tmp_path), fstype="ext4"),
+    ]
+    monkeypatch.setattr(psutil, "disk_partitions", lambda all: mounted)
+    assert not memory._is_in_memory(str(tmp_path / "inner"))
 
 
 @pytest.mark.parametrize(
@@ -154,3 +166,15 @@ def test_a_manifest_with_another_number_of_images_is_refused(folder):
     altered = manifest.model_copy(update={"shards": (first, *manifest.shards[1:])})
     with pytest.raises(ShardError, match="has 3 images, not 4"):
         load_shards(folder, altered)
+
+
+def test_shards_that_do_not_fit_together_are_refused(folder):
+    manifest = Manifest.read(folder)
+    other = part(1)
+    data = encode_shard(
+        ShardInfo("key", 1, 2, "teacher", []), other.images[..., :8, :8], other.labels, other.rounds, other.logits
+    )
+    (folder / shard_name(1)).write_bytes(data)
+    mixed = manifest.model_copy(update={"shards": (manifest.shards[0], manifest_entry(1, data, 3))})
+    with pytest.raises(ShardError, match=r"The shards of .* do not fit together"):
+        load_shards(folder, mixed)
