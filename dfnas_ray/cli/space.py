@@ -275,7 +275,7 @@ def _random(space: SearchSpace, seed: int) -> Genotype:
 
 
 def _read_lines(file: Path) -> list[tuple[str, str]]:
-    from dfnas_ray.storage.location import read_regular
+    from dfnas_ray.storage.regular_files import read_regular
 
     try:
         lines = read_regular(file).decode().splitlines()

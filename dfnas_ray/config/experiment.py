@@ -22,7 +22,8 @@ from dfnas_ray.errors import ConfigError, first_line, printable, shortened
 from dfnas_ray.limits import LARGEST_SEED
 from dfnas_ray.ranking.config import BenchmarkConfig
 from dfnas_ray.search_spaces import SpaceConfig
-from dfnas_ray.storage.location import NotRegularError, read_regular, user_path
+from dfnas_ray.storage.location import user_path
+from dfnas_ray.storage.regular_files import NotRegularError, read_regular
 from dfnas_ray.storage.uri import refuse_passwords, refuse_secrets
 from dfnas_ray.sweeps.config import SweepConfig
 from dfnas_ray.synthesis.config import SynthesisConfig

@@ -18,7 +18,8 @@ from dfnas_ray.ops.regions import center_crop
 from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.manifest import Manifest
 from dfnas_ray.storage.run_dir import RunDir, fingerprint
-from dfnas_ray.storage.shards import SyntheticImages, class_names_of, load_shards, read_info, verify_entry
+from dfnas_ray.storage.shard_sets import load_shards
+from dfnas_ray.storage.shards import SyntheticImages, class_names_of, read_info, verify_entry
 from dfnas_ray.storage.shared import Shared
 from dfnas_ray.teachers.base import ImageShape, Teacher
 from dfnas_ray.teachers.facts import TeacherDescription

@@ -8,6 +8,9 @@ from typing import NamedTuple, TypeAlias
 import torch
 from torch import Tensor, nn
 
+SKIP_NAMES = ("skip_connect", "identity", "skip")
+"""Names of options that pass their input on unchanged."""
+
 
 class Mixture(NamedTuple):
     """A weighted sum of some of the options.

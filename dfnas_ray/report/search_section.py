@@ -10,12 +10,13 @@ from markupsafe import Markup
 
 from dfnas_ray.algorithms.selection import ComparedTrial, ComparedTrials, HistoryPoint, TrialSummary
 from dfnas_ray.formatting import capitalised
+from dfnas_ray.ops.mixed import SKIP_NAMES
 from dfnas_ray.report import figures
 from dfnas_ray.report.architecture import layers_of, macs_of, main_network, sibling
 from dfnas_ray.report.artefacts import Artefacts
 from dfnas_ray.report.cells import draw_cell
 from dfnas_ray.report.drawing import draw_architecture, draw_compact, operation_colour, operations_of
-from dfnas_ray.search_spaces.base import SKIP_NAMES, Edge, Layer, SearchSpace
+from dfnas_ray.search_spaces.base import Edge, Layer, SearchSpace
 from dfnas_ray.storage.location import section
 from dfnas_ray.workflow.evaluation import ROLES, Role
 from dfnas_ray.workflow.retraining import Baseline, Retraining

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from dfnas_ray.config.member import MemberConfig
 from dfnas_ray.errors import ConfigError, GenotypeError
 from dfnas_ray.ops.cost import Cost, make_without_memory, trace_cost
-from dfnas_ray.ops.mixed import Choice
+from dfnas_ray.ops.mixed import SKIP_NAMES, Choice
 
 Genotype = tuple[int, ...]
 """One choice per decision of the space: the index of the option taken."""
@@ -398,7 +398,3 @@ class SearchSpace(ABC):
             raise GenotypeError(
                 f"{genotype} is not a genotype of {self.kind}, whose decisions have {self.num_choices} options."
             )
-
-
-SKIP_NAMES = ("skip_connect", "identity", "skip")
-"""Names of options that pass their input on unchanged."""

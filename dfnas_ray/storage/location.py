@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import shutil
-import stat
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from dfnas_ray.errors import AlteredError, StorageError
 from dfnas_ray.limits import MAX_RECORD_BYTES, MAX_RECORD_VALUES
-from dfnas_ray.storage.memory import free_memory
+from dfnas_ray.storage.regular_files import NotRegularError, check_regular, read_regular
 from dfnas_ray.storage.retries import passes_by_itself, with_retries
 from dfnas_ray.storage.temporary import temporary_name
 from dfnas_ray.storage.uri import refuse_secrets
@@ -167,7 +166,7 @@ class Location:
         """
         if self.is_local:
             try:
-                _check_regular(os.stat(self.path))  # noqa: PTH116 - a location's path is text
+                check_regular(os.stat(self.path))  # noqa: PTH116 - a location's path is text
             except NotRegularError as error:
                 raise self._no_file(error) from error
         return self.filesystem.open_input_file(self.path)
@@ -292,44 +291,11 @@ class Location:
         return AlteredError(f"{self} {error}.{REMEDY}")
 
 
-class NotRegularError(ValueError):
-    """A path is no regular file, or the file is too large. The message is the end of a sentence about the path."""
-
-
-def read_regular(path: Path, limit: int | None = None) -> bytes:
-    """Return a file's content. Only a regular file is opened: reading a pipe would block.
-
-    Args:
-        path: The file.
-        limit: The most bytes that it may have; by default the free memory of this machine.
-
-    Raises:
-        NotRegularError: it is a folder, a pipe or a device, or too large.
-        OSError: it cannot be read.
-    """
-    _check_regular(path.stat())
-    # O_NONBLOCK: a pipe may have replaced the file since the check.
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-        status = os.fstat(file.fileno())
-        _check_regular(status)
-        most = free_memory() if limit is None else limit
-        if status.st_size > most:
-            why = "that this machine has memory for" if limit is None else "that are read of such a file"
-            raise NotRegularError(f"has {status.st_size:,} bytes, more than the {most:,} {why}")
-        return file.read()
-
-
 def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-def _check_regular(status: os.stat_result) -> None:
-    if not stat.S_ISREG(status.st_mode):
-        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe or a device"
-        raise NotRegularError(f"is {kind}, where a file must be")
 
 
 def user_path(path: str | Path) -> Path:

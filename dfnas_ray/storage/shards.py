@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from io import BytesIO
 from itertools import chain
@@ -23,7 +23,7 @@ from PIL import Image
 from dfnas_ray.errors import AlteredError, ShardError, StorageError
 from dfnas_ray.storage.bounded import TooLargeError, most_bytes, read_columns
 from dfnas_ray.storage.location import Location
-from dfnas_ray.storage.manifest import Manifest, ManifestEntry
+from dfnas_ray.storage.manifest import ManifestEntry
 from dfnas_ray.storage.memory import empty_array
 from dfnas_ray.storage.pictures import SHARD_FORMATS, PictureError, decode_picture
 from dfnas_ray.storage.retries import with_retries
@@ -33,7 +33,7 @@ Ids = np.ndarray[Any, np.dtype[np.uint64]]
 FORMAT = 1
 ROW_GROUP_SIZE = 500
 _METADATA_KEY = b"dfnas"
-_REMEDY = "Running the same command again replaces it."
+REMEDY = "Running the same command again replaces it."
 _UNREADABLE = (
     pa.ArrowException, ArithmeticError, AttributeError, LookupError, MemoryError, OSError, RecursionError, TypeError, ValueError
 )  # fmt: skip
@@ -214,7 +214,7 @@ def verify_entry(data: bytes | memoryview, entry: ManifestEntry, where: str) -> 
         ShardError: the bytes are not those that were committed.
     """
     if sha256(data) != entry.sha256:
-        raise ShardError(f"Shard {where} has changed since it was made. {_REMEDY}")
+        raise ShardError(f"Shard {where} has changed since it was made. {REMEDY}")
 
 
 def read_info(location: Location) -> ShardInfo:
@@ -231,7 +231,7 @@ def read_info(location: Location) -> ShardInfo:
     try:
         return with_retries(read, f"read {location}")
     except FileNotFoundError as error:
-        raise ShardError(f"Shard {location} is missing. {_REMEDY}") from error
+        raise ShardError(f"Shard {location} is missing. {REMEDY}") from error
     except ShardError:
         raise
     except (*_UNREADABLE, AlteredError) as error:
@@ -270,7 +270,7 @@ def decode_shard(data: bytes, key: str, where: str) -> tuple[ShardInfo, Syntheti
         file = pq.ParquetFile(pa.BufferReader(data))
         info = _footer_info(file, where)
         if info.key != key:
-            raise ShardError(f"Shard {where} was made with other settings ({info.key[:12]}, not {key[:12]}). {_REMEDY}")
+            raise ShardError(f"Shard {where} was made with other settings ({info.key[:12]}, not {key[:12]}). {REMEDY}")
         table = pa.Table.from_batches(read_columns(file, ("image", "label", "round", "logits"), len(data)))
         if table.schema.field("label").type != pa.int64() or table.schema.field("round").type != pa.int64():
             raise ValueError("label and round are not of type int64")
@@ -288,64 +288,6 @@ def decode_shard(data: bytes, key: str, where: str) -> tuple[ShardInfo, Syntheti
         raise _unreadable(where, error) from error
 
 
-def intact_shards(folder: Location, key: str, num_shards: int, say: Callable[[str], None]) -> dict[int, ManifestEntry]:
-    """Return the manifest entries of the shards that exist and are intact, by the shards' numbers.
-
-    Args:
-        folder: The folder of the set; it may have no manifest yet.
-        key: The key of the stage that makes the set.
-        num_shards: The number of shards in the whole set.
-        say: Called with a message for each shard that is damaged or altered.
-    """
-    manifest = Manifest.find_unaltered(folder)
-    expected = Manifest.by_shard(manifest.shards) if manifest is not None else {}
-    intact = {}
-    for shard in range(num_shards):
-        file = folder / shard_name(shard)
-        if not file.exists():
-            continue
-        data = file.read_bytes()
-        try:
-            if shard in expected:
-                verify_entry(data, expected[shard], str(file))  # before the data is decoded
-            info, images = decode_shard(data, key, str(file))
-        except AlteredError as error:
-            say(str(error))
-            continue
-        entry = manifest_entry(shard, data, len(images))
-        if info.shard != shard or expected.get(shard, entry) != entry:
-            say(f"Shard {file} is not the one that was made. It is replaced.")
-            continue
-        intact[shard] = entry
-    return intact
-
-
-def load_shards(folder: Location, manifest: Manifest) -> SyntheticImages:
-    """Return the images of every shard that the manifest lists, in order.
-
-    Raises:
-        ShardError: a shard is missing, or differs from the one that was committed. The message names it.
-    """
-    if not manifest.shards:
-        raise ShardError(f"The manifest of {folder} lists no shard. {_REMEDY}")
-    parts = (_load(folder, entry, manifest.key) for entry in manifest.shards)
-    try:
-        return SyntheticImages.collect(parts, manifest.rows)
-    except ValueError as error:
-        raise ShardError(f"The shards of {folder} do not fit together: {error}. {_REMEDY}") from error
-
-
-def _load(folder: Location, entry: ManifestEntry, key: str) -> SyntheticImages:
-    location = folder / entry.file
-    if not location.exists():
-        raise ShardError(f"Shard {location} is missing. {_REMEDY}")
-    data = location.read_bytes()
-    verify_entry(data, entry, str(location))
-    images = decode_shard(data, key, str(location))[1]
-    check_rows(images, entry.rows, str(location))
-    return images
-
-
 def check_rows(images: SyntheticImages, rows: int, where: str) -> None:
     """Make sure that a shard has as many images as expected.
 
@@ -353,19 +295,19 @@ def check_rows(images: SyntheticImages, rows: int, where: str) -> None:
         ShardError: it has not.
     """
     if len(images) != rows:
-        raise ShardError(f"Shard {where} has {len(images):,} images, not {rows:,}. {_REMEDY}")
+        raise ShardError(f"Shard {where} has {len(images):,} images, not {rows:,}. {REMEDY}")
 
 
 def _footer_info(file: pq.ParquetFile, where: str) -> ShardInfo:
     metadata = json.loads((file.schema_arrow.metadata or {})[_METADATA_KEY])
     if metadata.pop("format") != FORMAT:
-        raise ShardError(f"Shard {where} has another format than {FORMAT}. {_REMEDY}")
+        raise ShardError(f"Shard {where} has another format than {FORMAT}. {REMEDY}")
     return ShardInfo(**metadata)
 
 
 def _unreadable(where: str, error: Exception) -> ShardError:
     reason = " ".join(str(error).split())  # some of Arrow's messages span lines
-    return ShardError(f"Shard {where} is truncated or is not a shard of this product ({reason}). {_REMEDY}")
+    return ShardError(f"Shard {where} is truncated or is not a shard of this product ({reason}). {REMEDY}")
 
 
 def _png(image: np.ndarray[Any, Any]) -> bytes:

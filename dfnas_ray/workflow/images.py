@@ -15,7 +15,8 @@ from dfnas_ray.sources.synthetic import SyntheticSource, shuffle_labels
 from dfnas_ray.storage.location import Count, JsonObject, Location
 from dfnas_ray.storage.manifest import Manifest, ManifestEntry
 from dfnas_ray.storage.run_dir import fingerprint
-from dfnas_ray.storage.shards import ShardInfo, SyntheticImages, encode_shard, intact_shards, manifest_entry, shard_name
+from dfnas_ray.storage.shard_sets import intact_shards
+from dfnas_ray.storage.shards import ShardInfo, SyntheticImages, encode_shard, manifest_entry, shard_name
 from dfnas_ray.storage.shared import Shared
 from dfnas_ray.synthesis.job import TeacherLabel
 from dfnas_ray.teachers.base import Teacher

@@ -21,7 +21,8 @@ from dfnas_ray.search_spaces.architecture import Architecture
 from dfnas_ray.storage.location import JsonObject, Location
 from dfnas_ray.storage.manifest import Manifest
 from dfnas_ray.storage.run_dir import RunDir, StageDir
-from dfnas_ray.storage.shards import SyntheticImages, load_shards
+from dfnas_ray.storage.shard_sets import load_shards
+from dfnas_ray.storage.shards import SyntheticImages
 from dfnas_ray.storage.shared import Shared
 from dfnas_ray.teachers.base import Teacher, load_teacher
 from dfnas_ray.teachers.facts import TeacherDescription

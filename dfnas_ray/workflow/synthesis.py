@@ -14,7 +14,8 @@ from dfnas_ray.execution.base import Crew, Executor, Work
 from dfnas_ray.storage.location import Count, JsonObject, Location, Seconds
 from dfnas_ray.storage.manifest import Manifest, ManifestEntry
 from dfnas_ray.storage.run_dir import flat
-from dfnas_ray.storage.shards import SyntheticImages, intact_shards, read_info, shard_name
+from dfnas_ray.storage.shard_sets import intact_shards
+from dfnas_ray.storage.shards import SyntheticImages, read_info, shard_name
 from dfnas_ray.storage.shared import Shared
 from dfnas_ray.synthesis.checks import check_synthesis
 from dfnas_ray.synthesis.job import ShardJob, TeacherLabel

@@ -20,7 +20,7 @@ from dfnas_ray.search_spaces.base import Genotype
 from dfnas_ray.seeding import numpy_generator
 from dfnas_ray.storage.manifest import Manifest
 from dfnas_ray.storage.run_dir import RunDir
-from dfnas_ray.storage.shards import load_shards
+from dfnas_ray.storage.shard_sets import load_shards
 from dfnas_ray.training.batches import SyntheticBatches, split_mask
 from dfnas_ray.training.device_images import DeviceImages
 

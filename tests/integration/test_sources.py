@@ -18,7 +18,7 @@ from dfnas_ray.report.page import write_report
 from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.manifest import Manifest
 from dfnas_ray.storage.run_dir import RunDir
-from dfnas_ray.storage.shards import load_shards
+from dfnas_ray.storage.shard_sets import load_shards
 from dfnas_ray.workflow import run as order
 from dfnas_ray.workflow.session import Session
 

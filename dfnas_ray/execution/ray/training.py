@@ -19,7 +19,8 @@ from dfnas_ray.execution.ray.checkpoints import recover
 from dfnas_ray.execution.ray.connection import worker_device
 from dfnas_ray.execution.ray.errors import last_line, reason_of
 from dfnas_ray.progress import Board
-from dfnas_ray.storage.location import Location, read_regular
+from dfnas_ray.storage.location import Location
+from dfnas_ray.storage.regular_files import read_regular
 from dfnas_ray.storage.retries import passes_by_itself, with_restarts
 from dfnas_ray.storage.shards import SyntheticImages
 from dfnas_ray.storage.shared import Shared

@@ -14,15 +14,8 @@ from dfnas_ray.errors import ShardError, StorageError
 from dfnas_ray.storage import memory
 from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.manifest import Manifest
-from dfnas_ray.storage.shards import (
-    ShardInfo,
-    SyntheticImages,
-    encode_shard,
-    ids_of_shard,
-    load_shards,
-    manifest_entry,
-    shard_name,
-)
+from dfnas_ray.storage.shard_sets import load_shards
+from dfnas_ray.storage.shards import ShardInfo, SyntheticImages, encode_shard, ids_of_shard, manifest_entry, shard_name
 
 SIDE = 600  # three images take more than a megabyte: smaller arrays are never in a file
 

@@ -11,13 +11,13 @@ from PIL import Image
 from dfnas_ray.errors import ShardError, StorageError
 from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.manifest import Manifest
+from dfnas_ray.storage.shard_sets import load_shards
 from dfnas_ray.storage.shards import (
     ROW_GROUP_SIZE,
     ShardInfo,
     SyntheticImages,
     decode_shard,
     encode_shard,
-    load_shards,
     manifest_entry,
     read_info,
     shard_name,
