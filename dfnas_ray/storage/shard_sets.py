@@ -58,11 +58,7 @@ def load_shards(folder: Location, manifest: Manifest) -> SyntheticImages:
     """
     if not manifest.shards:
         raise ShardError(f"The manifest of {folder} lists no shard. {REMEDY}")
-    parts = (_load(folder, entry, manifest.key) for entry in manifest.shards)
-    try:
-        return SyntheticImages.collect(parts, manifest.rows)
-    except ValueError as error:
-        raise ShardError(f"The shards of {folder} do not fit together: {error}. {REMEDY}") from error
+    return SyntheticImages.collect((_load(folder, entry, manifest.key) for entry in manifest.shards), manifest.rows)
 
 
 def _load(folder: Location, entry: ManifestEntry, key: str) -> SyntheticImages:

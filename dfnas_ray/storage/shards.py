@@ -101,7 +101,8 @@ class SyntheticImages:
             rows: The number of rows of all parts.
 
         Raises:
-            ValueError: the parts have more or fewer rows, or their shapes differ.
+            ShardError: their shapes differ.
+            ValueError: they have more or fewer rows.
             StorageError: there is no room for the result.
         """
         parts = iter(parts)
@@ -113,6 +114,9 @@ class SyntheticImages:
         done = 0
         for part in chain([first], parts):
             for name, values in vars(part).items():
+                if values.shape[1:] != whole[name].shape[1:]:
+                    shapes = f"{whole[name].shape[1:]} and {values.shape[1:]}"
+                    raise ShardError(f"Shards do not fit together: their {name} have the shapes {shapes}. {REMEDY}")
                 whole[name][done : done + len(part)] = values
             done += len(part)
         if done != rows:
