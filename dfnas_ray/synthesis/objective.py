@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 
 import torch
@@ -10,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dfnas_ray.config.registry import is_built_in
+from dfnas_ray.ops.compiling import CompiledCall
 from dfnas_ray.ops.networks import copy_network
 from dfnas_ray.ops.precision import autocast, autocast_dtype
 from dfnas_ray.synthesis.observed import FeatureTap, ObservedTeacher
@@ -17,8 +17,6 @@ from dfnas_ray.synthesis.regularizers import Observation, Statistics
 from dfnas_ray.synthesis.settings import SetSettings
 from dfnas_ray.synthesis.units import ImageUnits
 from dfnas_ray.teachers.base import Teacher
-
-logger = logging.getLogger(__name__)
 
 
 class TeacherObjective:
@@ -45,14 +43,8 @@ class TeacherObjective:
         self.model = model.to(device).to(memory_format=torch.channels_last)
         self.features = FeatureTap(self.model) if "features" in self.observes else None
         self._call: Callable[..., dict[str, Tensor]] = self._losses
-        self._compiled = False
         if settings.compile:
-            # The compiler keeps only a few versions of a function, and the weights of an objective are constants in it.
-            # In a process with many objectives, as in a sweep, it would silently give up, and images would depend on
-            # the order.
-            torch.compiler.reset()
-            self._call = torch.compile(self._losses, dynamic=False)
-            self._compiled = True
+            self._call = CompiledCall(self._losses, "synthesis.compile")
 
     def _losses(
         self, images: Tensor, targets: Tensor, step: Tensor | None, past: list[Statistics] | None, with_student: bool
@@ -100,25 +92,4 @@ class TeacherObjective:
         """
         # With a Python number, every step would be compiled again.
         steps = torch.as_tensor(step, device=self.device) if "step" in self.observes else None
-        inputs = (images.contiguous(memory_format=torch.channels_last), targets, steps, past, with_student)
-        if not self._compiled:
-            return self._call(*inputs)
-        try:
-            return self._call(*inputs)
-        except Exception as error:
-            if not _is_compiler_failure(error):
-                raise
-            logger.warning(
-                "torch.compile does not work here (%s); synthesis goes on without it, slower. "
-                "Set synthesis.compile=false to silence this.",
-                str(error).strip().splitlines()[0],
-            )
-            self._call, self._compiled = self._losses, False
-            return self._call(*inputs)
-
-
-def _is_compiler_failure(error: Exception) -> bool:
-    from torch._dynamo.exc import TorchDynamoException
-    from torch._inductor.exc import CppCompileError, InvalidCxxCompiler
-
-    return isinstance(error, TorchDynamoException | CppCompileError | InvalidCxxCompiler)
+        return self._call(images.contiguous(memory_format=torch.channels_last), targets, steps, past, with_student)

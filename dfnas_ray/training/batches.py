@@ -11,7 +11,7 @@ often as needed. So the learning rate follows its schedule, and with the complet
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain, count, islice
 from typing import Any, NamedTuple, TypeAlias
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from dfnas_ray.errors import ConfigError
 from dfnas_ray.ops.area_crops import crop_areas, jitter_colors
+from dfnas_ray.ops.compiling import CompiledCall
 from dfnas_ray.ops.networks import copy_network
 from dfnas_ray.ops.precision import Precision, autocast, autocast_dtype
 from dfnas_ray.ops.regions import center_crop, crop, draw_region
@@ -108,6 +109,7 @@ class SyntheticBatches:
         self.use(np.ones(len(images), np.bool_) if side is None else side)
         self.planned_ids = self.ids if planned_ids is None else planned_ids
         self.model = copy_network(teacher.model).to(images.device).to(memory_format=torch.channels_last)
+        self._label: Callable[[Tensor], Tensor] = self.model
 
     def __len__(self) -> int:
         """Return the batches per epoch of the finished set, without a smaller last batch unless it is the only one."""
@@ -136,6 +138,10 @@ class SyntheticBatches:
         """Move the set and the teacher to a device."""
         self.images.to(device)
         self.model.to(device)
+
+    def compile_teacher(self, setting: str) -> None:
+        """Let torch compile the teacher for batches of one size. ``setting`` is what asked for it, for messages."""
+        self._label = CompiledCall(self.model, setting, is_frozen=True)
 
     def split(self, fraction: float, name: str) -> tuple[SyntheticBatches, SyntheticBatches]:
         """Return two parts of the set; the second one has the share ``fraction`` of the images.
@@ -240,7 +246,7 @@ class SyntheticBatches:
     @torch.no_grad()
     def _ask_teacher(self, images: Tensor) -> Tensor:
         with autocast(images.device, autocast_dtype(self.precision, images.device)):
-            logits: Tensor = self.model(images.clone())  # the network may change its input
+            logits: Tensor = self._label(images.clone())  # the network may change its input
         return logits.float()
 
 

@@ -135,6 +135,11 @@ class RetrainingConfig(BaseModel):
     precision: Precision = Field(
         "auto", description="Precision of the convolutions; auto uses bfloat16 where the hardware supports it."
     )
+    compile: bool = Field(
+        False,
+        exclude_if=lambda value: not value,
+        description="Use torch.compile for the network and its teacher. It takes a minute; worth it from some 1,000 steps.",
+    )
     num_workers: int = Field(
         1,
         gt=0,
@@ -148,6 +153,11 @@ class RetrainingConfig(BaseModel):
             raise ValueError(
                 f"batch_size ({self.batch_size}) must be a multiple of num_workers ({self.num_workers}). "
                 f"Next multiple: {-(-self.batch_size // self.num_workers) * self.num_workers}."
+            )
+        if self.compile and self.drop_path:
+            raise ValueError(
+                f"compile cannot be used with drop_path ({self.drop_path:g}), which changes the network in each epoch. Set one "
+                "of the two to its default."
             )
         if self.labels is not None:
             if not self.images.is_labelled:

@@ -14,10 +14,11 @@ from typing import Annotated, Any, Literal, Protocol, TypeAlias
 
 import torch
 from pydantic import Field, TypeAdapter
-from torch import nn
+from torch import Tensor, nn
 
 from dfnas_ray.config.cluster import RetrainingResources
 from dfnas_ray.ops.batching import batch_size_for
+from dfnas_ray.ops.compiling import CompiledCall
 from dfnas_ray.ops.networks import channels_last, evaluation_mode
 from dfnas_ray.progress import Board
 from dfnas_ray.search_spaces.base import Genotype, SearchSpace
@@ -31,6 +32,7 @@ from dfnas_ray.training.device_images import DeviceImages
 from dfnas_ray.training.student import Student, set_drop_path, train_epoch, validate
 
 _VALIDATION_BATCH = 256
+_COMPILE = "retraining.compile"
 
 Checkpoint: TypeAlias = dict[str, Any]
 """The state of a training: tensors, numbers and text only."""
@@ -144,7 +146,7 @@ def train_network(
     seed_everything(seed)
     student = _student(job, device, settings.epochs * len(train))
     network = student.model
-    parallel = place.wrap(network)
+    forward = _forward(place.wrap(network), settings)
     beginning = copy.deepcopy(student.state_dict())
     history: list[EpochFigures] = []
 
@@ -159,7 +161,7 @@ def train_network(
     write = board.writer("train")
     for epoch in range(len(history), settings.epochs):
         set_drop_path(network, settings.drop_path * epoch / settings.epochs)
-        loss = train_epoch(student, train, epoch, derive_seed(seed, "epoch", epoch, place.rank), parallel)
+        loss = train_epoch(student, train, epoch, derive_seed(seed, "epoch", epoch, place.rank), forward)
         evaluation_mode(network)
         result = validate(network, validation.unvaried(), settings.distillation.temperature)
         figures = {"loss": loss, "validation_loss": result.loss, "validation_agreement": result.agreement}
@@ -174,7 +176,7 @@ def training_batches(
 ) -> SyntheticBatches:
     """Return the training batches; with the same settings and seed they are the same for every architecture."""
     place, settings = place or Place(), job.config
-    return SyntheticBatches(
+    batches = SyntheticBatches(
         images,
         teacher,
         settings.distillation,
@@ -186,6 +188,9 @@ def training_batches(
         precision=settings.precision,
         asks_teacher=settings.labels is None or settings.labels.weight < 1,
     )
+    if settings.compile:
+        batches.compile_teacher(_COMPILE)
+    return batches
 
 
 def train_at_once(job: RetrainingJob, batches: SyntheticBatches) -> nn.Module:
@@ -198,10 +203,15 @@ def train_at_once(job: RetrainingJob, batches: SyntheticBatches) -> nn.Module:
     seed, settings = derive_seed(job.seed, "retraining"), job.config
     seed_everything(seed)
     student = _student(job, batches.device, settings.epochs * len(batches))
+    forward = _forward(student.model, settings)
     for epoch in range(settings.epochs):
         set_drop_path(student.model, settings.drop_path * epoch / settings.epochs)
-        train_epoch(student, batches, epoch, derive_seed(seed, "epoch", epoch, 0))
+        train_epoch(student, batches, epoch, derive_seed(seed, "epoch", epoch, 0), forward)
     return evaluation_mode(student.model)
+
+
+def _forward(network: nn.Module, settings: RetrainingConfig) -> Callable[[Tensor], Tensor]:
+    return CompiledCall(network, _COMPILE) if settings.compile else network
 
 
 def _student(job: RetrainingJob, device: torch.device, total_steps: int) -> Student:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from io import BytesIO
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from dfnas_ray import formatting
 from dfnas_ray.errors import SynthesisError
+from dfnas_ray.ops.compiling import CompiledCall
 from dfnas_ray.ops.graphs import GraphedCall
 from dfnas_ray.ops.networks import evaluation_mode
 from dfnas_ray.ops.precision import autocast
@@ -41,6 +42,7 @@ from dfnas_ray.training.batches import Batch
 from dfnas_ray.training.student import Student
 
 BETAS = (0.5, 0.999)
+_COMPILE = "synthesis.method.student.compile"
 _WATCHED = 10  # number of the batch that is checked: by then, a generator should make recognisable images
 
 
@@ -110,6 +112,12 @@ class Stream:
         self.num_batches = config.num_batches(number, settings)
         self.student = None if config.student is None else self._new_student()
         student_model = None if self.student is None else self.student.model
+        self._forward: Callable[[Tensor], Tensor] | None = student_model
+        self._label: Callable[[Tensor], Tensor] = teacher.model
+        if config.student is not None and config.student.compile:
+            assert student_model is not None
+            self._forward = CompiledCall(student_model, _COMPILE)
+            self._label = CompiledCall(teacher.model, _COMPILE, is_frozen=True)
         self.objective = TeacherObjective(teacher, settings, device, student_model)
         self.observed = ObservedTeacher(teacher.model).to(device).to(memory_format=torch.channels_last)
         mean, std = (torch.tensor(v, device=device).view(1, -1, 1, 1) for v in (teacher.mean, teacher.std))
@@ -288,8 +296,8 @@ class Stream:
         assert self.student is not None
         images = self.teacher.normalize(crop_each(self.canvases[chosen], Places(*place), self.input_size))
         with torch.no_grad(), self._autocast():
-            logits = self.teacher.model(images.clone())  # a copy, because a network may change its input in place
-        return self.student.learn(Batch(images, logits))
+            logits = self._label(images.clone())  # a copy, because a network may change its input in place
+        return self.student.learn(Batch(images, logits), self._forward)
 
     def _autocast(self) -> AbstractContextManager[None]:
         return autocast(self.device, self.objective.dtype)

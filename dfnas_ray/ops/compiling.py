@@ -1,0 +1,64 @@
+"""Functions that torch compiles, where that is possible."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Generic, ParamSpec, TypeVar
+
+import torch
+
+logger = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class CompiledCall(Generic[P, T]):
+    """A function that is compiled when it is first called, which takes up to a minute.
+
+    Where the compiler fails, for example because there is no C++ compiler, the function is called as it is, with one
+    warning.
+
+    Args:
+        function: The function, or a network. Its inputs keep their shapes.
+        setting: The setting that asked for it, for the warning.
+        is_frozen: Whether it is a network whose weights never change and that is called without gradients. The
+            compiler may then rewrite the weights, for example merge BatchNorm into convolutions.
+    """
+
+    def __init__(self, function: Callable[P, T], setting: str, *, is_frozen: bool = False):
+        self._function, self._setting = function, setting
+        # The compiler keeps only a few versions of a function. In a process with many networks, as in a sweep, it would
+        # silently give up, and results would depend on the order. So it forgets earlier ones; those that are still in
+        # use are compiled again, from files on the disk.
+        torch.compiler.reset()
+        self._call: Callable[P, T] = torch.compile(function, dynamic=False)
+        self._is_compiled, self._is_frozen = True, is_frozen
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call the compiled function."""
+        if not self._is_compiled:
+            return self._call(*args, **kwargs)
+        from torch._inductor import config  # its import takes a second
+
+        try:
+            with config.patch(freezing=self._is_frozen):
+                return self._call(*args, **kwargs)
+        except Exception as error:
+            if not _is_compiler_failure(error):
+                raise
+            logger.warning(
+                "torch.compile does not work here (%s); the work goes on without it, slower. Set %s=false to silence this.",
+                str(error).strip().splitlines()[0],
+                self._setting,
+            )
+            self._call, self._is_compiled = self._function, False
+            return self._call(*args, **kwargs)
+
+
+def _is_compiler_failure(error: Exception) -> bool:
+    from torch._dynamo.exc import TorchDynamoException
+    from torch._inductor.exc import CppCompileError, InvalidCxxCompiler
+
+    return isinstance(error, TorchDynamoException | CppCompileError | InvalidCxxCompiler)
