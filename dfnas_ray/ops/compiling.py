@@ -13,6 +13,9 @@ logger = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 
+COMPILED_TIME = 0.75
+"""Time of a compiled training step of a small network, as a share of the normal one (experiments/results/speed.md)."""
+
 
 class CompiledCall(Generic[P, T]):
     """A function that is compiled when it is first called, which takes up to a minute.
@@ -55,6 +58,13 @@ class CompiledCall(Generic[P, T]):
             )
             self._call, self._is_compiled = self._function, False
             return self._call(*args, **kwargs)
+
+
+def compiled_on_cpu(
+    function: Callable[P, T], setting: str, device: torch.device, *, is_frozen: bool = False
+) -> Callable[P, T]:
+    """Return the function, compiled if ``device`` is a CPU; see `CompiledCall`. On GPUs this was never measured."""
+    return CompiledCall(function, setting, is_frozen=is_frozen) if device.type == "cpu" else function
 
 
 def _is_compiler_failure(error: Exception) -> bool:

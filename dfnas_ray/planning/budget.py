@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from dfnas_ray.config.experiment import ExperimentConfig, make_experiment
 from dfnas_ray.config.registry import SettingValues
 from dfnas_ray.planning.estimate import ExperimentPlan, estimate
-from dfnas_ray.planning.recipe import FEW_BATCHES, complete, merged
+from dfnas_ray.planning.recipe import FEW_BATCHES, complete, merged, row_of
+from dfnas_ray.synthesis.generator.config import GeneratorSettings
 from dfnas_ray.teachers.base import Teacher
 
 IMAGES_SHARE, CANDIDATES_SHARE, FINALISTS_SHARE = 0.42, 0.1, 0.08
@@ -99,14 +100,19 @@ def _scaled(config: ExperimentConfig, teacher: Teacher, seconds: float) -> Setti
     grown = synthesis.num_shards * per_shard / synthesis.images_in_total
     train = synthesis.num_shards * per_shard * (1 - search.validation_fraction)
     epochs = max(steps * retraining.epochs / grown, _FEWEST_STEPS * retraining.batch_size / train)
+    long, method = row_of(teacher).long, synthesis.method
+    made: SettingValues = {"num_shards": synthesis.num_shards, "images_per_shard": per_shard}
+    if isinstance(method, GeneratorSettings) and method.student is not None:
+        learning = synthesis.num_shards * per_shard / (batch * method.streams) * method.student.steps
+        made["method"] = {"student": {"compile": learning >= long}}
     return {
-        "synthesis": {"num_shards": synthesis.num_shards, "images_per_shard": per_shard},
+        "synthesis": made,
         "search": {
             "algorithm": {"kind": "zero_cost", "evolution": _evolution(candidates)},
             "seeds": [0],
             "selection": {"epochs": max(1, round(compared * search.selection.epochs / grown))},
         },
-        "retraining": {"epochs": max(1, round(epochs))},
+        "retraining": {"epochs": max(1, round(epochs)), "compile": epochs * train / retraining.batch_size >= long},
     }
 
 

@@ -12,6 +12,7 @@ import torch
 from dfnas_ray import formatting
 from dfnas_ray.config.cluster import ClusterConfig, WorkerResources
 from dfnas_ray.config.experiment import ExperimentConfig
+from dfnas_ray.ops.compiling import COMPILED_TIME
 from dfnas_ray.planning import timing
 from dfnas_ray.search_spaces import build_space
 from dfnas_ray.search_spaces.base import SearchSpace
@@ -198,7 +199,8 @@ def network_seconds(
         device_of(config.cluster, resources),
     )
     images = retraining.images.size(config.synthesis.size(teacher.image_shape), "retraining.images").images
-    return per_image * retraining.epochs * learned_from(config, images)
+    faster = COMPILED_TIME if retraining.compile else 1.0
+    return faster * per_image * retraining.epochs * learned_from(config, images)
 
 
 def _evaluation(config: ExperimentConfig, teacher: Teacher, networks: int) -> list[StageEstimate]:

@@ -44,6 +44,7 @@ class RecipeRow:
         student_batch: Batch size of the student and of networks that are trained.
         training_steps: Number of steps of the retraining.
         precision: Precision in which networks compute.
+        long: Number of steps from which a training is compiled; infinite where that was never measured.
     """
 
     up_to: float
@@ -54,11 +55,12 @@ class RecipeRow:
     student_batch: int
     training_steps: int
     precision: str
+    long: float = math.inf
 
 
 ROWS = (
     RecipeRow(20, 8_000, 100, 24, bn_weight=10, student_batch=64, training_steps=1_500, precision="float32"),
-    RecipeRow(48, 24_000, 200, 48, bn_weight=2, student_batch=128, training_steps=4_500, precision="auto"),
+    RecipeRow(48, 24_000, 200, 48, bn_weight=2, student_batch=128, training_steps=4_500, precision="auto", long=1_500),
     RecipeRow(math.inf, 20_000, 50, 48, bn_weight=2, student_batch=64, training_steps=10_000, precision="auto"),
 )
 
@@ -121,6 +123,9 @@ def _generator(teacher: Teacher, row: RecipeRow, size: Mapping[str, int], method
     shards, per_shard = _shards(size, count, batch)
     streams = min(2, shards)
     student: SettingValues = {"steps": 30, "batch_size": row.student_batch}
+    steps = (method.get("student") or student).get("steps", 30)
+    if shards * per_shard // (batch * streams) * steps >= row.long:
+        student["compile"] = True
     if shards * per_shard < 40 * batch * streams:  # with few batches the student joins earlier
         student["warmup_batches"] = 5
     return {
@@ -207,6 +212,8 @@ def training_settings(teacher: Teacher, images: int, given: Mapping[str, Any]) -
         chosen_search |= {"max_macs": "50%", **manner}
     if not retraining:
         chosen_retraining |= {"optimizer": optimizer, **manner}
+        if row.training_steps >= row.long:
+            chosen_retraining["compile"] = True
     if "algorithm" not in search:
         evolution = {"generations": 10, "population": 40, "mutations": 20, "crossovers": 20}
         chosen_search |= {"algorithm": {"kind": "zero_cost", "evolution": evolution}, "seeds": [0]}

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from dfnas_ray.errors import ConfigError
 from dfnas_ray.ops.area_crops import crop_areas, jitter_colors
-from dfnas_ray.ops.compiling import CompiledCall
+from dfnas_ray.ops.compiling import compiled_on_cpu
 from dfnas_ray.ops.networks import copy_network
 from dfnas_ray.ops.precision import Precision, autocast, autocast_dtype
 from dfnas_ray.ops.regions import center_crop, crop, draw_region
@@ -140,8 +140,8 @@ class SyntheticBatches:
         self.model.to(device)
 
     def compile_teacher(self, setting: str) -> None:
-        """Let torch compile the teacher for batches of one size. ``setting`` is what asked for it, for messages."""
-        self._label = CompiledCall(self.model, setting, is_frozen=True)
+        """Let torch compile the teacher for batches of one size; ``setting`` asked for it. See `compiled_on_cpu`."""
+        self._label = compiled_on_cpu(self.model, setting, self.device, is_frozen=True)
 
     def split(self, fraction: float, name: str) -> tuple[SyntheticBatches, SyntheticBatches]:
         """Return two parts of the set; the second one has the share ``fraction`` of the images.

@@ -138,7 +138,7 @@ class RetrainingConfig(BaseModel):
     compile: bool = Field(
         False,
         exclude_if=lambda value: not value,
-        description="Use torch.compile for the network and its teacher. It takes a minute; worth it from some 1,000 steps.",
+        description="Use torch.compile for the network and its teacher on a CPU; worth its minute from some 2,000 steps.",
     )
     num_workers: int = Field(
         1,

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from dfnas_ray.config.cluster import RetrainingResources
 from dfnas_ray.ops.batching import batch_size_for
-from dfnas_ray.ops.compiling import CompiledCall
+from dfnas_ray.ops.compiling import compiled_on_cpu
 from dfnas_ray.ops.networks import channels_last, evaluation_mode
 from dfnas_ray.progress import Board
 from dfnas_ray.search_spaces.base import Genotype, SearchSpace
@@ -146,7 +146,7 @@ def train_network(
     seed_everything(seed)
     student = _student(job, device, settings.epochs * len(train))
     network = student.model
-    forward = _forward(place.wrap(network), settings)
+    forward = _forward(place.wrap(network), settings, device)
     beginning = copy.deepcopy(student.state_dict())
     history: list[EpochFigures] = []
 
@@ -203,15 +203,15 @@ def train_at_once(job: RetrainingJob, batches: SyntheticBatches) -> nn.Module:
     seed, settings = derive_seed(job.seed, "retraining"), job.config
     seed_everything(seed)
     student = _student(job, batches.device, settings.epochs * len(batches))
-    forward = _forward(student.model, settings)
+    forward = _forward(student.model, settings, batches.device)
     for epoch in range(settings.epochs):
         set_drop_path(student.model, settings.drop_path * epoch / settings.epochs)
         train_epoch(student, batches, epoch, derive_seed(seed, "epoch", epoch, 0), forward)
     return evaluation_mode(student.model)
 
 
-def _forward(network: nn.Module, settings: RetrainingConfig) -> Callable[[Tensor], Tensor]:
-    return CompiledCall(network, _COMPILE) if settings.compile else network
+def _forward(network: nn.Module, settings: RetrainingConfig, device: torch.device) -> Callable[[Tensor], Tensor]:
+    return compiled_on_cpu(network, _COMPILE, device) if settings.compile else network
 
 
 def _student(job: RetrainingJob, device: torch.device, total_steps: int) -> Student:

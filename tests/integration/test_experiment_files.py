@@ -32,7 +32,7 @@ SMALL = {
         "width": 8,
         "adaptation_steps": 1,
         "streams": 1,
-        "student": {"steps": 1, "batch_size": 2, "warmup_batches": 0},
+        "student": {"steps": 1, "batch_size": 2, "warmup_batches": 0, "compile": False},
     },
 }
 SHORT = {"epochs": 1, "warmup_epochs": 0, "batch_size": 2, "calibration_batches": 1, "candidates": 1}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -56,3 +57,16 @@ def tiny_teacher(make_teacher) -> Teacher:
             elif tensor.is_floating_point():
                 tensor.copy_(torch.randn(tensor.shape, generator=generator) * 0.3)
     return make_teacher(model)
+
+
+@pytest.fixture
+def graphs(monkeypatch) -> list:
+    """Whatever is compiled is traced and called as it was, which needs no C++ compiler; the list of traced graphs."""
+    seen: list = []
+
+    def backend(graph, inputs):
+        seen.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+    return seen

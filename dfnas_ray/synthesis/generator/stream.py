@@ -20,7 +20,7 @@ from torch import Tensor
 
 from dfnas_ray import formatting
 from dfnas_ray.errors import SynthesisError
-from dfnas_ray.ops.compiling import CompiledCall
+from dfnas_ray.ops.compiling import compiled_on_cpu
 from dfnas_ray.ops.graphs import GraphedCall
 from dfnas_ray.ops.networks import evaluation_mode
 from dfnas_ray.ops.precision import autocast
@@ -116,8 +116,8 @@ class Stream:
         self._label: Callable[[Tensor], Tensor] = teacher.model
         if config.student is not None and config.student.compile:
             assert student_model is not None
-            self._forward = CompiledCall(student_model, _COMPILE)
-            self._label = CompiledCall(teacher.model, _COMPILE, is_frozen=True)
+            self._forward = compiled_on_cpu(student_model, _COMPILE, device)
+            self._label = compiled_on_cpu(teacher.model, _COMPILE, device, is_frozen=True)
         self.objective = TeacherObjective(teacher, settings, device, student_model)
         self.observed = ObservedTeacher(teacher.model).to(device).to(memory_format=torch.channels_last)
         mean, std = (torch.tensor(v, device=device).view(1, -1, 1, 1) for v in (teacher.mean, teacher.std))

@@ -121,6 +121,22 @@ def test_the_published_resnet_gets_what_was_measured_for_it(make_teacher):
     assert row_of(teacher).width == config.synthesis.method.width == 48
 
 
+def test_long_trainings_of_a_measured_size_are_compiled(make_teacher):
+    def chosen(size, **synthesis):
+        return complete(make_experiment({"teacher": "digits", **synthesis}), make_teacher(network(3), (3, size, size)))
+
+    small, large = chosen(16), chosen(224)
+    for config in (small, large):
+        assert not config.retraining.compile
+        assert not config.synthesis.method.student.compile
+    measured = chosen(32)
+    assert measured.retraining.compile
+    assert measured.synthesis.method.student.compile
+    short = chosen(32, synthesis={"method": {"kind": "generator", "student": {"steps": 5}}})
+    assert short.synthesis.method.student.steps == 5
+    assert not short.synthesis.method.student.compile
+
+
 @pytest.mark.parametrize("name", ["digits", "digits-spos", "digits-darts", "digits-proxyless", "digits-multi-fidelity"])
 def test_experiments_of_this_repository_say_everything_themselves(name, digits_teacher, pytestconfig):
     config = load_experiment(pytestconfig.rootpath / "experiments" / f"{name}.yaml")

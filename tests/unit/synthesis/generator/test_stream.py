@@ -143,3 +143,25 @@ def test_a_student_that_diverges_is_named_with_its_setting():
         SynthesisError, match=r"not finite after batch 1\. Lower synthesis\.method\.student\.optimizer\.lr"
     ):
         stream.make_batch(class_of_slots(20, 20, 10, 0), lambda images: None)
+
+
+def test_a_compiled_student_learns_and_steers_as_it_would_without(graphs):
+    plain, compiled = make_stream(), make_stream({"student": {**STUDENT, "compile": True}})
+    for made, expected in zip(run(compiled, 4), run(plain, 4), strict=True):
+        assert torch.equal(made.canvases, expected.canvases)
+        assert made.losses == expected.losses
+    assert len(graphs) == 2, "the student and the teacher that labels its images, once each"
+
+
+def test_a_compiled_student_goes_on_after_a_break(graphs):
+    method = {"student": {**STUDENT, "compile": True}}
+    whole, first = make_stream(method), make_stream(method)
+    expected = run(whole, 4)[2:]
+    classes = class_of_slots(0, 80, 10, 0).split(20)
+    made = [first.make_batch(batch, lambda images: None) for batch in classes[:2]]
+    second = make_stream(method)
+    second.load(first.state(), [batch.canvases for batch in made], [batch.logits for batch in made])
+    for batch, other in zip(classes[2:], expected, strict=True):
+        again = second.make_batch(batch, lambda images: None)
+        assert torch.equal(again.canvases, other.canvases)
+        assert again.losses == other.losses

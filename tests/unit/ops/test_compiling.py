@@ -1,0 +1,101 @@
+"""Compiled functions: their results, many of them in one process, and life without a compiler."""
+
+import logging
+
+import pytest
+import torch
+from torch import nn
+
+from dfnas_ray.ops.compiling import CompiledCall
+
+SETTING = "retraining.compile"
+
+
+def small_network():
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(128, 5)
+    )
+    network[1].running_mean.fill_(0.3)
+    network[1].running_var.fill_(2.0)
+    return network
+
+
+def test_a_compiled_network_gives_what_it_gave_and_learns_the_same():
+    plain, compiled = small_network(), small_network()
+    call = CompiledCall(compiled, SETTING)
+    images = torch.randn(6, 3, 4, 4)
+    for network, forward in ((plain, plain), (compiled, call)):
+        optimizer = torch.optim.SGD(network.parameters(), lr=1e-3)
+        for _ in range(3):
+            optimizer.zero_grad()
+            forward(images).square().sum().backward()
+            optimizer.step()
+    for old, new in zip(plain.state_dict().values(), compiled.state_dict().values(), strict=True):
+        torch.testing.assert_close(new, old, rtol=1e-4, atol=1e-5)
+
+
+def test_a_frozen_network_gives_what_it_gave_without_its_batch_norm():
+    network = small_network().eval().requires_grad_(False)
+    images = torch.randn(6, 3, 4, 4)
+    call = CompiledCall(network, SETTING, is_frozen=True)
+    with torch.no_grad():
+        torch.testing.assert_close(call(images), network(images), rtol=1e-4, atol=1e-5)
+        with torch.profiler.profile() as record:
+            call(images)
+    names = {event.name for event in record.events()}
+    assert not any("batch_norm" in name for name in names), names
+    assert "mkldnn::_convolution_pointwise" in names, "ReLU is part of the convolution"
+
+
+def test_a_function_is_compiled_once_for_inputs_of_one_shape(graphs):
+    call = CompiledCall(small_network(), SETTING)
+    for _ in range(3):
+        call(torch.randn(6, 3, 4, 4))
+    assert len(graphs) == 1
+
+
+def test_all_of_many_networks_are_compiled(graphs):
+    limit = torch._dynamo.config.recompile_limit
+    for number in range(1, limit + 3):
+        network = nn.Sequential(*[nn.Linear(4, 4) for _ in range(number)])
+        CompiledCall(network, SETTING)(torch.randn(2, 4))
+        assert len(graphs) == number
+
+
+def test_an_earlier_network_goes_on_after_a_later_one(graphs):
+    first, images = CompiledCall(small_network(), SETTING), torch.randn(6, 3, 4, 4)
+    before = first(images)
+    CompiledCall(nn.Linear(4, 4), SETTING)(torch.randn(2, 4))
+    assert torch.equal(first(images), before)
+
+
+def test_without_a_compiler_the_function_is_called_with_one_warning(monkeypatch, caplog):
+    calls = []
+
+    def fake_compile(function, **options):
+        def compiled(*args):
+            calls.append(args)
+            raise torch._inductor.exc.InvalidCxxCompiler
+
+        return compiled
+
+    monkeypatch.setattr(torch, "compile", fake_compile)
+    network, images = small_network(), torch.randn(6, 3, 4, 4)
+    call = CompiledCall(network, SETTING)
+    with caplog.at_level(logging.WARNING):
+        results = [call(images) for _ in range(3)]
+    assert len(calls) == 1, "it is not tried again"
+    (record,) = caplog.records
+    assert "torch.compile does not work here" in record.getMessage()
+    assert "retraining.compile=false" in record.getMessage()
+    assert torch.equal(results[0], results[2])
+
+
+def test_an_error_of_the_network_stays_one():
+    class Broken(nn.Module):
+        def forward(self, images):
+            raise RuntimeError("no such shape")
+
+    with pytest.raises(RuntimeError, match="no such shape"):
+        CompiledCall(Broken(), SETTING)(torch.randn(2, 4))
