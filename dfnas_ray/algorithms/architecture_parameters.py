@@ -17,6 +17,19 @@ _TRIES_PER_FINALIST = 20
 _INITIAL_SCALE = 1e-3  # Liu et al. 2019: all options start nearly equal
 
 
+def check_warmup(epochs: int, warmup_epochs: int) -> None:
+    """Make sure that the alphas learn in at least one epoch.
+
+    Raises:
+        ValueError: they never do, so that the result would be that of random alphas.
+    """
+    if warmup_epochs >= epochs:
+        raise ValueError(
+            f"warmup_epochs ({warmup_epochs}) must be below epochs ({epochs}): the search chooses by its alphas, which learn "
+            "only after the warm-up. Lower warmup_epochs, or raise epochs."
+        )
+
+
 class ArchitectureParameters(nn.Module):
     """One alpha per option of each mixed operation; the softmax over a mixed operation's alphas weighs its options.
 

@@ -7,6 +7,7 @@ one-shot search does both. An algorithm that measures single candidates can also
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from dfnas_ray.algorithms.features import (
 )
 from dfnas_ray.config.member import MemberConfig
 from dfnas_ray.config.registry import describe, is_built_in
-from dfnas_ray.errors import ConfigError
+from dfnas_ray.errors import ConfigError, DfnasError
 from dfnas_ray.ops.precision import Precision
 from dfnas_ray.search_spaces.base import Genotype, SearchSpace
 from dfnas_ray.training.batches import SyntheticBatches
@@ -208,6 +209,14 @@ def make_algorithm(config: BaseAlgorithmConfig, problem: SearchProblem) -> Searc
     )
 
 
+def diverged(epoch: int) -> DfnasError:
+    """Return the error of a search whose training diverged in an epoch, counted from 1."""
+    return DfnasError(
+        f"The training of this search diverged in epoch {epoch}: its loss is not finite. Lower its learning rate, such as "
+        "search.algorithm.optimizer.lr."
+    )
+
+
 @dataclass
 class SearchState:
     """A search in progress: the algorithm and its history.
@@ -230,6 +239,9 @@ class SearchState:
             on_progress: Called after each epoch and each round of candidates, for example to write a checkpoint.
             measure_with: Takes the trained scorer and returns the function that measures candidates. That function may
                 distribute candidates over machines.
+
+        Raises:
+            DfnasError: the training diverged, or no candidate could be measured.
         """
         self.train(on_progress)
         algorithm = self.algorithm
@@ -249,11 +261,23 @@ class SearchState:
                 }
             )
             on_progress(self)
+        score = algorithm.best()[1]
+        if math.isnan(score) or score == -math.inf:
+            raise DfnasError(
+                "No architecture of this search has a score that is a number, so none is better than another. If it trains "
+                "networks, lower its learning rate, such as search.algorithm.optimizer.lr."
+            )
 
     def train(self, on_progress: Callable[[SearchState], None] = lambda state: None) -> None:
-        """Train to the last epoch. After that, candidates can be measured."""
+        """Train to the last epoch. After that, candidates can be measured.
+
+        Raises:
+            DfnasError: the training diverged.
+        """
         while self.algorithm.is_training:
             metrics = self.algorithm.train_epoch()
+            if not math.isfinite(metrics.get("loss", 0.0)):
+                raise diverged(self.algorithm.epochs_done)
             self.history.append({"phase": "training", "number": self.algorithm.epochs_done, **metrics})
             on_progress(self)
 

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
-from dfnas_ray.algorithms.architecture_parameters import ArchitectureParameters, likely_architectures
+from dfnas_ray.algorithms.architecture_parameters import ArchitectureParameters, check_warmup, likely_architectures
 from dfnas_ray.algorithms.base import BaseAlgorithmConfig, SearchAlgorithm, SearchProblem, StateDict
 from dfnas_ray.algorithms.unrolled import dominant_eigenvalue, unrolled_alpha_gradient
 from dfnas_ray.limits import MANY
@@ -91,6 +91,11 @@ class DartsSearchConfig(BaseAlgorithmConfig):
     )
     beta_weight: float = Field(50.0, gt=0, description="Final weight of beta-decay; it grows linearly from 0.")
     collapse: CollapseConfig = CollapseConfig()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        check_warmup(self.epochs, self.warmup_epochs)
+        return self
 
     trains_by_epochs: ClassVar[bool] = True
     cannot_rank: ClassVar[str] = "its alphas weigh operations, not whole architectures"

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
-from dfnas_ray.algorithms.architecture_parameters import ArchitectureParameters, likely_architectures
-from dfnas_ray.algorithms.base import BaseAlgorithmConfig, SearchAlgorithm, SearchProblem, StateDict
+from dfnas_ray.algorithms.architecture_parameters import ArchitectureParameters, check_warmup, likely_architectures
+from dfnas_ray.algorithms.base import BaseAlgorithmConfig, SearchAlgorithm, SearchProblem, StateDict, diverged
 from dfnas_ray.limits import MANY
 from dfnas_ray.ops.mixed import Mixture
 from dfnas_ray.ops.precision import autocast
@@ -86,6 +86,11 @@ class ProxylessSearchConfig(BaseAlgorithmConfig):
         0.9, ge=0, lt=1, description="Decay of the moving average that rewards are compared with."
     )
     cost: CostTermConfig = MacsTermConfig()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        check_warmup(self.epochs, self.warmup_epochs)
+        return self
 
     cannot_rank: ClassVar[str] = "its alphas weigh operations, not whole architectures"
     trains_by_epochs: ClassVar[bool] = True
@@ -222,7 +227,8 @@ class ProxylessSearch(SearchAlgorithm):
         with autocast(self.student.device, self.student.dtype):
             logits = self.supernet(batch.images.clone(), mixtures)
         loss = distillation_loss(logits, batch.teacher_logits, self.temperature)
-        gate_gradients = torch.autograd.grad(loss, gates)
+        # Where operations that give zeros cut a node off, the loss does not depend on the gates behind it.
+        gate_gradients = torch.autograd.grad(loss, gates, materialize_grads=True)
         rows = self.architecture.rows()
         cost_gradients = self._cost_gradients()
         gradients = []
@@ -301,7 +307,9 @@ class ProxylessSearch(SearchAlgorithm):
         return [row for group in found for row in group.unbind()]
 
     def _numpy_probabilities(self) -> list[np.ndarray[Any, Any]]:
-        rows = (np.exp(row) for row in self.architecture.log_probabilities())
+        rows = [np.exp(row) for row in self.architecture.log_probabilities()]
+        if not all(np.isfinite(row).all() for row in rows):  # no path can be drawn
+            raise diverged(self.epochs_done + 1)
         return [row / row.sum() for row in rows]
 
     def _alpha_stream(self) -> Iterator[Batch]:

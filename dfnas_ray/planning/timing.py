@@ -151,7 +151,9 @@ def time_trial(
     """
     algorithm, search = trial.algorithm, config.search
     batch = timed_batch(teacher, algorithm.batch_size)
-    small = trial._replace(algorithm=algorithm.model_copy(update={"batch_size": batch}))
+    warm = getattr(algorithm, "warmup_epochs", 0)  # epochs in which only weights learn; later ones take longer
+    changes = {"batch_size": batch, **({"warmup_epochs": min(warm, 1 + _EPOCHS)} if warm else {})}
+    small = trial._replace(algorithm=algorithm.model_copy(update=changes))
     total = config.synthesis.images_in_total
     validation = round(total * search.validation_fraction)
     train = total - validation
@@ -160,17 +162,25 @@ def time_trial(
         job = _job(search.model_copy(update={"start_after_shards": None}), max_macs)
         state, batches = begin_trial(job, small, teacher, WholeSet(images), None, device)
         seconds, searcher = 0.0, state.algorithm
+
+        def fastest_epoch() -> float:
+            epochs = []
+            for _ in range(max(1, min(_EPOCHS, searcher.num_epochs - searcher.epochs_done))):
+                searcher.train_epoch()
+                epochs.append(lap())
+            return min(epochs)
+
         with clocked(device) as lap:
             passes = searcher.num_epochs if algorithm.num_passes is None else algorithm.num_passes
             if passes:
                 if passes > algorithm.passes_per_epoch:
                     searcher.train_epoch()  # the first epoch warms up
                     lap()
-                epochs = []
-                for _ in range(min(_EPOCHS, max(1, searcher.num_epochs - 1))):
-                    searcher.train_epoch()
-                    epochs.append(lap())
-                seconds += passes * train * min(epochs) / (algorithm.passes_per_epoch * len(batches.train.ids))
+                scale = train / (algorithm.passes_per_epoch * len(batches.train.ids))
+                if warm:
+                    seconds += warm * scale * fastest_epoch()
+                    passes -= warm
+                seconds += passes * scale * fastest_epoch()
             count = algorithm.num_candidates if num_candidates is None else num_candidates
             candidates = [] if count == 0 or searcher.is_finished else searcher.ask()
             if candidates:

@@ -36,7 +36,8 @@ def as_markdown(result: ComparisonResult, name: str) -> str:
         f"# {name}: comparison\n",
         f"Seeds {seeds}. Accuracies are from {result.judged_by}, in points."
         + (f" Rankings are of {result.architectures:,} architectures." if result.architectures else "")
-        + " Brackets: 95 % intervals; of differences, paired by seed.\n",
+        + " Brackets: 95 % intervals: of accuracies over seeds, differences paired by seed; of tau over architectures,"
+        " for these seeds.\n",
         f"## Differences from {result.reference}\n",
         _table(
             ("figure", "algorithm", "variant", "difference", "95 %", "what it says"),

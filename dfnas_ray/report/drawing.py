@@ -191,7 +191,7 @@ def stack(pictures: Sequence[tuple[str, str]]) -> str:
         parts.append(f'<text x="16" y="{y:g}" style="font:bold 14px system-ui, sans-serif">{escape(title)}</text>')
         parts.append(picture.replace("<svg ", f'<svg x="16" y="{y + 14:g}" ', 1))
         y += float(height) + 52
-    width = max(float(width) for width, _ in sizes) + 32
+    width = max((float(width) for width, _ in sizes), default=0.0) + 32
     body = "\n".join(parts)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {y:g}" width="{width:g}" height="{y:g}" '

@@ -143,17 +143,21 @@ def training_panels(histories: Mapping[str, Sequence[HistoryPoint]]) -> list[str
     return svgs
 
 
-def sampling_panels(histories: Mapping[str, Sequence[HistoryPoint]]) -> list[str]:
-    """Return one panel per trial: scores of each round as dots, the best so far as a line, all on one scale."""
+def sampling_panels(histories: Mapping[str, Sequence[HistoryPoint]], algorithms: Mapping[str, str]) -> list[str]:
+    """Return one panel per trial: scores of each round as dots, the best so far as a line.
+
+    Trials of one algorithm are on one scale. ``algorithms`` has the algorithm of each trial.
+    """
     rounds = {name: [point for point in points if point.scores] for name, points in histories.items()}
-    scores = np.array([score for points in rounds.values() for p in points for score in p.scores or ()], float)
-    low = outlier_floor(scores)
-    shown = scores[np.isfinite(scores) & (scores >= low)]
-    return [
-        _sampling_panel(name, position, points, low, shown)
-        for position, (name, points) in enumerate(rounds.items())
-        if points
-    ]
+    panels = []
+    for position, (name, points) in enumerate(rounds.items()):
+        alike = [each for other, each in rounds.items() if algorithms[other] == algorithms[name]]
+        scores = np.array([score for each in alike for p in each for score in p.scores or ()], float)
+        low = outlier_floor(scores)
+        shown = scores[np.isfinite(scores) & (scores >= low)]
+        if points:
+            panels.append(_sampling_panel(name, position, points, low, shown))
+    return panels
 
 
 def _sampling_panel(name: str, position: int, rounds: Sequence[HistoryPoint], low: float, shown: Any) -> str:

@@ -105,11 +105,11 @@ def search_section(artefacts: Artefacts, space: SearchSpace | None) -> SearchSec
     panels: list[str] = []
     if any(training.values()):
         panels += figures.training_panels(training)
-    panels += figures.sampling_panels(sampling)
+    panels += figures.sampling_panels(sampling, {names[trial.trial]: trial.algorithm for trial in trials})
     candidates = _candidates(compared, names, drawn, space)
     if candidates:
-        own_score = next((trial.own_score for trial in trials if trial.trial == record.trial), None)
-        panels.append(figures.macs_panel(candidates, record.max_macs, (record.macs, own_score)))
+        chosen = _last_score(histories[names[record.trial]], record.genotype)
+        panels.append(figures.macs_panel(candidates, record.max_macs, (record.macs, chosen)))
     scored = sum(len({text for point in points for text in point.genotypes or ()}) for points in histories.values())
     return SearchSection(
         record=record,
@@ -174,6 +174,12 @@ def network_roles(artefacts: Artefacts) -> dict[str, Role]:
 def _phase(histories: History, phase: str) -> dict[str, list[HistoryPoint]]:
     """Return the history of the trials in one phase."""
     return {name: [point for point in points if point.phase == phase] for name, points in histories.items()}
+
+
+def _last_score(points: Sequence[HistoryPoint], genotype: str) -> float | None:
+    """Return the last score of a candidate in a trial, or None if it was none of its candidates."""
+    scores = [dict(zip(point.genotypes or (), point.scores or (), strict=True)) for point in points]
+    return next((found[genotype] for found in reversed(scores) if genotype in found), None)
 
 
 def _names(trials: Sequence[TrialSummary]) -> dict[str, str]:

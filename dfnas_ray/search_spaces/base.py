@@ -17,11 +17,11 @@ from dfnas_ray.config.member import MemberConfig
 from dfnas_ray.errors import ConfigError, GenotypeError
 from dfnas_ray.ops.cost import Cost, make_without_memory, trace_cost
 from dfnas_ray.ops.mixed import SKIP_NAMES, Choice
+from dfnas_ray.search_spaces.sampling import Window
 
 Genotype = tuple[int, ...]
 """One choice per decision of the space: the index of the option taken."""
 
-_MAX_DRAWS = 10_000
 _MAX_LISTED = 1_000_000  # spaces of up to this many architectures are listed in memory to draw from
 _BISECTIONS = 60
 
@@ -297,24 +297,19 @@ class SearchSpace(ABC):
         return tuple(a if rng.random() < 0.5 else b for a, b in zip(first, second, strict=True))
 
     def sample_within(self, rng: np.random.Generator, max_macs: int | None, min_macs: int | None = None) -> Genotype:
-        """Draw uniformly among the architectures with ``min_macs`` to ``max_macs``, by rejection.
+        """Draw among the architectures with ``min_macs`` to ``max_macs``: uniformly, unless they are rare; see `Window`.
 
         Raises:
             GenotypeError: no architecture is within the limits, or almost none is.
         """
-        self.check_limit(max_macs, min_macs)
-        for _ in range(_MAX_DRAWS):
-            genotype = self.sample(rng)
-            if self.is_within(genotype, max_macs, min_macs):
-                return genotype
-        window, advice = f"at most {max_macs:,}", "Raise search.max_macs"
-        if min_macs is not None:
-            window = f"between search.min_macs ({min_macs:,}) and search.max_macs ({max_macs or self.most_macs:,})"
-            advice = "Lower the first or raise the second"
-        raise GenotypeError(
-            f"Of {_MAX_DRAWS} architectures drawn from {self.kind}, none has {window} MACs; the smallest has "
-            f"{self.cost(self.cheapest()).macs:,}. {advice}."
-        )
+        limits = (max_macs, min_macs)
+        if limits not in self._windows:
+            self._windows[limits] = Window(self, *limits)
+        return self._windows[limits].draw(rng)
+
+    @cached_property
+    def _windows(self) -> dict[tuple[int | None, int | None], Window]:
+        return {}
 
     @cached_property
     def cost_table(self) -> CostTable:
@@ -351,7 +346,7 @@ class SearchSpace(ABC):
         """Make sure that there is an architecture between the limits, even if these are close; see `sample_within`."""
         self.check_limit(max_macs, min_macs)
         if min_macs is not None:
-            self.sample_within(np.random.default_rng(0), max_macs, min_macs)
+            Window(self, max_macs, min_macs)
 
     def is_within(self, genotype: Genotype, max_macs: int | None, min_macs: int | None = None) -> bool:
         """Return whether an architecture is within the limits; each may be None."""

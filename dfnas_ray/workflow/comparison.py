@@ -171,6 +171,8 @@ class VariantComparison(Stage[ComparisonRecord]):
             benchmark = session.given.benchmark
             assert benchmark is not None
             chosen = benchmark.model_dump(mode="json", include={"rows", "architectures"})
+            if "ranking" in self.measures:
+                chosen["seed"] = session.given.seed  # of the sample and the resamples
             return inputs | {"table": self.table.fingerprint, "benchmark": chosen}
         dataset = evaluation_dataset(session.config)
         trained = {
@@ -184,6 +186,8 @@ class VariantComparison(Stage[ComparisonRecord]):
 
     def check(self) -> None:
         """Find errors in every variant that would occur later, before the first search."""
+        if self.table is not None:
+            self._check_table(self.table)
         for cell in self.cells:
             session = self.session_of(cell)
             self.source(session, "search.images").check()
@@ -194,6 +198,20 @@ class VariantComparison(Stage[ComparisonRecord]):
                 self._check_rankings(session)
         if self.table is None:
             check_dataset(open_dataset(evaluation_dataset(self.session.config)), self.session.teacher)
+
+    def _check_table(self, table: BenchmarkTable) -> None:
+        if (highest := float(table.accuracies.max())) <= 1:
+            raise ConfigError(
+                f"No accuracy in the column {table.accuracy_column!r} of benchmark.table is above {highest:g}: these look like "
+                "shares of 1. A comparison and its margins are in percent; multiply the column by 100."
+            )
+        own = self.session.given.search.space
+        for variant in self.config.variants:
+            if self.session_of((variant, self.config.seeds[0])).config.search.space != own:
+                raise ConfigError(
+                    f"comparison.variants.{variant} has another search.space than the experiment, and benchmark.table knows only "
+                    "the experiment's. Leave the space alone there, or leave benchmark.table out."
+                )
 
     def _check_rankings(self, session: Session) -> None:
         able = [algorithm.kind for algorithm in session.config.search.algorithm if not algorithm.cannot_rank]

@@ -110,10 +110,12 @@ def jacobian_norm(before: Tensor, after: Tensor, generator: torch.Generator) -> 
     gradient: Tensor | None = torch.autograd.grad(after, before, signs, retain_graph=True, allow_unused=True)[0]
     if gradient is None:
         return 0.0
-    stride = -(-before.shape[-1] // after.shape[-1])
-    if stride > 1:
-        missing = [after.shape[dim] * stride - gradient.shape[dim] for dim in (-1, -2)]
-        gradient = F.pixel_unshuffle(F.pad(gradient, (0, missing[0], 0, missing[1])), stride)
+    rows, columns = (-(-before.shape[dim] // after.shape[dim]) for dim in (-2, -1))
+    if rows > 1 or columns > 1:
+        height, width = after.shape[-2] * rows, after.shape[-1] * columns
+        gradient = F.pad(gradient, (0, width - gradient.shape[-1], 0, height - gradient.shape[-2]))
+        gradient = gradient.unflatten(-1, (-1, columns)).unflatten(-3, (-1, rows))  # (B, c, h', rows, w', columns)
+        gradient = gradient.permute(0, 1, 3, 5, 2, 4).flatten(1, 3)
     positions = signs.numel() // signs.shape[1]
     outgoing = signs.transpose(0, 1).flatten(1)
     incoming = gradient.transpose(0, 1).flatten(1)
