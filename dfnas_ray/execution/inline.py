@@ -140,7 +140,7 @@ class InlineExecutor(Executor):
             do = work.prepare(self.device)
             if crew is not None:
                 crew.on_started()
-            for item in items:
+            for item in _chain_by_chain(items, after or {}):
                 if after and (before := after.get(item)) in failed:
                     failed[item] = work.cannot_follow(before)
                     continue
@@ -237,3 +237,16 @@ class InlineExecutor(Executor):
         threads = self.cluster.of(stage).cpus
         with threadpool_limits(threads), fixed_threads(threads):
             yield
+
+
+def _chain_by_chain(items: Sequence[Item], after: Mapping[Item, Item]) -> Iterator[Item]:
+    """Yield each item directly before the one that comes after it: the worker then still has what that goes on from."""
+    known, followers = set(items), {before: item for item, before in after.items()}
+    for start in items:
+        if after.get(start) in known:
+            continue
+        yield start
+        item = start
+        while followers.get(item) in known:
+            item = followers[item]
+            yield item

@@ -14,14 +14,17 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 COMPILED_TIME = 0.75
-"""Time of a compiled training step of a small network, as a share of the normal one (experiments/results/speed.md)."""
+"""Time of a compiled training step of a small network on a CPU, as a share of the normal one (experiments/results/images.md)."""
+
+COMPILING_SECONDS = 45.0
+"""Time that compiling a small network and its gradients takes on one core, for estimates."""
 
 
 class CompiledCall(Generic[P, T]):
     """A function that is compiled when it is first called, which takes up to a minute.
 
     Where the compiler fails, for example because there is no C++ compiler, the function is called as it is, with one
-    warning.
+    warning. (A failure that is met only in the backward pass is an error.)
 
     Args:
         function: The function, or a network. Its inputs keep their shapes.
@@ -31,11 +34,14 @@ class CompiledCall(Generic[P, T]):
     """
 
     def __init__(self, function: Callable[P, T], setting: str, *, is_frozen: bool = False):
+        from torch._inductor.codecache import PyCodeCache  # its import takes a second
+
         self._function, self._setting = function, setting
         # The compiler keeps only a few versions of a function. In a process with many networks, as in a sweep, it would
         # silently give up, and results would depend on the order. So it forgets earlier ones; those that are still in
-        # use are compiled again, from files on the disk.
+        # use are compiled again, mostly from files on the disk.
         torch.compiler.reset()
+        PyCodeCache.cache_clear()  # or the weights of every frozen network would stay in memory
         self._call: Callable[P, T] = torch.compile(function, dynamic=False)
         self._is_compiled, self._is_frozen = True, is_frozen
 
@@ -43,10 +49,8 @@ class CompiledCall(Generic[P, T]):
         """Call the compiled function."""
         if not self._is_compiled:
             return self._call(*args, **kwargs)
-        from torch._inductor import config  # its import takes a second
-
         try:
-            with config.patch(freezing=self._is_frozen):
+            with torch._inductor.config.patch(freezing=self._is_frozen):
                 return self._call(*args, **kwargs)
         except Exception as error:
             if not _is_compiler_failure(error):
@@ -58,6 +62,11 @@ class CompiledCall(Generic[P, T]):
             )
             self._call, self._is_compiled = self._function, False
             return self._call(*args, **kwargs)
+
+
+def compiled_time(seconds: float) -> float:
+    """Return about how long a training takes on a CPU if it is compiled, from the time that it takes if it is not."""
+    return COMPILING_SECONDS + COMPILED_TIME * seconds
 
 
 def compiled_on_cpu(

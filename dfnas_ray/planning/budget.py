@@ -101,8 +101,9 @@ def _scaled(config: ExperimentConfig, teacher: Teacher, seconds: float) -> Setti
     train = synthesis.num_shards * per_shard * (1 - search.validation_fraction)
     epochs = max(steps * retraining.epochs / grown, _FEWEST_STEPS * retraining.batch_size / train)
     long, method = row_of(teacher).long, synthesis.method
+    is_long = epochs * train / retraining.batch_size >= long
     made: SettingValues = {"num_shards": synthesis.num_shards, "images_per_shard": per_shard}
-    if isinstance(method, GeneratorSettings) and method.student is not None:
+    if isinstance(method, GeneratorSettings) and method.student is not None and method.student.compile:
         learning = synthesis.num_shards * per_shard / (batch * method.streams) * method.student.steps
         made["method"] = {"student": {"compile": learning >= long}}
     return {
@@ -112,7 +113,7 @@ def _scaled(config: ExperimentConfig, teacher: Teacher, seconds: float) -> Setti
             "seeds": [0],
             "selection": {"epochs": max(1, round(compared * search.selection.epochs / grown))},
         },
-        "retraining": {"epochs": max(1, round(epochs)), "compile": epochs * train / retraining.batch_size >= long},
+        "retraining": {"epochs": max(1, round(epochs)), **({"compile": is_long} if retraining.compile else {})},
     }
 
 

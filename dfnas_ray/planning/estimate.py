@@ -12,7 +12,7 @@ import torch
 from dfnas_ray import formatting
 from dfnas_ray.config.cluster import ClusterConfig, WorkerResources
 from dfnas_ray.config.experiment import ExperimentConfig
-from dfnas_ray.ops.compiling import COMPILED_TIME
+from dfnas_ray.ops.compiling import compiled_time
 from dfnas_ray.planning import timing
 from dfnas_ray.search_spaces import build_space
 from dfnas_ray.search_spaces.base import SearchSpace
@@ -186,6 +186,7 @@ def network_seconds(
 ) -> float:
     """Return the seconds in which one worker retrains one network."""
     retraining, resources = config.retraining, config.cluster.retraining
+    device = device_of(config.cluster, resources)
     per_image = timing.time_training(
         teacher,
         space,
@@ -196,11 +197,11 @@ def network_seconds(
         retraining.batch_size // retraining.num_workers,
         resources.cpus,
         canvas,
-        device_of(config.cluster, resources),
+        device,
     )
     images = retraining.images.size(config.synthesis.size(teacher.image_shape), "retraining.images").images
-    faster = COMPILED_TIME if retraining.compile else 1.0
-    return faster * per_image * retraining.epochs * learned_from(config, images)
+    seconds = per_image * retraining.epochs * learned_from(config, images)
+    return compiled_time(seconds) if retraining.compile and device.type == "cpu" else seconds
 
 
 def _evaluation(config: ExperimentConfig, teacher: Teacher, networks: int) -> list[StageEstimate]:

@@ -123,8 +123,8 @@ def _generator(teacher: Teacher, row: RecipeRow, size: Mapping[str, int], method
     shards, per_shard = _shards(size, count, batch)
     streams = min(2, shards)
     student: SettingValues = {"steps": 30, "batch_size": row.student_batch}
-    steps = (method.get("student") or student).get("steps", 30)
-    if shards * per_shard // (batch * streams) * steps >= row.long:
+    steps_of_one = shards * per_shard // (batch * method.get("streams", streams)) * student["steps"]
+    if "student" not in method and steps_of_one >= row.long:
         student["compile"] = True
     if shards * per_shard < 40 * batch * streams:  # with few batches the student joins earlier
         student["warmup_batches"] = 5

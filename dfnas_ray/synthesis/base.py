@@ -60,11 +60,13 @@ class StepKind:
         first: Number of the first step of the rehearsal that is timed, from 0. Earlier steps are warm-up.
         end: Number of the step after the last one that is timed.
         steps: How many steps of this kind the whole set would take with the batch size of the rehearsal.
+        is_compiled: Whether the whole set compiles them on a CPU; a rehearsal compiles nothing.
     """
 
     first: int
     end: int
     steps: float
+    is_compiled: bool = False
 
 
 @dataclass(frozen=True)

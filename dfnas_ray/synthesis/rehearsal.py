@@ -6,6 +6,7 @@ import time
 
 import torch
 
+from dfnas_ray.ops.compiling import compiled_time
 from dfnas_ray.synthesis.base import Rehearsal
 from dfnas_ray.synthesis.settings import SetSettings
 from dfnas_ray.synthesis.synthesizers import make_synthesizer
@@ -52,5 +53,6 @@ def rehearse(teacher: Teacher, settings: SetSettings, rehearsal: Rehearsal, devi
     for part in rehearsal.parts:
         end = min(part.end, len(times) - 1)  # another package's synthesizer may take fewer steps than it says
         first = min(part.first, end - 1)
-        seconds += part.steps * (times[end] - times[first]) / (end - first)
+        took = part.steps * (times[end] - times[first]) / (end - first)
+        seconds += compiled_time(took) if part.is_compiled and device.type == "cpu" else took
     return seconds

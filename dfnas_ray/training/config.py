@@ -135,9 +135,9 @@ class RetrainingConfig(BaseModel):
     precision: Precision = Field(
         "auto", description="Precision of the convolutions; auto uses bfloat16 where the hardware supports it."
     )
-    compile: bool = Field(
-        False,
-        exclude_if=lambda value: not value,
+    compile: bool | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
         description="Use torch.compile for the network and its teacher on a CPU; worth its minute from some 2,000 steps.",
     )
     num_workers: int = Field(
@@ -153,6 +153,10 @@ class RetrainingConfig(BaseModel):
             raise ValueError(
                 f"batch_size ({self.batch_size}) must be a multiple of num_workers ({self.num_workers}). "
                 f"Next multiple: {-(-self.batch_size // self.num_workers) * self.num_workers}."
+            )
+        if self.compile and self.num_workers > 1:
+            raise ValueError(
+                f"compile needs a single worker, not num_workers {self.num_workers}. Leave it out, or set num_workers to 1."
             )
         if self.compile and self.drop_path:
             raise ValueError(

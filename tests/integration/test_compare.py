@@ -136,6 +136,29 @@ def test_a_table_says_what_is_found_is_worth_and_how_rankings_agree(values, tabl
     assert tau["synthetic"].difference.low <= tau["synthetic"].difference.mean <= tau["synthetic"].difference.high
 
 
+def test_accuracies_that_are_shares_of_1_are_refused(values, table):
+    file = Path(table)
+    head, *rows = file.read_text().splitlines()
+    file.write_text("\n".join([head, *(f"{row[:2]},0.{row[3:]}" for row in rows)]))
+    values["benchmark"] = {"table": table}
+    with pytest.raises(ConfigError, match=r"'accuracy' of benchmark.table is above 0\.88.*multiply the column by 100"):
+        compare(make_experiment(values))
+
+
+def test_a_variant_of_another_space_is_refused_beside_a_table(values, table):
+    values["benchmark"] = {"table": table}
+    values["comparison"]["variants"] = {"a": {}, "b": {"search.space.stem_channels": 6}}
+    with pytest.raises(ConfigError, match=r"comparison\.variants\.b has another search\.space.*leave benchmark\.table out"):
+        compare(make_experiment(values))
+
+
+def test_another_sample_of_a_table_is_ranked_anew(values, table):
+    values["benchmark"] = {"table": table, "architectures": 5}
+    values["comparison"]["measures"] = ["ranking"]
+    first, other = (compare(make_experiment({**values, "seed": seed})).location for seed in (0, 1))
+    assert first != other
+
+
 def test_the_command_prints_its_tables(values, table, tmp_path):
     values["benchmark"] = {"table": table}
     values["comparison"]["measures"] = ["ranking"]

@@ -9,7 +9,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from dfnas_ray.config.registry import SettingValues
 from dfnas_ray.errors import SynthesisError
 from dfnas_ray.limits import MANY, MAX_PARAMETERS, SEVERAL, WIDE
-from dfnas_ray.ops.compiling import COMPILED_TIME
 from dfnas_ray.ops.cost import make_without_memory
 from dfnas_ray.synthesis.base import Rehearsal, StepKind, SynthesizerConfig
 from dfnas_ray.synthesis.generator.network import ImageGenerator, can_be_reached, start_size
@@ -34,9 +33,9 @@ class StudentSettings(BaseModel):
         15, ge=0, le=MANY, description="Batches that the generator makes before the student joins."
     )
     optimizer: OptimizerConfig = OptimizerConfig(weight_decay=5e-4)
-    compile: bool = Field(
-        False,
-        exclude_if=lambda value: not value,
+    compile: bool | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
         description="Use torch.compile for the student and its teacher on a CPU; worth its minute from some 2,000 steps.",
     )
 
@@ -168,7 +167,6 @@ class GeneratorSettings(SynthesizerConfig):
         drawn = min(self.student.batch_size, most)
         changes = {"steps": _REHEARSED, "batch_size": drawn, "warmup_batches": 0, "compile": False}
         student = self.student.model_copy(update=changes)
-        faster = COMPILED_TIME if self.student.compile else 1.0
         learning = sum(
             max(0, self.num_batches(stream, settings) - self.student.warmup_batches) for stream in range(self.streams)
         )
@@ -179,7 +177,8 @@ class GeneratorSettings(SynthesizerConfig):
             StepKind(
                 second + self.adaptation_steps + 1,
                 2 * second,
-                faster * learning * self.student.steps * self.student.batch_size / drawn,
+                learning * self.student.steps * self.student.batch_size / drawn,
+                bool(self.student.compile),
             ),
         )
         return Rehearsal(small, 2 * batch, parts)

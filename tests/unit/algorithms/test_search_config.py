@@ -1,7 +1,11 @@
-"""The names by which trials and rankings are told apart."""
+"""The names by which trials and rankings are told apart, and settings that make no search."""
+
+import pytest
 
 from dfnas_ray.algorithms.config import SearchConfig, distinct
 from dfnas_ray.algorithms.random_search import RandomSearchConfig
+from dfnas_ray.config.experiment import make_experiment
+from dfnas_ray.errors import ConfigError
 
 
 class Variant(RandomSearchConfig):
@@ -38,3 +42,12 @@ def test_trials_are_named_by_the_label():
         "random_search-1-nasbench_macro-seed-0",
         "random_search-nasbench_macro-seed-0",
     ]
+
+
+@pytest.mark.parametrize(
+    "algorithm", [{"kind": "darts", "epochs": 5, "warmup_epochs": 5}, {"kind": "proxyless", "epochs": 20}]
+)
+def test_alphas_that_never_learn_are_refused(algorithm):
+    said = rf"(?s)warmup_epochs \(\d+\) must be below epochs \({algorithm['epochs']}\).*Lower warmup_epochs, or raise epochs"
+    with pytest.raises(ConfigError, match=said):
+        make_experiment({"teacher": "digits", "search": {"algorithm": algorithm}})

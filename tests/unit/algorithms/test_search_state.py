@@ -12,6 +12,7 @@ import torch
 from dfnas_ray.algorithms.config import SearchConfig
 from dfnas_ray.algorithms.trials import SearchJob, make_state, restore, save
 from dfnas_ray.config.cluster import SearchResources
+from dfnas_ray.errors import DfnasError
 from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.shards import SyntheticImages
 from dfnas_ray.teachers.base import freeze_teacher
@@ -113,3 +114,25 @@ def test_a_damaged_state_is_named_once_and_the_search_begins_anew(tmp_path, algo
     assert caplog.text.count("state.pt is damaged") == 1
     assert (folder / "state.pt.damaged").read_bytes() == damaged
     assert not (folder / "state.pt").exists()
+
+
+FAR_TOO_FAST = {"lr": 1e30, "clip_norm": 1e30, "warmup_fraction": 0}
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "said"),
+    [
+        *(
+            (each, r"diverged in epoch [12]: its loss is not finite.*search\.algorithm\.optimizer\.lr")
+            for each in ALGORITHMS
+        ),
+        (
+            {"kind": "random_search", "candidates": 2, "epochs": 1, "batch_size": 16},
+            r"No architecture of this search has a score that is a number.*search\.algorithm\.optimizer\.lr",
+        ),
+    ],
+    ids=lambda value: value["kind"] if isinstance(value, dict) else "",
+)
+def test_a_search_that_diverged_has_no_result(tmp_path, algorithm, said):
+    with pytest.raises(DfnasError, match=said):
+        beginning({**algorithm, "optimizer": FAR_TOO_FAST}, Location.parse(tmp_path))().run()

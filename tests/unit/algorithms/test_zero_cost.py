@@ -168,6 +168,15 @@ def test_the_norm_of_a_scaled_orthogonal_map_is_its_scale(scale, stride):
     )  # an estimate from random signs
 
 
+def test_the_norm_of_a_block_that_halves_one_side_alone():
+    torch.manual_seed(0)
+    mix = torch.linalg.qr(torch.randn(8, 8)).Q
+    before = torch.randn(512, 4, 8, 1, requires_grad=True)
+    pixels = before.unflatten(2, (4, 2)).permute(0, 1, 3, 2, 4).flatten(1, 2)  # two rows count as channels
+    after = torch.einsum("oc,bchw->bohw", mix, pixels)
+    assert jacobian_norm(before, after, torch.Generator().manual_seed(0)) == pytest.approx(1, rel=0.15)
+
+
 def test_a_block_that_is_cut_off_has_norm_zero():
     before = torch.randn(2, 3, 4, 4, requires_grad=True)
     generator = torch.Generator().manual_seed(0)

@@ -5,6 +5,7 @@ import logging
 import pytest
 import torch
 from torch import nn
+from torch._inductor.codecache import PyCodeCache
 
 from dfnas_ray.ops.compiling import CompiledCall
 
@@ -46,6 +47,9 @@ def test_a_frozen_network_gives_what_it_gave_without_its_batch_norm():
     names = {event.name for event in record.events()}
     assert not any("batch_norm" in name for name in names), names
     assert "mkldnn::_convolution_pointwise" in names, "ReLU is part of the convolution"
+    assert PyCodeCache.modules
+    CompiledCall(nn.Linear(4, 4), SETTING)
+    assert not PyCodeCache.modules, "the folded weights are not kept for ever"
 
 
 def test_a_function_is_compiled_once_for_inputs_of_one_shape(graphs):

@@ -132,9 +132,32 @@ def test_long_trainings_of_a_measured_size_are_compiled(make_teacher):
     measured = chosen(32)
     assert measured.retraining.compile
     assert measured.synthesis.method.student.compile
-    short = chosen(32, synthesis={"method": {"kind": "generator", "student": {"steps": 5}}})
-    assert short.synthesis.method.student.steps == 5
-    assert not short.synthesis.method.student.compile
+    begun = chosen(32, synthesis={"method": {"kind": "generator", "student": {"steps": 40}}})
+    assert begun.synthesis.method.student.compile is None
+    many = chosen(32, synthesis={"num_shards": 10, "method": {"kind": "generator", "streams": 8}})
+    assert not many.synthesis.method.student.compile, "each of eight students takes few steps"
+
+
+def test_compile_false_stays_false(make_teacher):
+    teacher = make_teacher(network(3), (3, 32, 32))
+    student = {"kind": "generator", "student": {"compile": False}}
+    given = {"teacher": "digits", "retraining": {"compile": False}, "synthesis": {"method": student}}
+    config = complete(make_experiment(given), teacher)
+    assert config.retraining.compile is False
+    assert config.synthesis.method.student.compile is False
+    again = load_from(dump_experiment(config))
+    assert (again.retraining.compile, again.synthesis.method.student.compile) == (False, False)
+    assert complete(again, teacher) == again
+
+
+def test_a_resolved_experiment_of_before_is_not_compiled(make_teacher):
+    teacher = make_teacher(network(3), (3, 32, 32))
+    config = complete(make_experiment({"teacher": "digits"}), teacher)
+    values = config.model_dump(mode="json")
+    del values["retraining"]["compile"], values["synthesis"]["method"]["student"]["compile"]
+    again = complete(make_experiment(values), teacher)
+    assert not again.retraining.compile
+    assert not again.synthesis.method.student.compile
 
 
 @pytest.mark.parametrize("name", ["digits", "digits-spos", "digits-darts", "digits-proxyless", "digits-multi-fidelity"])

@@ -4,7 +4,7 @@ import xml.etree.ElementTree as ET
 from typing import NamedTuple
 
 from dfnas_ray.ops.cost import Cost
-from dfnas_ray.report.drawing import draw_architecture, draw_compact, operation_colour, operations_of
+from dfnas_ray.report.drawing import draw_architecture, draw_compact, operation_colour, operations_of, picture_file
 
 
 class AnyLayer(NamedTuple):
@@ -54,3 +54,7 @@ def test_names_are_escaped_and_colours_follow_operations():
 def test_a_network_without_macs_can_be_drawn():
     assert texts(draw_architecture([AnyLayer("a", "b", (1,), Cost(0, 0))]))
     assert draw_architecture([])
+
+
+def test_a_file_without_pictures_is_one():
+    assert ET.fromstring(picture_file([])).tag.endswith("svg")

@@ -30,6 +30,11 @@ def test_a_compiled_network_becomes_what_it_would_without(graphs, tmp_path):
         assert torch.equal(old, new)
 
 
+def test_workers_that_train_together_are_not_compiled():
+    with pytest.raises(ConfigError, match=r"retraining: .*compile needs a single worker, not num_workers 2"):
+        make_experiment({"teacher": "digits", "retraining": {"compile": True, "num_workers": 2}})
+
+
 def test_paths_that_are_dropped_ever_more_often_cannot_be_compiled():
     with pytest.raises(ConfigError, match=r"retraining: .*compile cannot be used with drop_path \(0\.2\)"):
         make_experiment({"teacher": "digits", "retraining": {"compile": True, "drop_path": 0.2}})
