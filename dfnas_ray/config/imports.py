@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from dfnas_ray.config.code import package_of
 from dfnas_ray.config.member import MemberConfig, Name
+from dfnas_ray.config.own_code import digest_of_code
 from dfnas_ray.config.registry import Family, is_built_in
 
 _OWN = __name__.partition(".")[0]
@@ -36,10 +37,21 @@ def list_imports(config: BaseModel, prefix: str = "") -> list[Import]:
         prefix: The path of the part with a dot at the end, such as ``search.``.
     """
     found = []
-    for setting, module in _modules(config, prefix):
+    for setting, module, _ in _modules(config, prefix):
         if module.partition(".")[0] != _OWN:
             found.append(Import(setting, module, package_of(module)))
     return list(dict.fromkeys(found))
+
+
+def own_code_digest(config: BaseModel, prefix: str) -> str:
+    """Return a digest of the user's own code that some settings name; empty if there is none.
+
+    Args:
+        config: An experiment.
+        prefix: The beginning of the settings, such as ``synthesis`` or ``search.space``.
+    """
+    named = [found for found in _modules(config, "") if f"{found[0]}.".startswith(f"{prefix}.")]
+    return digest_of_code({module for _, module, _ in named}, {code for _, _, code in named if code is not None})
 
 
 def describe_imports(config: BaseModel) -> list[str]:
@@ -53,7 +65,8 @@ def describe_imports(config: BaseModel) -> list[str]:
     ]
 
 
-def _modules(model: BaseModel, prefix: str) -> Iterator[tuple[str, str]]:
+def _modules(model: BaseModel, prefix: str) -> Iterator[tuple[str, str, type | None]]:
+    """Yield each setting that names code, with the module and, if it names a member, its class."""
     for name in (*type(model).model_fields, *(model.model_extra or {})):
         value = getattr(model, name)
         values = value if isinstance(value, list | tuple) else (value,)
@@ -65,15 +78,16 @@ def _modules(model: BaseModel, prefix: str) -> Iterator[tuple[str, str]]:
                 yield from _of_member(one, path)
                 yield from _modules(one, f"{path}.")
             elif family is not None:
-                yield path, family.find(one).__module__
+                code = family.find(one)
+                yield path, code.__module__, code
 
 
-def _of_member(member: BaseModel, path: str) -> Iterator[tuple[str, str]]:
+def _of_member(member: BaseModel, path: str) -> Iterator[tuple[str, str, type | None]]:
     if isinstance(member, MemberConfig):
         if not is_built_in(type(member)):
-            yield path, type(member).__module__
+            yield path, type(member).__module__, type(member)
         for setting, code in member.imported_code().items():
-            yield f"{path}.{setting}", code.partition(":")[0]
+            yield f"{path}.{setting}", code.partition(":")[0], None
 
 
 def _named_family(annotations: Any) -> Family[Any] | None:

@@ -161,6 +161,7 @@ class Benchmark(Stage[BenchmarkRecord]):
     name = "benchmark"
     title = "Benchmark"
     record = BenchmarkRecord
+    uses_code_of = ("synthesis", "search", "benchmark")
     workers = "search"
     has_own_command = True
 

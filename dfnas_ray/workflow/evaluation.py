@@ -145,6 +145,7 @@ class Evaluation(Stage[EvaluationRecord]):
     name = "evaluation"
     title = "Evaluation"
     record = EvaluationRecord
+    uses_code_of = ("evaluation",)
 
     def __init__(self, session: Session, networks: Sequence[Outcome[RetrainingRecord]]):
         super().__init__(session)

@@ -85,6 +85,7 @@ class SourceImages(Stage[SourceRecord]):
     name = "images"
     title = "Images"
     record = SourceRecord
+    uses_code_of = ("search.images", "retraining.images")
     workers = "synthesis"
 
     def __init__(self, session: Session, config: DrawnSource, setting: str, seed: int | None = None):

@@ -66,7 +66,7 @@ def ranking_folder(
         **({"upstream": {source[1].name: source[1].key}} if source is not None else {}),
         **({"population": fingerprint(architectures)} if algorithm.measures_population else {}),
     }
-    return session.run_dir.stage("ranking", inputs)
+    return session.run_dir.stage("ranking", inputs | session.own_code("search"))
 
 
 class Chunk(NamedTuple):

@@ -95,6 +95,7 @@ class Retraining(Stage[RetrainingRecord]):
     name = "retraining"
     title = "Retraining"
     record = RetrainingRecord
+    uses_code_of = ("search.space", "retraining")
     workers = "retraining"
 
     verb: ClassVar[str] = "Retraining"

@@ -65,6 +65,7 @@ class Search(Stage[SearchRecord]):
     name = "search"
     title = "Search"
     record = SearchRecord
+    uses_code_of = ("search",)
     workers = "search"
 
     def __init__(self, session: Session, source: ImageSource | None = None):

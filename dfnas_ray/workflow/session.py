@@ -11,7 +11,7 @@ from typing import Any, Self
 import torch
 
 from dfnas_ray.config.experiment import ExperimentConfig, dump_experiment
-from dfnas_ray.config.imports import list_imports
+from dfnas_ray.config.imports import list_imports, own_code_digest
 from dfnas_ray.execution import make_executor
 from dfnas_ray.execution.base import Executor
 from dfnas_ray.planning.recipe import complete
@@ -157,6 +157,12 @@ class Session:
     def min_macs(self) -> int | None:
         """The lower limit on MACs as a number. Raises an error if it is above the upper limit."""
         return self.config.search.macs_at_least(self.teacher.cost.macs)
+
+    def own_code(self, *settings: str) -> JsonObject:
+        """Return the entry of a stage's inputs for the user's own code that these settings name; empty without any."""
+        found = {setting: own_code_digest(self.config, setting) for setting in settings}
+        code = {setting: digest for setting, digest in found.items() if digest}
+        return {"code": code} if code else {}
 
     @property
     def executor(self) -> Executor:

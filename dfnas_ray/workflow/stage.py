@@ -139,6 +139,9 @@ class Stage(ABC, Generic[R]):
     workers: ClassVar[ClusterStage | None] = None
     """The section of the cluster settings for its workers; None if it has no workers."""
 
+    uses_code_of: ClassVar[tuple[str, ...]] = ()
+    """Settings whose members may be the user's own code, on which its result depends."""
+
     shown_unasked: ClassVar[bool] = True
     """Whether reports show the finished stage even if the experiment does not ask for it."""
 
@@ -198,7 +201,7 @@ class Stage(ABC, Generic[R]):
     def dir(self) -> StageDir:
         """The stage's folder and key."""
         if self._dir is None:
-            self._dir = self.session.run_dir.stage(self.name, self.inputs())
+            self._dir = self.session.run_dir.stage(self.name, self.inputs() | self.session.own_code(*self.uses_code_of))
         return self._dir
 
     @property

@@ -83,6 +83,7 @@ class Sweep(Stage[SweptRecord]):
     name = "sweep"
     title = "Sweep"
     record = SweptRecord
+    uses_code_of = ("synthesis", "sweep", "search.space")
     workers = "synthesis"
     has_own_command = True
 

@@ -85,6 +85,7 @@ class Synthesis(Stage[SynthesisRecord]):
     name = "synthesis"
     title = "Synthesis"
     record = SynthesisRecord
+    uses_code_of = ("synthesis",)
     workers = "synthesis"
 
     def __init__(self, session: Session, seed: int | None = None):

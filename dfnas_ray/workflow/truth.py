@@ -171,6 +171,7 @@ class Truth(Stage[TruthRecord]):
     name = "truth"
     title = "Truth"
     record = TruthRecord
+    uses_code_of = ("search.space", "retraining")
     workers = "retraining"
     has_own_command = True
 
@@ -288,6 +289,7 @@ class Truth(Stage[TruthRecord]):
             "threads": config.cluster.retraining.cpus,
             "dataset": evaluation_dataset(config).model_dump(mode="json"),
             "files": self.dataset.fingerprint,
+            **self.session.own_code(*self.uses_code_of),
         }
 
     def _trained_dir(self) -> StageDir:

@@ -9,7 +9,8 @@ import dfnas_ray
 
 ROOT = Path(dfnas_ray.__file__).parent
 FLOORS = [
-    "version", "errors", "limits", "surroundings", "config.code", "config.registry", "config.member", "config.dotted",
+    "version", "errors", "limits", "surroundings", "config.code", "config.own_code", "config.registry", "config.member",
+    "config.dotted",
     "config.yaml_text",
     "config.explain",
     "config.cluster", "config.tracking", "seeding", "progress", "formatting", "storage", "ops", "datasets", "teachers",

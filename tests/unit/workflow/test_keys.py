@@ -47,3 +47,36 @@ def test_a_changed_setting_is_another_folder(tiny_values, stages, tmp_path):
     session = Session(changed, teacher=stages[0].session.teacher)
     assert Synthesis(session).location.name != FOLDERS["synthesis"]
     assert Search(session).location.name != FOLDERS["search"]
+
+
+TERM = """
+from typing import Literal
+from dfnas_ray.synthesis.regularizers import RegularizerConfig
+
+class SharpConfig(RegularizerConfig):
+    kind: Literal["sharp"] = "sharp"
+
+    def loss(self):
+        return lambda seen: FACTOR * seen.images.square().mean()
+"""
+
+
+def test_the_users_own_code_of_a_term_is_part_of_the_keys_that_depend_on_it(tiny_values, stages, tmp_path, monkeypatch):
+    file = tmp_path / "my_sharp_terms.py"
+    file.write_text(TERM.replace("FACTOR", "1"))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    values = {**tiny_values(), "run_dir": str(tmp_path / "run")}
+    values["synthesis"]["regularizers"] = {"sharp": {"kind": "my_sharp_terms:SharpConfig", "weight": 0.1}}
+
+    def keys():
+        session = Session(make_experiment(values), teacher=stages[0].session.teacher)
+        return [stage(session).key for stage in (Synthesis, Search)]
+
+    before = keys()
+    file.write_text("# another comment" + TERM.replace("FACTOR", "1"))
+    assert keys() == before
+    file.write_text(TERM.replace("FACTOR", "2"))
+    assert all(new != old for new, old in zip(keys(), before, strict=True))
+    session = Session(make_experiment(values), teacher=stages[0].session.teacher)
+    assert list(Synthesis(session).dir.inputs["code"]) == ["synthesis"]
+    assert "code" not in Search(session).dir.inputs, "it has only the key of the images"
