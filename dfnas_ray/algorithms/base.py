@@ -142,6 +142,9 @@ class SearchAlgorithm(ABC):
     num_epochs: int = 0
     epochs_done: int = 0
 
+    shares_weights: ClassVar[bool] = True
+    """Whether one training serves all candidates, so that the search is over if its loss is no longer finite."""
+
     @property
     def is_training(self) -> bool:
         """Whether another epoch is to be trained."""
@@ -276,7 +279,7 @@ class SearchState:
         """
         while self.algorithm.is_training:
             metrics = self.algorithm.train_epoch()
-            if not math.isfinite(metrics.get("loss", 0.0)):
+            if self.algorithm.shares_weights and not math.isfinite(metrics.get("loss", 0.0)):
                 raise diverged(self.algorithm.epochs_done)
             self.history.append({"phase": "training", "number": self.algorithm.epochs_done, **metrics})
             on_progress(self)

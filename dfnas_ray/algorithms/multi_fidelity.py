@@ -279,6 +279,8 @@ class SuccessiveHalving(SearchAlgorithm):
         ConfigError: the settings need Ray Tune.
     """
 
+    shares_weights = False  # one that diverges is only the worst
+
     def __init__(self, config: MultiFidelityConfig, problem: SearchProblem, given: Sequence[Genotype] | None = None):
         if config.needs_many_workers:
             raise ConfigError(config.needs_many_workers)

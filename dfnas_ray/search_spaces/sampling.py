@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
 from dfnas_ray.errors import GenotypeError
-
-if TYPE_CHECKING:
-    from dfnas_ray.search_spaces.base import Genotype, SearchSpace
+from dfnas_ray.ops.cost import Cost
 
 _MAX_DRAWS = 10_000
 _RARE = 2_000
 _STEPS_PER_DECISION = 20
+
+
+class Space(Protocol):
+    """What is used of a `SearchSpace`."""
+
+    kind: str
+
+    @property
+    def most_macs(self) -> int: ...  # noqa: D102
+    def check_limit(self, max_macs: int | None, min_macs: int | None) -> None: ...  # noqa: D102
+    def is_within(self, genotype: tuple[int, ...], max_macs: int | None, min_macs: int | None) -> bool: ...  # noqa: D102
+    def cheapest(self) -> tuple[int, ...]: ...  # noqa: D102
+    def cost(self, genotype: tuple[int, ...]) -> Cost: ...  # noqa: D102
+    def sample(self, rng: np.random.Generator) -> tuple[int, ...]: ...  # noqa: D102
+    def mutate(  # noqa: D102
+        self, genotype: tuple[int, ...], rng: np.random.Generator, probability: float
+    ) -> tuple[int, ...]: ...
 
 
 class Window:
@@ -27,7 +42,7 @@ class Window:
         GenotypeError: no architecture is within the limits, or almost none is.
     """
 
-    def __init__(self, space: SearchSpace, max_macs: int | None, min_macs: int | None):
+    def __init__(self, space: Space, max_macs: int | None, min_macs: int | None):
         space.check_limit(max_macs, min_macs)
         self._space, self._limits = space, (max_macs, min_macs)
         probe = np.random.default_rng(0)
@@ -42,19 +57,19 @@ class Window:
             )
         self._start = space.cheapest() if start is None else start
 
-    def draw(self, rng: np.random.Generator) -> Genotype:
+    def draw(self, rng: np.random.Generator) -> tuple[int, ...]:
         """Draw an architecture."""
         for _ in range(_MAX_DRAWS if self._is_common else 0):
             if self._holds(genotype := self._space.sample(rng)):
                 return genotype
         return self._walk(rng)
 
-    def _walk(self, rng: np.random.Generator) -> Genotype:
+    def _walk(self, rng: np.random.Generator) -> tuple[int, ...]:
         here, decisions = self._start, len(self._start)
         for _ in range(_STEPS_PER_DECISION * decisions):
             if self._holds(there := self._space.mutate(here, rng, 1 / decisions)):
                 here = there
         return here
 
-    def _holds(self, genotype: Genotype) -> bool:
+    def _holds(self, genotype: tuple[int, ...]) -> bool:
         return self._space.is_within(genotype, *self._limits)

@@ -109,7 +109,7 @@ class SyntheticBatches:
         self.use(np.ones(len(images), np.bool_) if side is None else side)
         self.planned_ids = self.ids if planned_ids is None else planned_ids
         self.model = copy_network(teacher.model).to(images.device).to(memory_format=torch.channels_last)
-        self._label: Callable[[Tensor], Tensor] = self.model
+        self._compiled: Callable[[Tensor], Tensor] | None = None
 
     def __len__(self) -> int:
         """Return the batches per epoch of the finished set, without a smaller last batch unless it is the only one."""
@@ -141,7 +141,7 @@ class SyntheticBatches:
 
     def compile_teacher(self, setting: str) -> None:
         """Let torch compile the teacher for batches of one size; ``setting`` asked for it. See `compiled_on_cpu`."""
-        self._label = compiled_on_cpu(self.model, setting, self.device, is_frozen=True)
+        self._compiled = compiled_on_cpu(self.model, setting, self.device, is_frozen=True)
 
     def split(self, fraction: float, name: str) -> tuple[SyntheticBatches, SyntheticBatches]:
         """Return two parts of the set; the second one has the share ``fraction`` of the images.
@@ -246,7 +246,7 @@ class SyntheticBatches:
     @torch.no_grad()
     def _ask_teacher(self, images: Tensor) -> Tensor:
         with autocast(images.device, autocast_dtype(self.precision, images.device)):
-            logits: Tensor = self._label(images.clone())  # the network may change its input
+            logits: Tensor = (self._compiled or self.model)(images.clone())  # the network may change its input
         return logits.float()
 
 
