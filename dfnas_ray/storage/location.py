@@ -121,11 +121,21 @@ class Location:
         """Return the names of the files directly in this folder, sorted; empty if the folder is absent."""
         return sorted(info.base_name for info in self.file_infos())
 
-    def file_infos(self) -> list[fs.FileInfo]:
-        """Return the file infos of the files directly in this folder; empty if the folder is absent."""
-        selector = fs.FileSelector(self.path, allow_not_found=True)
-        infos = self._do("read", lambda: self.filesystem.get_file_info(selector))
-        return [info for info in infos if info.type == fs.FileType.File]
+    def folder_names(self) -> list[str]:
+        """Return the names of the folders directly in this folder, sorted; empty if the folder is absent."""
+        return sorted(info.base_name for info in self._infos() if info.type == fs.FileType.Directory)
+
+    def file_infos(self, recursive: bool = False) -> list[fs.FileInfo]:
+        """Return the file infos of the files in this folder; empty if the folder is absent.
+
+        Args:
+            recursive: Whether those in its subfolders are among them.
+        """
+        return [info for info in self._infos(recursive) if info.type == fs.FileType.File]
+
+    def _infos(self, recursive: bool = False) -> list[fs.FileInfo]:
+        selector = fs.FileSelector(self.path, recursive=recursive, allow_not_found=True)
+        return self._do("read", lambda: self.filesystem.get_file_info(selector))
 
     def make_dir(self) -> Location:
         """Create the folder and those above it, and return it. In an object store, which has no folders, do nothing."""

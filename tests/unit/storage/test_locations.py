@@ -48,6 +48,18 @@ def test_what_is_written_is_read_back(folder):
 
 def test_an_absent_folder_has_no_files(folder):
     assert (folder / "absent").file_names() == []
+    assert (folder / "absent").folder_names() == []
+
+
+def test_folders_and_the_files_in_them_are_listed(folder):
+    for name in ("b", "a"):
+        ((folder / name).make_dir() / "x").write_bytes(b"1")
+    (folder / "y").write_bytes(b"1")
+    assert folder.folder_names() == ["a", "b"]
+    assert folder.file_names() == ["y"]
+    assert sorted(info.path for info in folder.file_infos(recursive=True)) == [
+        f"{folder.path}/{name}" for name in ("a/x", "b/x", "y")
+    ]
 
 
 def test_a_missing_file_is_named(folder):
