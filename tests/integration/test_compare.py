@@ -136,6 +136,14 @@ def test_a_table_says_what_is_found_is_worth_and_how_rankings_agree(values, tabl
     assert tau["synthetic"].difference.low <= tau["synthetic"].difference.mean <= tau["synthetic"].difference.high
 
 
+@pytest.mark.parametrize("by_table", [False, True], ids=["retrained", "by a table"])
+def test_only_the_images_of_one_seed_are_held_at_the_same_time(values, table, held, by_table):
+    values["comparison"]["variants"] = {"synthetic": {}, "noise": {"search.images": "noise"}}
+    values["benchmark"] = {"table": table} if by_table else None
+    compare(make_experiment(values))
+    assert max(held) == 2
+
+
 def test_the_command_prints_its_tables(values, table, tmp_path):
     values["benchmark"] = {"table": table}
     values["comparison"]["measures"] = ["ranking"]
