@@ -5,6 +5,7 @@
 #
 # From a folder that all nodes see, with `dfnas` on PATH or a virtual environment in DFNAS_VENV. Everything after the
 # script's name goes to `dfnas run`. Submitted again after a time limit, it goes on from what the run directory holds.
+# The other nodes reach the first one at its first IPv4 address. If that is of another network, name one in DFNAS_HEAD_IP.
 #SBATCH --job-name=dfnas
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
@@ -47,7 +48,20 @@ trap 'exit 143' TERM INT
 
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 head="${nodes[0]}"
-head_ip="$(srun --nodes=1 --ntasks=1 --nodelist="$head" hostname --ip-address | awk '{print $1}')"
+head_ip="${DFNAS_HEAD_IP:-}"
+if [ -z "$head_ip" ]; then # `hostname --ip-address` is 127.0.1.1 on Debian and Ubuntu, or an IPv6 address
+  addresses="$(srun --nodes=1 --ntasks=1 --nodelist="$head" hostname --all-ip-addresses)"
+  for address in $addresses; do
+    if [[ "$address" =~ ^[0-9.]+$ && "$address" != 127.* ]]; then
+      head_ip="$address"
+      break
+    fi
+  done
+fi
+if [ -z "$head_ip" ]; then
+  echo "The node $head has no IPv4 address but its loopback: '$addresses'. Set DFNAS_HEAD_IP to one that the others reach." >&2
+  exit 1
+fi
 cpus=(--cpus-per-task="$SLURM_CPUS_PER_TASK") # since Slurm 22.05, srun does not take it from the job: Ray would sit on one CPU
 common=(--num-cpus="$SLURM_CPUS_PER_TASK" --disable-usage-stats --block)
 if [ -n "${SLURM_GPUS_ON_NODE:-}" ]; then

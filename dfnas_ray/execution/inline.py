@@ -201,6 +201,7 @@ class InlineExecutor(Executor):
         """See `Executor`."""
         checkpoints = FileCheckpoints.of(job)
         with self._threads_of("retraining"):
+            checkpoints.catch_up(job)
             train_network(job, teacher.get(), images.get(), self.device, checkpoints, board)
         return checkpoints.trained(job)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
@@ -38,6 +39,7 @@ Count: TypeAlias = Annotated[int, Field(ge=0, lt=2**63)]
 REMEDY = " Delete it and run again."
 """The end of an error about a file that is made again if it is missing."""
 
+_ONE_SLASH = re.compile(r"([a-z][a-z0-9+.-]+):/(?!/)")
 _MAX_DEPTH = 100  # nested levels in a JSON file: settings need a dozen, and Python's limit is about a thousand
 
 
@@ -61,11 +63,13 @@ class Location:
             setting: The setting that holds it, for error messages.
 
         Raises:
-            StorageError: the URI's scheme is unknown, its store cannot be reached, or it may hold a credential.
+            StorageError: the URI's scheme is unknown, its store cannot be reached, it may hold a credential, or it was
+                a `pathlib.Path`.
         """
         if isinstance(uri, Location):
             return uri
         text = str(uri)
+        _refuse_one_slash(text, setting)
         if "://" not in text:
             return cls(fs.LocalFileSystem(), str(user_path(text).absolute()))
         refuse_secrets(text, setting)
@@ -121,11 +125,21 @@ class Location:
         """Return the names of the files directly in this folder, sorted; empty if the folder is absent."""
         return sorted(info.base_name for info in self.file_infos())
 
-    def file_infos(self) -> list[fs.FileInfo]:
-        """Return the file infos of the files directly in this folder; empty if the folder is absent."""
-        selector = fs.FileSelector(self.path, allow_not_found=True)
-        infos = self._do("read", lambda: self.filesystem.get_file_info(selector))
-        return [info for info in infos if info.type == fs.FileType.File]
+    def folder_names(self) -> list[str]:
+        """Return the names of the folders directly in this folder, sorted; empty if the folder is absent."""
+        return sorted(info.base_name for info in self._infos() if info.type == fs.FileType.Directory)
+
+    def file_infos(self, recursive: bool = False) -> list[fs.FileInfo]:
+        """Return the file infos of the files in this folder; empty if the folder is absent.
+
+        Args:
+            recursive: Whether those in its subfolders are among them.
+        """
+        return [info for info in self._infos(recursive) if info.type == fs.FileType.File]
+
+    def _infos(self, recursive: bool = False) -> list[fs.FileInfo]:
+        selector = fs.FileSelector(self.path, recursive=recursive, allow_not_found=True)
+        return self._do("read", lambda: self.filesystem.get_file_info(selector))
 
     def make_dir(self) -> Location:
         """Create the folder and those above it, and return it. In an object store, which has no folders, do nothing."""
@@ -301,6 +315,17 @@ def _remove(path: Path) -> None:
 def user_path(path: str | Path) -> Path:
     """Return a path with ~ and ~user expanded. If there is no such user, ~user stays as it is."""
     return Path(os.path.expanduser(path))  # noqa: PTH111 - pathlib's raises if there is no such user
+
+
+def _refuse_one_slash(text: str, setting: str) -> None:
+    """Refuse a URI that was a `pathlib.Path`, which makes one slash of two. It would be a folder beside the program."""
+    if found := _ONE_SLASH.match(text):
+        uri = f"{found[1]}:{'///' if found[1] == 'file' else '//'}{text[found.end() :]}"
+        refuse_secrets(uri, setting)
+        raise StorageError(
+            f"{setting} {text} looks like a URI that pathlib.Path has taken a slash from. Give it as text: {uri!r}. If it is a "
+            "folder, give its absolute path."
+        )
 
 
 def json_bytes(value: BaseModel, exclude_none: bool = False) -> bytes:

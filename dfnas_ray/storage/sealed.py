@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
-from pyarrow import fs
 from pydantic import AfterValidator, RootModel
 
 from dfnas_ray.errors import AlteredError, StorageError
@@ -108,9 +107,7 @@ def _remove(folder: Location, name: str) -> None:
 
 
 def _names(folder: Location) -> list[str]:
-    selector = fs.FileSelector(folder.path, recursive=True, allow_not_found=True)
-    infos = [info for info in folder.filesystem.get_file_info(selector) if info.type == fs.FileType.File]
-    names = [info.path.removeprefix(folder.path).lstrip("/") for info in infos]
+    names = [info.path.removeprefix(folder.path).lstrip("/") for info in folder.file_infos(recursive=True)]
     return sorted(name for name in names if not _NOT_SEALED.search(name))
 
 

@@ -9,6 +9,7 @@ import math
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import optuna
@@ -42,7 +43,9 @@ _FIGURES: TypeAdapter[Figures] = TypeAdapter(Figures)
 
 def open_storage(path: Path) -> RDBStorage:
     """Open a study's file, or create it, and return the storage."""
-    return RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": _TIMEOUT}})
+    # Not through the URL: "?", "%" and braces mean something else there, and versions of SQLAlchemy differ in them.
+    connect = partial(sqlite3.connect, path, timeout=_TIMEOUT, check_same_thread=False)
+    return RDBStorage("sqlite:///study.db", engine_kwargs={"creator": connect})
 
 
 def fault_of(path: Path, config: SweepConfig) -> str:

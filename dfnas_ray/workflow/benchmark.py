@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -232,9 +232,10 @@ class Benchmark(Stage[BenchmarkRecord]):
         """Measure what is missing, and return each contender's scores."""
         session, planned = self.session, self.plan
         seeds, contenders = planned.config.seeds, _contenders(self.config, planned)
-        for source in dict.fromkeys(contender.source for contender in contenders if contender.source):
-            for seed in seeds:
+        for seed in seeds:
+            for source in dict.fromkeys(contender.source for contender in contenders if contender.source):
                 self._images(source, seed).finish()
+            session.forget_images()
         image_set, ranked = self._image_sets(), Rankings(self.name, session, planned.sample.architectures)
         for contender in contenders:
             for seed in seeds:
@@ -251,14 +252,14 @@ class Benchmark(Stage[BenchmarkRecord]):
         return scored
 
     def _image_sets(self) -> Callable[[Source | None, int], Shared[SyntheticImages]]:
-        """Return a function that returns the images of a source and a root seed; each set is made only once."""
+        """Return a function that returns the images of a source and a root seed."""
         session, executor = self.session, self.session.executor
         token = synthetic_size(session).token
 
-        @cache
         def image_set(source: Source | None, seed: int) -> Shared[SyntheticImages]:
             if source is None:
-                return executor.compute(draw_all, session.shared_teacher, NoiseSource(), token, seed, "")
+                draw = partial(executor.compute, draw_all, session.shared_teacher, NoiseSource(), token, seed, "")
+                return session.kept(f"noise of seed {seed}", draw)
             return self._images(source, seed).images(executor)
 
         return image_set

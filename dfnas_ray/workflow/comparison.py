@@ -267,8 +267,7 @@ class VariantComparison(Stage[ComparisonRecord]):
     def _run_searches(self) -> _Cells:
         """Run every search that is not finished, and without a table retrain the architectures that were found."""
         searches: dict[Cell, tuple[TrialSummary, ...]] = {}
-        number = len(list(self.cells))
-        with self.session.listener.task("Comparing", number, "search") as task:
+        with self.session.listener.task("Comparing", len(list(self.cells)), "search") as task:
             for cells in self._by_seed():
                 some = {cell: self._search(cell) for cell in cells}
                 for cell in cells:
@@ -285,6 +284,7 @@ class VariantComparison(Stage[ComparisonRecord]):
         """Yield the cells of each seed. Only these run, and hold their images, at the same time."""
         for seed in self.config.seeds:
             yield [cell for cell in self.cells if cell[1] == seed]
+            self.session.forget_images()
 
     def _retrain(self, searches: Mapping[Cell, tuple[TrialSummary, ...]]) -> _Cells:
         """Retrain every architecture and random ones beside it, and collect the guesses of all on the same images."""

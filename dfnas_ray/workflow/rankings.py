@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -188,6 +188,7 @@ class Rankings:
         self._wholes: dict[str, tuple[Ranking, list[Recorded]]] = {}
         self._parts: dict[str, tuple[Ranking, Recorded]] = {}  # by folder
         self._images: dict[str, Callable[[], Shared[SyntheticImages]]] = {}
+        self._measured = 0  # by this command
 
     def add(
         self,
@@ -241,7 +242,20 @@ class Rankings:
         if missing:
             executor = session.executor
             with session.listener.task(what, missing, "measurement") as task, executor.show(task) as board:
-                self._measure_missing(parts, chunk_size, board)
+                for rankings in self._at_a_time(parts):
+                    self._measure_missing({one: parts[one] for one in rankings}, chunk_size, board)
+
+    def _at_a_time(self, rankings: Iterable[Ranking]) -> Iterator[list[Ranking]]:
+        """Yield the rankings whose images are held at the same time: those of one seed if there is one worker, or all."""
+        if self.session.executor.room_for(self.session.config.cluster.search) > 1:
+            yield list(rankings)
+        else:
+            by_seed: dict[int, list[Ranking]] = {}
+            for one in rankings:
+                by_seed.setdefault(one.job.seed, []).append(one)
+            for some in by_seed.values():
+                yield some
+                self.session.forget_images()
 
     def _measure_missing(self, parts: Mapping[Ranking, Recorded], chunk_size: int, board: Board) -> None:
         """Train what must be trained first, then measure chunks, then populations."""
@@ -252,13 +266,12 @@ class Rankings:
         populations = [name for name in missing if named[name].trial.algorithm.measures_population]
         alone = [name for name in missing if name not in populations]
         images = {name: self._images_of(name) for name in missing}
-        write, measured = board.writer("measured"), 0
+        write = board.writer("measured")
 
         def record(name: str, texts: Sequence[str], measurements: list[Measurement], seconds: float) -> None:
-            nonlocal measured
             parts[named[name]].add(texts, measurements, seconds)
-            measured += len(texts)
-            write(measured, name)
+            self._measured += len(texts)
+            write(self._measured, name)
 
         trained = [name for name in alone if named[name].trial.algorithm.trains_by_epochs]
         training = TrainRanking(named, images, teacher, board)
@@ -288,16 +301,16 @@ class Rankings:
     def scores(self) -> dict[str, Scores]:
         """Return the scores that each algorithm gives from its measurements, by ranking."""
         executor = self.session.executor
-        wholes = {name: ranking for name, (ranking, _) in self._wholes.items()}
-        named = {ranking.name: ranking for ranking in wholes.values()}
         measurements = {
             ranking.name: [_merged(recorded, text) for text in self.architectures]
             for ranking, recorded in self._wholes.values()
         }
-        images = {name: self._images_of(name) for name in named}
-        order = OrderMeasured(named, images, self.session.shared_teacher, measurements)
         scores: dict[str, list[float]] = {}
-        executor.map_all(Work("search", "order of ranking", order), list(named), scores.__setitem__)
+        for rankings in self._at_a_time(ranking for ranking, _ in self._wholes.values()):
+            named = {ranking.name: ranking for ranking in rankings}
+            images = {name: self._images_of(name) for name in named}
+            order = OrderMeasured(named, images, self.session.shared_teacher, measurements)
+            executor.map_all(Work("search", "order of ranking", order), list(named), scores.__setitem__)
         return {
             name: Scores(scores[ranking.name], sum(one.seconds_per_architecture for one in recorded))
             for name, (ranking, recorded) in self._wholes.items()

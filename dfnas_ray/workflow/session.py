@@ -189,7 +189,7 @@ class Session:
         return {one.setting: one.module for one in found if not one.setting.startswith("evaluation.")}
 
     def images(self, folder: Location) -> Shared[SyntheticImages]:
-        """Return a handle of the images in a folder for all workers. They are read only once for all stages."""
+        """Return a handle of the images in a folder for all workers. They are read once, until `forget_images`."""
         return self.kept(str(folder), lambda: self.executor.compute(load_shards, folder, Manifest.read(folder)))
 
     def kept(self, name: str, make: Callable[[], Shared[SyntheticImages]]) -> Shared[SyntheticImages]:
@@ -197,6 +197,10 @@ class Session:
         if name not in self._images:
             self._images[name] = make()
         return self._images[name]
+
+    def forget_images(self) -> None:
+        """Let go of all images. Those that are asked for again are read again."""
+        self._images.clear()
 
     def architecture(self, config: JsonObject, text: str) -> Architecture:
         """Return the architecture of a genotype's text in the space of these settings."""

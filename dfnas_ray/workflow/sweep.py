@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from optuna.trial import FrozenTrial, TrialState
@@ -96,6 +97,7 @@ class Sweep(Stage[SweptRecord]):
         experiment, labelled = self.experiment, self.config.labelled
         return {
             **({} if labelled is None else {"files": open_dataset(labelled, "sweep.labelled").fingerprint}),
+            **({} if self.verifier is None else {"verifier": self.verifier.fingerprint}),
             "teacher": self.session.teacher.fingerprint,
             "seed": experiment.seed,
             "synthesis": experiment.synthesis.model_dump(mode="json"),
@@ -105,6 +107,25 @@ class Sweep(Stage[SweptRecord]):
             "distillation": experiment.retraining.distillation.model_dump(mode="json"),
             "threads": experiment.cluster.synthesis.cpus,
         }
+
+    @cached_property
+    def verifier(self) -> Teacher | None:
+        """The second classifier, which judges images; None if the sweep has none.
+
+        Raises:
+            TeacherError: it cannot be loaded, or takes other images or knows other classes than the teacher.
+        """
+        if self.config.verifier is None:
+            return None
+        teacher = self.session.teacher
+        verifier = load_teacher(self.config.verifier, self.session.teacher_cache)
+        if (verifier.image_shape, verifier.num_classes) != (teacher.image_shape, teacher.num_classes):
+            raise TeacherError(
+                f"sweep.verifier ({verifier.name}) takes {verifier.image_shape} and knows {verifier.num_classes} "
+                f"classes, but the teacher takes {teacher.image_shape} and knows {teacher.num_classes}. They must be "
+                "the same."
+            )
+        return verifier
 
     @property
     def _limit(self) -> int | None:
@@ -155,15 +176,6 @@ class Sweep(Stage[SweptRecord]):
         """Return the judge, which measures every trial's images."""
         session, experiment, config, teacher = self.session, self.experiment, self.config, self.session.teacher
         space = session.spaces[0]
-        verifier = None
-        if config.verifier is not None:
-            verifier = load_teacher(config.verifier, session.teacher_cache)
-            if (verifier.image_shape, verifier.num_classes) != (teacher.image_shape, teacher.num_classes):
-                raise TeacherError(
-                    f"sweep.verifier ({verifier.name}) takes {verifier.image_shape} and knows {verifier.num_classes} "
-                    f"classes, but the teacher takes {teacher.image_shape} and knows {teacher.num_classes}. They must be "
-                    "the same."
-                )
         judge = Judge(
             config,
             teacher,
@@ -172,7 +184,7 @@ class Sweep(Stage[SweptRecord]):
             experiment.retraining.distillation,
             Examination(torch.empty(0), torch.empty(0)),
             experiment.seed,
-            verifier,
+            self.verifier,
             open_dataset(config.labelled, "sweep.labelled") if config.labelled is not None else None,
         )
         if not judge.needs_student:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import sys
+import weakref
 from collections.abc import Callable
 
 import pytest
 
 from dfnas_ray.cli import console
 from dfnas_ray.cli.main import main
+from dfnas_ray.workflow import session
 
 
 @pytest.fixture
@@ -26,6 +29,22 @@ def dfnas(monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
         return stopped.value.code or 0, out, " ".join(err.split())
 
     return run
+
+
+@pytest.fixture
+def held(monkeypatch) -> list[int]:
+    """How many sets of images are in memory of this process, noted whenever one is read."""
+    read, numbers, sets = session.load_shards, [], []
+
+    def noted(*arguments):
+        images = read(*arguments)
+        sets.append(weakref.ref(images))
+        gc.collect()  # of what is only held in a circle
+        numbers.append(sum(one() is not None for one in sets))
+        return images
+
+    monkeypatch.setattr(session, "load_shards", noted)
+    return numbers
 
 
 def pytest_generate_tests(metafunc):

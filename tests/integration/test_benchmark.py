@@ -142,6 +142,12 @@ def test_a_benchmark_that_broke_off_goes_on_and_measures_nothing_twice(experimen
     assert without_times(result_of(broken)[0]) == without_times(result_of(undisturbed)[0])
 
 
+@pytest.mark.parametrize("address", ["inline"], indirect=True)
+def test_with_one_worker_only_the_images_of_one_seed_are_held_at_the_same_time(experiment, held):
+    run(experiment(SPOS, sources=["synthetic", "noise"], architectures=4))
+    assert max(held) == 2
+
+
 def test_what_was_measured_is_used_again_by_a_larger_benchmark(experiment, tmp_path, recorder):
     small = run(experiment(sources=["noise"], seeds=[0], architectures=4))
     (texts,) = measured(tmp_path).values()

@@ -283,6 +283,37 @@ def test_every_step_of_the_slurm_script_that_starts_ray_asks_for_its_cpus_itself
     assert all("--cpus-per-task=2" in srun and "--num-cpus=2" in ray for srun, ray in started), started
 
 
+def started_at(environment: dict[str, str], folder: Path) -> list[str]:
+    """Run the Slurm script on one node, and return the addresses at which it starts a head."""
+    subprocess.run([CLUSTER / "slurm.sh", "x.yaml"], env=environment, check=True, capture_output=True, timeout=40)
+    return re.findall(r"--node-ip-address=(\S+)", (folder / "bin" / "srun.log").read_text())
+
+
+def told(addresses: str) -> dict[str, str]:
+    """Stand-ins for programmes, `hostname` among them as on Debian and Ubuntu."""
+    own = f'#!/bin/sh\n[ "$1" = --all-ip-addresses ] && echo "{addresses}" || echo 127.0.1.1\n'
+    waits = '#!/bin/sh\nuntil grep -q " ray start " "$SRUN_LOG"; do sleep 0.1; done\n'
+    return {"hostname": own, "ray": "#!/bin/sh\nexec sleep 50\n", "python": waits, "dfnas": "#!/bin/sh\n"}
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("addresses", ["10.1.2.3 10.9.9.9 ", "127.0.1.1 10.1.2.3", "fd00::2 fe80::1 10.1.2.3 "])
+def test_the_head_of_the_slurm_script_has_an_address_that_other_nodes_reach(slurm, tmp_path, addresses):
+    assert started_at(slurm(1, **told(addresses)), tmp_path) == ["10.1.2.3"]
+
+
+@pytest.mark.timeout(60)
+def test_the_address_of_the_head_of_the_slurm_script_can_be_named(slurm, tmp_path):
+    assert started_at(slurm(1, **told("10.1.2.3")) | {"DFNAS_HEAD_IP": "10.7.7.7"}, tmp_path) == ["10.7.7.7"]
+
+
+def test_a_node_without_an_address_is_told_with_what_to_do(slurm):
+    here = slurm(1, **told("127.0.0.1 fd00::2"))
+    script = subprocess.run([CLUSTER / "slurm.sh", "x.yaml"], env=here, capture_output=True, text=True, timeout=40)
+    assert script.returncode == 1
+    assert "host-0 has no IPv4 address but its loopback: '127.0.0.1 fd00::2'. Set DFNAS_HEAD_IP" in script.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(200)
 def test_the_slurm_script_starts_a_cluster_runs_the_command_in_it_and_leaves_nothing(slurm, tmp_path):

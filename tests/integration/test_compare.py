@@ -162,6 +162,14 @@ def test_another_sample_of_a_table_is_ranked_anew(values, table):
     assert first != other
 
 
+@pytest.mark.parametrize("by_table", [False, True], ids=["retrained", "by a table"])
+def test_only_the_images_of_one_seed_are_held_at_the_same_time(values, table, held, by_table):
+    values["comparison"]["variants"] = {"synthetic": {}, "noise": {"search.images": "noise"}}
+    values["benchmark"] = {"table": table} if by_table else None
+    compare(make_experiment(values))
+    assert max(held) == 2
+
+
 def test_the_command_prints_its_tables(values, table, tmp_path):
     values["benchmark"] = {"table": table}
     values["comparison"]["measures"] = ["ranking"]

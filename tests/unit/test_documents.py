@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import textwrap
 import tomllib
 from collections.abc import Iterator
 from functools import cache
@@ -13,8 +14,10 @@ import pytest
 import yaml
 
 import dfnas_ray
-from dfnas_ray.planning.recipe import IMAGES_PER_CLASS, ROWS
+from dfnas_ray.config.experiment import load_experiment, make_experiment
+from dfnas_ray.planning.recipe import IMAGES_PER_CLASS, ROWS, complete
 from dfnas_ray.version import __version__
+from dfnas_ray.workflow.sweep import check_ranges
 
 REPOSITORY = Path(__file__).parents[2]
 DOCUMENTS = [
@@ -162,6 +165,44 @@ def test_the_table_of_chosen_settings_is_the_planners():
     assert [f"{row.precision}" for row in ROWS] in cells
     assert f"at least {IMAGES_PER_CLASS} per class" in text
     assert f"up to {ROWS[0].up_to} pixels | up to {ROWS[1].up_to} pixels | larger" in text
+
+
+# What can be copied
+
+
+def examples(language: str) -> list:
+    """All blocks of code in a language, as parameters named after their documents."""
+    block = re.compile(rf"^( *)```{language}\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
+    return [
+        pytest.param(textwrap.dedent(code), id=f"{name_of(document)}-{number}")
+        for document in PROSE
+        for number, (_, code) in enumerate(block.findall(document.read_text()))
+    ]
+
+
+def test_the_examples_are_found():
+    assert len(examples("yaml")) >= 10
+    assert len(examples("python")) >= 7
+
+
+@pytest.mark.parametrize("text", examples("yaml"))
+def test_an_example_of_settings_can_be_used_with_what_is_chosen_for_the_rest(text, digits_teacher):
+    values = yaml.safe_load(text)
+    config = make_experiment({**values, "teacher": {"kind": "digits", **values.get("teacher", {})}})
+    if config.teacher.kind == "digits":  # the others are not there
+        completed = complete(config, digits_teacher)
+        if completed.sweep is not None:
+            check_ranges(digits_teacher, completed, completed.sweep)
+
+
+@pytest.mark.parametrize("text", examples("python"))
+def test_an_example_in_python_takes_names_that_there_are_and_settings_that_fit(text, monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("dfnas", "dfnas_ray"):
+            assert node.attr in dfnas_ray.__all__
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("load_experiment"):
+            load_experiment(*map(ast.literal_eval, node.args))
 
 
 # What travels with the package

@@ -8,24 +8,19 @@ part of it.
 from __future__ import annotations
 
 import logging
-import re
-from operator import itemgetter
 
 import ray
-import torch
-from pyarrow import fs
 from pydantic import BaseModel
 
-from dfnas_ray.errors import StorageError, first_line, shortened
+from dfnas_ray.errors import StorageError, shortened
 from dfnas_ray.storage.altered import Say, reason, set_aside, storage_fails
 from dfnas_ray.storage.location import Location
-from dfnas_ray.training.checkpoints import RAY_FOLDER, STATE_FILE
-from dfnas_ray.training.retraining import RetrainingJob, decode_checkpoint, epochs_of
+from dfnas_ray.training.checkpoints import RAY_CHECKPOINT, RAY_FOLDER, STATE_FILE, latest_of_ray_train, read_state
+from dfnas_ray.training.retraining import RetrainingJob
 
 logger = logging.getLogger(__name__)
 
 _SNAPSHOT = "checkpoint_manager_snapshot.json"
-_CHECKPOINT = re.compile(r"checkpoint_[\w.-]+")
 
 
 class _Named(BaseModel):
@@ -50,20 +45,19 @@ def recover(job: RetrainingJob, say: Say = logger.warning) -> None:
         StorageError: the storage fails.
     """
     own = job.folder / STATE_FILE
-    if own.exists() and _read(job, job.folder) is None:
+    if own.exists() and read_state(job, job.folder) is None:
         set_aside(own, f"{own} is damaged.", say)
     folder = job.folder / RAY_FOLDER
     fault = _fault(job, folder)
     if not fault and not own.exists():
         return
-    usable = [found for name in _checkpoints(folder) if (found := _read(job, folder / name)) is not None]
-    latest = max(usable, key=itemgetter(0), default=None)
-    before = _read(job, job.folder) if own.exists() else None
-    if before is not None and latest is not None and before[0] > latest[0]:
+    latest = latest_of_ray_train(job)
+    before = read_state(job, job.folder) if own.exists() else None
+    if before is not None and latest is not None and before.epochs > latest.epochs:
         set_aside(folder, fault or f"{folder} is behind {own}.", say)  # of an earlier command with fewer workers
     elif fault:
         if latest is not None:
-            own.write_bytes(latest[1])
+            own.write_bytes(latest.data)
         set_aside(folder, fault, say)
 
 
@@ -83,28 +77,8 @@ def _fault(job: RetrainingJob, folder: Location) -> str:
     named = [*snapshot.checkpoint_results, *snapshot.pending_training_results]
     named += [snapshot.latest_checkpoint_result] if snapshot.latest_checkpoint_result else []
     for name in {each.checkpoint_dir_name for each in named}:
-        if not _CHECKPOINT.fullmatch(name):
+        if not RAY_CHECKPOINT.fullmatch(name):
             return f"{file} was altered: {shortened(repr(name), 100)} is not the name of a checkpoint."
-        if _read(job, folder / name) is None:
+        if read_state(job, folder / name) is None:
             return f"The checkpoint {folder / name} is damaged."
     return ""
-
-
-def _checkpoints(folder: Location) -> list[str]:
-    infos = folder.filesystem.get_file_info(fs.FileSelector(folder.path, allow_not_found=True))
-    folders = [info.base_name for info in infos if info.type == fs.FileType.Directory]
-    return sorted(name for name in folders if _CHECKPOINT.fullmatch(name))
-
-
-def _read(job: RetrainingJob, checkpoint: Location) -> tuple[int, bytes] | None:
-    """Return the epochs before a checkpoint, and its state; None if the training cannot continue from it."""
-    file = checkpoint / STATE_FILE
-    try:
-        data = file.read_bytes()
-        return epochs_of(job, decode_checkpoint(data, torch.device("cpu"))), data
-    except StorageError as error:
-        if storage_fails(error) and not isinstance(error.__cause__, FileNotFoundError):
-            raise
-    except Exception as error:  # a damaged file can end in an error of any kind
-        logger.debug("%s: %s", file, first_line(error))
-    return None

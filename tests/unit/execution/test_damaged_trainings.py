@@ -12,7 +12,8 @@ import pytest
 import ray
 import torch
 
-from dfnas_ray.config.cluster import RetrainingResources
+from dfnas_ray.config.cluster import ClusterConfig, RetrainingResources
+from dfnas_ray.execution.inline import Computed, InlineExecutor
 from dfnas_ray.execution.ray.checkpoints import recover
 from dfnas_ray.search_spaces import NASBenchMacroConfig
 from dfnas_ray.storage.location import Location
@@ -169,6 +170,34 @@ def test_if_all_are_damaged_the_training_begins_anew(job, checkpoints, tmp_path)
     recover(job, said.append)
     assert len(said) == 2
     assert not (tmp_path / "state.pt").exists()
+
+
+def train_inline(job, epochs):
+    """Train as with `--address inline`; return where that began."""
+    executor, board = InlineExecutor(ClusterConfig(), job.folder), NoBoard()
+    job = replace(job, config=job.config.model_copy(update={"epochs": epochs}))
+    executor.train(job, Computed(small_teacher), Computed(lambda: small_images(16)), board)
+    return board.where
+
+
+def test_without_ray_the_last_checkpoint_of_ray_train_is_gone_on_from(job, checkpoints, tmp_path):
+    assert train_inline(job, epochs=3) == "after epoch 2 of 3"
+    assert epochs(tmp_path / "state.pt") == 3
+
+
+def test_without_ray_a_state_that_is_ahead_of_ray_train_is_gone_on_from(job, checkpoints, tmp_path):
+    train(job, epochs=3)
+    assert train_inline(job, epochs=4) == "after epoch 3 of 4"
+
+
+def test_without_ray_what_is_damaged_is_set_aside_and_the_last_that_is_whole_gone_on_from(
+    job, checkpoints, tmp_path, caplog
+):
+    (tmp_path / "state.pt").write_bytes(b"x")
+    (checkpoints / "checkpoint_2" / "state.pt").write_bytes(b"y")
+    assert train_inline(job, epochs=2) == "after epoch 1 of 2"
+    assert (tmp_path / "state.pt.damaged").read_bytes() == b"x"
+    assert caplog.text.count("state.pt is damaged") == 1
 
 
 @pytest.mark.parametrize("content", ["", "null", "[]", '{"checkpoint_results": 5}', "[" * 9999, '{"ray_version": "1"'])

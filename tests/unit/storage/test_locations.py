@@ -3,6 +3,7 @@
 import errno
 import os
 import pickle
+import re
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,18 @@ def test_what_is_written_is_read_back(folder):
 
 def test_an_absent_folder_has_no_files(folder):
     assert (folder / "absent").file_names() == []
+    assert (folder / "absent").folder_names() == []
+
+
+def test_folders_and_the_files_in_them_are_listed(folder):
+    for name in ("b", "a"):
+        ((folder / name).make_dir() / "x").write_bytes(b"1")
+    (folder / "y").write_bytes(b"1")
+    assert folder.folder_names() == ["a", "b"]
+    assert folder.file_names() == ["y"]
+    assert sorted(info.path for info in folder.file_infos(recursive=True)) == [
+        f"{folder.path}/{name}" for name in ("a/x", "b/x", "y")
+    ]
 
 
 def test_a_missing_file_is_named(folder):
@@ -75,6 +88,26 @@ def test_a_relative_path_is_made_absolute(tmp_path, monkeypatch):
 def test_an_unknown_scheme_is_refused():
     with pytest.raises(StorageError, match="nonsense://bucket"):
         Location.parse("nonsense://bucket/prefix")
+
+
+@pytest.mark.parametrize(("uri", "told"), [("s3://bucket/x", "'s3://bucket/x'"), ("file:///x/y", "'file:///x/y'")])
+def test_a_uri_that_was_a_path_is_refused(uri, told, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StorageError, match=rf"folder {re.escape(str(Path(uri)))} looks like a URI .* as text: {told}"):
+        Location.parse(Path(uri), "folder").make_dir()
+    assert names(tmp_path) == []
+
+
+def test_a_password_in_a_uri_that_was_a_path_is_not_shown():
+    with pytest.raises(StorageError, match="run_dir holds a password") as refused:
+        Location.parse(Path("s3://key:canary@bucket/x"))
+    assert "canary" not in str(refused.value)
+
+
+def test_a_folder_with_a_colon_in_its_name_is_one(tmp_path):
+    folder = Location.parse(tmp_path / "s3:" / "bucket").make_dir()
+    assert folder.path == f"{tmp_path}/s3:/bucket"
+    assert Location.parse("c:/x").is_local
 
 
 @pytest.mark.parametrize("step", ["fsync", "replace"])

@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 
 import pytest
+from pyarrow import fs
 
 from dfnas_ray.errors import StorageError
 from dfnas_ray.storage import retries
 from dfnas_ray.storage.location import Location
+from dfnas_ray.storage.sealed import remove_altered, seal
 
 
 @pytest.fixture(autouse=True)
@@ -71,6 +73,35 @@ def test_a_storage_that_stays_away_is_given_up_with_what_to_do(monkeypatch, tmp_
     monkeypatch.setattr("dfnas_ray.storage.location._write_local", fail)
     with pytest.raises(StorageError, match=r"Cannot write .*Stale.*unavailable for too long.*run the same command"):
         location.write_bytes(b"x")
+
+
+class Unsteady:
+    """A filesystem that fails when a folder is listed for the first time."""
+
+    def __init__(self):
+        self.inner, self.listed = fs.LocalFileSystem(), Operation(PASSING[2], 1)
+
+    def get_file_info(self, what):
+        if isinstance(what, fs.FileSelector):
+            self.listed()
+        return self.inner.get_file_info(what)
+
+    def __getattr__(self, name):
+        return getattr(self.inner, name)
+
+
+def test_a_stage_is_sealed_although_the_storage_fails_when_its_folder_is_listed(tmp_path):
+    (tmp_path / "weights").write_bytes(b"1")
+    folder = Location(Unsteady(), str(tmp_path))
+    seal(folder, b"record")
+    assert folder.filesystem.listed.calls == 2
+    (tmp_path / "done.json").write_bytes(b"record")
+    assert not remove_altered(folder, pytest.fail)
+
+
+def test_the_folders_in_a_folder_are_listed_although_the_storage_fails(tmp_path):
+    (tmp_path / "checkpoint_1").mkdir()
+    assert Location(Unsteady(), str(tmp_path)).folder_names() == ["checkpoint_1"]
 
 
 class WrappedError(Exception):

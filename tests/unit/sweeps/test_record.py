@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import sqlite3
 from contextlib import closing
 
@@ -77,6 +78,22 @@ def test_a_result_of_another_trial_is_named_and_removed(tmp_path):
         record.recover(said.append)
         assert [trial.state for trial in record.trials()] == [TrialState.WAITING]
     assert "it is the result of trial 7" in said[0]
+
+
+@pytest.mark.parametrize("name", ["a?b", "a%20b", "50%", "{a}", "a#b c"])
+def test_a_study_lies_in_the_folder_of_its_sweep_whatever_the_name_of_that(tmp_path, name):
+    config = SweepConfig.model_validate(SWEEP)
+    for folder in (tmp_path / name, tmp_path / f"{name}c"):
+        with SweepRecord.opened(config, Location.parse(folder)) as record:
+            assert record.ask(0).number == 0  # and no trial of another sweep
+        assert [file.name for file in folder.iterdir()] == ["study.db"]
+    assert {path.name for path in tmp_path.iterdir()} == {name, f"{name}c"}
+
+
+def test_a_study_can_be_sent_to_another_process(tmp_path):
+    with SweepRecord.opened(SweepConfig.model_validate(SWEEP), Location.parse(tmp_path)) as record:
+        record.ask(0)
+        assert len(pickle.loads(pickle.dumps(record.storage)).get_all_trials(record.study_id)) == 1
 
 
 def sql(statement, *values):

@@ -7,7 +7,9 @@ import torch
 from torch import nn
 
 from dfnas_ray.config.experiment import make_experiment
+from dfnas_ray.errors import TeacherError
 from dfnas_ray.teachers.base import freeze_teacher
+from dfnas_ray.teachers.digits import DigitsCNN
 from dfnas_ray.workflow.retraining import Baseline, Retraining
 from dfnas_ray.workflow.search import Search
 from dfnas_ray.workflow.session import Session
@@ -80,3 +82,33 @@ def test_the_users_own_code_of_a_term_is_part_of_the_keys_that_depend_on_it(tiny
     session = Session(make_experiment(values), teacher=stages[0].session.teacher)
     assert list(Synthesis(session).dir.inputs["code"]) == ["synthesis"]
     assert "code" not in Search(session).dir.inputs, "it has only the key of the images"
+
+
+@pytest.fixture
+def sweep_verified_by(tiny_values, stages, tmp_path):
+    """Return a function that makes a sweep whose verifier has weights of this seed, always in the same file."""
+
+    def make(seed, **changes):
+        torch.manual_seed(seed)
+        torch.save(DigitsCNN(width=2).state_dict(), tmp_path / "verifier.pt")
+        verifier = {"kind": "checkpoint", "checkpoint": str(tmp_path / "verifier.pt"), "arguments": {"width": 2}}
+        verifier |= {"builder": "dfnas_ray.teachers.digits:DigitsCNN", "image_shape": [1, 16, 16]}
+        verifier |= {"mean": [0.3], "std": [0.3], **changes}
+        sweep = {"settings": {"synthesis.method.tau": {"uniform": [0.5, 2]}}, "objectives": ["verifier_agreement"]}
+        values = {**tiny_values(), "run_dir": str(tmp_path), "sweep": {**sweep, "verifier": verifier}}
+        return Sweep(Session(make_experiment(values), teacher=stages[0].session.teacher))
+
+    return make
+
+
+def test_other_weights_of_a_verifier_under_the_same_path_are_another_sweep(sweep_verified_by):
+    before = sweep_verified_by(0).location.name
+    assert sweep_verified_by(0).location.name == before
+    assert sweep_verified_by(1).location.name != before
+
+
+def test_a_verifier_of_other_images_is_refused_before_a_sweep_begins(sweep_verified_by):
+    with pytest.raises(
+        TeacherError, match=r"sweep\.verifier \(.*\) takes \(1, 8, 8\) and knows 10 classes, but the teacher"
+    ):
+        sweep_verified_by(0, image_shape=[1, 8, 8]).inputs()
