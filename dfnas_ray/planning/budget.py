@@ -100,12 +100,11 @@ def _scaled(config: ExperimentConfig, teacher: Teacher, seconds: float) -> Setti
     grown = synthesis.num_shards * per_shard / synthesis.images_in_total
     train = synthesis.num_shards * per_shard * (1 - search.validation_fraction)
     epochs = max(steps * retraining.epochs / grown, _FEWEST_STEPS * retraining.batch_size / train)
-    long, method = row_of(teacher).long, synthesis.method
-    is_long = epochs * train / retraining.batch_size >= long
+    method = synthesis.method
     made: SettingValues = {"num_shards": synthesis.num_shards, "images_per_shard": per_shard}
     if isinstance(method, GeneratorSettings) and method.student is not None and method.student.compile:
         learning = synthesis.num_shards * per_shard / (batch * method.streams) * method.student.steps
-        made["method"] = {"student": {"compile": learning >= long}}
+        made["method"] = {"student": {"compile": learning >= row_of(teacher).long}}
     return {
         "synthesis": made,
         "search": {
@@ -113,7 +112,7 @@ def _scaled(config: ExperimentConfig, teacher: Teacher, seconds: float) -> Setti
             "seeds": [0],
             "selection": {"epochs": max(1, round(compared * search.selection.epochs / grown))},
         },
-        "retraining": {"epochs": max(1, round(epochs)), **({"compile": is_long} if retraining.compile else {})},
+        "retraining": {"epochs": max(1, round(epochs))},
     }
 
 

@@ -44,7 +44,7 @@ class RecipeRow:
         student_batch: Batch size of the student and of networks that are trained.
         training_steps: Number of steps of the retraining.
         precision: Precision in which networks compute.
-        long: Number of steps from which a training is compiled; infinite where that was never measured.
+        long: Number of steps from which the student is compiled; infinite where that was never measured.
     """
 
     up_to: float
@@ -212,8 +212,6 @@ def training_settings(teacher: Teacher, images: int, given: Mapping[str, Any]) -
         chosen_search |= {"max_macs": "50%", **manner}
     if not retraining:
         chosen_retraining |= {"optimizer": optimizer, **manner}
-        if row.training_steps >= row.long:
-            chosen_retraining["compile"] = True
     if "algorithm" not in search:
         evolution = {"generations": 10, "population": 40, "mutations": 20, "crossovers": 20}
         chosen_search |= {"algorithm": {"kind": "zero_cost", "evolution": evolution}, "seeds": [0]}

@@ -33,7 +33,7 @@ SECTIONS = {
     "cifar10": {
         "synthesis": "3a93d30b58ccb514b840a1dcc575fec4df70dc2c81efeef732935e373b1755a3",
         "search": "84e359d2c8fba22f4529b944a151fb5e18de8c7048e9c2d698906047fe929f93",
-        "retraining": "3018c80840d3b6949c9628b0a90dde68a36de54b80efedb8c267aa3d075d103f",
+        "retraining": "84a6569365aa12b8469c4fe5abb95a9f0cc4962107ae6eb30112e954797945b5",
     },
     "darts-cifar10": {
         "synthesis": "2e4c7fb5018ceffa77162bf4ac90c34ce5cc7f40e4d39de6b6b094cf4001bdef",

@@ -121,7 +121,7 @@ def test_the_published_resnet_gets_what_was_measured_for_it(make_teacher):
     assert row_of(teacher).width == config.synthesis.method.width == 48
 
 
-def test_long_trainings_of_a_measured_size_are_compiled(make_teacher):
+def test_students_that_learn_long_are_compiled_where_that_was_measured(make_teacher):
     def chosen(size, **synthesis):
         return complete(make_experiment({"teacher": "digits", **synthesis}), make_teacher(network(3), (3, size, size)))
 
@@ -130,7 +130,7 @@ def test_long_trainings_of_a_measured_size_are_compiled(make_teacher):
         assert not config.retraining.compile
         assert not config.synthesis.method.student.compile
     measured = chosen(32)
-    assert measured.retraining.compile
+    assert measured.retraining.compile is None, "cells of NAS-Bench-201 gain less than compiling takes"
     assert measured.synthesis.method.student.compile
     begun = chosen(32, synthesis={"method": {"kind": "generator", "student": {"steps": 40}}})
     assert begun.synthesis.method.student.compile is None
@@ -154,9 +154,8 @@ def test_a_resolved_experiment_of_before_is_not_compiled(make_teacher):
     teacher = make_teacher(network(3), (3, 32, 32))
     config = complete(make_experiment({"teacher": "digits"}), teacher)
     values = config.model_dump(mode="json")
-    del values["retraining"]["compile"], values["synthesis"]["method"]["student"]["compile"]
+    del values["synthesis"]["method"]["student"]["compile"]
     again = complete(make_experiment(values), teacher)
-    assert not again.retraining.compile
     assert not again.synthesis.method.student.compile
 
 
