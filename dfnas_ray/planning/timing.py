@@ -38,6 +38,9 @@ _EPOCHS = 2
 _CANDIDATES = 8
 _DRAWS = 200
 
+_LEAST_HELD_OUT = 0.1
+"""Least share of the timed images for validation: they are few, and some have to be held out."""
+
 _LONG_ENOUGH = 1.0
 """Seconds after which no more candidates are timed."""
 
@@ -157,9 +160,11 @@ def time_trial(
     total = config.synthesis.images_in_total
     validation = round(total * search.validation_fraction)
     train = total - validation
+    held_out = max(search.validation_fraction, _LEAST_HELD_OUT)
     with fixed_threads(config.cluster.search.cpus):
-        images = noise(teacher, canvas, round(2 * (_TRAINING_STEPS + 1) * batch / (1 - search.validation_fraction)))
-        job = _job(search.model_copy(update={"start_after_shards": None}), max_macs)
+        images = noise(teacher, canvas, round(2 * (_TRAINING_STEPS + 1) * batch / (1 - held_out)))
+        timed = search.model_copy(update={"start_after_shards": None, "validation_fraction": held_out})
+        job = _job(timed, max_macs)
         state, batches = begin_trial(job, small, teacher, WholeSet(images), None, device)
         seconds, searcher = 0.0, state.algorithm
 

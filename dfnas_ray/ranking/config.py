@@ -34,7 +34,7 @@ class BenchmarkConfig(BaseModel):
     rows: tuple[Row, Row] | None = Field(
         None, description="[first, end] of the rows that may be used, counted from 0; end is excluded. null: all."
     )
-    architectures: int | None = Field(None, gt=1, le=MANY, description="Number of rows drawn from these; null: all.")
+    architectures: int | None = Field(None, gt=2, le=MANY, description="Number of rows drawn from these; null: all.")
     sources: tuple[Source, ...] = Field(
         ("synthetic", "noise"), min_length=1, description="Images that rankings use; real is for comparison."
     )

@@ -68,13 +68,13 @@ class BenchmarkTable:
             )
         available = np.arange(first, end)
         count = config.architectures or len(available)
-        if len(available) < 2:
+        if len(available) < 3:
             where = f"benchmark.rows [{first}, {end}] holds" if config.rows else f"The table {config.table} has"
-            raise ConfigError(f"{where} {len(available)} row(s), but a ranking needs at least two.")
-        if not 2 <= count <= len(available):
+            raise ConfigError(f"{where} {len(available)} row(s), but a ranking needs at least three.")
+        if not 3 <= count <= len(available):
             where = f"benchmark.rows [{first}, {end}] holds" if config.rows else "the table has"
             raise ConfigError(
-                f"benchmark.architectures ({count:,}) must be between 2 and the {len(available):,} rows that {where}."
+                f"benchmark.architectures ({count:,}) must be between 3 and the {len(available):,} rows that {where}."
             )
         drawn = numpy_generator(seed, "benchmark-sample").permutation(available)[:count]
         sample = self.take(np.sort(drawn))

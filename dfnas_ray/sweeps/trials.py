@@ -120,29 +120,31 @@ def reference_images(teacher: Teacher, job: ShardJob, device: torch.device) -> S
         SynthesisError: the setting gives no images.
     """
     synthesizer = make_synthesizer(job.config.method, teacher, job.config, device)
-    *_, images = _rounds(synthesizer, job, 0, lambda images: None)
+    *_, (_, images) = _rounds(synthesizer, job, 0, lambda images: None)
     last = images if job.config.method.num_rounds == 1 else images.select(images.rounds == images.rounds.max())
     return last.select(np.arange(job.config.method.warmup_images, len(last)))
 
 
 def _rounds(
     synthesizer: Synthesizer, job: ShardJob, shard: int, on_steps: Callable[[int], None]
-) -> Iterator[SyntheticImages]:
-    """Yield a shard's images after each round, and commit the shard after the last one.
+) -> Iterator[tuple[int, SyntheticImages]]:
+    """Yield after each round of a shard the number of its rounds and its images; commit it after the last one.
 
     A shard that was committed before is yielded once, complete.
     """
     location = job.folder / shard_name(shard)
     if location.exists():
         try:
-            yield decode_shard(location.read_bytes(), job.key, str(location))[1]
+            yield job.config.method.num_rounds, decode_shard(location.read_bytes(), job.key, str(location))[1]
             return
         except AlteredError as error:
             logger.warning("%s", error)
     for made in synthesizer.make(job.seed, shard, job, on_steps):
-        if len(made.curves) == job.config.method.num_rounds:
+        rounds = len(made.curves)  # not made.rounds, which counts calibrations: an image of a generator may have one
+        if rounds == job.config.method.num_rounds:
             job.commit(made, shard)
-        yield SyntheticImages(made.images, made.labels, made.rounds, made.logits, ids_of_shard(shard, len(made.labels)))
+        ids = ids_of_shard(shard, len(made.labels))
+        yield rounds, SyntheticImages(made.images, made.labels, made.rounds, made.logits, ids)
 
 
 def _growing(
@@ -151,7 +153,6 @@ def _growing(
     """Make a trial's shards; yield after each round the number of rounds and each shard's images so far."""
     whole: list[SyntheticImages] = []
     for shard in range(job.config.num_shards):
-        for latest in _rounds(synthesizer, job, shard, on_steps):
-            rounds = shard * job.config.method.num_rounds + int(latest.rounds.max()) + 1
-            yield rounds, [*whole, latest]
+        for rounds, latest in _rounds(synthesizer, job, shard, on_steps):
+            yield shard * job.config.method.num_rounds + rounds, [*whole, latest]
         whole.append(latest)

@@ -32,3 +32,23 @@ def one_hot_targets(classes: Tensor, num_classes: int) -> Tensor:
 def calibrated_targets(previous_logits: Tensor, tau: float) -> Tensor:
     """Return the targets of later rounds: softmax(logits / tau) of the round before, (B, num_classes)."""
     return F.softmax(previous_logits.float() / tau, dim=1)
+
+
+def draw_of_classes(named: Tensor, classes: Tensor, num_classes: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Draw for each class asked for one of the images that the teacher gives this class.
+
+    Args:
+        named: The classes (N,) that the teacher gives the images.
+        classes: The classes (B,) asked for.
+        num_classes: The number of classes.
+        random: Makes the draws.
+
+    Returns:
+        The rows (B,) of the images, and whether the class has an image, (B,). Where it has none, the row is any.
+    """
+    order = named.argsort(stable=True)
+    counts = named.bincount(minlength=num_classes)
+    first = (counts.cumsum(0) - counts)[classes]
+    draws = torch.randint(2**62, (len(classes),), generator=random)
+    places = first + draws % counts[classes].clamp(min=1)
+    return order[places.clamp(max=len(order) - 1)], counts[classes] > 0

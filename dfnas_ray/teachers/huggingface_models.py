@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
 from pydantic import Field
@@ -19,12 +20,15 @@ _UNREADABLE = (OSError, RuntimeError, ValueError, ImportError, KeyError, TypeErr
 """Errors that transformers raises for models that it cannot load."""
 
 
+_Values: TypeAlias = tuple[float, ...]
+
+
 class _Input(NamedTuple):
     """The input of a classifier, as far as its files describe it."""
 
     image_shape: ImageShape | None
-    mean: tuple[float, ...] | None
-    std: tuple[float, ...] | None
+    mean: _Values | None
+    std: _Values | None
 
 
 class HuggingFaceTeacherConfig(PublishedTeacherConfig):
@@ -115,17 +119,79 @@ class HuggingFaceTeacherConfig(PublishedTeacherConfig):
                 )
         except _UNREADABLE:
             pass  # then the user has to give the input
+        settings = _effective(settings, str(getattr(config, "model_type", ""))) if settings else {}
         channels = int(getattr(config, "num_channels", 3) or 3)
         sides = _sides(settings, config)
-        if settings.get("do_normalize", bool(settings)):
-            mean, std = settings.get("image_mean"), settings.get("image_std")
-        else:
-            mean, std = ([0.0] * channels, [1.0] * channels) if settings else (None, None)
-        return _Input((channels, *sides) if sides else None, _per_channel(mean, channels), _per_channel(std, channels))
+        for setting, (does, instead) in _IMPOSSIBLE.items():
+            if settings.get(setting):
+                raise TeacherError(
+                    f"{self._what} cannot be used as it is: its image processor {does} ({setting}: true), and a teacher here "
+                    f"gets RGB images minus mean, divided by std. {instead}"
+                )
+        is_asked = settings and (self.mean is None or self.std is None)
+        mean, std = self._statistics(settings, channels) if is_asked else (None, None)
+        return _Input((channels, *sides) if sides else None, mean, std)
+
+    def _statistics(self, settings: Mapping[str, Any], channels: int) -> tuple[_Values | None, _Values | None]:
+        """Return mean and std for pixels x in [0, 1], with all that the image processor does to pixels 255 x.
+
+        It computes (255 x factor - offset - mean) / std, and EfficientNet's divides by std once more. With
+        scale = 255 factor, this is (x - (mean + offset) / scale) / (std / scale).
+        """
+        scale, offset = 255.0, 0.0
+        if settings.get("do_rescale", True):
+            factor = settings.get("rescale_factor", 1 / 255)
+            if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0 < factor < math.inf:
+                raise TeacherError(
+                    f"{self._what} cannot be used: its image processor has the rescale_factor {shortened(repr(factor), 40)}, "
+                    "which must be a number above 0, such as 0.00392156862745098 (1/255). Set teacher.mean and teacher.std."
+                )
+            scale, offset = 255.0 * factor, float(bool(settings.get("rescale_offset")))
+        if math.isclose(scale, 1.0, rel_tol=1e-6):  # files write 1/255 with some digits
+            scale = 1.0
+        own_std, mean = _per_channel(settings.get("image_std"), channels), _per_channel(0.0, channels)
+        std = _per_channel(1.0, channels)
+        if settings.get("do_normalize", True):
+            mean, std = _per_channel(settings.get("image_mean"), channels), own_std
+        if settings.get("include_top") and std is not None:
+            std = None if own_std is None else tuple(a * b for a, b in zip(std, own_std, strict=False))
+        return (
+            None if mean is None else tuple((value + offset) / scale for value in mean),
+            None if std is None else tuple(value / scale for value in std),
+        )
 
 
 _NO_MATTER = ("_name_or_path", "architectures", "dtype", "id2label", "label2id", "torch_dtype", "transformers_version")
 """Entries of a config that do not change what the model computes."""
+
+
+_IMPOSSIBLE = {
+    "do_flip_channel_order": (
+        "turns RGB into BGR",
+        "Load it with teacher.kind: checkpoint and a builder whose network begins with x.flip(1).",
+    ),
+    "do_color_quantize": ("replaces colours by numbers of clusters", "Choose a model that takes pixels."),
+    "do_grayscale": (
+        "makes images grey",
+        "Load it with teacher.kind: checkpoint and a builder whose network begins with the same step.",
+    ),
+}
+"""What an image processor may do to colours that no mean and std can express, and what to do instead."""
+
+_OF_EFFICIENTNET: Mapping[str, Any] = {"include_top": True, "rescale_offset": False}
+_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "efficientnet": _OF_EFFICIENTNET,
+    "mobilevit": {"do_flip_channel_order": True, "do_normalize": False},
+    "imagegpt": {"do_color_quantize": True},
+}
+"""What the image processors of some models do to colours if their file does not say it."""
+
+
+def _effective(settings: Mapping[str, Any], model_type: str) -> Mapping[str, Any]:
+    """Return the settings of an image processor with its class's defaults, and without those that its class ignores."""
+    kind = str(settings.get("image_processor_type") or settings.get("feature_extractor_type") or model_type).lower()
+    own = next((defaults for name, defaults in _DEFAULTS.items() if kind.startswith(name)), {})
+    return {**own, **{name: settings[name] for name in settings if name in own or name not in _OF_EFFICIENTNET}}
 
 
 def _from_pretrained(factory: Any, source: str, revision: str | None, local: bool) -> tuple[Any, Mapping[str, Any]]:
@@ -165,7 +231,7 @@ def _sides(settings: Mapping[str, Any], config: Any) -> tuple[int, int] | None:
     return (int(own[0]), int(own[1])) if isinstance(own, list | tuple) and len(own) == 2 else None
 
 
-def _per_channel(values: Any, channels: int) -> tuple[float, ...] | None:
+def _per_channel(values: Any, channels: int) -> _Values | None:
     if values is None:
         return None
     listed = [values] if isinstance(values, int | float) else list(values)

@@ -14,7 +14,7 @@ import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain, count, islice
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,14 +26,12 @@ from dfnas_ray.ops.compiling import compiled_on_cpu
 from dfnas_ray.ops.networks import copy_network
 from dfnas_ray.ops.precision import Precision, autocast, autocast_dtype
 from dfnas_ray.ops.regions import center_crop, crop, draw_region
-from dfnas_ray.seeding import derive_seed, torch_generator
+from dfnas_ray.seeding import torch_generator
 from dfnas_ray.storage.shards import Ids, SyntheticImages
 from dfnas_ray.teachers.base import Teacher, normalized
 from dfnas_ray.training.config import AugmentationConfig, DistillationConfig
 from dfnas_ray.training.device_images import DeviceImages
-
-Mask: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
-"""For each image, whether it is chosen: (N,)."""
+from dfnas_ray.training.splits import Mask, check_split, split_mask
 
 
 class Batch(NamedTuple):
@@ -49,23 +47,6 @@ class LabelledBatch(NamedTuple):
     images: Tensor
     teacher_logits: Tensor
     labels: Tensor
-
-
-def split_mask(ids: Ids, fraction: float, seed: int, name: str = "validation-split") -> Mask:
-    """Return a mask (N,) of the images on the side of a split that has the share ``fraction``.
-
-    An image's side depends only on its id, the seed and the name of the split, so it does not change when more shards
-    arrive.
-    """
-    # One round of the splitmix64 finaliser: enough to make neighbouring ids independent.
-    with np.errstate(over="ignore"):
-        z = ids + np.uint64(derive_seed(seed, name))
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        z = z ^ (z >> np.uint64(31))
-    uniform = (z >> np.uint64(11)).astype(np.float64) / 2**53
-    mask: Mask = uniform < fraction
-    return mask
 
 
 class SyntheticBatches:
@@ -307,6 +288,9 @@ class SplitBatches:
         split_seed: The seed of the split; with an image's id it decides the side.
         planned_ids: The ids (N,) of the finished set; by default those of ``data``.
         precision: See `SyntheticBatches`.
+
+    Raises:
+        ConfigError: no image of the finished set is for validation, or none for training.
     """
 
     def __init__(
@@ -325,6 +309,7 @@ class SplitBatches:
         self._fraction, self._seed = fraction, split_seed
         self._images = DeviceImages(data, device)
         planned = data.ids if planned_ids is None else planned_ids
+        check_split(planned, fraction, split_seed)
         mask, planned_mask = self._mask(data.ids), self._mask(planned)
         self.train, self.validation = (
             SyntheticBatches(

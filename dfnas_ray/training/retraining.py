@@ -26,9 +26,10 @@ from dfnas_ray.seeding import derive_seed, seed_everything
 from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.shards import SyntheticImages
 from dfnas_ray.teachers.base import Teacher
-from dfnas_ray.training.batches import SyntheticBatches, split_mask
+from dfnas_ray.training.batches import SyntheticBatches
 from dfnas_ray.training.config import RetrainingConfig
 from dfnas_ray.training.device_images import DeviceImages
+from dfnas_ray.training.splits import check_split, split_mask
 from dfnas_ray.training.student import Student, set_drop_path, train_epoch, validate
 
 _VALIDATION_BATCH = 256
@@ -133,9 +134,13 @@ def train_network(
         checkpoints: Where the state is kept.
         board: Receives the progress.
         place: The place of this worker among those that train together; by default it is alone.
+
+    Raises:
+        ConfigError: no image is held out for validation, or none is left for training.
     """
     place = place or Place()
     settings = job.config
+    check_split(images.ids, job.validation_fraction, job.seed)
     seed = derive_seed(job.seed, "retraining")
     placed = DeviceImages(images, device)
     train = training_batches(job, teacher, placed, place)

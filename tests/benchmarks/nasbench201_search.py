@@ -40,8 +40,9 @@ from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.run_dir import fingerprint
 from dfnas_ray.storage.shards import ShardInfo, SyntheticImages, decode_shard, encode_shard, shard_name
 from dfnas_ray.teachers import Teacher
-from dfnas_ray.training.batches import SyntheticBatches, split_mask
+from dfnas_ray.training.batches import SyntheticBatches
 from dfnas_ray.training.device_images import DeviceImages
+from dfnas_ray.training.splits import split_mask
 
 OUT_OF_TIME = 75  # EX_TEMPFAIL of sysexits.h: try again
 

@@ -21,8 +21,9 @@ from dfnas_ray.seeding import numpy_generator
 from dfnas_ray.storage.manifest import Manifest
 from dfnas_ray.storage.run_dir import RunDir
 from dfnas_ray.storage.shard_sets import load_shards
-from dfnas_ray.training.batches import SyntheticBatches, split_mask
+from dfnas_ray.training.batches import SyntheticBatches
 from dfnas_ray.training.device_images import DeviceImages
+from dfnas_ray.training.splits import split_mask
 
 
 def main() -> None:

@@ -80,7 +80,10 @@ class GeneratorSettings(SynthesizerConfig):
         description="Weight of earlier batches in the statistics that R_bn compares; 0: only the batch itself counts.",
     )
     calibrated: float = Field(
-        0.0, ge=0, le=1, description="Share of images whose targets are the teacher's soft labels of earlier images."
+        0.0,
+        ge=0,
+        le=1,
+        description="Share of images whose targets are the teacher's soft labels of earlier images of their class.",
     )
     tau: float = Field(1.0, gt=0, description="Temperature of these soft labels: softmax(logits / tau).")
     pool_limit: int | None = Field(

@@ -31,7 +31,7 @@ from dfnas_ray.synthesis.base import OnSteps
 from dfnas_ray.synthesis.checks import check_first_batch
 from dfnas_ray.synthesis.generator.config import GeneratorSettings
 from dfnas_ray.synthesis.generator.network import ImageGenerator
-from dfnas_ray.synthesis.labels import calibrated_targets, one_hot_targets
+from dfnas_ray.synthesis.labels import calibrated_targets, draw_of_classes, one_hot_targets
 from dfnas_ray.synthesis.objective import TeacherObjective
 from dfnas_ray.synthesis.observed import ObservedTeacher
 from dfnas_ray.synthesis.regularizers import Statistics
@@ -174,12 +174,18 @@ class Stream:
         return MadeBatch(canvases.cpu(), logits.cpu(), is_calibrated, losses)
 
     def _targets(self, classes: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Return the targets, (B, num_classes), and which of them are soft labels of earlier images, (B,)."""
+        """Return the targets, (B, num_classes), and which of them are soft labels of earlier images, (B,).
+
+        A soft label comes from an image of the class asked for, as in the inversion, so that the images' labels hold. The
+        target of a class without such an image stays one-hot.
+        """
         targets = one_hot_targets(classes, self.teacher.num_classes)
         is_calibrated = torch.rand(len(classes), generator=random) < self.config.calibrated
         is_calibrated &= self.pool_size > 0
         if is_calibrated.any():
-            chosen = torch.randint(0, self.pool_size, (len(classes),), generator=random)
+            named = self.logits[: self.pool_size].argmax(1).cpu()
+            chosen, has_image = draw_of_classes(named, classes, self.teacher.num_classes, random)
+            is_calibrated &= has_image
             soft = calibrated_targets(self.logits[chosen.to(self.device)].cpu(), self.config.tau)
             targets = torch.where(is_calibrated[:, None], soft, targets)
         return targets.to(self.device), is_calibrated

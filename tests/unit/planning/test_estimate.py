@@ -61,6 +61,11 @@ def test_every_algorithm_can_be_timed(kind, tiny_teacher):
     assert math.isfinite(seconds)
 
 
+def test_a_search_with_a_small_share_for_validation_can_be_timed(tiny_teacher):
+    config = experiment({"kind": "random_search", "batch_size": 8, **SMALL["random_search"]}, validation_fraction=0.001)
+    assert timing.time_trial(tiny_teacher, config, config.search.trials[0], None, (18, 18), CPU) > 0
+
+
 def test_a_search_that_trains_is_as_long_as_its_epochs_on_all_images(tiny_teacher, monkeypatch):
     from dfnas_ray.algorithms.spos import Spos
 

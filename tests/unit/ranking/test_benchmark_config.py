@@ -18,7 +18,7 @@ def experiment(search=None, **benchmark):
     [
         ({"rows": [5, 5]}, r"benchmark.rows|rows \[5, 5\] hold no row.*\[0, 2000\]"),
         ({"rows": [-1, 5]}, r"rows \[-1, 5\] hold no row"),
-        ({"architectures": 1}, r"benchmark.architectures \(1\).*greater than 1"),
+        ({"architectures": 2}, r"benchmark.architectures \(2\).*greater than 2"),
         ({"sources": ["real"]}, r"source real needs benchmark.real"),
         ({"sources": ["photos"]}, r"benchmark.sources.*'synthetic', 'noise' or 'real'"),
         ({"sources": ["noise", "noise"]}, "must be different"),

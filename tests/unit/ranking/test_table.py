@@ -113,7 +113,7 @@ def test_a_larger_sample_holds_the_smaller_one(whole):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"architectures": 10}, r"architectures \(10\).*between 2 and the 9 rows that the table has"),
+        ({"architectures": 10}, r"architectures \(10\).*between 3 and the 9 rows that the table has"),
         ({"architectures": 4, "rows": (0, 3)}, r"architectures \(4\).*3 rows that benchmark.rows \[0, 3\] holds"),
         ({"rows": (4, 12)}, r"rows \[4, 12\] ends beyond the table, which has 9 rows"),
         ({"rows": (4, 5)}, r"rows \[4, 5\] holds 1 row\(s\)"),

@@ -14,7 +14,7 @@ from dfnas_ray.sources.base import SetSize, draw_all
 from dfnas_ray.sources.noise import NoiseSource, noise_canvases
 from dfnas_ray.sources.real import RealSource
 from dfnas_ray.sources.synthetic import shuffle_labels
-from dfnas_ray.training.batches import split_mask
+from dfnas_ray.training.splits import split_mask
 
 SIZE = SetSize(images=40, rows=20, canvas=(1, 18, 18))
 

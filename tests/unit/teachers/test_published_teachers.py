@@ -175,6 +175,76 @@ def test_the_image_processor_says_size_and_statistics(change, shape, mean, tmp_p
     assert (teacher.image_shape, teacher.mean) == (shape, mean)
 
 
+VIT = {**PROCESSOR, "image_processor_type": "ViTImageProcessor", "size": {"height": 24, "width": 24}}
+EFFICIENTNET = {**VIT, "image_processor_type": "EfficientNetImageProcessor"}
+
+
+@pytest.mark.parametrize(
+    ("processor", "mean", "std"),
+    [
+        (EFFICIENTNET, (0.5, 0.4, 0.3), (0.04, 0.0625, 0.09)),  # its include_top is true: divided by std twice
+        ({**EFFICIENTNET, "include_top": False}, (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)),
+        ({**EFFICIENTNET, "do_normalize": False}, (0.0, 0.0, 0.0), (0.2, 0.25, 0.3)),
+        # 2 x - 1 - mean, over std: (x - (1 + mean) / 2) / (std / 2)
+        (
+            {**EFFICIENTNET, "rescale_factor": 1 / 127.5, "rescale_offset": True, "include_top": False},
+            (0.75, 0.7, 0.65),
+            (0.1, 0.125, 0.15),
+        ),
+        (
+            {**EFFICIENTNET, "rescale_factor": 1 / 127.5, "rescale_offset": True},
+            (0.75, 0.7, 0.65),
+            (0.02, 0.03125, 0.045),
+        ),
+        ({**VIT, "rescale_factor": 1 / 127.5}, (0.25, 0.2, 0.15), (0.1, 0.125, 0.15)),
+        ({**VIT, "rescale_factor": 1 / 127.5, "do_normalize": False}, (0.0, 0.0, 0.0), (0.5, 0.5, 0.5)),
+        ({**VIT, "do_rescale": False, "image_mean": [127.5] * 3, "image_std": [51.0] * 3}, (0.5,) * 3, (0.2,) * 3),
+        ({**VIT, "rescale_factor": 0.0039215686}, (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)),
+        ({**VIT, "include_top": True, "rescale_offset": True}, (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)),  # not its own
+    ],
+)
+def test_all_that_the_image_processor_does_to_pixels_is_in_mean_and_std(processor, mean, std, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    folder = save_small_resnet(tmp_path / "small", processor)
+    teacher = parse({"kind": "huggingface", "name": "x", "checkpoint": str(folder)}).load(tmp_path)
+    assert teacher.mean == pytest.approx(mean)
+    assert teacher.std == pytest.approx(std)
+    image = torch.randint(0, 256, (3, 24, 24), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    theirs = transformers.AutoImageProcessor.from_pretrained(folder)(image, return_tensors="pt")["pixel_values"]
+    torch.testing.assert_close(teacher.normalize(image[None]), theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("processor", "message"),
+    [
+        (
+            {**PROCESSOR, "do_flip_channel_order": True},
+            r"turns RGB into BGR \(do_flip_channel_order: true\).*x\.flip\(1\)",
+        ),
+        ({"image_processor_type": "MobileViTImageProcessor", "size": 24}, r"do_flip_channel_order: true"),
+        ({"feature_extractor_type": "ImageGPTFeatureExtractor", "size": 24}, r"numbers of clusters .*takes pixels"),
+        ({**PROCESSOR, "do_grayscale": True}, r"do_grayscale: true"),
+    ],
+)
+def test_colours_that_no_mean_and_std_can_give_are_refused(processor, message, tmp_path):
+    folder = save_small_resnet(tmp_path / "small", processor)
+    config = {"kind": "huggingface", "name": "x", "checkpoint": str(folder)}
+    for given in ({}, {"image_shape": [3, 24, 24], "mean": [0.5] * 3, "std": [0.5] * 3}):
+        with pytest.raises(TeacherError, match=message):
+            parse({**config, **given}).load(tmp_path)
+
+
+@pytest.mark.parametrize("factor", [0, -1, None, "1/255", True])
+def test_a_rescale_factor_that_is_no_number_above_0_is_named(factor, tmp_path):
+    folder = save_small_resnet(tmp_path / "small", {**PROCESSOR, "rescale_factor": factor})
+    config = {"kind": "huggingface", "name": "x", "checkpoint": str(folder)}
+    with pytest.raises(
+        TeacherError, match=r"rescale_factor .*must be a number above 0.*teacher\.mean and teacher\.std"
+    ):
+        parse(config).load(tmp_path)
+    assert parse({**config, "mean": [0.5] * 3, "std": [0.25] * 3}).load(tmp_path).std == (0.25,) * 3
+
+
 def test_a_model_without_a_trained_classifier_is_refused(small_resnet, tmp_path):
     transformers = pytest.importorskip("transformers")
     folder = tmp_path / "backbone"

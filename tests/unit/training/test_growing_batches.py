@@ -53,10 +53,10 @@ def make(whole, teacher):
     return batches
 
 
-def split(whole, teacher, shards, planned_ids=None):
+def split(whole, teacher, shards, planned_ids=None, fraction=0.3):
     data = whole.select(np.arange(shards * ROWS))
     return SplitBatches(
-        data, teacher, DistillationConfig(labels="stored"), 16, 0, torch.device("cpu"), 0.3, 7, planned_ids
+        data, teacher, DistillationConfig(labels="stored"), 16, 0, torch.device("cpu"), fraction, 7, planned_ids
     )
 
 
@@ -119,6 +119,21 @@ def test_a_beginning_without_training_images_is_refused(make):
         next(make(0).epoch(0))
     with pytest.raises(ConfigError, match=r"search\.start_after_shards"):
         make(0).split(0.5, "alphas")
+
+
+@pytest.mark.parametrize(("fraction", "side"), [(0.0001, "none of 100 images"), (0.9999, "all of 100 images")])
+def test_a_finished_set_with_nothing_on_one_side_is_refused(whole, teacher, fraction, side):
+    with pytest.raises(ConfigError, match=rf"search\.validation_fraction \({fraction}\) holds out {side}"):
+        split(whole, teacher, 1, whole.ids, fraction)
+
+
+def test_a_beginning_may_have_nothing_held_out(whole, teacher):
+    beginning = whole.select(np.arange(1))
+    for fraction in (0.1, 0.9):
+        batches = SplitBatches(
+            beginning, teacher, DistillationConfig(), 16, 0, torch.device("cpu"), fraction, 7, whole.ids
+        )
+        assert len(batches.train.ids) + len(batches.validation.ids) == 1
 
 
 def test_the_teacher_labels_in_the_precision_that_networks_compute_in(make, teacher):

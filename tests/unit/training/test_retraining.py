@@ -8,11 +8,20 @@ from dfnas_ray.config.experiment import make_experiment
 from dfnas_ray.errors import ConfigError
 from dfnas_ray.storage.location import Location
 from dfnas_ray.testing.small import SMALL_CHAIN, small_images, small_teacher
+from dfnas_ray.training.checkpoints import FileCheckpoints
 from dfnas_ray.training.config import RetrainingConfig
 from dfnas_ray.training.device_images import DeviceImages
-from dfnas_ray.training.retraining import RetrainingJob, train_at_once, training_batches
+from dfnas_ray.training.retraining import RetrainingJob, train_at_once, train_network, training_batches
 
 CPU = torch.device("cpu")
+
+
+class NoBoard:
+    def writer(self, worker):
+        return lambda done, note="": None
+
+    def start(self, worker, where):
+        pass
 
 
 def trained(tmp_path, **settings):
@@ -33,6 +42,18 @@ def test_a_compiled_network_becomes_what_it_would_without(graphs, tmp_path):
 def test_workers_that_train_together_are_not_compiled():
     with pytest.raises(ConfigError, match=r"retraining: .*compile needs a single worker, not num_workers 2"):
         make_experiment({"teacher": "digits", "retraining": {"compile": True, "num_workers": 2}})
+
+
+@pytest.mark.parametrize(("fraction", "side"), [(0.001, "none of 64 images"), (0.999, "all of 64 images")])
+def test_images_that_are_all_on_one_side_are_refused_before_the_first_epoch(fraction, side, tmp_path):
+    teacher = small_teacher()
+    space = SMALL_CHAIN.space(teacher.image_shape, teacher.num_classes)
+    config, folder = RetrainingConfig(epochs=1, batch_size=8), Location.parse(tmp_path)
+    job = RetrainingJob(config, RetrainingResources(), 0, space, space.cheapest(), fraction, folder)
+    checkpoints = FileCheckpoints(folder / "state.pt")
+    with pytest.raises(ConfigError, match=rf"search\.validation_fraction \({fraction}\) holds out {side}"):
+        train_network(job, teacher, small_images(), CPU, checkpoints, NoBoard())
+    assert not checkpoints.file.exists()
 
 
 def test_paths_that_are_dropped_ever_more_often_cannot_be_compiled():

@@ -103,10 +103,38 @@ def test_the_statistics_of_the_batches_before_are_averaged_by_hand():
     torch.testing.assert_close(stream.past[0].var, 0.75 * before.var + 0.25 * variance)
 
 
-def test_soft_labels_are_asked_for_from_the_second_batch_on():
-    first, second = run(make_stream({"calibrated": 1.0}), 2)
+def test_soft_labels_are_asked_for_from_the_second_batch_on_in_classes_that_the_first_has():
+    stream = make_stream({"calibrated": 1.0})
+    first, second = run(stream, 2)
     assert not first.is_calibrated.any()
-    assert second.is_calibrated.all()
+    classes = class_of_slots(20, 20, 10, 0)
+    assert torch.equal(second.is_calibrated, torch.isin(classes, first.logits.argmax(1)))
+    assert second.is_calibrated.any()
+
+
+def test_a_soft_label_has_the_class_asked_for_and_comes_from_any_image_of_it():
+    stream = make_stream({"calibrated": 1.0})
+    run(stream, 1)
+    stream.logits[:20] = torch.randn(20, 10, generator=torch.Generator().manual_seed(0)) - 9 * torch.eye(10)[7]
+    stream.logits[20:] = 9 * torch.eye(10)[7]  # not made yet
+    classes = torch.arange(10).repeat(100)
+    targets, is_calibrated = stream._targets(classes, torch.Generator().manual_seed(1))
+    assert torch.equal(targets.argmax(1), classes)
+    present = stream.logits[:20].argmax(1)
+    assert torch.equal(is_calibrated, torch.isin(classes, present))
+    assert torch.equal(targets[~is_calibrated], torch.eye(10)[classes[~is_calibrated]])
+    assert (classes[~is_calibrated] == 7).any(), "a class without an image"
+    asked_for = {tuple(target.tolist()) for target in targets[is_calibrated]}
+    assert asked_for == {tuple(target.tolist()) for target in stream.logits[:20].softmax(1)}
+
+
+def test_without_soft_labels_nothing_is_drawn_for_them():
+    stream = make_stream()
+    run(stream, 1)
+    random, expected = (torch.Generator().manual_seed(0) for _ in range(2))
+    stream._targets(torch.arange(10), random)
+    torch.rand(10, generator=expected)  # which of them are soft
+    assert torch.equal(random.get_state(), expected.get_state())
 
 
 def test_a_loss_that_is_not_finite_names_batch_and_setting():
