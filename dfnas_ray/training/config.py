@@ -138,7 +138,7 @@ class RetrainingConfig(BaseModel):
     compile: bool | None = Field(
         None,
         exclude_if=lambda value: value is None,
-        description="Use torch.compile for the network and its teacher on a CPU; it takes up to two minutes, and cells gain little.",
+        description="Use torch.compile for the network and its teacher on a CPU; up to two minutes, and cells gain little.",
     )
     num_workers: int = Field(
         1,

@@ -148,7 +148,7 @@ def test_accuracies_that_are_shares_of_1_are_refused(values, table):
 
 def test_a_variant_of_another_space_is_refused_beside_a_table(values, table):
     values["benchmark"] = {"table": table}
-    values["comparison"]["variants"] = {"a": {}, "b": {"search.space.stem_channels": 6}}
+    values["comparison"] |= {"reference": None, "variants": {"a": {}, "b": {"search.space.stem_channels": 6}}}
     with pytest.raises(
         ConfigError, match=r"comparison\.variants\.b has another search\.space.*leave benchmark\.table out"
     ):
