@@ -178,7 +178,7 @@ def _phase(histories: History, phase: str) -> dict[str, list[HistoryPoint]]:
 
 def _last_score(points: Sequence[HistoryPoint], genotype: str) -> float | None:
     """Return the last score of a candidate in a trial, or None if it was none of its candidates."""
-    scores = [dict(zip(point.genotypes or (), point.scores or (), strict=True)) for point in points]
+    scores = [dict(zip(point.genotypes or (), point.scores or (), strict=False)) for point in points]
     return next((found[genotype] for found in reversed(scores) if genotype in found), None)
 
 

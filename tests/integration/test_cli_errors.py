@@ -210,7 +210,7 @@ def test_evaluating_without_a_dataset_says_how_to_give_one(refused):
     assert "image_folder" in message
 
 
-CHAINS = {"whole.csv": "arch,accuracy\n00,91\n01,92\n", "foreign.csv": "arch,accuracy\n00,91\n|none~0|,92\n"}
+CHAINS = {"whole.csv": "arch,accuracy\n00,91\n01,92\n02,93\n", "foreign.csv": "arch,accuracy\n00,91\n|none~0|,92\n"}
 
 
 @pytest.mark.parametrize(
@@ -220,8 +220,8 @@ CHAINS = {"whole.csv": "arch,accuracy\n00,91\n01,92\n", "foreign.csv": "arch,acc
         (("--table", "absent.csv"), ["benchmark.table (absent.csv) does not exist"]),
         (("--table", "foreign.csv"), ["foreign.csv, row 1: '|none~0|' is not a genotype of nasbench_macro"]),
         (
-            ("--table", "whole.csv", "--architectures", "3"),
-            ["benchmark.architectures (3)", "2 rows that the table has"],
+            ("--table", "whole.csv", "--architectures", "4"),
+            ["benchmark.architectures (4)", "3 rows that the table has"],
         ),
         (("--table", "whole.csv", "--set", "benchmark.accuracy_column=top1"), ["'top1'", "columns are arch, accuracy"]),
         (("--table", "whole.csv", "--set", "benchmark.rows=[1, 1]"), ["rows [1, 1] hold no row"]),

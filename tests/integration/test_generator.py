@@ -95,7 +95,7 @@ def test_what_is_lost_of_a_finished_set_is_made_again_with_the_same_bytes(synthe
 
 @pytest.mark.parametrize("address", ["inline"])
 def test_a_damaged_state_costs_its_stream_and_nothing_else(synthesize, undisturbed, tmp_path, monkeypatch, caplog):
-    break_off(monkeypatch, 5)  # shards 0 and 1 are whole, shard 2 is not
+    break_off(monkeypatch, 3)  # shard 0 is whole, shard 2, which goes on from it, is not
     with pytest.raises(KeyboardInterrupt):
         synthesize(tmp_path)
     (state,) = tmp_path.glob("synthesis/*/state-00000.pt")

@@ -23,8 +23,9 @@ def done_and_failed(folder, items, after, failing=()):
     return list(done), failed
 
 
-def test_items_are_done_in_their_order_each_after_the_one_that_it_goes_on_from(tmp_path):
-    assert done_and_failed(tmp_path, [0, 1, 2, 3], after={2: 0, 3: 1}) == ([0, 1, 2, 3], {})
+def test_an_item_is_done_directly_after_the_one_that_it_goes_on_from(tmp_path):
+    assert done_and_failed(tmp_path, [0, 1, 2, 3], after={2: 0, 3: 1}) == ([0, 2, 1, 3], {})
+    assert done_and_failed(tmp_path, [3, 0, 5], after={}) == ([3, 0, 5], {})
 
 
 def test_an_item_whose_predecessor_is_not_among_them_is_done(tmp_path):
