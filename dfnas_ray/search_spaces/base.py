@@ -302,13 +302,15 @@ class SearchSpace(ABC):
         Raises:
             GenotypeError: no architecture is within the limits, or almost none is.
         """
-        limits = (max_macs, min_macs)
+        return self._window(max_macs, min_macs).draw(rng)
+
+    def _window(self, *limits: int | None) -> Window:
         if limits not in self._windows:
             self._windows[limits] = Window(self, *limits)
-        return self._windows[limits].draw(rng)
+        return self._windows[limits]
 
     @cached_property
-    def _windows(self) -> dict[tuple[int | None, int | None], Window]:
+    def _windows(self) -> dict[tuple[int | None, ...], Window]:
         return {}
 
     @cached_property
@@ -346,7 +348,7 @@ class SearchSpace(ABC):
         """Make sure that there is an architecture between the limits, even if these are close; see `sample_within`."""
         self.check_limit(max_macs, min_macs)
         if min_macs is not None:
-            Window(self, max_macs, min_macs)
+            self._window(max_macs, min_macs)
 
     def is_within(self, genotype: Genotype, max_macs: int | None, min_macs: int | None = None) -> bool:
         """Return whether an architecture is within the limits; each may be None."""

@@ -20,15 +20,33 @@ class Space(Protocol):
     kind: str
 
     @property
-    def most_macs(self) -> int: ...  # noqa: D102
-    def check_limit(self, max_macs: int | None, min_macs: int | None) -> None: ...  # noqa: D102
-    def is_within(self, genotype: tuple[int, ...], max_macs: int | None, min_macs: int | None) -> bool: ...  # noqa: D102
-    def cheapest(self) -> tuple[int, ...]: ...  # noqa: D102
-    def cost(self, genotype: tuple[int, ...]) -> Cost: ...  # noqa: D102
-    def sample(self, rng: np.random.Generator) -> tuple[int, ...]: ...  # noqa: D102
-    def mutate(  # noqa: D102
-        self, genotype: tuple[int, ...], rng: np.random.Generator, probability: float
-    ) -> tuple[int, ...]: ...
+    def most_macs(self) -> int:
+        """The MACs of the largest architecture."""
+        ...
+
+    def check_limit(self, max_macs: int | None, min_macs: int | None) -> None:
+        """Make sure that some architecture satisfies each limit."""
+        ...
+
+    def is_within(self, genotype: tuple[int, ...], max_macs: int | None, min_macs: int | None) -> bool:
+        """Return whether an architecture is within the limits."""
+        ...
+
+    def cheapest(self) -> tuple[int, ...]:
+        """Return an architecture with the fewest MACs."""
+        ...
+
+    def cost(self, genotype: tuple[int, ...]) -> Cost:
+        """Return the parameters and MACs of an architecture."""
+        ...
+
+    def sample(self, rng: np.random.Generator) -> tuple[int, ...]:
+        """Draw an architecture uniformly."""
+        ...
+
+    def mutate(self, genotype: tuple[int, ...], rng: np.random.Generator, probability: float) -> tuple[int, ...]:
+        """Return a genotype with each decision redrawn with ``probability``."""
+        ...
 
 
 class Window:

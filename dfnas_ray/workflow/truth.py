@@ -289,8 +289,8 @@ class Truth(Stage[TruthRecord]):
             "threads": config.cluster.retraining.cpus,
             "dataset": evaluation_dataset(config).model_dump(mode="json"),
             "files": self.dataset.fingerprint,
-            **self.session.own_code(*self.uses_code_of),
         }
 
     def _trained_dir(self) -> StageDir:
-        return self.session.run_dir.stage("trained", self._training_inputs())
+        inputs = self._training_inputs() | self.session.own_code(*self.uses_code_of)
+        return self.session.run_dir.stage("trained", inputs)

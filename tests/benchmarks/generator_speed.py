@@ -17,6 +17,7 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import torch
 import torch.nn.functional as F
@@ -110,16 +111,13 @@ class Product:
     """A stream whose two parts can be timed."""
 
     def __init__(self, teacher: Teacher, settings: SynthesisConfig, method: GeneratorSettings):
-        self.stream, self.marks = Stream(teacher, settings, method, CPU, 0, 0), []
-        self.batch, self.steps = torch.arange(method.batch_size) % 10, method.adaptation_steps
+        self.stream, self.batch = Stream(teacher, settings, method, CPU, 0, 0), torch.arange(method.batch_size) % 10
         self.stream.make_batch(self.batch, lambda images: None)
 
     def make_batch(self) -> None:
         """Make a batch without the student's steps, whose number is that of `teach`."""
-        teach = self.stream._teach
-        self.stream._teach = lambda on_steps: 0.0  # type: ignore[method-assign]
-        self.stream.make_batch(self.batch, lambda images: None)
-        self.stream._teach = teach  # type: ignore[method-assign]
+        with mock.patch.object(self.stream, "_teach", return_value=0.0):
+            self.stream.make_batch(self.batch, lambda images: None)
 
     def teach(self, steps: int) -> None:
         """Take the student's steps."""

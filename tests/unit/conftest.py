@@ -70,3 +70,19 @@ def graphs(monkeypatch) -> list:
 
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
     return seen
+
+
+@pytest.fixture
+def broken_compiler(monkeypatch):
+    """A torch.compile whose function fails as it does where no C++ compiler is installed; returns the call count."""
+    calls = []
+
+    def fake_compile(function, **options):
+        def compiled(*args):
+            calls.append(args)
+            raise torch._inductor.exc.InvalidCxxCompiler
+
+        return compiled
+
+    monkeypatch.setattr(torch, "compile", fake_compile)
+    return calls

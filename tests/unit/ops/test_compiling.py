@@ -74,22 +74,12 @@ def test_an_earlier_network_goes_on_after_a_later_one(graphs):
     assert torch.equal(first(images), before)
 
 
-def test_without_a_compiler_the_function_is_called_with_one_warning(monkeypatch, caplog):
-    calls = []
-
-    def fake_compile(function, **options):
-        def compiled(*args):
-            calls.append(args)
-            raise torch._inductor.exc.InvalidCxxCompiler
-
-        return compiled
-
-    monkeypatch.setattr(torch, "compile", fake_compile)
+def test_without_a_compiler_the_function_is_called_with_one_warning(broken_compiler, caplog):
     network, images = small_network(), torch.randn(6, 3, 4, 4)
     call = CompiledCall(network, SETTING)
     with caplog.at_level(logging.WARNING):
         results = [call(images) for _ in range(3)]
-    assert len(calls) == 1, "it is not tried again"
+    assert len(broken_compiler) == 1, "it is not tried again"
     (record,) = caplog.records
     assert "torch.compile does not work here" in record.getMessage()
     assert "retraining.compile=false" in record.getMessage()

@@ -165,22 +165,6 @@ def test_bfloat16_runs_the_teacher_in_bfloat16_and_the_losses_in_float32(tiny_te
 # torch.compile
 
 
-@pytest.fixture
-def broken_compiler(monkeypatch):
-    """A torch.compile whose function fails as it does where no C++ compiler is installed; returns the call count."""
-    calls = []
-
-    def fake_compile(function, **options):
-        def compiled(*args):
-            calls.append(args)
-            raise torch._inductor.exc.InvalidCxxCompiler
-
-        return compiled
-
-    monkeypatch.setattr(torch, "compile", fake_compile)
-    return calls
-
-
 def test_a_compiler_that_does_not_work_is_left_with_one_warning(tiny_teacher, batch, broken_compiler, caplog):
     expected = TeacherObjective(tiny_teacher, config(), CPU)(*batch)
     with caplog.at_level(logging.WARNING, LOGGER):
