@@ -304,13 +304,14 @@ class SearchSpace(ABC):
         """
         return self._window(max_macs, min_macs).draw(rng)
 
-    def _window(self, *limits: int | None) -> Window:
+    def _window(self, max_macs: int | None, min_macs: int | None) -> Window:
+        limits = (max_macs, min_macs)
         if limits not in self._windows:
-            self._windows[limits] = Window(self, *limits)
+            self._windows[limits] = Window(self, max_macs, min_macs)
         return self._windows[limits]
 
     @cached_property
-    def _windows(self) -> dict[tuple[int | None, ...], Window]:
+    def _windows(self) -> dict[tuple[int | None, int | None], Window]:
         return {}
 
     @cached_property

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from dfnas_ray.algorithms.config import ALGORITHMS
+from dfnas_ray.algorithms.proxyless import ProxylessSearch
 from dfnas_ray.config.experiment import make_experiment
 from dfnas_ray.planning import estimate, timing
 from dfnas_ray.planning.estimate import rounded
@@ -140,3 +141,17 @@ def test_a_network_near_the_limit_is_within_it(tiny_teacher):
     limit = costs[5]
     assert costs[2] <= space.cost(timing.near_limit(space, limit)).macs <= limit
     assert space.cost(timing.near_limit(space, costs[0])).macs == costs[0]
+
+
+def test_epochs_after_the_warm_up_are_timed_too(tiny_teacher, monkeypatch):
+    trained, original = [], ProxylessSearch.train_epoch
+
+    def train_epoch(search):
+        metrics = original(search)
+        trained.append("alpha_loss" in metrics)
+        return metrics
+
+    monkeypatch.setattr(ProxylessSearch, "train_epoch", train_epoch)
+    config = experiment({"kind": "proxyless", "epochs": 30, "warmup_epochs": 20, "batch_size": 8})
+    timing.time_trial(tiny_teacher, config, config.search.trials[0], None, (18, 18), CPU)
+    assert trained == [False, False, False, True, True]
