@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.text import Text
 
 from dfnas_ray.cli.console import Terminal, err, out
 from dfnas_ray.config.registry import SettingValues
@@ -84,7 +86,7 @@ def init(
         raise ConfigError(f"The file {printable(out_file)} already exists. Choose another name, or add --force.")
     if example is not None:
         _write(out_file, _example(example))
-        out.print(f"Wrote {printable(out_file)}. Next: dfnas run {printable(out_file)}")
+        _say_next(out_file)
         return
     source = _teacher(teacher, builder, arguments or [], checkpoint, image_shape, mean, std)
     values: SettingValues = {"name": _name(out_file), "seed": 0, "teacher": source}
@@ -96,7 +98,7 @@ def init(
     from dfnas_ray.library.experiments import draft_experiment  # heavy import: kept out of `dfnas --help`
 
     with _errors_name_options():
-        text, fitted = draft_experiment(values, minutes, printable(out_file), mirror, Terminal())
+        text, fitted = draft_experiment(values, minutes, shlex.quote(printable(out_file)), mirror, Terminal())
     _write(out_file, text)
     show_plan(fitted.plan)
     if not fitted.fits:
@@ -104,7 +106,7 @@ def init(
             f"This takes longer than {minutes:g} min: with fewer images the result would be useless. A smaller input, "
             "a GPU or a cluster makes it faster."
         )
-    out.print(f"Wrote {printable(out_file)}. Next: dfnas run {printable(out_file)}")
+    _say_next(out_file)
 
 
 def _teacher(
@@ -224,6 +226,11 @@ def _dataset(path: str) -> SettingValues | str:
         return {"kind": "digits"}
     kind = "parquet" if path.endswith(".parquet") or list(Path(path).glob("*.parquet")) else "image_folder"
     return {"kind": kind, "path": path}
+
+
+def _say_next(file: Path) -> None:
+    name = printable(file)
+    out.print(Text(f"Wrote {name}. Next: dfnas run {shlex.quote(name)}"), soft_wrap=True)
 
 
 def _name(file: Path) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,7 +10,7 @@ import typer
 from dfnas_ray.config.experiment import ExperimentConfig, load_experiment
 from dfnas_ray.config.yaml_text import YamlTextError, read_yaml
 
-ExperimentFile = Annotated[Path, typer.Argument(help="The experiment's YAML file.", show_default=False)]
+ExperimentFile = Annotated[str, typer.Argument(help="The experiment's YAML file, or its URI.", show_default=False)]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a setting by its dotted key; may be repeated."),
@@ -31,7 +30,7 @@ Genotype = Annotated[
 
 
 def read(
-    file: Path, overrides: list[str] | None, run_dir: str | None = None, address: str | None = None
+    file: str, overrides: list[str] | None, run_dir: str | None = None, address: str | None = None
 ) -> ExperimentConfig:
     """Return the experiment; options of the command line override the file."""
     return load_experiment(file, read_overrides(overrides, run_dir, address))

@@ -38,7 +38,7 @@ Settings = Annotated[
     ),
 ]
 Experiment = Annotated[
-    Path | None,
+    str | None,
     typer.Option("--experiment", help="Take the space's settings, the image shape and the classes from this file."),
 ]
 
@@ -215,7 +215,7 @@ def latency(
 
 
 def _space(
-    kind: str, image: str | None, classes: int | None, settings: list[str] | None, experiment: Path | None
+    kind: str, image: str | None, classes: int | None, settings: list[str] | None, experiment: str | None
 ) -> SearchSpace:
     from dfnas_ray.config.experiment import make_space_config
     from dfnas_ray.search_spaces import SPACES, build_space
@@ -231,7 +231,7 @@ def _space(
 
 
 def _from_experiment(
-    kind: str, code: type[SpaceConfig], file: Path
+    kind: str, code: type[SpaceConfig], file: str
 ) -> tuple[JsonObject, tuple[tuple[int, int, int], int]]:
     from dfnas_ray.config.experiment import load_experiment
     from dfnas_ray.workflow.session import Session

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def print_json(outcomes: Iterable[Outcome[Record]], report: Location | None = None) -> None:
     """Print the summary and the folder of each stage as JSON, by the stage's name."""
     stages = {
-        outcome.stage: {"folder": str(outcome.location), "reused": outcome.reused, **outcome.summary}
+        outcome.stage: {"folder": outcome.location.address, "reused": outcome.reused, **outcome.summary}
         for outcome in outcomes
     }
     values = {"stages": stages, **({"report": str(report)} if report is not None else {})}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -71,7 +72,7 @@ def show_trials(outcome: Outcome[SweptRecord]) -> None:
         ("Report", "sweep.html"),
     ):
         out.print(Text(f"{title}: {outcome.location / name}"), soft_wrap=True)
-    out.print(Text(f"Next: dfnas run {outcome.location / 'best.yaml'}"), soft_wrap=True)
+    out.print(Text(f"Next: dfnas run {shlex.quote((outcome.location / 'best.yaml').address)}"), soft_wrap=True)
 
 
 def best_trials(trials: Sequence[TriedSettings], record: SweptRecord) -> list[TriedSettings]:

@@ -18,13 +18,13 @@ from dfnas_ray.config.registry import SettingValues
 from dfnas_ray.config.tracking import TrackingConfig
 from dfnas_ray.config.yaml_text import MAX_LENGTH, YamlTextError, read_yaml, write_yaml
 from dfnas_ray.datasets import DatasetConfig
-from dfnas_ray.errors import ConfigError, first_line, printable, shortened
+from dfnas_ray.errors import AlteredError, ConfigError, first_line, printable, shortened
 from dfnas_ray.limits import LARGEST_SEED
 from dfnas_ray.ranking.config import BenchmarkConfig
 from dfnas_ray.search_spaces import SpaceConfig
-from dfnas_ray.storage.location import user_path
+from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.regular_files import NotRegularError, read_regular
-from dfnas_ray.storage.uri import refuse_passwords, refuse_secrets
+from dfnas_ray.storage.uri import is_uri, refuse_passwords, refuse_secrets
 from dfnas_ray.sweeps.config import SweepConfig
 from dfnas_ray.synthesis.config import SynthesisConfig
 from dfnas_ray.teachers import TeacherConfig
@@ -144,10 +144,14 @@ def load_experiment(path: str | Path, overrides: Iterable[str] = ()) -> Experime
 
     Top-level keys that begin with ``x-`` are ignored, so that they can hold YAML anchors.
 
+    Args:
+        path: The file, or its URI in an object store, as for `Location.parse`.
+        overrides: Settings that replace those of the file.
+
     Raises:
         ConfigError: the file is missing or is not a YAML mapping, or a setting is wrong. The message names the setting,
             its value and the remedy.
-        StorageError: a setting is a URI that may hold a credential.
+        StorageError: a setting is a URI that may hold a credential, or the file's store cannot be read.
     """
     file, text = _read_text(path)
     try:
@@ -161,15 +165,19 @@ def load_experiment(path: str | Path, overrides: Iterable[str] = ()) -> Experime
     return make_experiment({name: value for name, value in values.items() if not name.startswith("x-")}, overrides)
 
 
-def _read_text(path: str | Path) -> tuple[Path, str]:
+def _read_text(path: str | Path) -> tuple[str, str]:
+    file, most = printable(path), 4 * MAX_LENGTH  # a character has four bytes at most
     try:
-        file = user_path(path)
-        return file, read_regular(file, 4 * MAX_LENGTH).decode()  # a character has four bytes at most
+        place = Location.parse(path, "The experiment file")
+        data = read_regular(Path(place.path), most) if place.is_local else place.read_bytes(most)
+        return file, data.decode()
     except NotRegularError as error:
-        raise ConfigError(f"The experiment file {printable(path)} {error}.") from error
+        raise ConfigError(f"The experiment file {file} {error}.") from error
+    except AlteredError as error:
+        raise ConfigError(f"The experiment file {file} has more than {most:,} bytes.") from error
     except (OSError, ValueError) as error:
         reason = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else first_line(error)
-        raise ConfigError(f"The experiment file {printable(path)} cannot be read: {reason}.") from error
+        raise ConfigError(f"The experiment file {file} cannot be read: {reason}.") from error
 
 
 def make_experiment(values: Mapping[str, Any], overrides: Iterable[str] = ()) -> ExperimentConfig:
@@ -185,7 +193,7 @@ def make_experiment(values: Mapping[str, Any], overrides: Iterable[str] = ()) ->
     merged = _without_empty_sections(merged)
     config = _validate(merged)
     for setting in list_settings(config):
-        if isinstance(setting.value, str) and "://" in setting.value:
+        if isinstance(setting.value, str) and is_uri(setting.value):
             refuse_secrets(setting.value, setting.path)
     for path, text in _texts(config.model_dump(mode="json")):
         refuse_passwords(text, path)

@@ -26,6 +26,7 @@ from dfnas_ray.storage.bounded import TooLargeError, read_columns
 from dfnas_ray.storage.location import user_path
 from dfnas_ray.storage.pictures import PictureError, decode_picture
 from dfnas_ray.storage.run_dir import fingerprint
+from dfnas_ray.storage.uri import is_uri
 
 logger = logging.getLogger(__name__)
 
@@ -193,7 +194,7 @@ def _dataset_at(path: str, where: str) -> tuple[pyarrow.dataset.Dataset, str]:
         OSError: the file or folder does not exist.
     """
     system, place = (
-        pa.fs.FileSystem.from_uri(path) if "://" in path else (pa.fs.LocalFileSystem(), str(Path(path).absolute()))
+        pa.fs.FileSystem.from_uri(path) if is_uri(path) else (pa.fs.LocalFileSystem(), str(Path(path).absolute()))
     )
     found = system.get_file_info(place)
     if found.type != pa.fs.FileType.Directory:
@@ -246,7 +247,7 @@ class ParquetConfig(DatasetSourceConfig):
         """Check the columns. Images are read at the first access, and decoded one by one."""
         where = f"{setting}.path ({printable(self.path)})"
         try:
-            path = self.path if "://" in self.path else str(user_path(self.path))
+            path = self.path if is_uri(self.path) else str(user_path(self.path))
             dataset = self._of_split(*_dataset_at(path, where), where)
             schema = dataset.schema
             names = schema.names

@@ -21,7 +21,7 @@ def draft(fitted: Fitted, teacher: Teacher, file: str, minutes: float) -> str:
     Args:
         fitted: The experiment.
         teacher: Its teacher.
-        file: The path of the file, as the command names it.
+        file: The path of the file, as a command line names it.
         minutes: The time that was given.
     """
     plan, values = fitted.plan, _written(fitted.values)

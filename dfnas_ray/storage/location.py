@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import re
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
@@ -22,7 +21,7 @@ from dfnas_ray.limits import MAX_RECORD_BYTES, MAX_RECORD_VALUES
 from dfnas_ray.storage.regular_files import NotRegularError, check_regular, read_regular
 from dfnas_ray.storage.retries import passes_by_itself, with_retries
 from dfnas_ray.storage.temporary import temporary_name
-from dfnas_ray.storage.uri import refuse_secrets
+from dfnas_ray.storage.uri import is_uri, longer, refuse_one_slash, refuse_secrets
 
 Result = TypeVar("Result")
 Model = TypeVar("Model", bound=BaseModel)
@@ -39,7 +38,6 @@ Count: TypeAlias = Annotated[int, Field(ge=0, lt=2**63)]
 REMEDY = " Delete it and run again."
 """The end of an error about a file that is made again if it is missing."""
 
-_ONE_SLASH = re.compile(r"([a-z][a-z0-9+.-]+):/(?!/)")
 _MAX_DEPTH = 100  # nested levels in a JSON file: settings need a dozen, and Python's limit is about a thousand
 
 
@@ -49,6 +47,8 @@ class Location:
 
     filesystem: fs.FileSystem
     path: str
+    uri: str = ""
+    """The URI that names it, with its query; empty for a path of this machine."""
 
     @classmethod
     def parse(cls, uri: str | Path | Location, setting: str = "run_dir") -> Location:
@@ -69,8 +69,8 @@ class Location:
         if isinstance(uri, Location):
             return uri
         text = str(uri)
-        _refuse_one_slash(text, setting)
-        if "://" not in text:
+        refuse_one_slash(text, setting)
+        if not is_uri(text):
             return cls(fs.LocalFileSystem(), str(user_path(text).absolute()))
         refuse_secrets(text, setting)
         try:
@@ -80,13 +80,21 @@ class Location:
                 f"{setting} {text} cannot be opened: {error}. It must be a path, or a URI such as s3://bucket/prefix "
                 "or gs://bucket/prefix."
             ) from error
-        return cls(filesystem, path.rstrip("/"))
+        return cls(filesystem, path.rstrip("/"), text)
 
     def __truediv__(self, name: str) -> Location:
-        return Location(self.filesystem, f"{self.path}/{name}")
+        return self._longer(f"/{name}")
+
+    def _longer(self, end: str) -> Location:
+        return Location(self.filesystem, self.path + end, longer(self.uri, end) if self.uri else "")
 
     def __str__(self) -> str:
-        return self.path if self.is_local else f"{self.filesystem.type_name}://{self.path}"
+        return self.path if self.is_local else self.address.partition("?")[0]
+
+    @property
+    def address(self) -> str:
+        """The path or URI from which `parse` makes this location. Messages leave out the query of a URI."""
+        return self.path if self.is_local else self.uri or f"{self.filesystem.type_name}://{self.path}"
 
     @property
     def name(self) -> str:
@@ -100,7 +108,7 @@ class Location:
         A local path below the working directory is relative to it; of any other local path only the name is shown.
         """
         if not self.is_local:
-            return str(self)
+            return self.address
         path, here = Path(self.path), Path.cwd()
         return str(path.relative_to(here)) if path != here and path.is_relative_to(here) else self.name
 
@@ -271,7 +279,7 @@ class Location:
 
     def move_aside(self) -> Location:
         """Rename a file, or a folder with its content, to NAME.damaged, and return its new location."""
-        aside = Location(self.filesystem, f"{self.path}.damaged")
+        aside = self._longer(".damaged")
 
         def move() -> None:
             if self.is_local:
@@ -315,17 +323,6 @@ def _remove(path: Path) -> None:
 def user_path(path: str | Path) -> Path:
     """Return a path with ~ and ~user expanded. If there is no such user, ~user stays as it is."""
     return Path(os.path.expanduser(path))  # noqa: PTH111 - pathlib's raises if there is no such user
-
-
-def _refuse_one_slash(text: str, setting: str) -> None:
-    """Refuse a URI that was a `pathlib.Path`, which makes one slash of two. It would be a folder beside the program."""
-    if found := _ONE_SLASH.match(text):
-        uri = f"{found[1]}:{'///' if found[1] == 'file' else '//'}{text[found.end() :]}"
-        refuse_secrets(uri, setting)
-        raise StorageError(
-            f"{setting} {text} looks like a URI that pathlib.Path has taken a slash from. Give it as text: {uri!r}. If it is a "
-            "folder, give its absolute path."
-        )
 
 
 def json_bytes(value: BaseModel, exclude_none: bool = False) -> bytes:

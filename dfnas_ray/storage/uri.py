@@ -7,6 +7,7 @@ that the dashboard shows.
 from __future__ import annotations
 
 import re
+from os import PathLike
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from dfnas_ray.errors import StorageError
@@ -52,10 +53,39 @@ _REMEDY = (
 )
 
 
+_ONE_SLASH = re.compile(r"([a-z][a-z0-9+.-]+):/(?!/)")
 _ADDRESS = re.compile(
     r"(?<![A-Za-z0-9+.-])[A-Za-z0-9+.-]+:/{1,2}[^\s'\"<>]+"
 )  # the lookbehind keeps the search linear in a long word
 _SECRET_NAMES = re.compile(r"sig(nature)?$|token|secret|passw|pwd|credential|api_?key|access_?key|auth", re.IGNORECASE)
+
+
+def is_uri(text: str | PathLike[str]) -> bool:
+    """Return whether a text names a place by its scheme, as s3://bucket/prefix does, and not by a path."""
+    return "://" in str(text)
+
+
+def longer(place: str, end: str) -> str:
+    """Return a path or URI with ``end`` after its path: before the query, if it has one."""
+    if not is_uri(place):
+        return place + end
+    address, mark, query = place.partition("?")
+    return address.rstrip("/") + end + mark + query
+
+
+def refuse_one_slash(text: str, setting: str) -> None:
+    """Refuse a URI that was a `pathlib.Path`, which makes one slash of two. It would be a folder beside the program.
+
+    Raises:
+        StorageError: it looks like one. The message has the URI.
+    """
+    if found := _ONE_SLASH.match(text):
+        uri = f"{found[1]}:{'///' if found[1] == 'file' else '//'}{text[found.end() :]}"
+        refuse_secrets(uri, setting)
+        raise StorageError(
+            f"{setting} {text} looks like a URI that pathlib.Path has taken a slash from. Give it as text: {uri!r}. If it is a "
+            "folder, give its absolute path."
+        )
 
 
 def refuse_passwords(text: str, setting: str) -> None:

@@ -19,6 +19,7 @@ from dfnas_ray.datasets.torchvision_datasets import TorchvisionDatasetConfig
 from dfnas_ray.errors import ConfigError
 from dfnas_ray.ranking.config import BenchmarkConfig
 from dfnas_ray.storage.location import user_path
+from dfnas_ray.storage.uri import is_uri
 from dfnas_ray.submission.working_dir import WorkingDir
 from dfnas_ray.teachers import CheckpointTeacherConfig
 
@@ -35,7 +36,7 @@ class Submission:
 
 def prepare(
     command: str,
-    file: Path,
+    file: str | Path,
     overrides: Sequence[str] = (),
     root: Path | None = None,
     verbose: bool = False,
@@ -45,7 +46,7 @@ def prepare(
 
     Args:
         command: The subcommand of `dfnas` that the cluster runs.
-        file: The experiment file, below ``root``.
+        file: The experiment file, below ``root``; or its URI, from which the job reads it.
         overrides: ``dotted.key=value``, as for the command itself.
         root: The folder that becomes the job's working directory; by default the current one.
         verbose: Let the command show Ray's output.
@@ -60,6 +61,25 @@ def prepare(
     config = load_experiment(file, overrides)
     if not root.is_dir():
         raise ConfigError(f"--working-dir ({root}) is not a folder.")
+    sent = [] if is_uri(file) else [_name_below(root, file)]
+    _check_needed(command, config)
+    _check_run_dir(config)
+    configs = _variants(command, config) or [config]
+    named = [path for each in configs for path in _named_paths(each, root)]
+    working_dir = WorkingDir.collect(root, [*sent, *dict.fromkeys(named)], include, [root / config.run_directory])
+    for name in sent:
+        if not working_dir.holds(name):
+            raise ConfigError(f"The experiment file {file} is not sent: {working_dir.why_not(name)}.")
+    for each in configs:
+        _check_paths(command, each, root, working_dir)
+    words = ["python", "-m", "dfnas_ray", command, sent[0].as_posix() if sent else str(file)]
+    for override in (*overrides, "cluster.address=auto"):
+        words += ["--set", override]
+    words += ["--verbose"] if verbose else []
+    return Submission(_job_id(config.name), shlex.join(words), config, working_dir)
+
+
+def _name_below(root: Path, file: str | Path) -> Path:
     absolute = Path(os.path.abspath(user_path(file)))  # noqa: PTH100 - a link keeps the name that it is sent under
     absolute = absolute if absolute.is_relative_to(root) else absolute.resolve()
     if not absolute.is_relative_to(root):
@@ -67,21 +87,7 @@ def prepare(
             f"The experiment file {file} is not below {root}, and only files from there are sent. Submit from a folder "
             "above the file, or name that folder with --working-dir."
         )
-    _check_needed(command, config)
-    _check_run_dir(config)
-    name = absolute.relative_to(root)
-    configs = _variants(command, config) or [config]
-    named = [path for each in configs for path in _named_paths(each, root)]
-    working_dir = WorkingDir.collect(root, [name, *dict.fromkeys(named)], include, [root / config.run_directory])
-    if not working_dir.holds(name):
-        raise ConfigError(f"The experiment file {file} is not sent: {working_dir.why_not(name)}.")
-    for each in configs:
-        _check_paths(command, each, root, working_dir)
-    words = ["python", "-m", "dfnas_ray", command, name.as_posix()]
-    for override in (*overrides, "cluster.address=auto"):
-        words += ["--set", override]
-    words += ["--verbose"] if verbose else []
-    return Submission(_job_id(config.name), shlex.join(words), config, working_dir)
+    return absolute.relative_to(root)
 
 
 _READERS = {
@@ -127,7 +133,7 @@ def _variants(command: str, config: ExperimentConfig) -> list[ExperimentConfig]:
 
 def _check_run_dir(config: ExperimentConfig) -> None:
     where = config.run_directory
-    if "://" not in where and not Path(where).is_absolute():
+    if not is_uri(where) and not Path(where).is_absolute():
         raise ConfigError(
             f"run_dir ({where}) is relative: on the cluster it would be in the job's working directory, which is "
             "deleted after the job. Give a place that lasts and that all machines reach: --run-dir "
@@ -173,7 +179,7 @@ def _named_paths(config: ExperimentConfig, root: Path) -> Iterator[Path]:
 def _path(setting: Setting) -> Path | None:
     """Return a setting's value if it is a path, on this machine or on the cluster's; else None."""
     value = setting.value
-    if isinstance(value, str) and (type(setting.owner), setting.field) in _PATHS_AS_TEXT and "://" not in value:
+    if isinstance(value, str) and (type(setting.owner), setting.field) in _PATHS_AS_TEXT and not is_uri(value):
         return Path(value)
     return value if isinstance(value, Path) else None
 

@@ -75,3 +75,59 @@ def test_a_worker_without_memory_is_one_sentence_that_names_the_setting(tiny_val
     assert f"cluster.{stage}.memory, such as 8GB" in error
     assert "Traceback" not in said
     assert len(said.splitlines()) < 60, said
+
+
+TASKS = f"""
+import sys
+import time
+from pathlib import Path
+
+import ray
+import torch
+
+from dfnas_ray.config.cluster import ClusterConfig, SearchResources
+from dfnas_ray.execution.ray.connection import Connection
+from dfnas_ray.execution.ray.executor import _compute
+from dfnas_ray.execution.ray.trials import _measure_in_tasks
+
+
+def eat():
+    with Path("tries").open("a") as file:
+        file.write("x")
+    taken = torch.ones({TAKEN // 4})
+    time.sleep(60)
+
+
+class Hungry(torch.nn.Module):
+    def forward(self, genotypes):
+        eat()
+
+
+connection = Connection(ClusterConfig(num_cpus=1))
+connection.ensure()
+try:
+    if sys.argv[1] == "score":
+        _measure_in_tasks(Hungry(), SearchResources(attempts=2), torch.device("cpu"))(["0"])
+    else:
+        ray.get(_compute.remote(eat))
+except ray.exceptions.OutOfMemoryError:
+    print("no memory")
+connection.close()
+"""
+
+
+@pytest.mark.parametrize(("kind", "attempts"), [("score", 2), ("compute", 4)])
+def test_a_task_without_memory_is_not_tried_for_ever(tmp_path, kind, attempts):
+    memory = psutil.virtual_memory()
+    if memory.available < SPARE + TAKEN:
+        pytest.skip(f"needs {(SPARE + TAKEN) / 2**30:.0f} GB of free memory")
+    (tmp_path / "tasks.py").write_text(TASKS)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | {
+        "RAY_memory_usage_threshold": str((memory.total - memory.available + SPARE) / memory.total),
+        "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]),
+    }
+    line = [sys.executable, "tasks.py", kind]
+    command = Popen(line, cwd=tmp_path, env=environment, stdout=PIPE, stderr=STDOUT, text=True, start_new_session=True)
+    said, _ = command.communicate(timeout=300)
+    assert "no memory" in said, said[-3000:]
+    assert (tmp_path / "tries").read_text() == "x" * attempts

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import shlex
 import subprocess
 import sys
 import threading
@@ -18,11 +19,16 @@ from pyarrow import fs
 from s3_server import s3_server
 
 import dfnas_ray
-from dfnas_ray.errors import StorageError
+from dfnas_ray.config.yaml_text import MAX_LENGTH
+from dfnas_ray.errors import ConfigError, StorageError
+from dfnas_ray.report.artefacts import read_artefacts
+from dfnas_ray.report.page import commands
 from dfnas_ray.report.samples import read_curves
 from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.manifest import Manifest
+from dfnas_ray.storage.run_dir import RunDir
 from dfnas_ray.storage.shards import ShardInfo, encode_shard, manifest_entry, shard_name
+from dfnas_ray.submission.prepare import prepare
 from dfnas_ray.workflow import run as order
 from dfnas_ray.workflow.session import Session
 
@@ -118,17 +124,24 @@ def test_images_made_on_one_machine_are_searched_and_retrained_on_by_another(
     assert not [data for data in written if b"test-secret-of-the-environment" in data]
 
 
+def copied_to_a_store(run, uri, *patterns):
+    target = Location.parse(uri)
+    for file in (file for pattern in patterns for file in run.folder.glob(pattern)):
+        (target / str(file.relative_to(run.folder))).write_bytes(file.read_bytes())
+    return target
+
+
 def test_network_and_images_are_loaded_from_a_store(server, at_home, tiny_inline_run):
-    target = Location.parse(server.uri("bucket/travel/run"))
-    copied = [
+    uri = server.uri("bucket/travel/run")
+    target = copied_to_a_store(
+        tiny_inline_run,
+        uri,
         "latest.json",
         "teacher.json",
-        *(f"retraining/*/{name}" for name in ("*.json", "*.safetensors")),
+        "retraining/*/*.json",
+        "retraining/*/*.safetensors",
         "synthesis/*/*",
-    ]
-    for file in (file for pattern in copied for file in tiny_inline_run.folder.glob(pattern)):
-        (target / str(file.relative_to(tiny_inline_run.folder))).write_bytes(file.read_bytes())
-    uri = server.uri("bucket/travel/run")
+    )
     images = torch.from_numpy(dfnas_ray.load_images(uri).data.images[:4])
     with torch.no_grad():
         found, expected = (dfnas_ray.load_network(place)(images) for place in (uri, tiny_inline_run.folder))
@@ -137,6 +150,56 @@ def test_network_and_images_are_loaded_from_a_store(server, at_home, tiny_inline
     weights.write_bytes(weights.read_bytes()[:-4] + bytes(4))
     with pytest.raises(StorageError, match=r"weights\.safetensors was altered or lost"):
         dfnas_ray.load_network(uri)
+
+
+def test_the_commands_that_a_report_shows_can_be_run_on_a_run_in_a_store(server, at_home, tiny_inline_run, tmp_path):
+    uri = server.uri("bucket/commands/run")
+    target = copied_to_a_store(tiny_inline_run, uri, "*.json", "experiment.yaml", "*/*/done.json")
+    shown = commands(read_artefacts(RunDir(target)))
+    config = dfnas_ray.load_experiment(tiny_inline_run.folder / "experiment.yaml")
+    for command in shown.values():
+        program, _, file, *options = shlex.split(command)
+        assert program == "dfnas"
+        assert dfnas_ray.load_experiment(file) == config
+        assert Location.parse(options[options.index("--run-dir") + 1]).path.startswith("bucket/commands/run")
+    assert shlex.split(shown["reproduce"])[-1] == server.uri("bucket/commands/run-again")
+
+    _, _, *rest = shlex.split(shown["continue"])
+    code, text = another_machine(tmp_path, {}, server, "report", *rest)
+    assert code == 0, text
+    assert "s3://bucket/commands/run/report.html" in text
+    assert (target / "report.html").exists()
+
+
+def test_an_experiment_in_a_store_is_read_or_refused_in_one_error(server, at_home, tmp_path, monkeypatch):
+    uri = server.uri("bucket/experiments/mine.yaml")
+    with pytest.raises(StorageError, match=r"Cannot read s3://bucket/experiments/mine\.yaml.*The file does not exist"):
+        dfnas_ray.load_experiment(uri)
+    file = Location.parse(uri)
+    file.write_bytes(b"teacher: digits\nseed: 7\nrun_dir: /tmp/run\n")
+    assert dfnas_ray.load_experiment(uri).seed == 7
+    with pytest.raises(StorageError, match=r"Give it as text: 's3://bucket/experiments/mine\.yaml"):
+        dfnas_ray.load_experiment(Path(uri))
+    job = prepare("run", uri, root=tmp_path)
+    assert uri in shlex.split(job.entrypoint)
+    assert not [name for name in job.working_dir.files if name.endswith("mine.yaml")]
+    file.write_bytes(b"#" * (4 * MAX_LENGTH + 1))
+    with pytest.raises(ConfigError, match=r"mine\.yaml.* has more than .* bytes"):
+        dfnas_ray.load_experiment(uri)
+    file.write_bytes(b"\xff")
+    with pytest.raises(ConfigError, match=r"mine\.yaml.* cannot be read: it is not UTF-8"):
+        dfnas_ray.load_experiment(uri)
+
+
+def test_a_location_in_a_store_is_named_by_a_uri_that_leads_back_to_it(server, at_home):
+    place = Location.parse(server.uri("bucket/named/")) / "a" / "b.json"
+    assert str(place) == "s3://bucket/named/a/b.json"
+    assert place.address == server.uri("bucket/named/a/b.json")
+    place.write_json({"kept": 1})
+    again = Location.parse(place.address)
+    assert (again.path, again.filesystem) == (place.path, place.filesystem)
+    assert again.read_json() == {"kept": 1}
+    assert Location.parse(pickle.loads(pickle.dumps(place)).move_aside().address).read_json() == {"kept": 1}
 
 
 def test_a_store_that_is_out_of_order_for_a_while_is_waited_for(server, at_home, caplog):

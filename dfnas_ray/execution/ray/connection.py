@@ -38,7 +38,7 @@ _DIED_AT_START = (
     "error: This command ended while Ray was starting: it was killed, or a process of Ray died, perhaps for want of memory. "
     "What is finished is kept; run the same command again. Ray's logs are in /tmp/ray/session_latest/logs."
 )
-_QUIET = {
+_SETTINGS_OF_RAY = {
     "RAY_AIR_NEW_OUTPUT": "0",  # Tune's banner, printed even with verbose=0
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # halves the cost of a trial
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # it would end an experiment as if it were finished
@@ -46,6 +46,7 @@ _QUIET = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # most of a short job's time is this polling
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_task_oom_retries": "3",  # of a task that runs out of memory; by default it is tried for ever
 }
 
 
@@ -84,7 +85,7 @@ class Connection:
         Raises:
             ClusterError: the address cannot be reached.
         """
-        for name, value in _QUIET.items():
+        for name, value in _SETTINGS_OF_RAY.items():
             os.environ.setdefault(name, value)
         if ray.is_initialized():
             return

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
 import ray
 import torch
 from ray import tune
+from ray.exceptions import RayError, RayTaskError
 from ray.util.placement_group import get_current_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -17,7 +19,7 @@ from dfnas_ray.algorithms.trials import SearchJob, run_trial
 from dfnas_ray.config.cluster import SearchResources
 from dfnas_ray.errors import DfnasError
 from dfnas_ray.execution.ray.connection import worker_device
-from dfnas_ray.execution.ray.errors import last_line
+from dfnas_ray.execution.ray.errors import last_line, reason_of
 from dfnas_ray.execution.ray.sending import put
 from dfnas_ray.execution.ray.shared_storage import check_seen
 from dfnas_ray.execution.ray.tune import fit
@@ -90,6 +92,8 @@ def _trial(
         tune.report({"paused": True})  # its state is kept; it is started again when all shards exist
 
 
+logger = logging.getLogger(__name__)
+
 _scorers: dict[str, Scorer] = {}  # the last scorer that this worker process was given
 
 
@@ -119,17 +123,31 @@ def _measure_in_tasks(scorer: Scorer, resources: SearchResources, device: torch.
         task = _score.options(
             **({"num_cpus": 0} if own else resources.options()),
             scheduling_strategy=strategy,
-            max_retries=resources.attempts - 1,
+            max_retries=0,  # Ray would try again for ever where the memory runs out
         )
         return task.remote([shared], genotypes, resources.cpus)
+
+    def result(call: Any, worker: int, part: list[Genotype]) -> list[Measurement]:
+        for attempt in range(2, resources.attempts + 1):
+            try:
+                return ray.get(call)
+            except RayTaskError:
+                raise
+            except RayError as error:
+                reason, attempts = reason_of(error, "search"), resources.attempts
+                logger.warning(
+                    "A worker that scores candidates died (%s): attempt %d of %d follows.", reason, attempt, attempts
+                )
+                call = submit(worker, part)
+        return ray.get(call)
 
     def measure(genotypes: Sequence[Genotype]) -> list[Measurement]:
         workers = max(1, resources.scoring_workers)
         parts = [list(genotypes[worker::workers]) for worker in range(workers)]
-        measured = ray.get([submit(worker, part) for worker, part in enumerate(parts)])
+        calls = [submit(worker, part) for worker, part in enumerate(parts)]
         ordered: list[Measurement] = [{}] * len(genotypes)
-        for worker, part in enumerate(measured):
-            ordered[worker::workers] = part
+        for worker, (call, part) in enumerate(zip(calls, parts, strict=True)):
+            ordered[worker::workers] = result(call, worker, part)
         return ordered
 
     return measure
