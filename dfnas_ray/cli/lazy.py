@@ -42,11 +42,12 @@ class LazyGroup(TyperGroup):
         if name not in COMMANDS:
             self.commands.update({known: _listed(known) for known in COMMANDS})  # for a "did you mean" of typer
         elif name not in self.commands:
-            self.commands[name] = _load(name)
+            self.commands[name] = load_command(name)
         return super().resolve_command(ctx, args)
 
 
-def _load(name: str) -> Any:
+def load_command(name: str) -> Any:
+    """Import a subcommand, and return it."""
     module = import_module(f"dfnas_ray.cli.{name}")
     if hasattr(module, "app"):
         command = get_command(module.app)

@@ -13,10 +13,12 @@ from rich.text import Text
 
 from dfnas_ray.cli.console import Terminal, err, out
 from dfnas_ray.cli.jobs import DashboardUrl, follow
+from dfnas_ray.cli.lazy import load_command
 from dfnas_ray.cli.options import ExperimentFile, Overrides, RunDirectory, Verbose, read_overrides
-from dfnas_ray.errors import printable
+from dfnas_ray.errors import ConfigError, printable
 from dfnas_ray.execution.addresses import DEFAULT_DASHBOARD
 from dfnas_ray.execution.ray.dashboard import Dashboard
+from dfnas_ray.storage.uri import is_uri
 from dfnas_ray.submission.prepare import Submission, prepare
 from dfnas_ray.version import __version__
 
@@ -40,6 +42,14 @@ class Command(StrEnum):
 
 def submit(
     file: ExperimentFile,
+    options: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="-- OPTIONS",
+            help="Options of the command itself, such as: -- --genotype 22212220.",
+            show_default=False,
+        ),
+    ] = None,
     overrides: Overrides = None,
     run_dir: RunDirectory = None,
     dashboard: DashboardUrl = DEFAULT_DASHBOARD,
@@ -68,7 +78,9 @@ def submit(
     name; and this package. Hidden files, files named like credentials, run directories and symbolic links are not sent.
     Exits with the job's exit code. Ctrl-C leaves the job running.
     """
-    submission = prepare(command.value, file, read_overrides(overrides, run_dir), working_dir, verbose, include or ())
+    check_options(command.value, file, options or [])
+    settings = read_overrides(overrides, run_dir)
+    submission = prepare(command.value, file, settings, working_dir, verbose, include or (), options or ())
     terminal = Terminal()
     for note in submission.working_dir.notes:
         terminal.say(note)
@@ -84,6 +96,31 @@ def submit(
     if wait:
         sys.exit(follow(there, submission.id))
     out.print(Text(submission.id), soft_wrap=True)
+
+
+_GIVEN_HERE = {
+    "overrides": "--set",
+    "run_dir": "--run-dir",
+    "verbose": "--verbose",
+    "address": "--dashboard",
+    "table": "--set benchmark.table=PATH",
+}
+"""Options of commands, by their parameters, and what `dfnas submit` has in place of each."""
+
+
+def check_options(command: str, file: str, options: list[str]) -> None:
+    """Refuse options that the command does not have, and those that only `dfnas submit` can check."""
+    given = load_command(command).make_context(command, [file, *options]).params
+    for name, instead in _GIVEN_HERE.items():
+        if given.get(name):
+            raise ConfigError(
+                f"After --, no option for {name} may stand ({' '.join(options)}). Give {instead} before it."
+            )
+    out_file = given.get("out")
+    if out_file and not is_uri(out_file) and not Path(out_file).is_absolute():
+        raise ConfigError(
+            f"--out ({out_file}) would be lost with the job. Give a URI, or an absolute path on shared storage."
+        )
 
 
 def _show(submission: Submission) -> None:

@@ -41,6 +41,7 @@ def prepare(
     root: Path | None = None,
     verbose: bool = False,
     include: Sequence[str] = (),
+    options: Sequence[str] = (),
 ) -> Submission:
     """Return a job that can be sent, after checking the experiment and what it needs on the cluster.
 
@@ -51,6 +52,7 @@ def prepare(
         root: The folder that becomes the job's working directory; by default the current one.
         verbose: Let the command show Ray's output.
         include: Patterns of further files to send, relative to ``root``.
+        options: Further words of the command line, such as ``--genotype``, ``22212220``.
 
     Raises:
         ConfigError: a setting is wrong, lacks what the command needs, or names a file that would not be where the job
@@ -72,7 +74,7 @@ def prepare(
             raise ConfigError(f"The experiment file {file} is not sent: {working_dir.why_not(name)}.")
     for each in configs:
         _check_paths(command, each, root, working_dir)
-    words = ["python", "-m", "dfnas_ray", command, sent[0].as_posix() if sent else str(file)]
+    words = ["python", "-m", "dfnas_ray", command, sent[0].as_posix() if sent else str(file), *options]
     for override in (*overrides, "cluster.address=auto"):
         words += ["--set", override]
     words += ["--verbose"] if verbose else []

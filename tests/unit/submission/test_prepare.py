@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from dfnas_ray.cli.submit import check_options
 from dfnas_ray.errors import ConfigError, DfnasError
 from dfnas_ray.submission.prepare import prepare
 
@@ -239,3 +240,42 @@ def test_a_latency_table_that_is_not_there_is_found_here(refusal, project):
 def test_a_dataset_that_torchvision_may_download_there_need_not_be_here(project):
     dataset = "evaluation.dataset={kind: torchvision, name: CIFAR10, arguments: {download: true}}"
     assert prepare("run", project / "experiments/tiny.yaml", [dataset, "run_dir=/shared/run"], project)
+
+
+def test_options_of_the_command_itself_stand_after_the_experiment(project):
+    arguments = ("run_dir=/shared/run",), project, False, (), ("--genotype", "22 1")
+    submission = prepare("retrain", project / "experiments/tiny.yaml", *arguments)
+    words = shlex.split(submission.entrypoint)
+    assert words[3:8] == ["retrain", "experiments/tiny.yaml", "--genotype", "22 1", "--set"]
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "error", "words"),
+    [
+        ("retrain", ["--genotipe", "222"], "UsageError", "No such option: --genotipe"),
+        ("run", ["--genotype", "222"], "UsageError", "No such option: --genotype"),
+        ("truth", ["--architectures", "many"], "UsageError", "valid int"),
+        ("run", ["--set", "seed=1"], "ConfigError", "Give --set before it"),
+        ("run", ["--run-dir", "s3://bucket/x"], "ConfigError", "Give --run-dir before it"),
+        ("benchmark", ["--table", "table.csv"], "ConfigError", "Give --set benchmark.table=PATH before it"),
+        ("truth", ["--out", "table.csv"], "ConfigError", r"--out \(table.csv\) would be lost with the job"),
+    ],
+)
+def test_an_option_that_the_command_would_refuse_or_that_cannot_be_checked_is_refused(command, options, error, words):
+    with pytest.raises(Exception) as raised:
+        check_options(command, "e.yaml", options)
+    assert error in {each.__name__ for each in type(raised.value).__mro__}
+    assert re.search(words, getattr(raised.value, "message", str(raised.value)))
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        ("retrain", ["--genotype", "222"]),
+        ("truth", ["--architectures", "20", "--out", "s3://bucket/table.csv"]),
+        ("benchmark", ["--architectures", "20", "--json"]),
+        ("run", []),
+    ],
+)
+def test_options_that_the_command_has_are_accepted(command, options):
+    check_options(command, "e.yaml", options)
