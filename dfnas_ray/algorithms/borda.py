@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar, Literal, TypeAlias
 
 import numpy as np
+import scipy  # its modules are imported when they are first used
 import torch
 from pydantic import Field, model_validator
 
@@ -176,8 +177,6 @@ class Borda(RelativeSearch):
 
 def places(values: Sequence[float]) -> Places:
     """Return each value's rank over the number of values, (N,): 1 is highest, NaN is lowest, ties share a mean rank."""
-    from scipy.stats import rankdata  # imported late, because every search process imports this module
-
     array = np.nan_to_num(np.asarray(values, np.float64), nan=-np.inf)
-    ranks: Places = rankdata(array) / len(array)
+    ranks: Places = scipy.stats.rankdata(array) / len(array)
     return ranks

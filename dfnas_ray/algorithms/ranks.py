@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import scipy  # its modules are imported when they are first used
 
 from dfnas_ray.algorithms.base import Measurement
 
@@ -15,10 +16,8 @@ def add_up_ranks(measurements: Sequence[Measurement], figures: Sequence[str]) ->
     Because of the logarithm, a high rank by one figure cannot make up for a low rank by another.
     Source: Lee & Ham 2024, arXiv:2403.19232. Equal candidates share their mean rank; NaN is worst.
     """
-    from scipy.stats import rankdata  # imported late, because every search process imports this module
-
     table = np.array([[measurement[name] for name in figures] for measurement in measurements], dtype=float)
     table = np.nan_to_num(table, nan=-np.inf, posinf=np.inf, neginf=-np.inf)
-    ranks = rankdata(table, axis=0)
+    ranks = scipy.stats.rankdata(table, axis=0)
     scores: list[float] = np.log(ranks / len(table)).sum(axis=1).tolist()
     return scores

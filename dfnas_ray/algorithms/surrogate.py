@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import scipy  # its modules are imported when they are first used
 from pydantic import BaseModel, ConfigDict, Field
 
 from dfnas_ray.limits import MANY, SEVERAL
@@ -59,10 +60,8 @@ class ForestSurrogate:
 
     def fit(self, genotypes: Sequence[Genotype], scores: Sequence[float]) -> None:
         """Train the forest on the ranks of these scores; higher is better, NaN is worst."""
-        from scipy.stats import rankdata
-
         known = np.nan_to_num(np.asarray(scores, dtype=np.float64), nan=-np.inf, posinf=np.inf, neginf=-np.inf)
-        self.forest.fit(self._one_hot(genotypes), rankdata(known) / len(known))
+        self.forest.fit(self._one_hot(genotypes), scipy.stats.rankdata(known) / len(known))
 
     def predict(self, genotypes: Sequence[Genotype]) -> Array:
         """Return the predicted rank in (0, 1] of each genotype, or a quantile of the trees' predictions; 1 is best."""

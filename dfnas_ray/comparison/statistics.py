@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
+import scipy  # its modules are imported when they are first used
 from pydantic import BaseModel, ConfigDict
-from scipy import stats
 
 LEVEL = 0.95
 Array = np.ndarray[Any, Any]
@@ -43,7 +43,7 @@ class Spread(BaseModel):
         deviation = float(array.std(ddof=1)) if len(array) > 1 else 0.0
         if len(array) > 1:
             if deviation:
-                interval = stats.ttest_1samp(array, 0.0).confidence_interval(LEVEL)
+                interval = scipy.stats.ttest_1samp(array, 0.0).confidence_interval(LEVEL)
                 low, high = float(interval.low), float(interval.high)
             else:  # all values are equal
                 low = high = float(array.mean())
@@ -74,4 +74,4 @@ def mcnemar(only_one: int, only_other: int) -> float:
         only_other: Number of images on which only the second network is right.
     """
     discordant = only_one + only_other
-    return float(stats.binomtest(only_one, discordant, 0.5).pvalue) if discordant else 1.0
+    return float(scipy.stats.binomtest(only_one, discordant, 0.5).pvalue) if discordant else 1.0

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import numpy as np
+import scipy  # its modules are imported when they are first used
 from pydantic import AfterValidator, BeforeValidator
-from scipy.optimize import linear_sum_assignment
 
 from dfnas_ray.errors import DatasetError, printable, shortened
 
@@ -131,7 +131,7 @@ def better_numbering(confusion: np.ndarray, names: Sequence[str] | None) -> str 
     images, num_classes = int(confusion.sum()), len(confusion)
     if num_classes > _MAX_CLASSES or images < _FEWEST_IMAGES * max(1, int((confusion.sum(1) > 0).sum())):
         return None
-    labels, classes = linear_sum_assignment(-confusion)
+    labels, classes = scipy.optimize.linear_sum_assignment(-confusion)
     before, after = np.trace(confusion) / images, confusion[labels, classes].sum() / images
     if after < max(_GOOD, before + _CLEARLY_BETTER):
         return None

@@ -8,11 +8,10 @@ import re
 import sys
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset
 import pyarrow.fs
 import pyarrow.parquet as pq
 from PIL import Image
@@ -28,6 +27,9 @@ from dfnas_ray.storage.pictures import PictureError, decode_picture
 from dfnas_ray.storage.run_dir import fingerprint
 from dfnas_ray.storage.uri import is_uri
 
+if TYPE_CHECKING:
+    import pyarrow.dataset
+
 logger = logging.getLogger(__name__)
 
 _LAYOUT = (
@@ -41,10 +43,6 @@ _DAMAGED = (OSError, ValueError, LookupError, MemoryError, pa.ArrowException)
 _BINARY = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary, pa.types.is_binary_view)
 _NUMBERS = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean)
 _TEXT = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
-_FORMAT = pyarrow.dataset.ParquetFileFormat(
-    default_fragment_scan_options=pyarrow.dataset.ParquetFragmentScanOptions(page_checksum_verification=True)
-)
-"""Parquet with verified page checksums, if a file has them."""
 
 
 class _Parquet:
@@ -185,6 +183,17 @@ class _Parquet:
             raise PictureError(f"{self._place(index)}: {error}") from error
 
 
+def _open(source: str | list[str], system: fs.FileSystem | None = None) -> pyarrow.dataset.Dataset:
+    """Return a dataset of Parquet files, whose page checksums are verified if they have them."""
+    import pyarrow.dataset as module  # imported late: it imports pandas, where that is installed
+
+    options = module.ParquetFragmentScanOptions(page_checksum_verification=True)
+    parquet = module.ParquetFileFormat(default_fragment_scan_options=options)
+    if not source:
+        return module.FileSystemDataset([], pa.schema([]), parquet)
+    return module.dataset(source, format=parquet, filesystem=system)
+
+
 def _dataset_at(path: str, where: str) -> tuple[pyarrow.dataset.Dataset, str]:
     """Return the dataset of a file, or of the Parquet files in a folder, and the root of their paths.
 
@@ -198,7 +207,7 @@ def _dataset_at(path: str, where: str) -> tuple[pyarrow.dataset.Dataset, str]:
     )
     found = system.get_file_info(place)
     if found.type != pa.fs.FileType.Directory:
-        return pa.dataset.dataset(path, format=_FORMAT), path
+        return _open(path), path
     files: list[str] = []
     others: list[str] = []
     for info in system.get_file_info(pa.fs.FileSelector(place, recursive=True)):
@@ -209,9 +218,7 @@ def _dataset_at(path: str, where: str) -> tuple[pyarrow.dataset.Dataset, str]:
         (files if is_table else others).append(info.path if is_table else inner)
     if others and files:
         logger.warning("%s: files that are not Parquet are left out: %s.", where, listed(others))
-    if not files:
-        return pa.dataset.FileSystemDataset([], pa.schema([]), _FORMAT), place
-    return pa.dataset.dataset(sorted(files), filesystem=system, format=_FORMAT), place
+    return _open(sorted(files), system), place
 
 
 def _names_of(schema: pa.Schema, column: str) -> tuple[str, ...] | None:
@@ -297,4 +304,4 @@ class ParquetConfig(DatasetSourceConfig):
             raise DatasetError(
                 f"{where} holds files of these splits: {held}. Choose one with split, such as split: test."
             )
-        return pa.dataset.dataset(by_split[wanted], format=_FORMAT, filesystem=dataset.filesystem)
+        return _open(by_split[wanted], dataset.filesystem)

@@ -49,7 +49,7 @@ def plan(session: Session) -> ExperimentPlan:
 
 def announce(session: Session) -> None:
     """Print in three lines what a run will do and how long it will take, unless it takes only seconds."""
-    if rough_work(session.config, session.teacher) < BRIEF or Search(session).dir.is_done:
+    if Search(session).dir.is_done or rough_work(session.config, session.teacher) < BRIEF:
         return
     session.listener.say("Timing a few steps ...")
     found = plan(session)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import kendalltau, rankdata
+import scipy  # its modules are imported when they are first used
 
 from dfnas_ray.seeding import numpy_generator
 
@@ -55,12 +55,12 @@ class Estimate:
 def kendall_tau(scores: Array, accuracies: Array) -> Array:
     """Return tau-b of each row of two arrays (R, N), in [-1, 1]; 0 where one is constant and so has no order."""
     pairs = zip(_ordered(scores), accuracies, strict=True)
-    return np.nan_to_num([kendalltau(a, b, method="asymptotic").statistic for a, b in pairs])
+    return np.nan_to_num([scipy.stats.kendalltau(a, b, method="asymptotic").statistic for a, b in pairs])
 
 
 def spearman_rho(scores: Array, accuracies: Array) -> Array:
     """Return Spearman's rho of each row of two arrays (R, N); ties share their mean rank, and constants give 0."""
-    a, b = (rankdata(values, axis=1) for values in (_ordered(scores), accuracies))
+    a, b = (scipy.stats.rankdata(values, axis=1) for values in (_ordered(scores), accuracies))
     a, b = (ranks - ranks.mean(axis=1, keepdims=True) for ranks in (a, b))
     scale = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
     return np.divide((a * b).sum(axis=1), scale, out=np.zeros(len(a)), where=scale > 0)

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from torch import Tensor, cat, nn
-from torchvision.ops import StochasticDepth
 
 from dfnas_ray.errors import GenotypeError
 from dfnas_ray.ops.blocks import Classifier
@@ -115,6 +114,8 @@ class _Cell(nn.Module):
     """A cell of one architecture; drop-path may drop every operation except an identity in training."""
 
     def __init__(self, plan: CellPlan, genes: CellGenes):
+        from torchvision.ops import StochasticDepth  # imported late: it takes seconds
+
         super().__init__()
         self.preprocess = nn.ModuleList(plan.preprocess())
         self.sources = [source for _, source in genes]

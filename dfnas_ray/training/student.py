@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -10,7 +11,6 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import StochasticDepth
 
 from dfnas_ray.errors import ConfigError
 from dfnas_ray.ops.networks import channels_last, device_of
@@ -221,6 +221,10 @@ def read_losses(losses: Sequence[Tensor]) -> list[float]:
 
 def set_drop_path(network: nn.Module, probability: float) -> None:
     """Set the probability with which each `torchvision.ops.StochasticDepth` of a network drops its path in training."""
+    if "torchvision.ops" not in sys.modules:  # its import takes seconds, and without it there is no such module
+        return
+    from torchvision.ops import StochasticDepth
+
     for module in network.modules():
         if isinstance(module, StochasticDepth):
             module.p = probability

@@ -94,9 +94,11 @@ class Search(Stage[SearchRecord]):
 
     def check(self) -> None:
         """Find limits that no architecture meets, algorithms that the executor cannot run, and files of no use."""
+        if self.is_done:
+            return
         teacher = self.session.teacher
         _ = self.session.max_macs
-        if self.session.config.cluster.is_inline and not self.is_done:
+        if self.session.config.cluster.is_inline:
             for each in self.config.algorithm:
                 if each.needs_many_workers:
                     raise ConfigError(each.needs_many_workers)

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import scipy  # its modules are imported when they are first used
 import torch
 from optuna.trial import FrozenTrial, TrialState
 from pydantic import BaseModel, ConfigDict
-from scipy.stats import qmc
 
 from dfnas_ray import formatting
 from dfnas_ray.config.experiment import ExperimentConfig, dump_experiment, make_experiment
@@ -339,7 +339,7 @@ def check_ranges(teacher: Teacher, config: ExperimentConfig, sweep: SweepConfig)
 
 def reference_settings(sweep: SweepConfig, seed: int) -> list[dict[str, Parameter]]:
     """Return settings that cover the ranges evenly: a scrambled Latin hypercube (McKay et al. 1979)."""
-    sampler = qmc.LatinHypercube(len(sweep.settings), rng=derive_seed(seed, "sweep-reference") % 2**32)
+    sampler = scipy.stats.qmc.LatinHypercube(len(sweep.settings), rng=derive_seed(seed, "sweep-reference") % 2**32)
     points = sampler.random(sweep.reference.settings)
     return [
         {path: range_.at(float(u)) for (path, range_), u in zip(sweep.settings.items(), point, strict=True)}

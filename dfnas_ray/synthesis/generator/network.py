@@ -11,11 +11,9 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import scipy  # its modules are imported when they are first used
 import torch
 import torch.nn.functional as F
-from scipy.optimize import root
-from scipy.special import expit
-from scipy.stats import norm
 from torch import Tensor, nn
 
 _FEWEST_CHANNELS = 4
@@ -77,13 +75,13 @@ def logit_moments(mean: float, std: float) -> tuple[float, float]:
     if not 0 < std < _NATURAL * largest:
         return 0.0, 1.0
     std = min(std, _REACHED * largest)  # above this, the gradient of the sigmoid would almost vanish
-    quantiles = norm.ppf((np.arange(2000) + 0.5) / 2000)
+    quantiles = scipy.special.ndtri((np.arange(2000) + 0.5) / 2000)
 
     def distance(logits: np.ndarray[Any, Any]) -> list[float]:
-        pixels = expit(logits[0] + logits[1] * quantiles)
+        pixels = scipy.special.expit(logits[0] + logits[1] * quantiles)
         return [pixels.mean() - mean, pixels.std() - std]
 
-    found = root(distance, [math.log(mean / (1 - mean)), 1.0])
+    found = scipy.optimize.root(distance, [math.log(mean / (1 - mean)), 1.0])
     return float(found.x[0]), float(abs(found.x[1]))
 
 

@@ -36,6 +36,24 @@ def test_completion_of_commands_imports_nothing_heavy():
     assert sorted(modules_after(code, **environment) & set(HEAVY)) == []
 
 
+@pytest.mark.parametrize(
+    "module", ["dfnas_ray.config.experiment", "dfnas_ray.synthesis.job", "dfnas_ray.training.retraining"]
+)
+def test_a_worker_imports_only_what_it_needs(module):
+    heavy = {
+        "torchvision",
+        "torch._dynamo",
+        "pandas",
+        "matplotlib",
+        "sklearn",
+        "scipy.stats",
+        "scipy.optimize",
+        "optuna",
+        "ray",
+    }
+    assert sorted(modules_after(f"import {module}") & heavy) == []
+
+
 def test_every_command_is_listed_with_the_words_of_its_own_help():
     listed = " ".join(CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200"}).output.split())
     for name in lazy.COMMANDS:
