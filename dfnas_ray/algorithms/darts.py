@@ -22,7 +22,7 @@ from dfnas_ray.algorithms.architecture_parameters import ArchitectureParameters,
 from dfnas_ray.algorithms.base import BaseAlgorithmConfig, SearchAlgorithm, SearchProblem, StateDict
 from dfnas_ray.algorithms.unrolled import dominant_eigenvalue, unrolled_alpha_gradient
 from dfnas_ray.limits import MANY
-from dfnas_ray.ops.precision import autocast
+from dfnas_ray.ops.precision import autocast, exact_float32
 from dfnas_ray.search_spaces.base import Genotype
 from dfnas_ray.seeding import derive_seed, seed_everything, torch_generator
 from dfnas_ray.training.batches import Batch
@@ -272,35 +272,32 @@ class DartsSearch(SearchAlgorithm):
         velocity = [
             torch.zeros_like(w) if b is None else group["momentum"] * b for w, b in zip(weights, buffers, strict=True)
         ]
-        return unrolled_alpha_gradient(
-            lambda: self._loss(train),
-            valid_loss,
-            weights,
-            list(self.architecture.parameters()),
-            self.student.learning_rate(self.student.steps_done),
-            weight_decay=group["weight_decay"],
-            velocity=velocity,
-            average=self._average,
-        )
+        with exact_float32():
+            return unrolled_alpha_gradient(
+                lambda: self._loss(train),
+                valid_loss,
+                weights,
+                list(self.architecture.parameters()),
+                self.student.learning_rate(self.student.steps_done),
+                weight_decay=group["weight_decay"],
+                velocity=velocity,
+                average=self._average,
+            )
 
     def _alpha_stream(self) -> Iterator[Batch]:
-        """Yield batches for the alphas without end, however few images their part has."""
-        per_epoch = len(self.alpha_batches)
-        first = self.epochs_done * len(self.weight_batches) // per_epoch
-        number = first
-        while True:
-            yield from self.alpha_batches.epoch(number)
-            number += 1
+        """Yield batches for the alphas without end, however few images their part has, from where the last epoch ended."""
+        return self.alpha_batches.endless(self.epochs_done * len(self.weight_batches))
 
     def _measure_eigenvalue(self) -> float:
         batch = next(iter(self.alpha_batches.epoch(self.num_epochs)))  # always the same one
-        eigenvalue, self._eigenvector = dominant_eigenvalue(
-            lambda: self._loss(batch),
-            list(self.architecture.parameters()),
-            self._eigenvector,
-            _POWER_ITERATIONS,
-            self._average,
-        )
+        with exact_float32():
+            eigenvalue, self._eigenvector = dominant_eigenvalue(
+                lambda: self._loss(batch),
+                list(self.architecture.parameters()),
+                self._eigenvector,
+                _POWER_ITERATIONS,
+                self._average,
+            )
         return eigenvalue
 
     def _average(self, gradients: list[Tensor]) -> list[Tensor]:

@@ -313,8 +313,4 @@ class ProxylessSearch(SearchAlgorithm):
         return [row / row.sum() for row in rows]
 
     def _alpha_stream(self) -> Iterator[Batch]:
-        per_epoch = len(self.alpha_batches)
-        number = self.epochs_done * len(self.weight_batches) // (per_epoch * self.config.alpha_every)
-        while True:
-            yield from self.alpha_batches.epoch(number)
-            number += 1
+        return self.alpha_batches.endless(self.steps_done // self.config.alpha_every)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Literal
 
 import torch
@@ -28,6 +29,18 @@ def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager
     """Return a context in which networks compute in ``dtype``; float32 changes nothing."""
     context: AbstractContextManager[None] = torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
     return context
+
+
+@contextmanager
+def exact_float32() -> Iterator[None]:
+    """Compute float32 as such in the block: cuDNN's convolutions round to TF32 by default, which has 10 bits."""
+    cudnn, cublas = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, cublas.allow_tf32
+    cudnn.allow_tf32 = cublas.allow_tf32 = False
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32, cublas.allow_tf32 = before
 
 
 class DepthwiseConv2d(nn.Conv2d):

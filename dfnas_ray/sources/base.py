@@ -126,8 +126,8 @@ class SourceConfig(MemberConfig):
 class DrawnSource(SourceConfig):
     """A source that draws its images, unlike the synthetic source, whose images the synthesis stage makes."""
 
-    def files(self, setting: str) -> JsonObject:
-        """Return digests of the files that its images depend on, besides these settings, the teacher and the seed.
+    def inputs(self, teacher: Teacher, setting: str) -> JsonObject:
+        """Return what its images depend on, besides these settings, the teacher and the seed: digests of files, for example.
 
         Raises:
             DatasetError: a file is missing.

@@ -36,7 +36,7 @@ class RealSource(DrawnSource):
         """See `DrawnSource`."""
         return self.labels == "own"
 
-    def files(self, setting: str) -> JsonObject:
+    def inputs(self, teacher: Teacher, setting: str) -> JsonObject:
         """See `DrawnSource`."""
         return {"files": self.opened(setting).fingerprint}
 

@@ -15,8 +15,8 @@ from dfnas_ray.synthesis.base import SynthesizerConfig
 from dfnas_ray.synthesis.observed import FeatureTap, ObservedTeacher
 from dfnas_ray.synthesis.regularizers import OBSERVABLE, Observation, RegularizerConfig
 from dfnas_ray.synthesis.settings import SetSettings
-from dfnas_ray.synthesis.units import ImageUnits
 from dfnas_ray.teachers.base import Teacher
+from dfnas_ray.teachers.units import ImageUnits
 
 _FEWEST_STEPS = 20
 

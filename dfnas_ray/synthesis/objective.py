@@ -15,8 +15,8 @@ from dfnas_ray.ops.precision import autocast, autocast_dtype
 from dfnas_ray.synthesis.observed import FeatureTap, ObservedTeacher
 from dfnas_ray.synthesis.regularizers import Observation, Statistics
 from dfnas_ray.synthesis.settings import SetSettings
-from dfnas_ray.synthesis.units import ImageUnits
 from dfnas_ray.teachers.base import Teacher
+from dfnas_ray.teachers.units import ImageUnits
 
 
 class TeacherObjective:

@@ -158,21 +158,21 @@ class SyntheticBatches:
         """Yield the batches of `epoch` with the images' own labels."""
         return (LabelledBatch(*batch, self.images.labels[rows]) for rows, batch in self._epoch(number))
 
-    def _epoch(self, number: int) -> Iterator[tuple[Tensor, Batch]]:
-        count = len(self.ids)
-        if not count:
+    def _epoch(self, number: int, skipped: int = 0) -> Iterator[tuple[Tensor, Batch]]:
+        """Yield the rows and the batches of an epoch without its first ones. Those after them vary as if they were the first."""
+        if not len(self.ids):
             raise ConfigError(
                 "search: the first shards hold no image for training. Make larger ones with synthesis.images_per_shard, or "
                 "start with more: search.start_after_shards."
             )
         generator = torch_generator(self.seed, "epoch", number)
         total = self.batch_size * self.world_size
-        order = torch.randperm(count, generator=generator)
+        order = torch.randperm(len(self.ids), generator=generator)
         while len(order) < min(len(self) * total, len(self.planned_ids)):  # the set is still growing
-            order = torch.cat([order, torch.randperm(count, generator=generator)])
+            order = torch.cat([order, torch.randperm(len(self.ids), generator=generator)])
         rows = self._rows[order]
         variation, own = self.config.variation, torch_generator(self.seed, "each", number, self.rank)
-        for start in range(0, len(self) * total, total):
+        for start in range(skipped * total, len(self) * total, total):
             mine = rows[start : start + total][self.rank :: self.world_size].to(self.device)
             if variation is None:
                 yield mine, self._unvaried(mine)
@@ -180,6 +180,13 @@ class SyntheticBatches:
                 images = _channels_last(self._vary(self.images.canvases(mine), variation, generator, own))
                 logits = self._ask_teacher(images) if self.asks_teacher else self.images.logits[mine]
                 yield mine, Batch(images, logits)
+
+    def endless(self, position: int) -> Iterator[Batch]:
+        """Yield training batches, epoch after epoch without end, from the batch at ``position`` of this sequence on."""
+        number, skipped = divmod(position, len(self))
+        yield from (batch for _, batch in self._epoch(number, skipped))
+        for later in count(number + 1):
+            yield from self.epoch(later)
 
     def first(self, number: int, from_epoch: int = 0) -> list[Batch]:
         """Return the first ``number`` training batches from epoch ``from_epoch`` on, epoch after epoch."""

@@ -113,7 +113,7 @@ class SourceImages(Stage[SourceRecord]):
             "seed": self.seed,
             "source": self.config.model_dump(mode="json"),
             "size": asdict(self.size),
-            **self.config.files(self.setting),
+            **self.config.inputs(self.session.teacher, self.setting),
         }
 
     def check(self) -> None:

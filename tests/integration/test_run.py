@@ -19,6 +19,7 @@ from dfnas_ray.errors import ClusterError, DfnasError
 from dfnas_ray.library import report
 from dfnas_ray.storage.shards import SyntheticImages
 from dfnas_ray.workflow import run as order
+from dfnas_ray.workflow.retraining import History
 from dfnas_ray.workflow.session import Session
 
 pytestmark = pytest.mark.timeout(240)
@@ -138,6 +139,18 @@ def test_one_actor_and_two_actors_give_the_same_bytes_and_the_same_genotype(tiny
     assert (tiny_run.outcomes["synthesis"].summary["actors"], synthesis.summary["actors"]) == (2, 1)
     assert shard_bytes(where(synthesis)) == shard_bytes(where(tiny_run.outcomes["synthesis"]))
     assert search.reused, "actors are no input of a result"
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_two_workers_train_a_cell_one_of_whose_operations_learns_nothing(tiny_run, tiny_experiment, tmp_path):
+    run_dir = shutil.copytree(tiny_run.folder, tmp_path / "run")
+    cell = "|nor_conv_3x3~0|+|nor_conv_3x3~0|none~1|+|nor_conv_3x3~0|none~1|nor_conv_3x3~2|"
+    space = "search.space={kind: nasbench201, channels: 4, cells_per_stage: 1}"
+    config = tiny_experiment(run_dir, space, "retraining.num_workers=2", "retraining.baseline=false")
+    with Session(config).opened() as session:
+        (outcome,) = order.retrain(session, cell)
+    assert len(History.read(outcome.location)) == config.retraining.epochs
 
 
 @pytest.mark.ray

@@ -16,6 +16,7 @@ from dfnas_ray.algorithms.ranks import add_up_ranks
 from dfnas_ray.algorithms.zero_cost.proxies import PROXIES, measure_proxy
 from dfnas_ray.algorithms.zero_cost.untrained import UntrainedNetwork, initialize
 from dfnas_ray.config.member import Name
+from dfnas_ray.errors import ConfigError
 from dfnas_ray.limits import MANY
 from dfnas_ray.ops.networks import channels_last
 from dfnas_ray.search_spaces.base import Genotype, SearchSpace
@@ -161,7 +162,14 @@ class ZeroCost(RelativeSearch):
 
     def scorer(self) -> ZeroCostScorer:
         """Return a scorer with its own batches, so that measurements do not change between generations."""
-        batches = self.problem.train.first(self.config.batches)
+        train, wanted = self.problem.train, self.config.batches
+        if "zico" in self.config.proxies and train.config.variation is None and len(train) < wanted:
+            raise ConfigError(
+                f"search.algorithm.batches ({wanted}): zico compares gradients on different images, but {len(train.ids)} images "
+                f"of search.images make {len(train)} of {self.config.batch_size}. Set search.algorithm.batch_size to "
+                f"{max(2, len(train.ids) // wanted)} or less."
+            )
+        batches = train.first(wanted)
         probe = batches[0].images
         if self.config.az_nas_input == "noise":
             shape = (self.config.batch_size, *self.space.image_shape)

@@ -143,7 +143,12 @@ def _worker(config: dict[str, Any]) -> None:
     place = Place(
         context.get_world_rank(),
         context.get_world_size(),
-        lambda network: ray.train.torch.prepare_model(network, move_to_device=False),
+        lambda network: ray.train.torch.prepare_model(
+            network,
+            move_to_device=False,
+            # Operations that give zeros may leave convolutions before them without a gradient.
+            parallel_strategy_kwargs={"find_unused_parameters": True},
+        ),
     )
     device = worker_device(job.resources.cpus)
     checkpoints = _TrainCheckpoints(place.rank, job.folder / STATE_FILE)

@@ -1,9 +1,10 @@
-"""Search trials as Ray Tune trials, their candidates scored by Ray tasks."""
+"""Search trials as Ray Tune trials; further workers score their candidates."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import ray
@@ -18,6 +19,7 @@ from dfnas_ray.algorithms.config import Trial
 from dfnas_ray.algorithms.trials import SearchJob, run_trial
 from dfnas_ray.config.cluster import SearchResources
 from dfnas_ray.errors import DfnasError
+from dfnas_ray.execution.ray.actors import end_actor
 from dfnas_ray.execution.ray.connection import worker_device
 from dfnas_ray.execution.ray.errors import last_line, reason_of
 from dfnas_ray.execution.ray.sending import put
@@ -77,77 +79,100 @@ def _trial(
     def report(entry: HistoryEntry) -> None:
         tune.report({name: value for name, value in entry.items() if isinstance(value, int | float)})
 
-    try:
-        run_trial(
-            trial,
-            job,
-            teacher.get(),
-            images if isinstance(images, ShardFolder) else images.get(),
-            device,
-            board,
-            lambda scorer: _measure_in_tasks(scorer, job.resources, device),
-            report,
-        )
-    except ShardsMissing:
-        tune.report({"paused": True})  # its state is kept; it is started again when all shards exist
+    with ExitStack() as ended:
+
+        def measure_with(scorer: Scorer) -> MeasureCandidates:
+            if not job.resources.scoring_workers:
+                return scorer
+            workers = ScoringWorkers(scorer, job.resources, device)
+            ended.callback(workers.end)
+            return workers
+
+        try:
+            run_trial(
+                trial,
+                job,
+                teacher.get(),
+                images if isinstance(images, ShardFolder) else images.get(),
+                device,
+                board,
+                measure_with,
+                report,
+            )
+        except ShardsMissing:
+            tune.report({"paused": True})  # its state is kept; it is started again when all shards exist
 
 
 logger = logging.getLogger(__name__)
 
-_scorers: dict[str, Scorer] = {}  # the last scorer that this worker process was given
+
+class _Worker:
+    """The actor that scores candidates. It holds the scorer for as long as the trial lasts, and always on its own GPU."""
+
+    def __init__(self, shared: list[ray.ObjectRef[Scorer]], threads: int):
+        device = worker_device(threads)
+        self._scorer = ray.get(shared[0])
+        self._scorer.to(device)
+
+    def measure(self, genotypes: list[Genotype]) -> list[Measurement]:
+        """Return one measurement per candidate."""
+        return self._scorer(genotypes)
 
 
-@ray.remote
-def _score(scorer: list[ray.ObjectRef[Scorer]], genotypes: list[Genotype], threads: int) -> list[Measurement]:
-    """Measure candidates in this worker, which keeps the scorer for its next task."""
-    device = worker_device(threads)
-    key = scorer[0].hex()
-    if key not in _scorers:
-        _scorers.clear()
-        _scorers[key] = ray.get(scorer[0])
-        _scorers[key].to(device)
-    return _scorers[key](genotypes)
+class ScoringWorkers:
+    """The workers that score a trial's candidates: the trial itself, and an actor in each further place that it holds.
 
+    Args:
+        scorer: The trained scorer; it is on ``device`` afterwards.
+        resources: Those of a search trial.
+        device: The trial's own device.
+    """
 
-def _measure_in_tasks(scorer: Scorer, resources: SearchResources, device: torch.device) -> MeasureCandidates:
-    """Return a function that measures candidates with Ray tasks, in the places that the trial holds."""
-    if resources.scoring_workers == 0 and resources.gpus:
-        return scorer  # the trial holds its GPU, which no task could share
-    scorer.to(torch.device("cpu"))
-    shared = put(scorer)
-    group = get_current_placement_group()
+    def __init__(self, scorer: Scorer, resources: SearchResources, device: torch.device):
+        self.scorer, self.resources = scorer, resources
+        scorer.to(torch.device("cpu"))
+        self._shared = put(scorer)
+        scorer.to(device)
+        self._group = get_current_placement_group()
+        self._actors = [self._start(number) for number in range(resources.scoring_workers)]
 
-    def submit(worker: int, genotypes: list[Genotype]) -> Any:
-        own = resources.scoring_workers == 0  # the trial waits meanwhile, so its resources are free
-        strategy = PlacementGroupSchedulingStrategy(group, 0 if own else 1 + worker) if group else "DEFAULT"
-        task = _score.options(
-            **({"num_cpus": 0} if own else resources.options()),
-            scheduling_strategy=strategy,
-            max_retries=0,  # Ray would try again for ever where the memory runs out
-        )
-        return task.remote([shared], genotypes, resources.cpus)
+    def __call__(self, genotypes: Sequence[Genotype]) -> list[Measurement]:
+        """Return one measurement per candidate.
 
-    def result(call: Any, worker: int, part: list[Genotype]) -> list[Measurement]:
-        for attempt in range(2, resources.attempts + 1):
+        Raises:
+            RayError: a worker died in every attempt.
+        """
+        stride = 1 + len(self._actors)
+        parts = [list(genotypes[start::stride]) for start in range(stride)]
+        calls = [actor.measure.remote(part) for actor, part in zip(self._actors, parts[1:], strict=True)]
+        ordered: list[Measurement] = [{}] * len(genotypes)
+        ordered[::stride] = self.scorer(parts[0])
+        for number, call in enumerate(calls):
+            ordered[1 + number :: stride] = self._result(number, call, parts[1 + number])
+        return ordered
+
+    def end(self) -> None:
+        """End the actors, so that their memory and their GPUs are free."""
+        for actor in self._actors:
+            end_actor(actor)
+
+    def _start(self, number: int) -> Any:
+        strategy = PlacementGroupSchedulingStrategy(self._group, 1 + number) if self._group else "DEFAULT"
+        actor_class = ray.remote(**self.resources.options(), max_restarts=0, scheduling_strategy=strategy)(_Worker)
+        return actor_class.remote([self._shared], self.resources.cpus)
+
+    def _result(self, number: int, call: Any, part: list[Genotype]) -> list[Measurement]:
+        attempts = self.resources.attempts
+        for attempt in range(2, attempts + 1):
             try:
                 return ray.get(call)
             except RayTaskError:
                 raise
             except RayError as error:
-                reason, attempts = reason_of(error, "search"), resources.attempts
+                reason = reason_of(error, "search")
                 logger.warning(
                     "A worker that scores candidates died (%s): attempt %d of %d follows.", reason, attempt, attempts
                 )
-                call = submit(worker, part)
+                self._actors[number] = self._start(number)
+                call = self._actors[number].measure.remote(part)
         return ray.get(call)
-
-    def measure(genotypes: Sequence[Genotype]) -> list[Measurement]:
-        workers = max(1, resources.scoring_workers)
-        parts = [list(genotypes[worker::workers]) for worker in range(workers)]
-        calls = [submit(worker, part) for worker, part in enumerate(parts)]
-        ordered: list[Measurement] = [{}] * len(genotypes)
-        for worker, (call, part) in enumerate(zip(calls, parts, strict=True)):
-            ordered[worker::workers] = result(call, worker, part)
-        return ordered
-
-    return measure

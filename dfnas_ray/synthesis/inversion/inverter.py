@@ -21,8 +21,8 @@ from dfnas_ray.synthesis.checks import check_synthesis
 from dfnas_ray.synthesis.inversion.config import InversionSettings, ScaleConfig
 from dfnas_ray.synthesis.objective import TeacherObjective
 from dfnas_ray.synthesis.settings import SetSettings
-from dfnas_ray.synthesis.units import ImageUnits
 from dfnas_ray.teachers.base import Teacher
+from dfnas_ray.teachers.units import ImageUnits
 
 CURVE_POINTS = 40  # per batch and scale
 BETAS = (0.5, 0.9)

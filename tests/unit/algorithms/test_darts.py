@@ -150,3 +150,38 @@ def test_a_limit_that_nothing_meets_is_refused(chain, make_problem):
 def test_too_few_images_to_split_are_refused(chain, make_problem):
     with pytest.raises(ConfigError, match="too few"):
         make_darts(make_problem(chain, count=1))
+
+
+def alpha_batches_of(search, epochs):
+    """The images of each alpha batch, as the sums of their stored pixels, which crops do not change."""
+    seen, unvaried = [], search.alpha_batches._vary
+
+    def vary(canvases, *others):
+        seen.append(tuple(canvases.double().sum((1, 2, 3)).tolist()))
+        return unvaried(canvases, *others)
+
+    search.alpha_batches._vary = vary
+    for _ in range(epochs):
+        search.train_epoch()
+    return seen
+
+
+def test_the_alphas_see_all_their_images_however_small_the_part_of_the_weights_is(chain, make_problem):
+    darts = make_darts(make_problem(chain, count=160), alpha_fraction=0.8, epochs=9, collapse={"eigenvalue": False})
+    per_epoch = len(darts.alpha_batches)
+    assert per_epoch % len(darts.weight_batches)
+    seen = alpha_batches_of(darts, -(-2 * per_epoch // len(darts.weight_batches)))
+    for start in (0, per_epoch):
+        images = [image for batch in seen[start : start + per_epoch] for image in batch]
+        assert len(images) == len(set(images)) == per_epoch * 16
+
+
+def test_the_second_order_is_computed_without_tf32(chain, make_problem, monkeypatch):
+    darts = make_darts(make_problem(chain), order="second")
+    seen, loss = [], darts._loss
+    monkeypatch.setattr(darts, "_loss", lambda *a: seen.append(torch.backends.cudnn.allow_tf32) or loss(*a))
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    darts._alpha_step(*first_batches(darts))
+    assert seen
+    assert not any(seen)
+    assert torch.backends.cudnn.allow_tf32

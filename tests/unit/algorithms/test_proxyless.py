@@ -168,3 +168,16 @@ def test_the_expected_cost_is_the_mean_over_drawn_architectures(chain, make_prob
             alphas.copy_(torch.randn(alphas.shape, generator=torch.Generator().manual_seed(1)))
     drawn = [chain.cost(proxyless.sample_path()).macs for _ in range(4000)]
     assert float(proxyless.expected_cost().detach()) == pytest.approx(np.mean(drawn), rel=0.02)
+
+
+def test_the_alphas_go_on_in_their_images_where_the_last_epoch_ended(chain, make_problem):
+    proxyless = make_proxyless(make_problem(chain, count=160), alpha_fraction=0.5, alpha_every=2, epochs=4)
+    seen, vary = [], proxyless.alpha_batches._vary
+    proxyless.alpha_batches._vary = lambda canvases, *others: (
+        seen.append(canvases.double().sum((1, 2, 3)).tolist()) or vary(canvases, *others)
+    )
+    per_epoch = len(proxyless.alpha_batches)
+    while len(seen) < per_epoch:
+        proxyless.train_epoch()
+    images = [image for batch in seen[:per_epoch] for image in batch]
+    assert len(images) == len(set(images)) == per_epoch * 16

@@ -17,6 +17,7 @@ from dfnas_ray.algorithms.zero_cost.naswot import naswot
 from dfnas_ray.algorithms.zero_cost.synflow import synflow
 from dfnas_ray.algorithms.zero_cost.untrained import UntrainedNetwork, initialize
 from dfnas_ray.algorithms.zero_cost.zico import zico
+from dfnas_ray.errors import ConfigError
 from dfnas_ray.ops.cost import Cost
 from dfnas_ray.training.batches import Batch
 
@@ -299,3 +300,13 @@ def test_a_sum_measures_what_its_parts_measure_alone(chain, make_problem, proxie
     for number, measured in enumerate(together):
         merged = {name: value for part in alone for name, value in part[number].items()}
         assert measured == merged
+
+
+def test_zico_needs_different_images_in_its_batches(chain, make_problem):
+    config = ZeroCostConfig(proxies=("zico",), batch_size=16)
+    problem = make_problem(chain, count=16, logits_of=lambda images: np.zeros((len(images), 10)))
+    with pytest.raises(
+        ConfigError, match=r"16 images of search\.images make 1 of 16\. Set search\.algorithm\.batch_size to 8"
+    ):
+        config.algorithm(problem).scorer()
+    config.algorithm(make_problem(chain, count=16)).scorer()  # each batch has crops of its own

@@ -14,6 +14,7 @@ from dfnas_ray.sources.base import SetSize, draw_all
 from dfnas_ray.sources.noise import NoiseSource, noise_canvases
 from dfnas_ray.sources.real import RealSource
 from dfnas_ray.sources.synthetic import shuffle_labels
+from dfnas_ray.teachers.digits import DigitsCNN
 from dfnas_ray.training.splits import split_mask
 
 SIZE = SetSize(images=40, rows=20, canvas=(1, 18, 18))
@@ -69,6 +70,16 @@ def real(**settings):
     return RealSource.model_construct(dataset=NumberedConfig(), num_images=None, labels="own").model_copy(
         update=settings
     )
+
+
+@pytest.mark.parametrize(("mean", "std"), [(0.5, 0.25), (0.0, 1 / 255), (0.0, 1.0), (0.5, 1.0)])
+def test_noise_has_the_pixels_of_photographs_for_any_units_of_the_teacher(make_teacher, mean, std):
+    teacher = make_teacher(DigitsCNN(width=4), mean=mean, std=std)
+    noise = noise_canvases(teacher, SIZE, 0, 0)
+    assert abs(noise.mean() / 255 - 0.5) < 0.02
+    assert 0.2 < noise.std() / 255 < 0.25
+    is_natural = (mean, std) == (0.5, 0.25)
+    assert bool(NoiseSource().inputs(teacher, "search.images")) is not is_natural
 
 
 def test_ids_are_those_of_shards():

@@ -8,8 +8,8 @@ from torch import nn
 
 from dfnas_ray.errors import SynthesisError
 from dfnas_ray.synthesis.config import SynthesisConfig
-from dfnas_ray.synthesis.units import ImageUnits, image_units
 from dfnas_ray.teachers.base import freeze_teacher
+from dfnas_ray.teachers.units import ImageUnits, image_units
 from dfnas_ray.testing.small import IMAGE_SHAPE, small_teacher
 
 CPU = torch.device("cpu")
