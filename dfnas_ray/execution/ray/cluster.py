@@ -41,7 +41,7 @@ class ClusterSize:
         short = [kind for kind in ("GPU", "CPU", *bundle) if bundle.get(kind, 0) * workers > total.get(kind, 0.0)]
         if not short:  # enough in all, but not on one node
             largest = max((node["Resources"] for node in _nodes()), key=lambda node: node.get("CPU", 0.0))
-            asked = ", ".join(f"cluster.{stage}.{resources.setting(k)}={_amount(k, v)}" for k, v in bundle.items())
+            asked = self.described(stage, resources)
             has = ", ".join(_shown(kind, largest.get(kind, 0.0)) for kind in bundle)
             where = {"STRICT_PACK": "all on one node", "STRICT_SPREAD": "each on a node of its own"}.get(
                 resources.placement, "each on one node"
@@ -82,6 +82,17 @@ class ClusterSize:
             "cpus": total.get("CPU", 0.0),
             "gpus": total.get("GPU", 0.0),
         }
+
+    def has_node_for(self, resources: WorkerResources) -> bool:
+        """Return whether a node of the cluster, as it is now, is large enough for one worker."""
+        return any(_how_many(node["Resources"], resources.bundle()) for node in _nodes())
+
+    def described(self, stage: str, resources: WorkerResources) -> str:
+        """Return what a worker of a stage asks for, as settings with their values."""
+        amounts = resources.bundle().items()
+        return ", ".join(
+            f"cluster.{stage}.{resources.setting(kind)}={_amount(kind, amount)}" for kind, amount in amounts
+        )
 
     def room_for(self, resources: WorkerResources) -> int:
         """Return how many workers of this size the cluster holds, or may grow to hold; at least one.
@@ -129,8 +140,7 @@ class ClusterSize:
         if self.room_beside(resources, others, num_others):
             return
         asked = [
-            f"{number} {name} worker(s) with "
-            + ", ".join(f"cluster.{name}.{each.setting(k)}={_amount(k, v)}" for k, v in each.bundle().items())
+            f"{number} {name} worker(s) with {self.described(name, each)}"
             for name, each, number in ((stage, resources, 1), (other, others, num_others))
         ]
         total = self._capacity()

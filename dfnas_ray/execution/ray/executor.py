@@ -27,6 +27,7 @@ from dfnas_ray.execution.ray.sending import check_can_be_sent, put
 from dfnas_ray.execution.ray.shared_storage import SharedStorage
 from dfnas_ray.execution.ray.stored import Stored
 from dfnas_ray.execution.ray.trackers import callbacks, check_installed
+from dfnas_ray.execution.ray.waiting import waiting_is_told
 from dfnas_ray.progress import Board, Task
 from dfnas_ray.search_spaces.base import Genotype
 from dfnas_ray.storage.arrivals import ShardFolder
@@ -137,7 +138,8 @@ class RayExecutor(Executor):
         size = crew.size or self.room_for(resources)
         most = sum((after or {}).get(item) not in items for item in items)  # the others wait for one of these
         pool = Pool(actor_maker(work, resources, self.marker), work, resources.attempts, min(size, most), crew)
-        return pool.run(items, on_done, after)
+        with waiting_is_told(self.size, work.stage, resources):
+            return pool.run(items, on_done, after)
 
     def run_trials(
         self,
@@ -155,11 +157,12 @@ class RayExecutor(Executor):
         check_can_be_sent(job, trials)
         populations = [trial for trial in trials if trial.algorithm.measures_population]
         alone = [trial for trial in trials if trial not in populations]
-        if alone:
-            run_trials(job, alone, teacher, images, board, self._callbacks())
-        for trial in populations:
-            assert not isinstance(images, ShardFolder), "candidates are compared on the whole set"
-            search_population(job, trial, teacher, images, board, self.room_for(job.resources))
+        with waiting_is_told(self.size, "search", job.resources):
+            if alone:
+                run_trials(job, alone, teacher, images, board, self._callbacks())
+            for trial in populations:
+                assert not isinstance(images, ShardFolder), "candidates are compared on the whole set"
+                search_population(job, trial, teacher, images, board, self.room_for(job.resources))
 
     def _callbacks(self) -> list[tune.Callback]:
         here = Path(self.marker.path).parent if self.marker.is_local else None
@@ -177,7 +180,8 @@ class RayExecutor(Executor):
         """See `Executor`."""
         from dfnas_ray.execution.ray.population import measure_population
 
-        return measure_population(job, trial, genotypes, teacher, images, board)
+        with waiting_is_told(self.size, "search", job.resources):
+            return measure_population(job, trial, genotypes, teacher, images, board)
 
     def train(
         self, job: RetrainingJob, teacher: Shared[Teacher], images: Shared[SyntheticImages], board: Board
@@ -185,13 +189,16 @@ class RayExecutor(Executor):
         """See `Executor`."""
         from dfnas_ray.execution.ray.training import train
 
-        return train(job, teacher, images, board)
+        with waiting_is_told(self.size, "retraining", job.resources):
+            return train(job, teacher, images, board)
 
     def run_sweep(self, job: SweepJob, record: SweepRecord, judge: Shared[Judge], board: Board) -> None:
         """See `Executor`."""
         from dfnas_ray.execution.ray.sweep import run_sweep
 
-        run_sweep(job, self.cluster.synthesis, record, judge, board, self._callbacks())
+        resources = self.cluster.synthesis
+        with waiting_is_told(self.size, "synthesis", resources):
+            run_sweep(job, resources, self.room_for(resources), record, judge, board, self._callbacks())
 
 
 @ray.remote(num_cpus=0)

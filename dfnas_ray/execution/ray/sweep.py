@@ -26,6 +26,7 @@ from dfnas_ray.sweeps.trials import SweepJob, run_trial
 def run_sweep(
     job: SweepJob,
     resources: SynthesisResources,
+    room: int,
     record: SweepRecord,
     judge: Shared[Judge],
     board: Board,
@@ -47,7 +48,7 @@ def run_sweep(
             search_alg=SettingsSearch(record, job.seed),
             scheduler=scheduler,
             num_samples=todo,
-            max_concurrent_trials=job.sweep.concurrency,
+            max_concurrent_trials=job.sweep.concurrency or room,  # without a number, Tune asks for one place at a time
             reuse_actors=True,
         ),
         resources.attempts,

@@ -7,6 +7,7 @@ import re
 import stat
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,6 +16,7 @@ import pytest
 from dfnas_ray.config.cluster import ClusterConfig, WorkerResources
 from dfnas_ray.errors import ClusterError
 from dfnas_ray.execution.machine import allow_open_files
+from dfnas_ray.execution.ray import waiting
 from dfnas_ray.execution.ray.cluster import ClusterSize
 from dfnas_ray.execution.ray.connection import Connection
 from dfnas_ray.execution.token import token_settings
@@ -472,3 +474,36 @@ def test_a_joined_cluster_without_room_is_told_of_the_autoscaling_limits(monkeyp
     has(monkeypatch, {"CPU": 2.0})
     with pytest.raises(ClusterError, match=r"If the cluster autoscales, say with cluster\.max_gpus"):
         ClusterSize(ClusterConfig(address="auto")).check_fits("synthesis", WorkerResources(gpus=1))
+
+
+def test_a_worker_for_which_no_node_has_come_is_told_once_and_again_after_one_came_and_went(monkeypatch, caplog):
+    monkeypatch.setattr(waiting, "_EVERY", 0.02)
+    monkeypatch.setattr("ray.is_initialized", lambda: True)
+    has(monkeypatch, {"CPU": 4.0})
+    size, resources = ClusterSize(ClusterConfig(max_gpus=4)), WorkerResources(cpus=1, gpus=1)
+
+    def told(number: int) -> bool:
+        return (
+            len([record for record in caplog.records if "No node of the cluster has room" in record.message]) == number
+        )
+
+    with waiting.waiting_is_told(size, "synthesis", resources):
+        wait_for(lambda: told(1))
+        assert "cluster.synthesis.cpus=1, cluster.synthesis.gpus=1" in caplog.text
+        time.sleep(0.1)
+        assert told(1)
+        has(monkeypatch, {"CPU": 4.0, "GPU": 1.0})
+        time.sleep(0.1)
+        assert told(1)
+        has(monkeypatch, {"CPU": 4.0})
+        wait_for(lambda: told(2))
+    with waiting.waiting_is_told(size, "synthesis", WorkerResources(cpus=1)):
+        time.sleep(0.1)
+    assert told(2)
+
+
+def wait_for(condition) -> None:
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
