@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from itertools import takewhile
 
 from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
 
 from dfnas_ray.errors import DfnasError
 
+_RAISED = re.compile(r"[A-Za-z_][\w.]*(Error|Exception)\b(\(\w+\))?(: |$)")
 _SIGNS = ("OutOfMemoryError", "ran out of memory", "running low on memory", "killed due to memory pressure")
 
 
@@ -61,7 +63,9 @@ def reason_of(error: BaseException, stage: str) -> str:
 
 
 def last_line(error: BaseException, stage: str | None = None) -> str:
-    """Return the last line of an error's message: what follows the traceback that Ray puts into it.
+    """Return the line of a message that names the last error in it: what follows the traceback that Ray puts into it.
+
+    It is the last line if none names an error.
 
     Args:
         error: A worker's error.
@@ -70,7 +74,8 @@ def last_line(error: BaseException, stage: str | None = None) -> str:
     if stage is not None and ran_out_of_memory(error):
         return out_of_memory(stage)
     lines = str(error).strip().splitlines()
-    return lines[-1] if lines else type(error).__name__
+    named = [line for line in lines if _RAISED.match(line)]
+    return (named or lines or [type(error).__name__])[-1]
 
 
 def _end_of_traceback(text: str) -> str:

@@ -36,3 +36,23 @@ def test_a_gpus_memory_is_another_matter():
     said = reason_of(error, "search")
     assert said != out_of_memory("search")
     assert "CUDA out of memory" in said
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (
+            "Training failed:\n[Rank 0 Error Snippet]:\nTraceback (most recent call last):\n  File x\n"
+            "RuntimeError: Expected to have finished reduction.\nYou can set TORCH_DISTRIBUTED_DEBUG.\n\n In addition, look.",
+            "RuntimeError: Expected to have finished reduction.",
+        ),
+        ("ray::f() (pid=7)\n  File y\nValueError: first\n\nray::g()\n  File z\nKeyError: 'last'", "KeyError: 'last'"),
+        ("ray::f()\ntorch.OutOfMemoryError: CUDA out of memory", "torch.OutOfMemoryError: CUDA out of memory"),
+        ("ray::f()\nValueError", "ValueError"),
+        ("ray.exceptions.RayTaskError(KeyError): x", "ray.exceptions.RayTaskError(KeyError): x"),
+        ("Set a.\nError rates are high.\nSet b.", "Set b."),
+        ("", "RuntimeError"),
+    ],
+)
+def test_of_a_long_message_the_line_that_names_the_error_is_shown(text, line):
+    assert last_line(RuntimeError(text)) == line
