@@ -16,6 +16,7 @@ from dfnas_ray.algorithms.config import SearchConfig
 from dfnas_ray.config.experiment import ExperimentConfig, make_experiment
 from dfnas_ray.config.registry import SettingValues
 from dfnas_ray.search_spaces import NASBench201Config, NASBenchMacroConfig, SpaceConfig, build_space
+from dfnas_ray.synthesis.inversion.synthesizer import InversionConfig
 from dfnas_ray.teachers.base import Teacher
 from dfnas_ray.teachers.fresh import why_not_fresh
 
@@ -144,12 +145,18 @@ def _generator(teacher: Teacher, row: RecipeRow, size: Mapping[str, int], method
 
 
 def _inversion(teacher: Teacher, row: RecipeRow, size: Mapping[str, int], method: Mapping[str, Any]) -> SettingValues:
-    """Return few steps for small images, which change little after about 150; larger ones keep the published steps."""
+    """Return few steps for small images, which change little after about 150; larger ones keep the published steps.
+
+    An image with an odd side cannot be halved, and all steps are at its full size.
+    """
+    halved = all(side % 2 == 0 for side in teacher.image_shape[1:])
     if row.up_to > 48:
-        return {}
+        if halved or "scales" in method:
+            return {}
+        single = {"scale": 1, "steps": sum(InversionConfig().scale_steps)}
+        return {"method": {"kind": "inversion", "scales": [single]}}
     batch = method.get("batch_size") or _batch_for(size.get("images_per_shard"), 100)
     shards, per_shard = _shards(size, 800, batch)
-    halved = all(side % 2 == 0 for side in teacher.image_shape[1:])
     scales = [{"scale": 2, "steps": 50}] if halved else []
     steps: SettingValues = {"scales": [*scales, {"scale": 1, "steps": 100}], "warmup_steps": 10}
     if "scales" in method or "warmup_steps" in method:  # the two depend on each other

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
+from dfnas_ray.errors import SynthesisError
 from dfnas_ray.sources.base import SetSize
 from dfnas_ray.synthesis.base import SynthesizerConfig
 from dfnas_ray.synthesis.inversion.synthesizer import InversionConfig
@@ -112,9 +113,12 @@ class SynthesisConfig(SetSettings):
         """Return the height and width of a canvas for inputs of this size.
 
         Raises:
-            ValueError: there is no canvas for them.
+            SynthesisError: there is no canvas for them; names the settings.
         """
-        return self.method.canvas_size(self, height, width)
+        try:
+            return self.method.canvas_size(self, height, width)
+        except ValueError as error:
+            raise SynthesisError(str(error)) from error
 
 
 def _as_yaml(value: Any) -> str:

@@ -11,7 +11,7 @@ from dfnas_ray.errors import SynthesisError
 from dfnas_ray.limits import MANY, MAX_PARAMETERS, SEVERAL, WIDE
 from dfnas_ray.ops.cost import make_without_memory
 from dfnas_ray.synthesis.base import Rehearsal, StepKind, SynthesizerConfig
-from dfnas_ray.synthesis.generator.network import ImageGenerator, can_be_reached, start_size
+from dfnas_ray.synthesis.generator.network import ImageGenerator, is_reached
 from dfnas_ray.synthesis.settings import SetSettings
 from dfnas_ray.teachers.base import Teacher
 from dfnas_ray.teachers.fresh import why_not_fresh
@@ -126,20 +126,15 @@ class GeneratorSettings(SynthesizerConfig):
         return adaptation + learning * self.student.steps * self.student.batch_size
 
     def canvas_size(self, settings: SetSettings, height: int, width: int) -> tuple[int, int]:
-        """See `SynthesizerConfig`: the canvas is a small map, doubled several times."""
+        """See `SynthesizerConfig`: by default one that doublings of a small map end at, if there is one near."""
         margin = settings.margin(height, width, multiple=4 if min(height, width) >= 28 else 2)
         if settings.canvas_margin is None:
             margin = min(
-                (other for other in range(min(height, width) // 2) if can_be_reached(height + other, width + other)),
+                (other for other in range(min(height, width) // 2) if is_reached(height + other, width + other)),
                 key=lambda other: (abs(other - margin), -other),
                 default=margin,
             )
-        size = (height + margin, width + margin)
-        try:
-            start_size(size)
-        except ValueError as error:
-            raise ValueError(f"synthesis.canvas_margin ({margin}): {error}.") from error
-        return size
+        return height + margin, width + margin
 
     def check_settings(self, settings: SetSettings) -> None:
         """See `SynthesizerConfig`."""

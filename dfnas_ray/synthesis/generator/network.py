@@ -16,16 +16,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dfnas_ray.ops.regions import center_crop
+
 _FEWEST_CHANNELS = 4
 _NATURAL, _REACHED = 0.97, 0.8  # shares of the largest standard deviation that pixels with a given mean can have
 _SMALLEST = 4
 _LARGEST = 9
-"""Sides of the map where doublings begin: 4 to 9 pixels, whichever leads to the canvas."""
+"""Shorter side of the map where doublings begin: 4 to 9 pixels, whichever leads to the canvas with the fewest doublings."""
 
 
 class ImageGenerator(nn.Module):
     """A linear layer to a small map, then doublings of its size, each with a convolution.
 
+    Where doublings end above the size of an image, the last convolution sees only the middle of the map.
     From 32 pixels on, the channels are halved whenever the size doubles. So even images of 224 pixels are affordable.
     The last BatchNorm has no parameters: the pixels have the mean and the spread of the teacher's input statistics,
     whatever the earlier layers do.
@@ -40,7 +43,9 @@ class ImageGenerator(nn.Module):
 
     def __init__(self, latent_dim: int, size: tuple[int, int], width: int, mean: Sequence[float], std: Sequence[float]):
         super().__init__()
+        self.size = size
         (height, width_of_start), doublings = start_size(size)
+        self.is_cropped = not is_reached(*size)
         widths = [channels_of(min(height, width_of_start) * 2**number, width) for number in range(doublings + 1)]
         self.start = (widths[0], height, width_of_start)
         self.linear = nn.Linear(latent_dim, widths[0] * height * width_of_start)
@@ -61,6 +66,8 @@ class ImageGenerator(nn.Module):
         x = self.norm(self.linear(noise).view(-1, *self.start))
         for doubling in self.doublings:
             x = doubling(F.interpolate(x, scale_factor=2.0))
+        if self.is_cropped:  # before the last BatchNorm, whose statistics are then those of the pixels
+            x = center_crop(x, self.size)
         return torch.sigmoid(self.shift + self.scale * self.last(x).float())
 
 
@@ -94,32 +101,16 @@ def channels_of(side: int, width: int) -> int:
 def start_size(size: tuple[int, int]) -> tuple[tuple[int, int], int]:
     """Return the size of the map where doublings begin, and their number, for a canvas of (H', W').
 
-    Raises:
-        ValueError: no doublings lead to this canvas; names the nearest sizes that work.
+    The doublings end at the canvas, or on either side at the next size above it.
     """
-    found = _start_size(*size)
-    if found is None:
-        side = max(size)
-        near = [
-            next((other for other in sides if _start_size(other, other)), None)
-            for sides in (range(side, 0, -1), range(side, 4 * side))
-        ]
-        raise ValueError(
-            f"a canvas of {size[0]}x{size[1]} cannot be reached by doubling a map of {_SMALLEST} to {_LARGEST} pixels; sizes "
-            f"near it that can: {', '.join(str(other) for other in near if other)}"
-        )
-    return found
+    doublings = 1
+    while -(-min(size) // 2**doublings) > _LARGEST:
+        doublings += 1
+    height, width = (max(_SMALLEST, -(-side // 2**doublings)) for side in size)
+    return (height, width), doublings
 
 
-def can_be_reached(height: int, width: int) -> bool:
-    """Return whether doublings lead to a canvas of this size."""
-    return _start_size(height, width) is not None
-
-
-def _start_size(height: int, width: int) -> tuple[tuple[int, int], int] | None:
-    doublings = 0
-    while doublings == 0 or min(height, width) > _LARGEST:
-        if height % 2 or width % 2:
-            return None
-        height, width, doublings = height // 2, width // 2, doublings + 1
-    return ((height, width), doublings) if min(height, width) >= _SMALLEST else None
+def is_reached(height: int, width: int) -> bool:
+    """Return whether doublings end at exactly this canvas."""
+    start, doublings = start_size((height, width))
+    return (height, width) == (start[0] * 2**doublings, start[1] * 2**doublings)

@@ -92,6 +92,14 @@ def test_few_images_are_made_by_inversion_and_in_few_steps(make_teacher):
     )
 
 
+def test_large_images_that_cannot_be_halved_are_made_at_full_size_alone(make_teacher):
+    teacher = make_teacher(network(1), (1, 51, 64))
+    given = {"teacher": "digits", "synthesis": {"num_shards": 1, "images_per_shard": 50}}
+    synthesis = complete(make_experiment(given), teacher).synthesis
+    check_synthesis(teacher, synthesis, synthesis.method)
+    assert synthesis.method.scale_steps == (5000,)
+
+
 def test_scales_that_are_given_keep_their_warmup(make_teacher):
     teacher = make_teacher(network(1), (1, 16, 16))
     given = {

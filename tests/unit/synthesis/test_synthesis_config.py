@@ -5,7 +5,7 @@ import yaml
 from pydantic import ValidationError
 
 from dfnas_ray.config.experiment import make_experiment
-from dfnas_ray.errors import ConfigError
+from dfnas_ray.errors import ConfigError, SynthesisError
 from dfnas_ray.synthesis.config import SynthesisConfig
 from dfnas_ray.synthesis.inversion.synthesizer import InversionConfig
 
@@ -59,6 +59,11 @@ def test_the_total_counts_the_kept_rounds(keep, rows):
 def test_a_given_margin_is_taken():
     assert SynthesisConfig(canvas_margin=0).canvas_size(32, 32) == (32, 32)
     assert SynthesisConfig(canvas_margin=8).canvas_size(32, 32) == (40, 40)
+
+
+def test_inputs_without_a_canvas_are_an_error_that_the_user_can_mend():
+    with pytest.raises(SynthesisError, match="Use a single scale of 1"):
+        SynthesisConfig().canvas_size(33, 47)
 
 
 # Settings that stood here before there were several synthesizers

@@ -1,6 +1,10 @@
 """Which settings of a generator go together."""
 
+from itertools import pairwise
+
 import pytest
+import torch
+from torch import nn
 
 from dfnas_ray.config.experiment import make_experiment
 from dfnas_ray.errors import ConfigError, SynthesisError
@@ -36,15 +40,37 @@ def test_a_pool_that_holds_no_batch_is_refused():
     assert "method.pool_limit (100) must not be below method.batch_size (200)" in message
 
 
-def test_a_canvas_that_doublings_do_not_lead_to_is_refused_with_sizes_that_do():
+def test_any_margin_has_a_canvas():
     config = generator(canvas_margin=3)
-    with pytest.raises(SynthesisError, match=r"canvas_margin \(3\): a canvas of 19x19 .*can: 18, 20"):
-        check_synthesis(small_teacher(), config, config.method)
+    check_synthesis(small_teacher(), config, config.method)
+    assert config.canvas_size(16, 16) == (19, 19)
 
 
 @pytest.mark.parametrize(("size", "canvas"), [(16, 18), (28, 32), (32, 36), (64, 72), (224, 256)])
 def test_the_default_canvas_can_be_reached_by_doublings(size, canvas):
     assert generator().canvas_size(size, size) == (canvas, canvas)
+
+
+@pytest.mark.parametrize(("size", "canvas"), [((120, 160), (136, 176)), ((33, 47), (37, 51)), ((5, 9), (5, 9))])
+def test_where_doublings_lead_to_no_canvas_the_default_is_a_seventh_larger(size, canvas):
+    assert generator().canvas_size(*size) == canvas
+
+
+def test_images_of_an_odd_shape_are_made():
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3, 2), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)
+    )
+    teacher = freeze_teacher("odd", model, (3, 15, 20), (0.5,) * 3, (0.25,) * 3)
+    student = {"steps": 2, "batch_size": 8, "warmup_batches": 1}
+    method = {"kind": "generator", "batch_size": 10, "width": 4, "latent_dim": 8, "student": student}
+    config = SynthesisConfig.model_validate(
+        {"num_shards": 1, "images_per_shard": 30, "compile": False, "precision": "float32", "method": method}
+    )
+    check_synthesis(teacher, config, config.method)
+    *_, shard = config.method.synthesizer(teacher, config, torch.device("cpu")).make(0, 0)
+    assert shard.images.shape == (30, 3, 17, 22)
+    assert shard.images.std() > 20
+    assert all((a != b).any() for a, b in pairwise(shard.images))
 
 
 def test_the_streams_take_turns_and_share_the_batches():

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from dfnas_ray.synthesis.generator.network import ImageGenerator, channels_of, logit_moments, start_size
+from dfnas_ray.synthesis.config import SynthesisConfig
+from dfnas_ray.synthesis.generator.network import ImageGenerator, channels_of, is_reached, logit_moments, start_size
 
 
 @pytest.mark.parametrize(
@@ -23,13 +24,61 @@ def test_a_canvas_is_reached_by_doubling_a_small_map(size, start, doublings):
     assert start_size(size) == (start, doublings)
 
 
-@pytest.mark.parametrize(("size", "near"), [(33, "32, 36"), (38, "36, 40"), (230, "224, 256"), (9, "8, 10"), (7, "8")])
-def test_a_canvas_that_doublings_do_not_lead_to_is_refused_with_sizes_that_do(size, near):
-    with pytest.raises(ValueError, match=rf"{size}x{size} cannot be reached.*can: {near}$"):
-        start_size((size, size))
+@pytest.mark.parametrize(
+    ("size", "made"),
+    [
+        ((33, 33), (36, 36)),
+        ((38, 38), (40, 40)),
+        ((230, 230), (256, 256)),
+        ((9, 9), (10, 10)),
+        ((7, 7), (8, 8)),
+        ((3, 3), (8, 8)),
+        ((136, 176), (144, 176)),  # 9 x 11, doubled four times
+        ((37, 51), (40, 56)),
+        ((128, 3), (128, 8)),
+    ],
+)
+def test_other_canvases_are_the_middle_of_the_next_larger_map(size, made):
+    start, doublings = start_size(size)
+    assert tuple(side * 2**doublings for side in start) == made
+    assert not is_reached(*size)
+    assert is_reached(*made)
 
 
-@pytest.mark.parametrize(("channels", "size"), [(1, (18, 18)), (3, (36, 36)), (3, (8, 8)), (3, (32, 64))])
+SHAPES = [
+    (30, 40),
+    (33, 47),
+    (60, 80),
+    (100, 120),
+    (120, 160),
+    (240, 320),
+    (180, 320),
+    (480, 640),
+    (320, 240),
+    (8, 100),
+]
+
+
+@pytest.mark.parametrize(
+    "size", [*((side, side) for side in range(1, 65)), *SHAPES], ids=lambda size: "x".join(map(str, size))
+)
+def test_every_size_has_a_default_canvas_and_a_generator_that_makes_it(size):
+    canvas = SynthesisConfig.model_validate({"method": "generator"}).canvas_size(*size)
+    assert all(0 <= outer - inner <= min(size) / 2 for outer, inner in zip(canvas, size, strict=True))
+    with torch.device("meta"):
+        assert ImageGenerator(8, canvas, 4, (0.5,), (0.208,))(torch.randn(2, 8)).shape == (2, 1, *canvas)
+
+
+def test_pixels_of_a_canvas_that_is_cropped_have_the_spread_of_the_teachers_images():
+    torch.manual_seed(0)
+    images = ImageGenerator(16, (33, 47), 4, (0.3,), (0.1,))(torch.randn(50, 16)).detach()
+    assert float(images.mean()) == pytest.approx(0.3, abs=0.001)
+    assert float(images.std()) == pytest.approx(0.1, abs=0.005)
+
+
+@pytest.mark.parametrize(
+    ("channels", "size"), [(1, (18, 18)), (3, (36, 36)), (3, (8, 8)), (3, (32, 64)), (3, (33, 47))]
+)
 def test_images_have_the_size_that_is_asked_for_and_valid_pixels(channels, size):
     torch.manual_seed(0)
     images = ImageGenerator(16, size, 4, (0.5,) * channels, (0.208,) * channels)(torch.randn(6, 16)).detach()
