@@ -7,6 +7,7 @@ Numbers are those of YAML 1.2: ``1e-3`` is a number, ``010`` is ten and ``12:30`
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Hashable
 from typing import Any, NoReturn
@@ -62,6 +63,12 @@ def write_yaml(value: Any, is_compact: bool = False) -> str:
     """
     style = None if is_compact else False
     return yaml.dump(value, Dumper=_PlainDumper, sort_keys=False, width=120, default_flow_style=style)
+
+
+def write_on_a_line(value: Any) -> str:
+    """Return a plain value as it is given on a command line, as in ``--set key=VALUE``."""
+    text = yaml.dump(value, Dumper=_PlainDumper, sort_keys=False, width=math.inf, default_flow_style=True)
+    return text.removesuffix("...\n").strip()
 
 
 def _described(error: yaml.MarkedYAMLError) -> str:

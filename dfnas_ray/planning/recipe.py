@@ -17,6 +17,7 @@ from dfnas_ray.config.experiment import ExperimentConfig, make_experiment
 from dfnas_ray.config.registry import SettingValues
 from dfnas_ray.search_spaces import NASBench201Config, NASBenchMacroConfig, SpaceConfig, build_space
 from dfnas_ray.synthesis.inversion.synthesizer import InversionConfig
+from dfnas_ray.synthesis.settings import batch_within
 from dfnas_ray.teachers.base import Teacher
 from dfnas_ray.teachers.fresh import why_not_fresh
 
@@ -173,10 +174,7 @@ def _inversion(teacher: Teacher, row: RecipeRow, size: Mapping[str, int], method
 
 
 def _batch_for(per_shard: int | None, wanted: int) -> int:
-    """Return the largest batch size, at most ``wanted``, that divides a shard."""
-    if per_shard is None:
-        return wanted
-    return next(batch for batch in range(min(wanted, per_shard), 0, -1) if per_shard % batch == 0)
+    return wanted if per_shard is None else batch_within(per_shard, wanted)
 
 
 def _shards(size: Mapping[str, int], count: int, batch: int) -> tuple[int, int]:

@@ -43,3 +43,8 @@ class SetSettings(BaseModel):
         if self.canvas_margin is None:
             return min(height, width) // (7 * multiple) * multiple
         return self.canvas_margin
+
+
+def batch_within(per_shard: int, wanted: int) -> int:
+    """Return the largest batch size, at most ``wanted``, that divides a shard."""
+    return next(batch for batch in range(min(wanted, per_shard), 0, -1) if per_shard % batch == 0)

@@ -9,13 +9,22 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from shlex import quote
 from typing import Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict
 
+from dfnas_ray.config.registry import SettingValues
+from dfnas_ray.config.yaml_text import write_on_a_line
+from dfnas_ray.errors import SynthesisError
 from dfnas_ray.formatting import number, percent
 from dfnas_ray.synthesis.config import SynthesisConfig
+from dfnas_ray.synthesis.inversion.synthesizer import InversionConfig
 from dfnas_ray.synthesis.quality import Quality, QualityReport
+from dfnas_ray.synthesis.settings import batch_within
+from dfnas_ray.synthesis.synthesizers import SYNTHESIZERS
+from dfnas_ray.teachers.base import Teacher
+from dfnas_ray.teachers.fresh import why_not_fresh
 
 Kind: TypeAlias = Literal["statistics", "alike", "unsure", "classes", "student"]
 
@@ -92,21 +101,21 @@ class Verdict(BaseModel):
         return (self.summary, *(f"{finding.text} {finding.advice}" for finding in self.findings))
 
 
-def judge(report: QualityReport, num_classes: int, config: SynthesisConfig) -> Verdict:
+def judge(report: QualityReport, teacher: Teacher, config: SynthesisConfig) -> Verdict:
     """Return the verdict on a set of images.
 
     Args:
         report: The measures of the set. Those that are missing or NaN are not judged.
-        num_classes: Number of the teacher's classes.
+        teacher: The teacher of the set, which decides what can be advised.
         config: The settings that the images were made with.
     """
     overall, first = report.overall, report.first
-    advice = _Advice(config)
+    advice = _Advice(config, teacher)
     findings = [
         _far(overall, advice),
         _alike(overall, advice),
         _unsure(first, advice),
-        _classes(overall, config.images_in_total, num_classes, advice),
+        _classes(overall, config.images_in_total, teacher.num_classes, advice),
         _student(overall, advice),
     ]
     found = tuple(finding for finding in findings if finding is not None)
@@ -122,17 +131,23 @@ def judge(report: QualityReport, num_classes: int, config: SynthesisConfig) -> V
 
 
 class _Advice:
-    """What to try, which depends on the settings that the set was made with."""
+    """What to try: settings that are accepted for the teacher, beside those that the set was made with."""
 
-    def __init__(self, config: SynthesisConfig):
+    def __init__(self, config: SynthesisConfig, teacher: Teacher):
+        self.config, self.teacher = config, teacher
         self.kind = config.method.kind
         self.is_generator = self.kind == "generator"
         self.has_student = self.is_generator and config.method.has_student
-        self.weight = config.regularizers.bn_statistics.weight
+        self.has_statistics = bool(teacher.batch_norms())
 
     @property
-    def weight_first(self) -> str:
-        if self.weight == 0:
+    def first(self) -> str:
+        """What comes before any other advice; empty if the term that matters most is in use."""
+        if not self.has_statistics:
+            more = ", or let the student take more steps (synthesis.method.student.steps)" if self.has_student else ""
+            images = f" Make more images (synthesis.num_shards){more}." if self.is_generator else ""
+            return f"The teacher has no BatchNorm statistics, which would help most.{images}"
+        if self.config.regularizers.bn_statistics.weight == 0:
             return "Set synthesis.regularizers.bn_statistics.weight, which is 0, to 10."
         return ""
 
@@ -146,14 +161,40 @@ class _Advice:
 
     @property
     def other(self) -> str:
-        return f"Try the other synthesizer: synthesis.method={'inversion' if self.is_generator else 'generator'}."
+        method = self._inversion() if self.is_generator else self._generator()
+        chosen = SYNTHESIZERS.validate(method)
+        if self.config.images_per_shard % chosen.batch_size:
+            method["batch_size"] = batch_within(self.config.images_per_shard, chosen.batch_size)
+        settings = {"method": method if len(method) > 1 else method["kind"]}
+        if not chosen.has_student:
+            terms = self.config.regularizers.terms()
+            needing = [name for name, term in terms.items() if "student_logits" in term.observes]
+            settings |= {f"regularizers.{name}.weight": 0 for name in needing}
+        options = " ".join(
+            f"--set {quote(f'synthesis.{name}={write_on_a_line(value)}')}" for name, value in settings.items()
+        )
+        return f"Try the other synthesizer: {options}."
+
+    def _inversion(self) -> SettingValues:
+        """Return the inversion, with a single scale if the teacher or the canvas cannot have its usual ones."""
+        usual = InversionConfig()
+        try:
+            usual.canvas_size(self.config, *self.teacher.image_shape[1:])
+            usual.check_teacher(self.teacher, self.config)
+        except (ValueError, SynthesisError):
+            return {"kind": "inversion", "scales": [{"scale": 1, "steps": sum(usual.scale_steps)}]}
+        return {"kind": "inversion"}
+
+    def _generator(self) -> SettingValues:
+        """Return the generator, without a student if the teacher cannot have one."""
+        return {"kind": "generator", **({"student": None} if why_not_fresh(self.teacher.model) else {})}
 
 
 def _far(overall: Quality, advice: _Advice) -> Finding | None:
     gap = overall.get("domain_gap", math.nan)
     if not gap > DOMAIN_GAP.limit:
         return None
-    larger = advice.weight_first or f"{advice.longer} Or raise synthesis.regularizers.bn_statistics.weight."
+    larger = advice.first or f"{advice.longer} Or raise synthesis.regularizers.bn_statistics.weight."
     return Finding(
         kind="statistics",
         text=f"They are far from the teacher's BatchNorm statistics: domain gap {number(gap)}; sound sets had at most "
@@ -167,12 +208,12 @@ def _alike(overall: Quality, advice: _Advice) -> Finding | None:
     if not (relative < RELATIVE_DISTANCE.limit or duplicates > DUPLICATES):
         return None
     copies = f", and {percent(duplicates)} have a near copy" if duplicates > DUPLICATES else ""
-    more = "" if advice.is_generator else "Or ask for soft labels in more rounds (synthesis.method.rounds)."
+    more = "" if advice.kind != "inversion" else "Or ask for soft labels in more rounds (synthesis.method.rounds)."
     return Finding(
         kind="alike",
         text=f"Images of one class are too alike: their distance is {percent(relative, 0)} of that of any two images{copies}; "
         f"sound sets had at least {percent(RELATIVE_DISTANCE.sound, 0)}.",
-        advice=" ".join(part for part in (advice.weight_first, advice.other, more) if part),
+        advice=" ".join(part for part in (advice.first, advice.other, more) if part),
     )
 
 
@@ -186,7 +227,7 @@ def _unsure(first: Quality, advice: _Advice) -> Finding | None:
         text=f"The teacher does not see what was asked for: in {percent(agreement, 0)} of the images its likeliest class is the "
         f"one asked for, with a mean probability of {percent(confidence, 0)}; sound sets had at least "
         f"{percent(AGREEMENT.sound, 0)}.",
-        advice=f"{advice.longer} Check teacher.mean and teacher.std.",
+        advice=f"{advice.longer} Check that the teacher's mean and std are those of its training.",
     )
 
 

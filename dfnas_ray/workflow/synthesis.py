@@ -237,7 +237,7 @@ class Synthesis(Stage[SynthesisRecord]):
         if followed is not None:
             quality = quality.model_copy(update={"overall": {**quality.overall, "student_agreement": followed}})
         quality.write(self.location)
-        verdict = judge(quality, session.teacher.num_classes, self.config)
+        verdict = judge(quality, session.teacher, self.config)
         if verdict.findings and self.is_own:
             for line in verdict.lines:
                 session.listener.say(line)

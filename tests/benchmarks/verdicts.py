@@ -93,7 +93,7 @@ class Measurement:
         except DfnasError as error:
             return {"refused": str(error)}
         config = make_experiment({"teacher": "digits", "synthesis": settings}).synthesis
-        verdict = judge(report, self.teacher.num_classes, config)
+        verdict = judge(report, self.teacher, config)
         seed_everything(seed)
         network = train_student(
             fresh_copy(self.teacher.model), images, self.teacher, self.student, MANNER, seed, torch.device("cpu")
