@@ -53,16 +53,17 @@ def check_gradient(teacher: Teacher) -> None:
     """Make sure that images can be optimised: that a gradient flows through the network to its input.
 
     Raises:
-        SynthesisError: there is no gradient, or it is not finite.
+        SynthesisError: there is no gradient, it is zero, or it is not finite.
     """
     model = copy_network(teacher.model)  # a network may keep its activations, and their graph with them
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(2, *teacher.image_shape, generator=generator)
     images = ImageUnits(teacher, torch.device("cpu")).to_teacher(noise).to(device_of(model)).requires_grad_()
     states = random_states()
-    gradient, reason = None, ""
+    gradient, reason, is_constant = None, "", False
     try:
         logits = model(images.clone())
+        is_constant = bool((logits[0] == logits[1]).all())
         weights = torch.randn(logits.shape, generator=generator).to(logits)
         if logits.requires_grad:
             (gradient,) = torch.autograd.grad((logits * weights).sum(), images, allow_unused=True)
@@ -71,6 +72,11 @@ def check_gradient(teacher: Teacher) -> None:
     finally:
         set_random_states(states)
     if gradient is None or not bool(torch.isfinite(gradient).all()) or not bool((gradient != 0).any()):
+        if gradient is not None and is_constant and bool((gradient == 0).all()):
+            raise SynthesisError(
+                f"Teacher {teacher.name} cannot be inverted: its logits are the same for all images. Its last layer is zero, as "
+                "in some networks before their training, or an earlier one is. Is the checkpoint the trained one?"
+            )
         is_not_finite = gradient is not None and bool((gradient != 0).any())
         found = "the gradient at its input is not finite" if is_not_finite else "no gradient reaches its input"
         raise SynthesisError(

@@ -61,8 +61,18 @@ def made(model, mean=(0.3,), std=(0.3,), **method):
     ids=["backbone in no_grad", "detach", "round", "numpy", "threshold", "NaN"],
 )
 def test_a_network_that_no_gradient_comes_through_is_named(altered):
-    with pytest.raises(SynthesisError, match="mine cannot be inverted"):
+    with pytest.raises(SynthesisError, match=r"mine cannot be inverted: .*torch\.no_grad"):
         made(altered)
+
+
+@pytest.mark.parametrize("bias", [0.0, 1.0])
+def test_a_last_layer_of_zeros_is_not_blamed_on_no_grad(bias):
+    untrained = Altered()
+    nn.init.zeros_(untrained.inner.classifier.weight)
+    nn.init.constant_(untrained.inner.classifier.bias, bias)
+    with pytest.raises(SynthesisError, match=r"mine cannot be inverted: .*last layer is zero.*trained one\?$") as error:
+        made(untrained)
+    assert "no_grad" not in str(error.value)
 
 
 @pytest.mark.parametrize("kind", ["inversion", "generator"])
