@@ -25,6 +25,9 @@ WIDE = 65_536
 LONG_SIDE = 16_384
 """Maximum number of pixels on one side of an image."""
 
+GREY_OR_RGB = (1, 3)
+"""Numbers of channels that an image can have. PNG, in which synthetic images are stored, supports no other number."""
+
 MAX_INPUT = 2**26
 """Maximum number of values in one image: 256 MiB of float32."""
 

@@ -11,6 +11,7 @@ from dfnas_ray.cli.console import Terminal, out
 from dfnas_ray.cli.options import ExperimentFile, Overrides, RunDirectory, read
 from dfnas_ray.datasets.base import open_dataset
 from dfnas_ray.datasets.numbering import listed
+from dfnas_ray.limits import GREY_OR_RGB
 from dfnas_ray.teachers import Teacher
 from dfnas_ray.training.evaluation import evaluate_networks
 
@@ -69,8 +70,9 @@ def _classes(teacher: Teacher) -> str:
 
 def _facts(teacher: Teacher) -> str:
     channels, height, width = teacher.image_shape
+    refused = "" if channels in GREY_OR_RGB else "; no images can be made: they have 1 or 3 channels"
     lines = {
-        "input": f"{channels} x {height} x {width}, mean {teacher.mean}, std {teacher.std}",
+        "input": f"{channels} x {height} x {width}, mean {teacher.mean}, std {teacher.std}{refused}",
         "classes": _classes(teacher),
         "BatchNorm": f"{len(teacher.batch_norms())} layers with running statistics",
         "cost": f"{teacher.cost.params:,} parameters, {teacher.cost.macs:,} MACs",

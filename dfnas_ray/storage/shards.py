@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from dfnas_ray.errors import AlteredError, ShardError, StorageError
+from dfnas_ray.limits import GREY_OR_RGB
 from dfnas_ray.storage.bounded import TooLargeError, most_bytes, read_columns
 from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.manifest import ManifestEntry
@@ -165,7 +166,7 @@ def encode_shard(
     """
     num_images, channels = images.shape[:2]
     num_classes = logits.shape[1]
-    if channels not in (1, 3):
+    if channels not in GREY_OR_RGB:
         raise StorageError(f"Shards hold images of 1 or 3 channels, not {channels}: PNG supports no other number.")
     image_type = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     schema = pa.schema(

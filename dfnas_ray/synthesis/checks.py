@@ -9,6 +9,7 @@ from torch import Tensor
 
 from dfnas_ray.config.registry import describe, is_built_in
 from dfnas_ray.errors import SynthesisError, first_line
+from dfnas_ray.limits import GREY_OR_RGB
 from dfnas_ray.ops.networks import copy_network, device_of
 from dfnas_ray.surroundings import random_states, set_random_states
 from dfnas_ray.synthesis.base import SynthesizerConfig
@@ -29,9 +30,11 @@ def check_synthesis(teacher: Teacher, settings: SetSettings, method: Synthesizer
             its input, or its images cannot be stored.
     """
     channels, height, width = teacher.image_shape
-    if channels not in (1, 3):
+    if channels not in GREY_OR_RGB:
         raise SynthesisError(
-            f"Teacher {teacher.name} takes {channels} channels; synthetic images are stored as PNG, which has 1 or 3."
+            f"Teacher {teacher.name} takes {channels} channels; only grey and RGB images (1 or 3 channels) can be made. If the "
+            "other channels follow from RGB, let teacher.builder return a network that computes them from 3 channels, and set "
+            f"teacher.image_shape=[3, {height}, {width}] with its mean and std."
         )
     for name, term in settings.regularizers.terms().items():
         reason = term.unsuitable(teacher.model if is_built_in(type(term)) else teacher.lent().model)

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from dfnas_ray.errors import SynthesisError
+from dfnas_ray.synthesis.checks import check_synthesis
 from dfnas_ray.synthesis.config import SynthesisConfig
 from dfnas_ray.teachers.base import freeze_teacher
 from dfnas_ray.teachers.units import ImageUnits, image_units
@@ -73,6 +74,16 @@ def test_a_last_layer_of_zeros_is_not_blamed_on_no_grad(bias):
     with pytest.raises(SynthesisError, match=r"mine cannot be inverted: .*last layer is zero.*trained one\?$") as error:
         made(untrained)
     assert "no_grad" not in str(error.value)
+
+
+def test_a_teacher_of_four_channels_is_told_how_to_take_three():
+    model = nn.Sequential(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5))
+    teacher = freeze_teacher("four", model, (4, 12, 16), (0.5,) * 4, (0.25,) * 4)
+    config = SynthesisConfig()
+    with pytest.raises(SynthesisError, match=r"four takes 4 channels; only grey and RGB") as error:
+        check_synthesis(teacher, config, config.method)
+    assert "teacher.builder" in str(error.value)
+    assert "teacher.image_shape=[3, 12, 16]" in str(error.value)
 
 
 @pytest.mark.parametrize("kind", ["inversion", "generator"])
