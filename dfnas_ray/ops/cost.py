@@ -59,7 +59,7 @@ def trace_cost(module: nn.Module, input_shape: tuple[int, ...], device: str = "m
         try:
             with torch.no_grad(), FlopCounterMode(display=False) as counter:
                 output = probe(torch.zeros(images, *input_shape, device=device))
-        except ValueError:  # BatchNorm without running statistics does not accept a single image
+        except Exception:  # some do not accept a single image, such as BatchNorm without running statistics
             if images == 2:
                 raise
         else:

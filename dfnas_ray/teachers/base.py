@@ -28,6 +28,7 @@ from dfnas_ray.ops.cost import Cost, measure_cost
 from dfnas_ray.ops.networks import copy_network, device_of, evaluation_mode, has_statistics, unwrapped
 from dfnas_ray.storage.location import Location
 from dfnas_ray.teachers.class_names import ClassNames, ClassNamesSetting, check_class_names, read_class_names
+from dfnas_ray.teachers.guarded import GuardedNetwork
 from dfnas_ray.teachers.source import code_digest, describe_value, values_digest
 from dfnas_ray.teachers.trial import cannot_be_copied, check_numbers, check_statistics, try_network
 
@@ -127,10 +128,11 @@ class Teacher:
     @cached_property
     def cost(self) -> Cost:
         """Parameters and MACs for one image."""
+        model = self.model.without_companion() if isinstance(self.model, GuardedNetwork) else self.model
         try:
-            return measure_cost(self.model, self.image_shape)
+            return measure_cost(model, self.image_shape)
         except Exception:  # its forward may need values, which tensors on the meta device do not have
-            return measure_cost(self.model, self.image_shape, "cpu")
+            return measure_cost(model, self.image_shape, "cpu")
 
     def to(self, device: torch.device) -> Self:
         """Return the same teacher on a device. If it has to move, it is copied, because others may use this one."""

@@ -28,6 +28,7 @@ class Needs(NamedTuple):
         random_states: The global random states restored, because it seeds them.
         answers: Copies of its outputs, because it overwrites its last output with each new one.
         place: The place of its logits among several outputs.
+        companion: A copy beside a single image, because it refuses a batch of one, or answers it without the batch dimension.
     """
 
     inputs: bool = False
@@ -38,6 +39,7 @@ class Needs(NamedTuple):
     random_states: bool = False
     answers: bool = False
     place: Place = None
+    companion: bool = False
 
 
 class GuardedNetwork(nn.Module):
@@ -59,6 +61,8 @@ class GuardedNetwork(nn.Module):
         needs = self.needs
         x = x.clone(memory_format=torch.contiguous_format if needs.layout else torch.preserve_format)
         states = random_states() if needs.random_states else None
+        is_doubled = needs.companion and len(x) == 1 and not self.training
+        x = torch.cat([x, x]) if is_doubled else x
         with (
             torch_settings_kept() if needs.settings else nullcontext(),
             torch.autocast(x.device.type, enabled=False) if needs.float32 else nullcontext(),
@@ -67,7 +71,12 @@ class GuardedNetwork(nn.Module):
             logits = logits_of(self._with_own_buffers(x) if needs.buffers else self.model(x), needs.place)
         if states is not None:
             set_random_states(states)
+        logits = logits[:1] if is_doubled else logits
         return logits.clone() if needs.answers else logits
+
+    def without_companion(self) -> GuardedNetwork:
+        """Return the same network, called with a single image as it is."""
+        return GuardedNetwork(self.model, self.needs._replace(companion=False))
 
     def _with_own_buffers(self, x: Tensor) -> Any:
         """Call the network with copies of its buffers. In training mode it changes its own buffers."""

@@ -124,6 +124,7 @@ def try_network(
             guarded = GuardedNetwork(model, first.needs) if first.needs != Needs() else model
             _check_logits(name, first.logits, images, guarded)
             is_random = _check_chance(name, guarded, images, first)
+            guarded = _for_single_images(name, guarded, images, first)
             if not is_random:
                 _check_batch(name, guarded, images, first.logits)
             return TriedNetwork(_without_what_fails(name, guarded, others, is_random), first.logits)
@@ -183,13 +184,43 @@ def _check_chance(name: str, model: nn.Module, images: Tensor, first: FirstCalls
     return True
 
 
+def _for_single_images(name: str, model: nn.Module, images: Tensor, first: FirstCalls) -> nn.Module:
+    """Return the network, given a copy beside a single image if it does not answer one alone with (1, num_classes).
+
+    Raises:
+        TeacherError: it does not take two images either.
+    """
+    expected = (1, first.logits.shape[1])
+    try:
+        if (found := tuple(model(images[:1].clone()).shape)) == expected:
+            return model
+        reason = f"answers a single image with {found}, without the batch dimension (use flatten(1), not squeeze())"
+    except Exception as error:  # of any kind; some assert
+        reason = f"does not take a single image ({_said(error)})"
+    guarded = GuardedNetwork(
+        model.model if isinstance(model, GuardedNetwork) else model, first.needs._replace(companion=True)
+    )
+    try:
+        found = tuple(guarded(images[:1].clone()).shape)
+        problem = "" if found == expected else f"two images give {found[1:]} per image"
+    except Exception as error:  # of any kind
+        problem = _said(error)
+    if problem:
+        raise TeacherError(
+            f"Teacher {name} {reason}, and two images fail, too ({problem}). Its network must take a batch of any size and "
+            "return (B, num_classes)."
+        )
+    logger.warning("Teacher %s %s. It is given a copy beside each such image.", name, reason)
+    return guarded
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {first_line(error)}"
+
+
 def _check_batch(name: str, model: nn.Module, images: Tensor, logits: Tensor) -> None:
     """Log a warning if outputs depend on the other images of the batch."""
-    try:
-        alone = torch.cat([model(image[None].clone()) for image in images])
-    except Exception as error:  # of any kind
-        logger.warning("Teacher %s does not take one image alone (%s).", name, first_line(error))
-        return
+    alone = torch.cat([model(image[None].clone()) for image in images])
     if not _agree(alone, logits):
         layers = [
             key

@@ -115,8 +115,8 @@ def guess_classes(
     for images, labels in iterate_batches(dataset, teacher.image_shape, teacher.num_classes, batch_size):
         x = teacher.normalize(images.to(device))
         for name, network in placed.items():
-            with torch_settings_kept():  # a network may change torch's settings, and its input
-                logits = logits_of(network(x.clone()))
+            with torch_settings_kept():  # a network may change them, and its input; some refuse a single image
+                logits = logits_of(network(x.repeat(2, 1, 1, 1) if len(x) == 1 else x.clone()))[: len(x)]
             if logits.ndim != 2 or logits.shape[1] != teacher.num_classes:
                 raise ConfigError(
                     f"networks.{name} returns {tuple(logits.shape)}, and the teacher has {teacher.num_classes} classes. Give "

@@ -63,3 +63,12 @@ def test_measuring_leaves_the_module_alone():
     for name, tensor in module.state_dict().items():
         assert tensor.device.type == "cpu"
         assert torch.equal(tensor, before[name])
+
+
+def test_a_module_that_refuses_a_single_image_costs_as_much_as_any():
+    class RefusesOne(nn.Conv2d):
+        def forward(self, x):
+            assert len(x) > 1
+            return super().forward(x)
+
+    assert measure_cost(RefusesOne(3, 8, 3, padding=1), (3, 5, 7)) == Cost(params=224, macs=216 * 5 * 7)

@@ -266,6 +266,57 @@ def test_layers_without_running_statistics_are_named(caplog):
     assert "batch: features.1 without running statistics" in caplog.text
 
 
+class RefusesOne(Plain):
+    def forward(self, x):
+        assert len(x) > 1, "a batch of one"
+        return super().forward(x)
+
+
+class Squeezes(Plain):
+    def head(self, x):
+        return super().head(x).squeeze()
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        (RefusesOne, r"does not take a single image (AssertionError: a batch of one)"),
+        (Squeezes, r"answers a single image with (4,), without the batch dimension (use flatten(1), not squeeze())"),
+    ],
+)
+def test_a_network_that_does_not_work_with_one_image_is_given_a_copy_beside_it(kind, said, caplog):
+    teacher, plain = teacher_of(kind()), Plain().eval()
+    assert f"{said}. It is given a copy beside each such image." in caplog.text
+    assert "depends on the other images" not in caplog.text
+    torch.testing.assert_close(teacher.model(images(1)), plain(images(1)))
+    torch.testing.assert_close(teacher.model(images(3)), plain(images(3)))
+    assert teacher.cost == teacher_of(Plain()).cost  # that of one image, not of two
+
+
+def test_a_network_that_changes_its_input_and_refuses_a_single_image_is_protected_from_both():
+    class Both(InPlace):
+        def forward(self, x):
+            assert len(x) > 1
+            return super().forward(x)
+
+    given = images(1)
+    expected = Plain().eval()(given)
+    torch.testing.assert_close(teacher_of(Both()).model(given), expected)
+    assert torch.equal(given, images(1))
+
+
+def test_a_network_that_takes_neither_one_image_nor_two_is_refused():
+    class Three(Plain):
+        def forward(self, x):
+            assert len(x) > 2
+            return super().forward(x)
+
+    with pytest.raises(
+        TeacherError, match=r"single image \(AssertionError.*two images fail, too \(AssertionError.*any size"
+    ):
+        teacher_of(Three())
+
+
 def test_trying_a_teacher_draws_no_random_number_of_its_users():
     torch.manual_seed(3)
     expected = torch.rand(2)

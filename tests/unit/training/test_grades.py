@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from dfnas_ray.datasets import HardDigitsConfig
@@ -38,3 +39,34 @@ def test_the_accuracy_is_that_of_the_evaluation(tiny_teacher):
     dataset, device = HardDigitsConfig().open(), torch.device("cpu")
     found = grade(tiny_teacher.model, normalised(decode_all(dataset, tiny_teacher), tiny_teacher, device))
     assert found.accuracy == evaluate_networks({"it": tiny_teacher.model}, tiny_teacher, dataset, device)["it"]
+
+
+class RefusesOne(Answers):
+    def forward(self, x):
+        assert len(x) > 1
+        return super().forward(x)
+
+
+class Squeezes(Answers):
+    def forward(self, x):
+        return super().forward(x).squeeze()
+
+
+@pytest.mark.parametrize("kind", [RefusesOne, Squeezes])
+def test_a_last_batch_of_one_image_is_evaluated_with_any_network(kind, tiny_teacher):
+    picture = Image.new("L", tiny_teacher.image_shape[1:])
+
+    class Pictures:
+        description = "257 pictures"
+
+        def __len__(self):
+            return 257  # a batch of 256, and one more
+
+        def __getitem__(self, index):
+            if not 0 <= index < 257:
+                raise IndexError
+            return picture, index // 256
+
+    answers = kind(*(float(label == 1) for label in range(tiny_teacher.num_classes)))
+    accuracy = evaluate_networks({"it": answers}, tiny_teacher, Pictures(), torch.device("cpu"))
+    assert accuracy == {"it": 1 / 257}  # it is right on the last image alone
