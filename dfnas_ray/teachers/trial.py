@@ -215,7 +215,8 @@ def _for_single_images(name: str, model: nn.Module, images: Tensor, first: First
 
 
 def _said(error: Exception) -> str:
-    return f"{type(error).__name__}: {first_line(error)}"
+    kind, line = type(error).__name__, first_line(error)
+    return kind if line == kind else f"{kind}: {line}"
 
 
 def _check_batch(name: str, model: nn.Module, images: Tensor, logits: Tensor) -> None:

@@ -102,6 +102,32 @@ def test_the_weights_of_another_model_are_listed_as_unfit(resnet18_file, tmp_pat
     assert "teacher.builder" not in str(raised.value)
 
 
+def test_weights_trained_on_for_other_classes_need_their_number(tmp_path):
+    torch.manual_seed(0)
+    model = resnet18(num_classes=10)
+    torch.save(model.state_dict(), tmp_path / "own.pth")
+    given = {"kind": "torchvision", "name": "resnet18", "checkpoint": str(tmp_path / "own.pth")}
+    with pytest.raises(
+        TeacherError, match=r"of another shape: fc\.weight .* or teacher\.num_classes to the number of classes"
+    ):
+        parse(given).load(tmp_path)
+    teacher = parse({**given, "num_classes": 10}).load(tmp_path)
+    assert (teacher.num_classes, teacher.image_shape, teacher.mean) == (10, (3, 224, 224), (0.485, 0.456, 0.406))
+    assert teacher.class_names is None  # they are not ImageNet's
+    own = {"image_shape": [3, 32, 32], "mean": [0.5] * 3, "std": [0.25] * 3}
+    teacher = parse({**given, "num_classes": 10, **own}).load(tmp_path)
+    assert (teacher.image_shape, teacher.mean, teacher.std) == ((3, 32, 32), (0.5,) * 3, (0.25,) * 3)
+    x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(teacher.model(x), model.eval()(x))
+
+
+def test_published_weights_have_the_number_of_classes_that_they_have(tmp_path):
+    with pytest.raises(
+        TeacherError, match=r"teacher\.num_classes \(10\).* have 1000 classes\. Remove it, or set teacher\.chec"
+    ):
+        parse({"kind": "torchvision", "name": "resnet18", "num_classes": 10}).load(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["googlenet", "inception_v3", "densenet121"])
 def test_a_network_computes_as_torchvisions_own_with_published_weights(name, tmp_path, monkeypatch):
     """Weights as they are published, not as the network calls them, and inputs as it was trained on them."""
@@ -129,3 +155,4 @@ def test_a_vision_transformer_has_the_size_of_its_weights():
     weights = get_model_weights("vit_b_16")["IMAGENET1K_SWAG_E2E_V1"]
     with torch.device("meta"):
         assert build_network("vit_b_16", weights).image_size == 384
+        assert build_network("vit_b_16", weights, image_size=32).image_size == 32
