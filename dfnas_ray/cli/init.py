@@ -25,6 +25,7 @@ _OPTIONS = {
     "teacher.checkpoint": "--checkpoint",
     "teacher.builder": "--builder",
     "teacher.arguments": "--argument",
+    "teacher.num_classes": "--num-classes",
     "teacher.image_shape": "--image-shape",
     "teacher.mean": "--mean",
     "teacher.std": "--std",
@@ -46,7 +47,13 @@ def init(
     ] = None,
     arguments: Annotated[
         list[str] | None,
-        typer.Option("--argument", metavar="NAME=VALUE", help="An argument of the builder; may be repeated."),
+        typer.Option(
+            "--argument", metavar="NAME=VALUE", help="An argument of the builder, or of a timm model; may be repeated."
+        ),
+    ] = None,
+    num_classes: Annotated[
+        int | None,
+        typer.Option("--num-classes", help="Number of classes of a timm or torchvision model that you trained on."),
     ] = None,
     checkpoint: Annotated[
         str | None, typer.Option("--checkpoint", help="The trained weights: a file, or a Hugging Face folder.")
@@ -88,7 +95,7 @@ def init(
         _write(out_file, _example(example))
         _say_next(out_file)
         return
-    source = _teacher(teacher, builder, arguments or [], checkpoint, image_shape, mean, std)
+    source = _teacher(teacher, builder, arguments or [], num_classes, checkpoint, image_shape, mean, std)
     values: SettingValues = {"name": _name(out_file), "seed": 0, "teacher": source}
     if evaluation is not None:
         values["evaluation"] = {"dataset": _dataset(evaluation)}
@@ -113,6 +120,7 @@ def _teacher(
     teacher: str | None,
     builder: str | None,
     arguments: list[str],
+    num_classes: int | None,
     checkpoint: str | None,
     image_shape: str | None,
     mean: str | None,
@@ -129,7 +137,7 @@ def _teacher(
                 f"--teacher ({shortened(teacher, 100)}) and --builder are both given. Keep one: a source such as "
                 "torchvision:resnet18 builds its own network."
             )
-        return _published(teacher, checkpoint, image_shape, mean, std)
+        return _published(teacher, arguments, num_classes, checkpoint, image_shape, mean, std)
     if builder is None or checkpoint is None:
         raise ConfigError(
             "Which teacher? Give --teacher torchvision:NAME (or timm:, huggingface:), or --builder package.module:function with "
@@ -138,6 +146,8 @@ def _teacher(
     section: SettingValues = {"kind": "checkpoint", "checkpoint": checkpoint, "builder": builder}
     if arguments:
         section["arguments"] = dict(map(_argument, arguments))
+    if num_classes is not None:
+        section["num_classes"] = num_classes
     shape = _shape(_asked(image_shape, "--image-shape", "Shape of one input: C,H,W"))
     section["image_shape"] = shape
     channels = shape[0] if shape else 1
@@ -151,10 +161,18 @@ def _teacher(
 
 
 def _published(
-    teacher: str, checkpoint: str | None, image_shape: str | None, mean: str | None, std: str | None
+    teacher: str,
+    arguments: list[str],
+    num_classes: int | None,
+    checkpoint: str | None,
+    image_shape: str | None,
+    mean: str | None,
+    std: str | None,
 ) -> SettingValues | str:
     """Return the section ``teacher`` of a source that builds its own network; given values replace the source's own."""
     given: SettingValues = {
+        "arguments": dict(map(_argument, arguments)) or None,
+        "num_classes": num_classes,
         "checkpoint": checkpoint,
         "image_shape": None if image_shape is None else _shape(image_shape),
         "mean": None if mean is None else _numbers("--mean", mean, float),

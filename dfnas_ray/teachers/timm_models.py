@@ -70,9 +70,10 @@ class TimmTeacherConfig(PublishedTeacherConfig):
         """Return the network with its published weights."""
         model = self._built()
         published, repository = model.pretrained_cfg, model.pretrained_cfg.get("hf_hub_id")
-        if self.num_classes not in (None, published["num_classes"]):
+        classes = self.arguments.get("num_classes") if self.num_classes is None else self.num_classes
+        if classes not in (None, published["num_classes"]):  # timm would give it a random last layer
             raise TeacherError(
-                f"teacher.num_classes ({self.num_classes}): the published weights of timm:{self.name} have "
+                f"teacher.num_classes ({classes}): the published weights of timm:{self.name} have "
                 f"{published['num_classes']} classes. Remove it, or set teacher.checkpoint to your own weights."
             )
         overlay = {}

@@ -97,6 +97,22 @@ def test_mirrored_images_are_used_where_it_is_said(dfnas, own_model):
             "--checkpoint does not go with --teacher digits. Leave it out.",
         ),
         (
+            ("--teacher", "digits", "--argument", "width=7"),
+            "--argument does not go with --teacher digits. Leave it out.",
+        ),
+        (
+            ("--teacher", "digits", "--num-classes", "7"),
+            "--num-classes does not go with --teacher digits. Leave it out.",
+        ),
+        (
+            ("--teacher", "huggingface:a/b", "--num-classes", "7"),
+            "--num-classes does not go with --teacher huggingface:a/b.",
+        ),
+        (
+            ("--teacher", "torchvision:resnet18", "--num-classes", "7"),
+            "--num-classes (7): the published weights of torchvision:resnet18 have 1000 classes. Remove it, or set --checkpoint",
+        ),
+        (
             ("--teacher", "torchvision:resnet18", "--checkpoint", "x.pt"),
             "The checkpoint x.pt does not exist. Set --checkpoint to the file.",  # an option, where there is no file yet
         ),
@@ -136,6 +152,27 @@ def test_a_model_of_hugging_face_in_a_folder_is_drafted(dfnas, tmp_path, monkeyp
     assert values["teacher"] == {"kind": "huggingface", "name": "org/small", "checkpoint": "small"}
     code, out, err = dfnas("teacher", "inspect", "own.yaml")
     assert (code, "huggingface:small" in out) == (0, True), err
+
+
+@pytest.mark.parametrize(
+    ("options", "settings"),
+    [
+        (("--num-classes", "7"), {"num_classes": 7}),
+        (("--argument", "num_classes=7"), {"arguments": {"num_classes": 7}}),
+    ],
+)
+def test_a_model_of_timm_that_was_trained_on_is_drafted(dfnas, tmp_path, monkeypatch, options, settings):
+    timm = pytest.importorskip("timm")
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    torch.save(timm.create_model("test_resnet", num_classes=7).state_dict(), "own.pt")
+    source = ("--teacher", "timm:test_resnet", "--checkpoint", "own.pt", "--image-shape", "3,16,16")
+    code, _, err = dfnas("init", "own.yaml", *source, *options, "--minutes", "1", "--address", "inline")
+    assert code == 0, err
+    values = yaml.safe_load(Path("own.yaml").read_text())["teacher"]
+    assert values == {
+        "kind": "timm", "name": "test_resnet", "checkpoint": "own.pt", "image_shape": [3, 16, 16], **settings
+    }  # fmt: skip
 
 
 def test_a_file_that_is_there_is_not_replaced(dfnas, tmp_path, monkeypatch):

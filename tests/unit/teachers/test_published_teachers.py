@@ -78,6 +78,15 @@ def test_a_timm_model_of_ones_own_classes_channels_and_statistics(tmp_path):
         parse({"kind": "timm", "name": "test_resnet", "checkpoint": str(tmp_path / "own.pt"), **own}).load(tmp_path)
 
 
+def test_a_published_timm_model_has_the_classes_that_it_was_trained_for(tmp_path):
+    pytest.importorskip("timm")
+    for given in ({"num_classes": 7}, {"arguments": {"num_classes": 7}}):
+        with pytest.raises(
+            TeacherError, match=r"teacher\.num_classes \(7\): the published weights .* have 1000 classes"
+        ):
+            parse({"kind": "timm", "name": "test_resnet", **given}).load(tmp_path)
+
+
 def test_an_unknown_timm_model_names_its_neighbours(tmp_path):
     pytest.importorskip("timm")
     with pytest.raises(TeacherError, match=r"no model called resnet19\. Did you mean .*resnet1"):
