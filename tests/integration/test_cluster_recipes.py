@@ -68,6 +68,12 @@ def test_a_launcher_recipe_asks_for_the_token_and_keeps_its_dashboard_on_the_loo
     assert "--dashboard-host=127.0.0.1" in start
 
 
+@pytest.mark.parametrize("name", LAUNCHER)
+def test_the_container_of_a_launcher_recipe_gets_the_gpus_of_its_machine(name):
+    """Ray adds the nvidia runtime, which gives GPUs only to containers with this variable."""
+    assert "--env NVIDIA_VISIBLE_DEVICES=all" in prepare_config(recipe(name))["docker"]["run_options"]
+
+
 AWS = f"""#!{sys.executable}
 import json, pathlib, sys
 if sys.argv[1] == "sts":
@@ -174,6 +180,8 @@ def test_the_gpu_workers_of_a_kuberay_recipe_autoscale_from_zero(name):
     head, worker = (each["template"]["spec"]["containers"][0] for each in (spec["headGroupSpec"], workers))
     assert "nvidia.com/gpu" not in head["resources"]["limits"]
     assert worker["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    assert {"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"} in head["env"], "the image asks for all GPUs of the node"
+    assert "env" not in worker, "the device plugin sets the variable"
 
 
 def documented(command: str) -> list[list[str]]:
@@ -227,6 +235,21 @@ def test_the_image_is_built_from_what_is_there():
     names = " ".join(sources).split()
     assert {"pyproject.toml", "dfnas_ray"} <= set(names)
     assert [name for name in names if not (REPOSITORY / name).exists()] == []
+
+
+def test_the_image_asks_for_gpus_and_has_the_compiler_that_compiled_networks_need():
+    text = (CLUSTER / "Dockerfile").read_text()
+    (variables,) = re.findall(r"^ENV (.+)$", text, re.MULTILINE)
+    assert variables.split() == ["NVIDIA_VISIBLE_DEVICES=all", "NVIDIA_DRIVER_CAPABILITIES=compute,utility"]
+    (packages,) = re.findall(r"apt-get install (.+?) &&", text)
+    assert {"gcc", "g++"} <= set(packages.split())
+
+
+def test_a_kubernetes_job_that_has_ended_is_made_anew():
+    """Kubernetes answers "unchanged" when the file of a job that has ended is applied again."""
+    command = "kubectl replace --force -f cluster/kuberay-job.yaml"
+    for file in ("kuberay-job.yaml", "README.md"):
+        assert command in (CLUSTER / file).read_text(), file
 
 
 def test_the_slurm_script_is_bash():
