@@ -1,15 +1,24 @@
-"""This machine's limits for a cluster that is started on it, and advice if the cluster does not start."""
+"""This machine's limits for a cluster that is started on it or a job that runs on it, and advice if a start fails."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import resource
 import tempfile
 
 from dfnas_ray.errors import ClusterError
 
+JOB_OF_RAY = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""The variable by which Ray tells a submitted job's command its settings."""
+
 _WANTED_FILES, _FEWEST_FILES = 65_536, 512
+
+
+def is_submitted() -> bool:
+    """Whether this process is the command of a job that was submitted to a Ray cluster."""
+    return JOB_OF_RAY in os.environ
 
 
 def allow_open_files() -> None:

@@ -66,6 +66,7 @@ def prepare(
     sent = [] if is_uri(file) else [_name_below(root, file)]
     _check_needed(command, config)
     _check_run_dir(config)
+    config.tracking.check_lasting(local_run_dir=not is_uri(config.run_directory))
     configs = _variants(command, config) or [config]
     named = [path for each in configs for path in _named_paths(each, root)]
     working_dir = WorkingDir.collect(root, [*sent, *dict.fromkeys(named)], include, [root / config.run_directory])

@@ -15,10 +15,15 @@ from pathlib import Path
 import optuna
 import pytest
 
+from dfnas_ray.config.cluster import ClusterConfig
 from dfnas_ray.config.experiment import make_experiment
 from dfnas_ray.config.tracking import MlflowConfig, TrackingConfig, WandbConfig
 from dfnas_ray.errors import ConfigError
+from dfnas_ray.execution.machine import JOB_OF_RAY
+from dfnas_ray.execution.ray.connection import Connection
+from dfnas_ray.execution.ray.executor import RayExecutor
 from dfnas_ray.execution.ray.trackers import callbacks, check_installed
+from dfnas_ray.storage.location import Location
 from dfnas_ray.sweeps.study_file import STUDY
 
 
@@ -31,6 +36,51 @@ def test_a_package_that_is_missing_is_named_before_anything_begins(name, monkeyp
     monkeypatch.setattr(importlib.util, "find_spec", lambda package: None)
     with pytest.raises(ConfigError, match=rf"tracking\.{name} needs {name}.*pip install 'dfnas-ray\[{name}\]'"):
         check_installed(make_experiment({"teacher": "digits", "tracking": {name: {}}}).tracking)
+
+
+@pytest.fixture
+def job(monkeypatch, tmp_path):
+    """Return a function that opens the executor of a submitted job, up to where it would connect."""
+
+    def open_it(tracking: TrackingConfig, run_dir: Location | None = None) -> None:
+        executor = RayExecutor(ClusterConfig(address="auto"), (run_dir or Location.parse(tmp_path)) / ".lock")
+        executor.follow(tracking, "digits")
+        executor.open()
+
+    monkeypatch.setenv(JOB_OF_RAY, "{}")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.delenv("WANDB_DIR", raising=False)
+    monkeypatch.setattr("dfnas_ray.execution.ray.executor.check_installed", lambda tracking: None)
+    monkeypatch.setattr(Connection, "ensure", lambda self: pytest.fail("connected", pytrace=False))
+    return open_it
+
+
+def test_a_job_without_an_mlflow_server_is_refused_before_its_work_begins(job, monkeypatch):
+    tracking = TrackingConfig(mlflow=MlflowConfig())
+    with pytest.raises(ConfigError, match=r"no MLflow server is named: set .*, or MLFLOW_TRACKING_URI on"):
+        job(tracking)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "mlruns")
+    with pytest.raises(ConfigError, match=r"MLFLOW_TRACKING_URI of the cluster \(mlruns\) is relative"):
+        job(tracking)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://host:5000")
+    with pytest.raises(pytest.fail.Exception, match="connected"):
+        job(tracking)
+
+
+def test_a_job_whose_offline_files_would_be_in_its_working_directory_is_refused(job, monkeypatch, tmp_path):
+    tracking = TrackingConfig(wandb=WandbConfig(mode="offline"))
+    far = Location.parse("s3://bucket/x?endpoint_override=127.0.0.1:1&scheme=http&region=us-east-1")
+    with pytest.raises(ConfigError, match=r"tracking\.wandb\.mode is offline"):
+        job(tracking, far)
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    with pytest.raises(pytest.fail.Exception, match="connected"):
+        job(tracking, far)
+
+
+def test_outside_of_a_job_the_files_of_trackers_may_be_in_the_current_directory(job, monkeypatch):
+    monkeypatch.delenv(JOB_OF_RAY)
+    with pytest.raises(pytest.fail.Exception, match="connected"):
+        job(TrackingConfig(mlflow=MlflowConfig(tracking_uri="mlruns")))
 
 
 def test_trackers_need_ray():

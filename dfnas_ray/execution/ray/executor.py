@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from dfnas_ray.algorithms.trials import SearchJob
 from dfnas_ray.config.cluster import ClusterConfig, ClusterStage, WorkerResources
 from dfnas_ray.errors import ClusterError, DfnasError
 from dfnas_ray.execution.base import Crew, Executor, Item, Result, T, Work
+from dfnas_ray.execution.machine import is_submitted
 from dfnas_ray.execution.ray.board import ProgressBoard
 from dfnas_ray.execution.ray.cluster import ClusterSize
 from dfnas_ray.execution.ray.connection import Connection, worker_device
@@ -57,9 +59,12 @@ class RayExecutor(Executor):
         """Start or join the cluster. Make sure that all nodes see the run directory and can import what is needed.
 
         Raises:
+            ConfigError: a tracker is not installed, or its data would be lost with the job.
             ClusterError: the cluster cannot be reached, or a node fails one of these checks.
         """
         check_installed(self.tracking)
+        if is_submitted():
+            self.tracking.check_lasting(self.marker.is_local, os.environ)
         self._connection.ensure()
         if not self._is_checked:
             check_imports(self.imports, self.cluster)

@@ -53,6 +53,34 @@ def test_a_relative_run_directory_would_be_lost_with_the_job(refusal):
     assert "s3://" in message
 
 
+@pytest.mark.parametrize(
+    "uri", ["mlruns", "./mlruns", "file:mlruns", "sqlite:///mlflow.db", "sqlite://", "sqlite+pysqlite:///x.db"]
+)
+def test_an_mlflow_store_in_the_working_directory_would_be_lost_with_the_job(refusal, uri):
+    message = refusal(f"tracking.mlflow.tracking_uri='{uri}'")
+    assert f"tracking.mlflow.tracking_uri ({uri}) is relative: set tracking.mlflow.tracking_uri" in message
+    assert "http://HOST:5000" in message
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["http://host:5000", "/shared/mlruns", "file:///shared/mlruns", "sqlite:////shared/m.db", "databricks", "null"],
+)
+def test_an_mlflow_store_that_lasts_or_that_only_the_cluster_knows_is_accepted(project, uri):
+    overrides = ["run_dir=/shared/run", f"tracking.mlflow={{tracking_uri: '{uri}'}}".replace("'null'", "null")]
+    assert prepare("run", project / "experiments/tiny.yaml", overrides, project).config.tracking.mlflow
+
+
+def test_offline_files_of_weights_and_biases_need_a_run_directory_that_is_a_folder(project, refusal):
+    offline = "tracking.wandb={mode: offline}"
+    message = refusal(offline, "tracking.mlflow.tracking_uri=mlruns", run_dir="s3://bucket/x")
+    assert "tracking.wandb.mode is offline" in message
+    assert "tracking.mlflow.tracking_uri (mlruns)" in message, "one error for all"
+    accepted = ([offline, "run_dir=/shared/run"], ["tracking.wandb={}", "run_dir=s3://bucket/x"])
+    for overrides in accepted:
+        prepare("run", project / "experiments/tiny.yaml", overrides, project)
+
+
 def test_a_password_in_the_run_directory_would_be_shown_on_the_dashboard(refusal):
     message = refusal(run_dir="s3://key:canary@bucket/x")
     assert "run_dir holds a password" in message
