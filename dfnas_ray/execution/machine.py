@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
+import math
 import os
 import resource
 import tempfile
+from pathlib import Path
+
+import torch
 
 from dfnas_ray.errors import ClusterError
 
@@ -19,6 +24,37 @@ _WANTED_FILES, _FEWEST_FILES = 65_536, 512
 def is_submitted() -> bool:
     """Whether this process is the command of a job that was submitted to a Ray cluster."""
     return JOB_OF_RAY in os.environ
+
+
+def use_cores_of_job() -> None:
+    """In a submitted job, let torch use all cores that this process may use, unless the user set the number.
+
+    Ray starts the command of a job with OMP_NUM_THREADS=1.
+    """
+    is_rays_choice = os.environ.get("OMP_NUM_THREADS") == "1" and "MKL_NUM_THREADS" not in os.environ
+    if not is_submitted() or not is_rays_choice or torch.get_num_threads() != 1:
+        return
+    with contextlib.suppress(LookupError, TypeError, ValueError):  # Ray's own text
+        if "OMP_NUM_THREADS" in json.loads(os.environ[JOB_OF_RAY])["runtime_env"]["env_vars"]:
+            return
+    torch.set_num_threads(available_cores())
+
+
+def available_cores(cgroups: Path = Path("/sys/fs/cgroup")) -> int:
+    """Return the number of cores that this process may use: by its affinity, and by its container's limit."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    limit = _cpu_limit(cgroups)
+    return cores if limit is None else max(1, min(cores, math.floor(limit)))
+
+
+def _cpu_limit(cgroups: Path) -> float | None:
+    """Return the limit of the container in cores; None without one."""
+    for names in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):  # version 2, then 1
+        with contextlib.suppress(OSError, ValueError):
+            quota, period = " ".join((cgroups / name).read_text() for name in names).split()
+            if quota not in ("max", "-1"):
+                return int(quota) / int(period)
+    return None
 
 
 def allow_open_files() -> None:

@@ -14,6 +14,7 @@ from dfnas_ray.config.experiment import ExperimentConfig, dump_experiment
 from dfnas_ray.config.imports import list_imports, own_code_digest
 from dfnas_ray.execution import make_executor
 from dfnas_ray.execution.base import Executor
+from dfnas_ray.execution.machine import use_cores_of_job
 from dfnas_ray.planning.recipe import complete
 from dfnas_ray.progress import Listener, Silent
 from dfnas_ray.search_spaces import SearchSpace, build_space, make_space
@@ -68,6 +69,7 @@ class Session:
     @contextmanager
     def opened(self) -> Iterator[Self]:
         """Lock the run directory while the block runs, and close the executor at the end."""
+        use_cores_of_job()  # before anything is computed, which may be before a cluster is joined
         with self.run_dir.locked(), logged(self.run_dir.location, self.listener) as listener:
             self.listener = self._log = listener
             try:

@@ -12,6 +12,8 @@ import pytest
 import yaml
 from ray_heads import Head, ray_head
 
+from dfnas_ray.execution.machine import available_cores
+
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
 CANARY = "canary-8d1f"
@@ -63,6 +65,8 @@ def test_a_submitted_command_runs_on_the_cluster_with_the_files_that_may_leave(h
     assert code == 0, out + err
     assert "20 images in 1 shard" in out  # the job's own output
     assert list(run_dir.glob("synthesis/*/shard-00000.parquet"))
+    (done_file,) = run_dir.glob("synthesis/*/done.json")
+    assert json.loads(done_file.read_text())["machine"]["threads"] == available_cores(), "Ray gives it one thread"
 
     files = {name for name in head.arrived() if not name.startswith("dfnas_ray")}
     assert files == {"net.py", "tiny.yaml"}
