@@ -28,6 +28,7 @@ from dfnas_ray.ops.cost import Cost, measure_cost
 from dfnas_ray.ops.networks import copy_network, device_of, evaluation_mode, has_statistics, unwrapped
 from dfnas_ray.storage.location import Location
 from dfnas_ray.teachers.class_names import ClassNames, ClassNamesSetting, check_class_names, read_class_names
+from dfnas_ray.teachers.frozen_batch_norms import replace_frozen_batch_norms
 from dfnas_ray.teachers.guarded import GuardedNetwork
 from dfnas_ray.teachers.source import code_digest, describe_value, values_digest
 from dfnas_ray.teachers.trial import cannot_be_copied, check_numbers, check_statistics, try_network
@@ -279,6 +280,7 @@ def freeze_teacher(
         code_digest(model, builder),
         values_digest(model),
     ]  # before the first call, because a network may store its inputs
+    replace_frozen_batch_norms(model)
     model, logits = try_network(name, model, image_shape, mean, std, num_classes)
     _check_movable(name, model, image_shape)
     found = logits.shape[1]

@@ -26,6 +26,9 @@ def why_not_fresh(model: nn.Module) -> str:
         layer = f"its layer {name or kind} ({kind})"
         if [*module.parameters(recurse=False)] and _reset_of(module) is None:
             return f"{layer} has weights and no reset_parameters() to draw them anew"
+        statistics = {"running_mean", "running_var"} & {key for key, _ in module.named_buffers(recurse=False)}
+        if statistics and _reset_of(module) is None:
+            return f"{layer} has statistics of its training and no reset_parameters() to forget them"
         if kept := _kept_at_reset(module):
             return f"{layer} computes its weight from {kept}, which its reset_parameters() does not draw anew"
     return ""
