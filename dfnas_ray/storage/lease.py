@@ -5,8 +5,8 @@ the folder. Stores list what was written before, so of two commands at least one
 compared by the store's own modification times, so the machines' clocks do not matter.
 
 A command that cannot reach the store for longer than DEAD_SECONDS may be considered dead. It stops as soon as it
-reaches the store again and finds that its object was removed. Until then both may write: whole files, and for the same
-settings the same bytes.
+reaches the store again and finds that its object was removed, or that another command holds the lease after a renewal
+that hung. Until then both may write: whole files, and for the same settings the same bytes.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Lease:
         self.where, self.renew_seconds, self.dead_seconds, self.wait = where, renew_seconds, dead_seconds, wait
         self.folder = where / ".lock"
         self.own = self.folder / f"{uuid.uuid4().hex}.json"
-        self._is_lost = False
+        self._is_lost, self._renewed = False, time.monotonic()
         self._about = {"host": _host(), "pid": os.getpid(), "started": time.time()}
 
     @contextmanager
@@ -70,7 +70,8 @@ class Lease:
         self._renew("waiting")
         try:
             self._await_the_others()
-            self._renew("holding")
+            while self._renew("holding"):
+                self._await_the_others()
             over = threading.Event()
             renewal = threading.Thread(target=self._keep_renewing, args=(over,), daemon=True)
             renewal.start()
@@ -87,16 +88,25 @@ class Lease:
             with suppress(StorageError):
                 self.own.delete_file()
 
-    def _renew(self, state: str) -> None:
+    def _renew(self, state: str) -> bool:
+        """Write the object. Return whether the last one may have become too old meanwhile."""
+        last, self._renewed = self._renewed, time.monotonic()
         self.own.write_json({**self._about, "state": state})
+        return time.monotonic() - last > self.dead_seconds
 
     def _keep_renewing(self, over: threading.Event) -> None:
+        in_doubt = False  # another command may have removed the object before it was written again
         while not over.wait(self.renew_seconds):
             try:
                 if not self.own.exists():
                     self._stop()
                     return
-                self._renew("holding")
+                in_doubt = self._renew("holding") or in_doubt
+                others = [about.state for _, about in self._others().values()] if in_doubt else []
+                if "holding" in others:
+                    self._stop()
+                    return
+                in_doubt = bool(others)  # one that waits may have looked before
             except StorageError as error:
                 logger.warning("%s", error)
 
@@ -128,9 +138,8 @@ class Lease:
                         _shown(about),
                         self.dead_seconds,
                     )
-                is_waiting = about.state == "waiting"
-                alive = sign != first_seen[name]
-                if name < self.own.name if is_waiting else alive:  # of two that wait, the lesser name goes first
+                goes_first = about.state == "holding" or name < self.own.name  # of two that wait, the lesser name
+                if goes_first and sign != first_seen[name]:  # it is alive
                     raise StorageError(
                         f"Another command is working in {self.where} (process {about.pid} on {_shown(about)}). "
                         "Wait for it, or give this one another run_dir."

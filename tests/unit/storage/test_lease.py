@@ -72,10 +72,19 @@ def test_a_dead_process_of_this_machine_is_not_waited_for(where):
 
 
 def test_a_command_that_starts_at_the_same_time_gives_way_to_the_lesser_name(where):
-    (where / ".lock" / "0.json").write_json({**ELSEWHERE, "state": "waiting"})
+    def renew(seconds: float = 0.0) -> None:
+        (where / ".lock" / "0.json").write_json({**ELSEWHERE, "state": "waiting"})
+
+    renew()
     with pytest.raises(StorageError, match="Another command"):
-        quick(where).held().__enter__()
+        quick(where, wait=renew).held().__enter__()
     assert left(where) == ["0.json"]
+
+
+def test_a_command_that_died_while_it_waited_is_waited_for_and_then_taken_over(where):
+    (where / ".lock" / "0.json").write_json({**ELSEWHERE, "state": "waiting"})
+    with quick(where).held():
+        assert "0.json" not in left(where)
 
 
 def test_a_rival_with_a_greater_name_is_waited_out(where):
@@ -147,6 +156,62 @@ def test_a_command_that_was_taken_for_dead_stops_when_it_reaches_the_store_again
     assert not waited_in_vain, "what it waits in ends at once"
     assert left(where) == [], "its object is not written again"
     assert "considered dead" in caplog.text
+
+
+def hanging(where: Location, at_write, slow: int = 3, wait=time.sleep) -> Lease:
+    """A lease of which one write takes longer than a command may be silent; the third is its first renewal."""
+    lease, writes = quick(where, wait), []
+
+    class Slow(Location):
+        def write_json(self, value):
+            writes.append(value)
+            if len(writes) == slow:
+                time.sleep(0.7)
+            at_write(lease, len(writes))
+            super().write_json(value)
+
+    lease.own = Slow(lease.own.filesystem, lease.own.path)
+    return lease
+
+
+@pytest.mark.parametrize("holds_at", [3, 5])
+def test_a_command_whose_renewal_hung_stops_if_another_has_taken_over(where, stoppable, holds_at):
+    """One that still waited when this one looked may have begun since: this one looks again."""
+
+    def take_over(lease: Lease, number: int) -> None:
+        if number == 3:
+            lease.own.delete_file()
+        if number >= 3:
+            state = "waiting" if number < holds_at else "holding"
+            (where / ".lock" / "z.json").write_json({**ELSEWHERE, "state": state})
+
+    with (
+        pytest.raises(StorageError, match="was considered dead, and another command has continued"),
+        hanging(where, take_over).held(),
+    ):
+        time.sleep(5)
+    assert left(where) == ["z.json"]
+
+
+def test_a_command_that_began_too_late_looks_again_before_its_work(where):
+    def show_life(seconds: float = 0.0) -> None:
+        (where / ".lock" / "z.json").write_json(ELSEWHERE)
+
+    def take_over(lease: Lease, number: int) -> None:
+        if number == 2:  # as the lease's holder
+            lease.own.delete_file()
+            show_life()
+
+    with pytest.raises(StorageError, match="Another command is working"):
+        hanging(where, take_over, slow=2, wait=show_life).held().__enter__()
+    assert left(where) == ["z.json"]
+
+
+def test_a_command_whose_renewal_hung_goes_on_if_nobody_has_taken_over(where):
+    numbers: list[int] = []
+    with hanging(where, lambda lease, number: numbers.append(number)).held():
+        time.sleep(1.2)
+    assert max(numbers) > 4
 
 
 def test_ctrl_c_is_passed_on(where):
