@@ -1,4 +1,4 @@
-"""A lease: only one command at a time works in a run directory in an object store, where no file can be locked.
+"""A lease: only one command at a time works in a run directory where no file can be locked, as in an object store.
 
 Each command keeps a small object of its own in a folder and renews it. To begin, it writes its object and then lists
 the folder. Stores list what was written before, so of two commands at least one sees the other. Signs of life are
@@ -53,9 +53,10 @@ class Lease:
         renew_seconds: float = RENEW_SECONDS,
         dead_seconds: float = DEAD_SECONDS,
         wait: Callable[[float], object] = time.sleep,
+        name: str = ".lock",
     ):
         self.where, self.renew_seconds, self.dead_seconds, self.wait = where, renew_seconds, dead_seconds, wait
-        self.folder = where / ".lock"
+        self.folder = where / name
         self.own = self.folder / f"{uuid.uuid4().hex}.json"
         self._is_lost, self._renewed = False, time.monotonic()
         self._about = {"host": _host(), "pid": os.getpid(), "started": time.time()}

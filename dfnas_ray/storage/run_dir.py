@@ -13,12 +13,15 @@ going back to an earlier setting finds what was made then.
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Annotated, Any, TypeAlias
 
 from pydantic import RootModel, StringConstraints
@@ -29,7 +32,8 @@ from dfnas_ray.storage.location import JsonObject, Location
 from dfnas_ray.storage.temporary import remove_temporary
 
 _KEY_LENGTH = 12
-_LOCK = ".lock"
+_LOCK, _LEASE = ".lock", ".lease"
+_NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 FolderName: TypeAlias = Annotated[str, StringConstraints(pattern=r"^\w+$")]
 """The name of a stage's folder: never a path that leads elsewhere."""
@@ -182,15 +186,43 @@ class RunDir:
             with Lease(self.location).held():
                 yield
             return
-        from filelock import FileLock, Timeout
-
         folder = Path(self.location.path)
         made = [each for each in (folder, *folder.parents) if not each.exists()]
         self.location.make_dir()
-        if (folder / _LOCK).is_symlink():  # the file that it leads to would be written
-            raise StorageError(
-                f"{folder / _LOCK} is a symbolic link, where a regular file must be. Delete it and run again."
-            )
+        with self._alone_in(folder, made):
+            status = (folder / _LOCK).stat()
+            self._held = (status.st_dev, status.st_ino)
+            remove_temporary(folder)
+            try:
+                yield
+            finally:
+                self._held = None
+                _remove_what_stayed_empty(made)
+
+    @contextmanager
+    def _alone_in(self, folder: Path, made: Sequence[Path]) -> Iterator[None]:
+        """Hold the lock file of a local folder; where the file system has no locks, a lease."""
+        from filelock import FileLock, Timeout
+
+        for name in (_LOCK, _LEASE):
+            if (folder / name).is_symlink():  # what it leads to would be written
+                raise StorageError(
+                    f"{folder / name} is a symbolic link, where a regular file must be. Delete it and run again."
+                )
+        try:
+            has_locks = _has_locks(folder)
+        except OSError as error:
+            raise self._unwritable(error) from error
+        if not has_locks:
+            try:
+                with Lease(self.location, name=_LEASE).held():
+                    (folder / _LOCK).touch()  # for workers, who look whether they see it
+                    yield
+            finally:
+                with suppress(OSError):  # another command waits
+                    (folder / _LEASE).rmdir()
+                _remove_what_stayed_empty(made)
+            return
         lock = FileLock(folder / _LOCK, timeout=0)
         try:
             lock.acquire()
@@ -199,18 +231,30 @@ class RunDir:
                 f"Another command is working in {self.location}. Wait for it, or give this one another run_dir."
             ) from error
         except OSError as error:
-            raise StorageError(
-                f"The run directory {self.location} cannot be written: {error}. Choose another with run_dir."
-            ) from error
-        status = (folder / _LOCK).stat()
-        self._held = (status.st_dev, status.st_ino)
-        remove_temporary(folder)
+            raise self._unwritable(error) from error
         try:
             yield
         finally:
-            self._held = None
-            _remove_what_stayed_empty(made)
             lock.release()
+
+    def _unwritable(self, error: OSError) -> StorageError:
+        return StorageError(
+            f"The run directory {self.location} cannot be written: {error}. Choose another with run_dir."
+        )
+
+
+def _has_locks(folder: Path) -> bool:
+    """Whether files in a folder can be locked. Some network file systems cannot, or only with an option of the mount.
+
+    Raises:
+        OSError: no file can be written there.
+    """
+    with TemporaryFile(dir=folder) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            return error.errno not in _NO_LOCKS
+    return True
 
 
 def _remove_what_stayed_empty(folders: Sequence[Path]) -> None:

@@ -1,11 +1,16 @@
 """What each stage made, keyed by everything that it depends on."""
 
 import copy
+import errno
+import os
 import shutil
+from functools import partial
+from pathlib import Path
 
 import pytest
 
 from dfnas_ray.errors import StorageError
+from dfnas_ray.storage.lease import Lease
 from dfnas_ray.storage.run_dir import RunDir, fingerprint
 
 INPUTS = {"seed": 0, "teacher": "abc", "search": {"epochs": 2, "space": {"stages": [1, 2]}, "limit": None}}
@@ -140,6 +145,48 @@ def test_a_second_command_in_the_same_directory_is_refused_until_the_first_ends(
         pass
     with second.locked():
         pass
+
+
+@pytest.fixture
+def no_locks(monkeypatch):
+    """A file system without locks, as some network ones are mounted; a silent command counts as dead after half a second."""
+
+    def flock(file, operation):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    quick = partial(Lease, renew_seconds=0.05, dead_seconds=0.5)
+    monkeypatch.setattr("dfnas_ray.storage.run_dir.Lease", quick)
+
+
+@pytest.mark.filterwarnings("error")
+def test_without_locks_a_second_command_is_refused_until_the_first_ends(tmp_path, no_locks):
+    first, second = RunDir(tmp_path / "run"), RunDir(tmp_path / "run")
+    with first.locked():
+        assert Path(first.lock_file.path).is_file(), "workers look for it"
+        with (
+            pytest.raises(StorageError, match=rf"Another command is working .*process {os.getpid()} on"),
+            second.locked(),
+        ):
+            pass
+        (first.location / "latest.json").write_json({})
+    with second.locked():
+        pass
+    assert sorted(os.listdir(tmp_path / "run")) == [".lock", "latest.json"]  # noqa: PTH208
+
+
+def test_without_locks_a_lost_machine_does_not_hold_the_directory_for_ever(tmp_path, no_locks):
+    gone = {"host": "lost-node pid:[1]", "pid": 7, "state": "holding"}
+    (RunDir(tmp_path).location / ".lease" / "0.json").write_json(gone)
+    (tmp_path / ".lock").write_text("7\nlost-node\n")  # as older versions left it
+    with RunDir(tmp_path).locked():
+        pass
+
+
+def test_without_locks_a_command_that_writes_nothing_leaves_nothing(tmp_path, no_locks):
+    with RunDir(tmp_path / "a" / "b").locked():
+        pass
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_lock_is_free_again_after_an_error(tmp_path):
