@@ -19,7 +19,7 @@ from dfnas_ray.algorithms.selection import (
     name_of,
 )
 from dfnas_ray.algorithms.trials import SearchJob
-from dfnas_ray.errors import ConfigError
+from dfnas_ray.errors import ConfigError, StorageError
 from dfnas_ray.execution.base import Work
 from dfnas_ray.search_spaces.architecture import Architecture
 from dfnas_ray.storage.arrivals import ShardFolder
@@ -96,12 +96,15 @@ class Search(Stage[SearchRecord]):
         """Find limits that no architecture meets, algorithms that the executor cannot run, and files of no use."""
         if self.is_done:
             return
-        teacher = self.session.teacher
         _ = self.session.max_macs
         if self.session.config.cluster.is_inline:
             for each in self.config.algorithm:
                 if each.needs_many_workers:
                     raise ConfigError(each.needs_many_workers)
+        self._check_files()
+
+    def _check_files(self) -> None:
+        teacher = self.session.teacher
         for algorithm, config in self.config.pairs:
             if algorithm.files:
                 algorithm.check_files(config.space(teacher.image_shape, teacher.num_classes))
@@ -229,4 +232,8 @@ class Search(Stage[SearchRecord]):
     def _files(self) -> dict[str, str]:
         """Return the digests of the files that algorithms read, by name."""
         files = {file for algorithm in self.config.algorithm for file in algorithm.files}
-        return {file: sha256(Location.parse(file).read_bytes()).hexdigest() for file in sorted(files)}
+        try:
+            return {file: sha256(Location.parse(file).read_bytes()).hexdigest() for file in sorted(files)}
+        except StorageError:
+            self._check_files()  # it names the setting
+            raise
