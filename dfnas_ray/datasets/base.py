@@ -231,8 +231,8 @@ class _Decoded(Dataset[tuple[Tensor, int]]):
         if image.size != (width, height) and not self._is_told:
             self._is_told = True
             logger.warning(
-                "Images of %s are resized and cropped: of the first, %d x %d, the middle %g %% become %d x %d. If the teacher "
-                "was trained on whole images, save them at this size.",
+                "Images of %s are resized and cropped: of the first, %d x %d, the middle %g %% become %d x %d. If the teacher was "
+                "trained on whole images, save them at this size.",
                 self.dataset.description,
                 image.height,
                 image.width,
