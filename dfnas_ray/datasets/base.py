@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -25,8 +24,6 @@ EVALUATION = "evaluation.dataset"
 _MEMBERS_OF_A_DATASET = ("__len__", "__getitem__", "description", "fingerprint")
 
 _LARGEST_16_BITS = 65535
-logger = logging.getLogger(__name__)
-
 CROP_FRACTION = 0.875  # 224 of 256: the usual evaluation crop
 
 
@@ -219,7 +216,6 @@ def check_label(label: int, num_classes: int, where: str) -> None:
 class _Decoded(Dataset[tuple[Tensor, int]]):
     def __init__(self, dataset: ImageDataset, image_shape: tuple[int, int, int], num_classes: int):
         self.dataset, self.image_shape, self.num_classes = dataset, image_shape, num_classes
-        self._is_told = False
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -227,19 +223,6 @@ class _Decoded(Dataset[tuple[Tensor, int]]):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         image, label, where = read_image(self.dataset, index, EVALUATION)
         check_label(label, self.num_classes, where)
-        _, height, width = self.image_shape
-        if image.size != (width, height) and not self._is_told:
-            self._is_told = True
-            logger.warning(
-                "Images of %s are resized and cropped: of the first, %d x %d, the middle %g %% become %d x %d. If the teacher was "
-                "trained on whole images, save them at this size.",
-                self.dataset.description,
-                image.height,
-                image.width,
-                100 * CROP_FRACTION,
-                height,
-                width,
-            )
         return to_uint8(image, self.image_shape, where), label
 
 

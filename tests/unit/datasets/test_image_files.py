@@ -123,15 +123,3 @@ def test_an_image_that_opens_but_is_cut_off_is_named():
     dataset = Listed((grey(), 0), (_half_a_jpeg, 0))  # PIL decodes lazily: the error comes after open()
     with pytest.raises(DatasetError, match="listed images, image 1 cannot be read"):
         list(iterate_batches(dataset, (1, 4, 4), num_classes=3))
-
-
-def test_it_is_said_once_that_images_are_resized(caplog):
-    same, larger = (grey(), 0), (grey(size=(8, 6)), 0)
-    list(iterate_batches(Listed(same, same), (1, 4, 4), num_classes=1))
-    assert caplog.text == ""
-    list(iterate_batches(Listed(same, larger, larger), (1, 4, 4), num_classes=1, batch_size=1))
-    (record,) = caplog.records
-    assert (
-        "Images of listed images are resized and cropped: of the first, 6 x 8, the middle 87.5 % become 4 x 4"
-        in record.message
-    )
