@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
@@ -104,16 +104,14 @@ def numbering_of(dataset: ImageDataset) -> Numbering | None:
     return numbering if isinstance(numbering, Numbering) else None
 
 
-def check_classes(
-    dataset: ImageDataset, num_classes: int, setting: str = EVALUATION, class_names: Sequence[str] | None = None
-) -> None:
+def check_classes(dataset: ImageDataset, num_classes: int, setting: str = EVALUATION) -> None:
     """Make sure that the classes of a dataset fit a teacher's, before an image is read.
 
     Raises:
-        DatasetError: there are too many or too few, or names in another order; see `Numbering.check`.
+        DatasetError: there are too many, or too few; see `Numbering.check`.
     """
     if (numbering := numbering_of(dataset)) is not None:
-        numbering.check(num_classes, setting, dataset.description, class_names)
+        numbering.check(num_classes, setting, dataset.description)
 
 
 def to_uint8(image: Image.Image, image_shape: tuple[int, int, int], where: str) -> Tensor:

@@ -48,21 +48,12 @@ class Numbering:
     names: tuple[str, ...]
     by: Literal["order", "number"] = "order"
 
-    def check(self, num_classes: int, setting: str, description: str, class_names: Sequence[str] | None = None) -> None:
+    def check(self, num_classes: int, setting: str, description: str) -> None:
         """Make sure that the labels can be a teacher's classes.
 
-        Args:
-            num_classes: The number of the teacher's classes.
-            setting: The dataset's setting.
-            description: The dataset, as messages name it.
-            class_names: The names of the teacher's classes, if it has names.
-
         Raises:
-            DatasetError: there are too many classes, or too few, unless names are numbers; or names that both know have
-                other places there. Names that only one of them knows may mean the same classes.
+            DatasetError: there are too many classes, or too few, unless names are numbers.
         """
-        if self.by == "order" and class_names is not None and len(self.names) == num_classes:
-            self._check_order(class_names, setting, description)
         count = len(self.names)
         if count == num_classes or (self.by == "number" and count < num_classes):
             return
@@ -70,26 +61,6 @@ class Numbering:
             f"{setting}: {description} has {count:,} classes ({listed(self.names)}), and the teacher {num_classes:,}. Labels are "
             f"places in this list, so it must be the teacher's: name all its classes, in its order, in {setting}.classes."
         )
-
-    def _check_order(self, class_names: Sequence[str], setting: str, description: str) -> None:
-        places: dict[str, set[int]] = {}  # ImageNet has two classes named crane
-        for place, name in enumerate(class_names):
-            places.setdefault(_plain(name), set()).add(place)
-        known = [(label, name) for label, name in enumerate(self.names) if _plain(name) in places]
-        wrong = [(label, name) for label, name in known if label not in places[_plain(name)]]
-        if not wrong or len(known) < 2:
-            return
-        label, name = wrong[0][0], shortened(printable(wrong[0][1]), 40)
-        raise DatasetError(
-            f"{setting}: {description} and the teacher have the same classes in another order: class {label} is "
-            f"{name} there, and {shortened(printable(class_names[label]), 40)} for the teacher. Give the teacher's order in "
-            f"{setting}.classes, or correct teacher.class_names."
-        )
-
-
-def _plain(name: str) -> str:
-    """Return a name as it is compared: without regard to case, underscores, hyphens and blanks."""
-    return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
 
 
 def number_names(

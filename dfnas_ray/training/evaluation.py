@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dfnas_ray.datasets.base import ImageDataset, check_classes, iterate_batches, numbering_of
+from dfnas_ray.datasets.base import ImageDataset, iterate_batches, numbering_of
 from dfnas_ray.datasets.numbering import better_numbering
 from dfnas_ray.errors import ConfigError
 from dfnas_ray.ops.batching import batch_size_for
@@ -105,7 +105,6 @@ def guess_classes(
         DatasetError: an image, a label or the number of channels does not fit.
         ConfigError: a network has another number of classes.
     """
-    check_classes(dataset, teacher.num_classes, class_names=teacher.class_names)
     placed = {
         name: evaluation_mode(copy_network(network).to(device)) for name, network in networks.items()
     }  # copies: the caller's networks stay where they are
@@ -156,7 +155,6 @@ def decode_all(dataset: ImageDataset, teacher: Teacher) -> list[LabelledImages]:
     Raises:
         DatasetError: an image, a label or the number of channels does not fit.
     """
-    check_classes(dataset, teacher.num_classes, class_names=teacher.class_names)
     return list(iterate_batches(dataset, teacher.image_shape, teacher.num_classes))
 
 

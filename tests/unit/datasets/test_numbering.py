@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from io import BytesIO
 
 import numpy as np
@@ -19,11 +18,8 @@ from dfnas_ray.datasets.image_folder import ImageFolderConfig
 from dfnas_ray.datasets.numbering import Numbering, better_numbering
 from dfnas_ray.datasets.parquet import ParquetConfig
 from dfnas_ray.errors import DatasetError
-from dfnas_ray.sources.base import SetSize
-from dfnas_ray.sources.real import RealSource
 from dfnas_ray.teachers.base import freeze_teacher
-from dfnas_ray.teachers.digits import DigitsCNN
-from dfnas_ray.training.evaluation import decode_all, evaluate_networks
+from dfnas_ray.training.evaluation import evaluate_networks
 
 CPU = torch.device("cpu")
 
@@ -178,60 +174,3 @@ def test_classes_of_21000_are_compared_in_a_moment():
 
 def test_a_dataset_that_says_nothing_of_its_labels_is_taken():
     check_classes([], 10)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("theirs", "ours", "words"),
-    [
-        (("bird", "car", "plane"), ("plane", "car", "bird"), "class 0 is bird there, and plane for the teacher"),
-        (
-            ("Bird", "fire_truck", "x"),
-            ("fire truck", "bird", "y"),
-            "class 0 is Bird there, and fire truck for the teacher",
-        ),
-        (("bird", "crane"), ("crane", "bird"), r"in evaluation\.dataset\.classes, or correct teacher\.class_names"),
-    ],
-)
-def test_names_that_the_teacher_has_in_other_places_are_refused(theirs, ours, words):
-    numbering = Numbering(theirs)
-    with pytest.raises(DatasetError, match=words):
-        numbering.check(len(ours), "evaluation.dataset", "it", ours)
-    numbering.check(len(ours), "evaluation.dataset", "it")
-
-
-@pytest.mark.parametrize(
-    ("theirs", "ours"),
-    [
-        (("Bird", "fire-truck"), ("bird", "Fire Truck")),
-        (("n01440764", "n01443537"), ("tench", "goldfish")),
-        (("airplane", "bird", "frog"), ("plane", "bird", "frog")),
-        (("a", "crane", "b", "crane "), ("a", "crane", "b", "crane")),
-        (("bird", "x"), ("y", "bird")),  # one name in common: it may mean something else
-    ],
-)
-def test_the_same_names_and_names_of_other_kinds_are_taken(theirs, ours):
-    Numbering(theirs).check(len(ours), "evaluation.dataset", "it", ours)
-
-
-def test_every_way_to_measure_a_network_compares_names(make_teacher):
-    teacher = replace(make_teacher(DigitsCNN(4)), class_names=tuple("abcdefghij"))
-
-    class Named:
-        description, fingerprint, numbering = "it", "", Numbering(tuple("bacdefghij"))
-
-        def __len__(self):
-            return 4
-
-        def __getitem__(self, index):
-            return Image.new("L", (16, 16)), index
-
-    source = RealSource.model_construct(dataset=None, num_images=None, labels="own")
-    for measure in (
-        lambda: evaluate_networks({"it": teacher.model}, teacher, Named(), torch.device("cpu")),
-        lambda: decode_all(Named(), teacher),
-        lambda: RealSource.drawer(source, teacher, SetSize(4, 4, (1, 16, 16)), 0, "search.images"),
-    ):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(RealSource, "opened", lambda *_: Named())
-            with pytest.raises(DatasetError, match="same classes in another order: class 0 is b there, and a for"):
-                measure()
