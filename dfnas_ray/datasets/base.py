@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from dfnas_ray.config.member import MemberConfig
 from dfnas_ray.config.registry import describe, is_built_in
+from dfnas_ray.datasets.class_order import compare_names
 from dfnas_ray.datasets.numbering import Numbering
 from dfnas_ray.errors import DatasetError, DfnasError, first_line
 from dfnas_ray.storage.pictures import PictureError, check_pixels
@@ -104,14 +105,24 @@ def numbering_of(dataset: ImageDataset) -> Numbering | None:
     return numbering if isinstance(numbering, Numbering) else None
 
 
-def check_classes(dataset: ImageDataset, num_classes: int, setting: str = EVALUATION) -> None:
+def check_classes(
+    dataset: ImageDataset, num_classes: int, setting: str = EVALUATION, class_names: Sequence[str] | None = None
+) -> None:
     """Make sure that the classes of a dataset fit a teacher's, before an image is read.
 
+    Args:
+        dataset: The dataset.
+        num_classes: The number of the teacher's classes.
+        setting: The name of the dataset in errors.
+        class_names: Names of the teacher's classes, if they are known.
+
     Raises:
-        DatasetError: there are too many, or too few; see `Numbering.check`.
+        DatasetError: there are too many, or too few; see `Numbering.check`. Or their order differs; see `compare_names`.
     """
     if (numbering := numbering_of(dataset)) is not None:
         numbering.check(num_classes, setting, dataset.description)
+        if class_names is not None:
+            compare_names(numbering, class_names, setting, dataset.description)
 
 
 def to_uint8(image: Image.Image, image_shape: tuple[int, int, int], where: str) -> Tensor:
@@ -225,17 +236,29 @@ class _Decoded(Dataset[tuple[Tensor, int]]):
 
 
 def iterate_batches(
-    dataset: ImageDataset, image_shape: tuple[int, int, int], num_classes: int, batch_size: int = 256
+    dataset: ImageDataset,
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    batch_size: int = 256,
+    class_names: Sequence[str] | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield (uint8 images (B, C, H, W), int64 labels (B,)) in the dataset's order. Batches are decoded when needed.
 
+    Args:
+        dataset: Real images with labels.
+        image_shape: (C, H, W) of the teacher's input.
+        num_classes: The number of the teacher's classes.
+        batch_size: The number of images in a batch.
+        class_names: Names of the teacher's classes, if they are known.
+
     Raises:
-        DatasetError: the dataset is empty, an image cannot be read, or a label or channel does not fit the teacher.
+        DatasetError: the dataset is empty, an image cannot be read, or a label, a channel or the order of the classes does
+            not fit the teacher.
     """
     if len(dataset) == 0:
         raise DatasetError(
             f"evaluation.dataset: {dataset.description} holds no images. Give one with at least one labelled image."
         )
-    check_classes(dataset, num_classes)
+    check_classes(dataset, num_classes, class_names=class_names)
     decoded = _Decoded(dataset, image_shape, num_classes)
     yield from DataLoader(decoded, batch_size=batch_size, shuffle=False)

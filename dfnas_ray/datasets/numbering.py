@@ -43,10 +43,12 @@ class Numbering:
         names: The names of the classes.
         by: ``order``: a label is a place in the list of names, so the list must be the teacher's. ``number``: a name is
             the number of the class itself, so a class without images shifts no other class.
+        is_given: Whether the user has given the names, as the setting ``classes`` does.
     """
 
     names: tuple[str, ...]
     by: Literal["order", "number"] = "order"
+    is_given: bool = False
 
     def check(self, num_classes: int, setting: str, description: str) -> None:
         """Make sure that the labels can be a teacher's classes.
@@ -87,7 +89,7 @@ def number_names(
             raise DatasetError(
                 f"{where}: the {what} {listed(strangers)} are none of the {len(classes):,} classes that are given."
             )
-        return [class_of[name] for name in names], Numbering(tuple(classes))
+        return [class_of[name] for name in names], Numbering(tuple(classes), is_given=True)
     if len(names) > 1 and all(name.lower() in _SPLITS for name in names):
         raise DatasetError(
             f"{where} has the sub-folders {listed(names)}, which are splits and not classes. Give one of them."

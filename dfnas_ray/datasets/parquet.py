@@ -57,7 +57,7 @@ class _Parquet:
         if any(is_text(kind.value_type if pa.types.is_dictionary(kind) else kind) for is_text in _TEXT):
             self._take_names(given)
         elif given is not None:
-            self._class_of, self.numbering = classes_of_labels(self.names, given), Numbering(given)
+            self._class_of, self.numbering = classes_of_labels(self.names, given), Numbering(given, is_given=True)
             known = set(given)
             if strangers := [name for name in self.names or () if name not in known]:
                 raise DatasetError(

@@ -21,11 +21,11 @@ class _Torchvision:
     def __init__(self, dataset: Any, description: str, given: Sequence[str] | None = None):
         self.dataset, self.description = dataset, description
         names = getattr(dataset, "classes", None)
-        self.numbering = Numbering(tuple(map(str, names))) if isinstance(names, list | tuple) and names else None
+        self.numbering = Numbering(tuple(map(_name, names))) if isinstance(names, list | tuple) and names else None
         self._class_of: dict[int, int] | None = None
         if given is not None:
             self._class_of = classes_of_labels(self.numbering.names if self.numbering else None, given)
-            self.numbering = Numbering(tuple(given))
+            self.numbering = Numbering(tuple(given), is_given=True)
 
     @property
     def fingerprint(self) -> str:
@@ -44,6 +44,11 @@ class _Torchvision:
         if int(label) not in self._class_of:
             raise PictureError(f"its label {label} is none of the {len(self._class_of)} classes that are given")
         return image, self._class_of[int(label)]
+
+
+def _name(name: Any) -> str:
+    """Return the name of a class; ImageNet's classes have several each."""
+    return ", ".join(map(str, name)) if isinstance(name, tuple) else str(name)
 
 
 class TorchvisionDatasetConfig(DatasetSourceConfig):

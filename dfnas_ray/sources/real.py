@@ -61,7 +61,7 @@ class RealSource(DrawnSource):
         """See `DrawnSource`."""
         dataset = self.opened(setting)
         if self.is_labelled:
-            check_classes(dataset, teacher.num_classes, dataset_setting(setting))
+            check_classes(dataset, teacher.num_classes, dataset_setting(setting), teacher.class_names)
         drawn = numpy_generator(seed, "real-images").permutation(len(dataset))[: size.images]
 
         def draw(shard: int) -> Drawn:

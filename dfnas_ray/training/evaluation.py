@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
@@ -112,7 +112,7 @@ def guess_classes(
     given: list[Classes] = []
     count = 0
     batch_size = batch_size_for(teacher.image_shape, _BATCH_SIZE, device)
-    for images, labels in iterate_batches(dataset, teacher.image_shape, teacher.num_classes, batch_size):
+    for images, labels in _batches(dataset, teacher, batch_size):
         x = teacher.normalize(images.to(device))
         for name, network in placed.items():
             with torch_settings_kept():  # a network may change them, and its input; some refuse a single image
@@ -137,6 +137,10 @@ def guess_classes(
     return guesses
 
 
+def _batches(dataset: ImageDataset, teacher: Teacher, batch_size: int) -> Iterator[LabelledImages]:
+    return iterate_batches(dataset, teacher.image_shape, teacher.num_classes, batch_size, teacher.class_names)
+
+
 class Grade(NamedTuple):
     """Accuracy and loss of a network on labelled images.
 
@@ -155,7 +159,7 @@ def decode_all(dataset: ImageDataset, teacher: Teacher) -> list[LabelledImages]:
     Raises:
         DatasetError: an image, a label or the number of channels does not fit.
     """
-    return list(iterate_batches(dataset, teacher.image_shape, teacher.num_classes))
+    return list(_batches(dataset, teacher, _BATCH_SIZE))
 
 
 def normalised(batches: Sequence[LabelledImages], teacher: Teacher, device: torch.device) -> list[LabelledImages]:

@@ -13,8 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from dfnas_ray import formatting
 from dfnas_ray.config.experiment import evaluation_dataset
 from dfnas_ray.datasets import ImageDataset
-from dfnas_ray.datasets.base import EVALUATION, check_classes, numbering_of, open_dataset
-from dfnas_ray.errors import DatasetError
+from dfnas_ray.datasets.base import EVALUATION, check_classes, open_dataset
 from dfnas_ray.ops.cost import Cost
 from dfnas_ray.storage.location import Count, JsonObject, Location, section
 from dfnas_ray.synthesis.students import load_student
@@ -122,21 +121,9 @@ def check_dataset(dataset: ImageDataset, teacher: Teacher) -> None:
     """Compare the classes of real images with the teacher's, before hours are spent. No image is read.
 
     Raises:
-        DatasetError: their numbers differ, or both have the same names in another order.
+        DatasetError: their numbers differ, or names that both have stand in another order; see `check_classes`.
     """
-    check_classes(dataset, teacher.num_classes)
-    numbering, names = numbering_of(dataset), teacher.class_names
-    if numbering is None or numbering.by != "order" or names is None:
-        return
-    theirs, ours = ([name.strip().casefold() for name in each] for each in (numbering.names, names))
-    if theirs == ours or sorted(theirs) != sorted(ours):  # different names may mean the same classes
-        return
-    label = next(label for label, (one, other) in enumerate(zip(theirs, ours, strict=True)) if one != other)
-    raise DatasetError(
-        f"{EVALUATION}: {dataset.description} and the teacher have the same classes in another order: class {label} is "
-        f"{numbering.names[label]} there, and {names[label]} for the teacher. Give the teacher's order in {EVALUATION}.classes, "
-        "or correct teacher.class_names."
-    )
+    check_classes(dataset, teacher.num_classes, EVALUATION, teacher.class_names)
 
 
 class Evaluation(Stage[EvaluationRecord]):

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from dfnas_ray import formatting
 from dfnas_ray.config.experiment import ExperimentConfig, dump_experiment, make_experiment
-from dfnas_ray.datasets.base import open_dataset
+from dfnas_ray.datasets.base import check_classes, open_dataset
 from dfnas_ray.errors import ConfigError, DfnasError, StorageError, TeacherError
 from dfnas_ray.execution.base import Work
 from dfnas_ray.seeding import derive_seed
@@ -135,7 +135,11 @@ class Sweep(Stage[SweptRecord]):
     def check(self) -> None:
         """See `Stage`."""
         check_address(self.experiment)
-        check_ranges(self.session.teacher, self.experiment, self.config)
+        teacher, labelled = self.session.teacher, self.config.labelled
+        if labelled is not None:
+            dataset = open_dataset(labelled, "sweep.labelled")
+            check_classes(dataset, teacher.num_classes, "sweep.labelled", teacher.class_names)
+        check_ranges(teacher, self.experiment, self.config)
 
     def read(self) -> SweptRecord | None:
         """Return the record if it has as many trials as are asked for, and the file of the trials can be read."""
