@@ -73,6 +73,7 @@ def _facts(teacher: Teacher) -> str:
     refused = "" if channels in GREY_OR_RGB else "; no images can be made: they have 1 or 3 channels"
     lines = {
         "input": f"{channels} x {height} x {width}, mean {teacher.mean}, std {teacher.std}{refused}",
+        "pictures": f"of another size are {teacher.resizing.described((height, width))}",
         "classes": _classes(teacher),
         "BatchNorm": f"{len(teacher.batch_norms())} layers with running statistics",
         "cost": f"{teacher.cost.params:,} parameters, {teacher.cost.macs:,} MACs",

@@ -16,8 +16,8 @@ from dfnas_ray.config.member import MemberConfig
 from dfnas_ray.config.registry import describe, is_built_in
 from dfnas_ray.datasets.class_order import compare_names
 from dfnas_ray.datasets.numbering import Numbering
+from dfnas_ray.datasets.resizing import Resizing
 from dfnas_ray.errors import DatasetError, DfnasError, first_line
-from dfnas_ray.storage.pictures import PictureError, check_pixels
 
 EVALUATION = "evaluation.dataset"
 """The setting of the evaluation's labelled images: the default name of a dataset in errors."""
@@ -25,7 +25,6 @@ EVALUATION = "evaluation.dataset"
 _MEMBERS_OF_A_DATASET = ("__len__", "__getitem__", "description", "fingerprint")
 
 _LARGEST_16_BITS = 65535
-CROP_FRACTION = 0.875  # 224 of 256: the usual evaluation crop
 
 
 class ImageDataset(Protocol):
@@ -125,11 +124,18 @@ def check_classes(
             compare_names(numbering, class_names, setting, dataset.description)
 
 
-def to_uint8(image: Image.Image, image_shape: tuple[int, int, int], where: str) -> Tensor:
+def to_uint8(
+    image: Image.Image, image_shape: tuple[int, int, int], where: str, resizing: Resizing | None = None
+) -> Tensor:
     """Return the image as uint8 (C, H, W).
 
-    An image of another size is resized (to cover 1 / 0.875 of the input, bilinear, antialiased) and cropped in the centre.
     Grey images become RGB if the teacher takes three channels, as with torchvision's loaders.
+
+    Args:
+        image: The image.
+        image_shape: (C, H, W) of the teacher's input.
+        where: The name of the image in errors.
+        resizing: What happens to an image of another size; by default that of `Resizing`.
 
     Raises:
         DatasetError: the image has colours and the teacher takes one channel, its pixels have no known range, or it
@@ -160,20 +166,19 @@ def to_uint8(image: Image.Image, image_shape: tuple[int, int, int], where: str) 
         scaled = np.divide(pixels, 257, dtype=np.float32)  # float32 suffices: no 16-bit value is near a tie
         image = Image.fromarray(scaled.round(out=scaled).clip(0, 255, out=scaled).astype(np.uint8))
     image = image.convert(mode)
-    if image.size != (width, height):
-        import torchvision.transforms.functional as TF  # imported late: it takes a second, even for `dfnas --help`
-
-        scale = max(height / image.height, width / image.width) / CROP_FRACTION  # covers the input on both sides
-        resized = [round(image.height * scale), round(image.width * scale)]
-        try:
-            check_pixels(*reversed(resized))
-        except PictureError as error:
-            size = f"{image.width:,} x {image.height:,}"
-            raise DatasetError(f"{where}: {size} pixels cannot be resized to the teacher's input: {error}.") from error
-        image = TF.resize(image, resized)
-        image = TF.center_crop(image, [height, width])
+    image = (resizing or Resizing()).apply(image, (height, width), where)
     array = np.array(image, dtype=np.uint8).reshape(height, width, channels)
     return torch.from_numpy(array).permute(2, 0, 1).contiguous()
+
+
+def as_input(
+    image: Image.Image, image_shape: tuple[int, int, int], where: str, dataset: ImageDataset, resizing: Resizing
+) -> Tensor:
+    """Return an image of a dataset as `to_uint8` does. The first one that is resized is said once."""
+    size = image_shape[1], image_shape[2]
+    if (image.height, image.width) != size:
+        resizing.say(dataset.description, size)
+    return to_uint8(image, image_shape, where, resizing)
 
 
 def _without_colour(image: Image.Image) -> Image.Image:
@@ -223,8 +228,8 @@ def check_label(label: int, num_classes: int, where: str) -> None:
 
 
 class _Decoded(Dataset[tuple[Tensor, int]]):
-    def __init__(self, dataset: ImageDataset, image_shape: tuple[int, int, int], num_classes: int):
-        self.dataset, self.image_shape, self.num_classes = dataset, image_shape, num_classes
+    def __init__(self, dataset: ImageDataset, image_shape: tuple[int, int, int], num_classes: int, resizing: Resizing):
+        self.dataset, self.image_shape, self.num_classes, self.resizing = dataset, image_shape, num_classes, resizing
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -232,7 +237,7 @@ class _Decoded(Dataset[tuple[Tensor, int]]):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         image, label, where = read_image(self.dataset, index, EVALUATION)
         check_label(label, self.num_classes, where)
-        return to_uint8(image, self.image_shape, where), label
+        return as_input(image, self.image_shape, where, self.dataset, self.resizing), label
 
 
 def iterate_batches(
@@ -241,6 +246,7 @@ def iterate_batches(
     num_classes: int,
     batch_size: int = 256,
     class_names: Sequence[str] | None = None,
+    resizing: Resizing | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield (uint8 images (B, C, H, W), int64 labels (B,)) in the dataset's order. Batches are decoded when needed.
 
@@ -250,6 +256,7 @@ def iterate_batches(
         num_classes: The number of the teacher's classes.
         batch_size: The number of images in a batch.
         class_names: Names of the teacher's classes, if they are known.
+        resizing: What happens to images of another size; by default that of `Resizing`.
 
     Raises:
         DatasetError: the dataset is empty, an image cannot be read, or a label, a channel or the order of the classes does
@@ -260,5 +267,5 @@ def iterate_batches(
             f"evaluation.dataset: {dataset.description} holds no images. Give one with at least one labelled image."
         )
     check_classes(dataset, num_classes, class_names=class_names)
-    decoded = _Decoded(dataset, image_shape, num_classes)
+    decoded = _Decoded(dataset, image_shape, num_classes, resizing or Resizing())
     yield from DataLoader(decoded, batch_size=batch_size, shuffle=False)

@@ -85,7 +85,8 @@ def export(
     """Write the trained network of a run as files for other tools, with its description and the model card.
 
     Args:
-        config: The experiment of the run. Its ``teacher.class_names``, if given, replace those that the run recorded.
+        config: The experiment of the run. Its ``teacher.class_names`` and ``teacher.crop``, ``squash`` and ``interpolation``, if
+            given, replace those that the run recorded.
         formats: The formats to write.
         out: A folder or a URI; by default ``export`` in the run directory.
         pixels: The input of the programs: uint8, or float32 in [0, 1].
@@ -100,11 +101,11 @@ def export(
     run_dir = RunDir(config.run_directory)
     source = network_folder(run_dir.location, which)
     described = NetworkDescription.read(source)
-    names = described.class_names
+    names, resizing = described.class_names, config.teacher.resizing(described.resizing)
     if config.teacher.class_names is not None:
         names = read_class_names(config.teacher.class_names, described.num_classes)
     network = TrainedNetwork.load(source).network
-    described = described.model_copy(update={"class_names": names, "program": pixels})
+    described = described.model_copy(update={"class_names": names, "resizing": resizing, "program": pixels})
     described, files = encode_network(network, described, formats, weights_file(source).read_bytes())
     folder = (Location.parse(out, "--out") if out is not None else run_dir.location / _FOLDER).make_dir()
     _remove_others(folder, described, set(files))

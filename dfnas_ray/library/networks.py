@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from dfnas_ray.datasets.base import to_uint8
+from dfnas_ray.datasets.resizing import Resizing
 from dfnas_ray.errors import ConfigError
 from dfnas_ray.search_spaces.architecture import Architecture
 from dfnas_ray.storage.location import Location
@@ -30,6 +31,7 @@ class TrainedNetwork(ImageClassifier):
         architecture: The architecture of the network.
         history: The figures of each training epoch; empty for a network that was loaded.
         class_names: The names of the classes in the order of the logits; None if they are unknown.
+        resizing: What `prepare` does to pictures of another size.
     """
 
     def __init__(
@@ -42,15 +44,16 @@ class TrainedNetwork(ImageClassifier):
         history: Sequence[EpochFigures] = (),
         canvas_size: tuple[int, int] | None = None,
         class_names: ClassNames | None = None,
+        resizing: Resizing | None = None,
     ):
         super().__init__(network, image_shape, mean, std, canvas_size, class_names)
+        self.resizing = resizing or Resizing()
         self.architecture, self.history = architecture, list(history)
 
     def prepare(self, picture: Image.Image | str | Path) -> Tensor:
         """Return a picture of any size as a batch of one, uint8 (1, C, H, W).
 
-        It is resized and cropped as for the evaluation: resized to cover 1 / 0.875 of the input, then cropped to its
-        centre.
+        It is resized and cropped as for the evaluation, in the teacher's way; see `resizing`.
 
         Args:
             picture: A picture of Pillow, or the path of a file.
@@ -64,7 +67,7 @@ class TrainedNetwork(ImageClassifier):
                 picture = decode_picture(Path(picture))
             except PictureError as error:
                 raise ConfigError(f"The picture {picture} cannot be read: {error}.") from error
-        return to_uint8(picture, self.image_shape, "The picture")[None]
+        return to_uint8(picture, self.image_shape, "The picture", self.resizing)[None]
 
     def check_teacher(self, teacher: Teacher, name: str = "This network") -> None:
         """Make sure that the network takes images that are prepared as for the teacher.
@@ -120,5 +123,5 @@ class TrainedNetwork(ImageClassifier):
         known = NetworkDescription.read(source)
         return cls(
             network, architecture, known.image_shape, known.mean, known.std,
-            canvas_size=known.canvas_size, class_names=known.class_names,
+            canvas_size=known.canvas_size, class_names=known.class_names, resizing=known.resizing,
         )  # fmt: skip

@@ -201,7 +201,7 @@ def retrain(
         history: list[EpochFigures] = (folder / "history.json").read_json()
         return TrainedNetwork(
             network, architecture, teacher.image_shape, teacher.mean, teacher.std, history, images.canvas_size,
-            teacher.class_names,
+            teacher.class_names, teacher.resizing,
         )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from dfnas_ray.datasets import DatasetConfig
-from dfnas_ray.datasets.base import ImageDataset, check_classes, check_label, open_dataset, read_image, to_uint8
+from dfnas_ray.datasets.base import ImageDataset, as_input, check_classes, check_label, open_dataset, read_image
 from dfnas_ray.errors import DatasetError
 from dfnas_ray.limits import MANY
 from dfnas_ray.seeding import numpy_generator
@@ -38,7 +38,7 @@ class RealSource(DrawnSource):
 
     def inputs(self, teacher: Teacher, setting: str) -> JsonObject:
         """See `DrawnSource`."""
-        return {"files": self.opened(setting).fingerprint}
+        return {"files": teacher.resizing.keyed(self.opened(setting).fingerprint)}
 
     def size(self, like: SetSize, setting: str) -> SetSize:
         """See `DrawnSource`."""
@@ -77,7 +77,8 @@ class RealSource(DrawnSource):
         labels = np.empty(len(rows), np.int64)
         for number, row in enumerate(rows):
             image, labels[number], where = read_image(dataset, int(row), setting)
-            canvases[number] = on_canvas(to_uint8(image, teacher.image_shape, where).numpy(), size, teacher.image_shape)
+            pixels = as_input(image, teacher.image_shape, where, dataset, teacher.resizing).numpy()
+            canvases[number] = on_canvas(pixels, size, teacher.image_shape)
             if self.is_labelled:
                 check_label(int(labels[number]), teacher.num_classes, where)
         return Drawn(canvases, labels if self.is_labelled else None)

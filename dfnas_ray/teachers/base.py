@@ -8,7 +8,7 @@ import logging
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Self, TypeAlias
@@ -22,6 +22,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from dfnas_ray.config.member import MemberConfig
 from dfnas_ray.config.registry import describe, is_built_in
+from dfnas_ray.datasets.resizing import Crop, Interpolation, Resizing
 from dfnas_ray.errors import DfnasError, TeacherError, first_line
 from dfnas_ray.limits import LONG_SIDE, MANY, MAX_INPUT
 from dfnas_ray.ops.cost import Cost, measure_cost
@@ -69,6 +70,7 @@ class Teacher:
             it, the arguments, and the user's code.
         class_names: Names of the classes, in the order of the logits; None if they are unknown. No computation depends
             on them, and the fingerprint does not either.
+        resizing: What happens to real pictures of another size. No image without data depends on it, nor the fingerprint.
     """
 
     name: str
@@ -79,6 +81,7 @@ class Teacher:
     std: tuple[float, ...]
     origin: str = ""
     class_names: ClassNames | None = None
+    resizing: Resizing = field(default_factory=Resizing)
 
     @classmethod
     def from_model(
@@ -90,6 +93,7 @@ class Teacher:
         name: str = "model",
         num_classes: int | None = None,
         class_names: Sequence[str] | None = None,
+        resizing: Resizing | None = None,
     ) -> Teacher:
         """Return a teacher made from a trained classifier. The classifier is copied and not changed.
 
@@ -101,6 +105,7 @@ class Teacher:
             name: The name of the teacher in results.
             num_classes: The expected number of classes. If it is None, the model is called to find it.
             class_names: Names of the classes, in the order of the logits.
+            resizing: What happens to real pictures of another size; see `Resizing`.
 
         Raises:
             TeacherError: the model cannot be copied, does not take such an image, or does not return logits.
@@ -109,7 +114,9 @@ class Teacher:
             copied = copy_network(unwrapped(model))
         except Exception as error:  # whatever an attribute of the model raises
             raise TeacherError(cannot_be_copied(f"Teacher {name}", error)) from error
-        return freeze_teacher(name, copied, image_shape, mean, std, num_classes, class_names=class_names)
+        return freeze_teacher(
+            name, copied, image_shape, mean, std, num_classes, class_names=class_names, resizing=resizing
+        )
 
     @cached_property
     def fingerprint(self) -> str:
@@ -177,7 +184,7 @@ class TeacherSourceConfig(MemberConfig):
 
     Attributes:
         kind: The name of the source in experiment files. Each source defines its own, as a field.
-        class_names: Names given by the user. They replace those that `load` finds.
+        class_names: Names given by the user. They replace those that `load` finds, and so do the other common settings.
     """
 
     if TYPE_CHECKING:
@@ -188,6 +195,28 @@ class TeacherSourceConfig(MemberConfig):
         description="Names of the classes, in the order of the outputs: a list, or a file with one name per line or in "
         "JSON. By default the names that the source knows.",
     )
+    crop: Crop | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="Real pictures of another size are resized to cover 1/crop of the input, and the centre is kept; 1 crops "
+        "only what is not covered. By default as published, else 0.875.",
+    )
+    squash: bool | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="Resize height and width to exactly 1/crop of the input, whatever the aspect ratio. By default as "
+        "published, else false.",
+    )
+    interpolation: Interpolation | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="Interpolation of resized pictures. By default as published, else bilinear.",
+    )
+
+    def resizing(self, found: Resizing) -> Resizing:
+        """Return what happens to pictures of another size: what the user has given, and else what was found."""
+        given = {"crop": self.crop, "squash": self.squash, "interpolation": self.interpolation}
+        return found.model_copy(update={name: value for name, value in given.items() if value is not None})
 
     @abstractmethod
     def load(self, cache: Location | Path) -> Teacher:
@@ -202,13 +231,15 @@ class TeacherSourceConfig(MemberConfig):
 
 
 def load_teacher(config: TeacherSourceConfig, cache: Location | Path) -> Teacher:
-    """Return the teacher of these settings, with the class names that they give.
+    """Return the teacher of these settings, with the class names and the resizing that they give.
 
     Raises:
         TeacherError: it cannot be loaded, or the names do not fit. If a source of another package breaks the contract,
             the error names package, member and rule.
     """
     teacher = _load(config, cache)
+    if (resizing := config.resizing(teacher.resizing)) != teacher.resizing:
+        teacher = replace(teacher, resizing=resizing)
     if config.class_names is None:
         return teacher
     return replace(teacher, class_names=read_class_names(config.class_names, teacher.num_classes))
@@ -237,6 +268,7 @@ def _load(config: TeacherSourceConfig, cache: Location | Path) -> Teacher:
             teacher.num_classes,
             teacher.origin,
             class_names=teacher.class_names,
+            resizing=teacher.resizing,
         )
     raise TeacherError(
         f"The teacher source {describe(type(config))} breaks its contract: load() must return a Teacher, as freeze_teacher "
@@ -254,6 +286,7 @@ def freeze_teacher(
     origin: str = "",
     builder: str | None = None,
     class_names: Sequence[str] | None = None,
+    resizing: Resizing | None = None,
 ) -> Teacher:
     """Freeze ``model``, try it on a few images, and return it as a `Teacher`.
 
@@ -267,6 +300,7 @@ def freeze_teacher(
         origin: See `Teacher`; the code of the user's own modules is added to it.
         builder: The module that built the model, if it is not among the modules of its classes.
         class_names: Names of the classes, in the order of the logits.
+        resizing: What happens to real pictures of another size; by default that of `Resizing`.
 
     Raises:
         TeacherError: the model does not take such an image, does not return logits, or returns another number of them;
@@ -291,7 +325,8 @@ def freeze_teacher(
     _frozen.add(model)
     origin = " ".join(fact for fact in facts if fact)
     names = None if class_names is None else check_class_names(class_names, found, f"class_names of teacher {name}")
-    return Teacher(name, model, found, image_shape, tuple(map(float, mean)), tuple(map(float, std)), origin, names)
+    statistics = tuple(map(float, mean)), tuple(map(float, std))
+    return Teacher(name, model, found, image_shape, *statistics, origin, names, resizing or Resizing())
 
 
 def _in_evaluation_mode(name: str, model: nn.Module) -> nn.Module:

@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import torch
 from pydantic import Field
 
+from dfnas_ray.datasets.resizing import Interpolation, Resizing
 from dfnas_ray.errors import TeacherError, first_line, shortened
 from dfnas_ray.storage.location import Location, user_path
 from dfnas_ray.teachers.base import ImageShape, Teacher, freeze_teacher
@@ -29,6 +30,7 @@ class _Input(NamedTuple):
     image_shape: ImageShape | None
     mean: _Values | None
     std: _Values | None
+    resizing: Resizing
 
 
 class HuggingFaceTeacherConfig(PublishedTeacherConfig):
@@ -76,6 +78,7 @@ class HuggingFaceTeacherConfig(PublishedTeacherConfig):
             num_classes=model.config.num_labels,
             origin=origin,
             class_names=_class_names(model.config.id2label),
+            resizing=found.resizing,
         )
 
     @property
@@ -130,7 +133,7 @@ class HuggingFaceTeacherConfig(PublishedTeacherConfig):
                 )
         is_asked = settings and (self.mean is None or self.std is None)
         mean, std = self._statistics(settings, channels) if is_asked else (None, None)
-        return _Input((channels, *sides) if sides else None, mean, std)
+        return _Input((channels, *sides) if sides else None, mean, std, _resizing(settings))
 
     def _statistics(self, settings: Mapping[str, Any], channels: int) -> tuple[_Values | None, _Values | None]:
         """Return mean and std for pixels x in [0, 1], with all that the image processor does to pixels 255 x.
@@ -229,6 +232,43 @@ def _sides(settings: Mapping[str, Any], config: Any) -> tuple[int, int] | None:
     if isinstance(own, int):
         return own, own
     return (int(own[0]), int(own[1])) if isinstance(own, list | tuple) and len(own) == 2 else None
+
+
+_OF_PILLOW: Mapping[int, Interpolation] = {
+    0: "nearest",
+    1: "lanczos",
+    2: "bilinear",
+    3: "bicubic",
+    4: "box",
+    5: "hamming",
+}
+"""Pillow's numbers of interpolations, which files of image processors hold."""
+
+_LARGE = 384  # ConvNeXt's processor squashes pictures for inputs of this size, and crops those for smaller ones
+
+
+def _resizing(settings: Mapping[str, Any]) -> Resizing:
+    """Return what the image processor does to pictures, as far as its file says it."""
+    size, crop = settings.get("size"), settings.get("crop_size") if settings.get("do_center_crop") else None
+    share, found = settings.get("crop_pct"), dict[str, Any]()
+    shortest = size.get("shortest_edge") if isinstance(size, Mapping) else size
+    inner = crop.get("height") if isinstance(crop, Mapping) else crop
+    if not settings.get("do_resize", True):
+        return Resizing()
+    if isinstance(share, int | float) and 0 < share <= 1:
+        large = crop is None and isinstance(shortest, int) and shortest >= _LARGE
+        found = {"crop": 1.0, "squash": True} if large else {"crop": float(share)}
+    elif isinstance(size, Mapping) and isinstance(outer := size.get("height"), int):
+        found = {"squash": True, "crop": inner / outer if isinstance(inner, int) else 1.0}
+    elif isinstance(shortest, int) and isinstance(inner, int):
+        found = {"crop": inner / shortest}
+    elif isinstance(size, Mapping) and isinstance(shortest, int):
+        found = {"crop": 1.0}
+    resample = settings.get("resample")
+    if isinstance(resample, int) and resample in _OF_PILLOW:
+        found["interpolation"] = _OF_PILLOW[resample]
+    crop_of_all = found.get("crop", Resizing().crop)
+    return Resizing(**found) if 0 < crop_of_all <= 1 else Resizing()
 
 
 def _per_channel(values: Any, channels: int) -> _Values | None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import difflib
 import json
+from collections.abc import Mapping
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field
 from torch import nn
 
+from dfnas_ray.datasets.resizing import Interpolation, Resizing
 from dfnas_ray.errors import TeacherError, first_line, shortened
 from dfnas_ray.storage.location import Location, user_path
 from dfnas_ray.teachers.base import Classes, Teacher, freeze_teacher
@@ -64,6 +66,7 @@ class TimmTeacherConfig(PublishedTeacherConfig):
             self.std or published["std"],
             origin=f"{name} {json.dumps(self.arguments, sort_keys=True, default=str)}" if self.arguments else name,
             class_names=None if self.num_classes else _class_names(model),
+            resizing=_resizing(published),
         )
 
     def _published(self) -> Any:
@@ -115,6 +118,17 @@ class TimmTeacherConfig(PublishedTeacherConfig):
             raise TeacherError(
                 f"timm cannot make {shortened(self.name, 60)} with teacher.arguments {self.arguments}: {first_line(error)}"
             ) from error
+
+
+def _resizing(published: Mapping[str, Any]) -> Resizing:
+    """Return what timm does to pictures for an evaluation."""
+    crop, interpolation = published.get("crop_pct"), published.get("interpolation")
+    found: dict[str, Any] = {"squash": published.get("crop_mode") == "squash"}
+    if isinstance(crop, int | float) and crop > 0:
+        found["crop"] = min(1.0, float(crop))
+    if interpolation in get_args(Interpolation):
+        found["interpolation"] = interpolation
+    return Resizing(**found)
 
 
 def _class_names(model: nn.Module) -> list[str] | None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 from torch import nn
 
+from dfnas_ray.datasets.resizing import Resizing
 from dfnas_ray.errors import TeacherError
 from dfnas_ray.storage.location import Location, user_path
 from dfnas_ray.teachers.base import Classes, Teacher, freeze_teacher
@@ -89,7 +90,14 @@ class TorchvisionTeacherConfig(PublishedTeacherConfig):
             self.std or preset.std,
             origin=name,
             class_names=None if self.num_classes else weights.meta["categories"],
+            resizing=resizing_of(preset),
         )
+
+
+def resizing_of(preset: Any) -> Resizing:
+    """Return what a preset does to pictures; its crop may not be larger than the resized picture."""
+    (crop,), (side,) = preset.crop_size, preset.resize_size
+    return Resizing(crop=min(1.0, crop / side), interpolation=preset.interpolation.value)
 
 
 def build_network(

@@ -138,7 +138,9 @@ def guess_classes(
 
 
 def _batches(dataset: ImageDataset, teacher: Teacher, batch_size: int) -> Iterator[LabelledImages]:
-    return iterate_batches(dataset, teacher.image_shape, teacher.num_classes, batch_size, teacher.class_names)
+    return iterate_batches(
+        dataset, teacher.image_shape, teacher.num_classes, batch_size, teacher.class_names, teacher.resizing
+    )
 
 
 class Grade(NamedTuple):

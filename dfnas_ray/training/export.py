@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from dfnas_ray.datasets.resizing import Resizing
 from dfnas_ray.errors import DfnasError, StorageError, first_line
 from dfnas_ray.ops.networks import copy_network, evaluation_mode
 from dfnas_ray.search_spaces import make_space
@@ -64,6 +65,7 @@ class NetworkDescription(BaseModel):
         std: Standard deviation per channel, used in the same way.
         canvas_size: (H', W'), the largest image size; programs use the centre of larger images.
         class_names: Class names in the order of the logits, if known.
+        resizing: What happens to pictures of another size.
         teacher: The name of the teacher.
         teacher_sha256: The fingerprint of the teacher.
         program: The input of ``network.pt2`` and ``network.onnx``. Older versions wrote programs for normalised images.
@@ -80,6 +82,7 @@ class NetworkDescription(BaseModel):
     std: tuple[float, ...]
     canvas_size: tuple[Side, Side] | None = None
     class_names: tuple[str, ...] | None = None
+    resizing: Resizing = Resizing()
     teacher: str | None = None
     teacher_sha256: str | None = None
     program: Pixels | Literal["normalised"] = "normalised"
@@ -108,6 +111,7 @@ class NetworkDescription(BaseModel):
             std=teacher.std,
             canvas_size=canvas_size,
             class_names=teacher.class_names,
+            resizing=teacher.resizing,
             teacher=teacher.name,
             teacher_sha256=teacher.fingerprint,
             program="uint8",
@@ -144,7 +148,7 @@ class NetworkDescription(BaseModel):
     def differs_from(self, other: NetworkDescription) -> bool:
         """Return whether another description has other contents, such as class names, or describes other weights."""
         known = self.weights_sha256 is not None and other.weights_sha256 is not None
-        fields = {"canvas_size", "class_names", "program", *(["weights_sha256"] if known else [])}
+        fields = {"canvas_size", "class_names", "resizing", "program", *(["weights_sha256"] if known else [])}
         return self.model_dump(include=fields) != other.model_dump(include=fields)
 
     @property

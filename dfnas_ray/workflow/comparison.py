@@ -174,14 +174,14 @@ class VariantComparison(Stage[ComparisonRecord]):
             if "ranking" in self.measures:
                 chosen["seed"] = session.given.seed  # of the sample and the resamples
             return inputs | {"table": self.table.fingerprint, "benchmark": chosen}
-        dataset = evaluation_dataset(session.config)
+        dataset, keyed = evaluation_dataset(session.config), session.teacher.resizing.keyed
         trained = {
             name: [one.config.retraining.settings, self.source(one, "retraining.images").key]
             for name, one in ((_text(cell), self.session_of(cell)) for cell in self.cells)
         }
         return inputs | {
             "trained": fingerprint(trained),
-            "evaluation": [dataset.model_dump(mode="json"), open_dataset(dataset).fingerprint],
+            "evaluation": [dataset.model_dump(mode="json"), keyed(open_dataset(dataset).fingerprint)],
         }
 
     def check(self) -> None:

@@ -160,7 +160,7 @@ class Evaluation(Stage[EvaluationRecord]):
         beside = {self.students.name: self.students.location.name} if self.num_students else {}
         return {
             "dataset": evaluation_dataset(self.session.config).model_dump(mode="json"),
-            "files": self.dataset.fingerprint,
+            "files": self.session.teacher.resizing.keyed(self.dataset.fingerprint),
             "teacher": self.session.teacher.fingerprint,
             "networks": {name: folder.name for name, folder in self.networks.items()} | beside,
         }

@@ -151,7 +151,7 @@ class Retraining(Stage[RetrainingRecord]):
         return NetworkDescription.of(self.architecture, self.session.teacher, self.source.canvas_size)
 
     def _describe_again(self) -> None:
-        """Write program and description again if the class names have changed, or if an older version wrote them."""
+        """Write program and description again if class names or the resizing have changed, or if an older version wrote them."""
         if not NetworkDescription.read(self.location).differs_from(self.description):
             return
         self.session.listener.say(f"{self.name}: network.pt2 and network.json are written again; the weights stay.")

@@ -94,9 +94,13 @@ class Sweep(Stage[SweptRecord]):
 
     def inputs(self) -> JsonObject:
         """Return the inputs on which trials depend. Their number is not among them: more can be added later."""
-        experiment, labelled = self.experiment, self.config.labelled
+        experiment, labelled, resizing = self.experiment, self.config.labelled, self.session.teacher.resizing
         return {
-            **({} if labelled is None else {"files": open_dataset(labelled, "sweep.labelled").fingerprint}),
+            **(
+                {}
+                if labelled is None
+                else {"files": resizing.keyed(open_dataset(labelled, "sweep.labelled").fingerprint)}
+            ),
             **({} if self.verifier is None else {"verifier": self.verifier.fingerprint}),
             "teacher": self.session.teacher.fingerprint,
             "seed": experiment.seed,

@@ -288,7 +288,7 @@ class Truth(Stage[TruthRecord]):
             "retraining": config.retraining.settings,
             "threads": config.cluster.retraining.cpus,
             "dataset": evaluation_dataset(config).model_dump(mode="json"),
-            "files": self.dataset.fingerprint,
+            "files": self.session.teacher.resizing.keyed(self.dataset.fingerprint),
         }
 
     def _trained_dir(self) -> StageDir:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import builtins
 import json
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from pydantic import TypeAdapter
 from small_transformers import PROCESSOR, save_small_resnet
 
+from dfnas_ray.datasets.base import to_uint8
+from dfnas_ray.datasets.resizing import Resizing
 from dfnas_ray.errors import TeacherError
 from dfnas_ray.teachers import TeacherConfig
 from dfnas_ray.teachers.fresh import why_not_fresh
@@ -62,6 +66,22 @@ def test_a_timm_model_knows_its_input_and_imagenets_names(timm_file, tmp_path):
     assert teacher.class_names[:2] == ("tench", "goldfish")
     assert torch.equal(teacher.model.fc.weight, torch.load(timm_file)["fc.weight"])
     assert why_not_fresh(teacher.model) == ""  # a generator's student can be made of it
+
+
+def picture(height=40, width=40):
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8))
+
+
+@pytest.mark.parametrize("change", [{}, {"crop_pct": 0.8, "interpolation": "bicubic"}, {"crop_mode": "squash"}])
+def test_pictures_are_resized_as_by_timm(timm_file, tmp_path, monkeypatch, change):
+    timm = pytest.importorskip("timm")
+    real = timm.create_model
+    monkeypatch.setattr(timm, "create_model", lambda name, **given: real(name, pretrained_cfg_overlay=change, **given))
+    teacher = parse({"kind": "timm", "name": "test_resnet", "checkpoint": str(timm_file)}).load(tmp_path)
+    theirs = timm.data.create_transform(**timm.data.resolve_data_config(model=teacher.model))
+    original = picture(240, 300 if teacher.resizing.squash else 240)
+    own = teacher.normalize(to_uint8(original, teacher.image_shape, "here", teacher.resizing)[None])[0]
+    torch.testing.assert_close(own, theirs(original))
 
 
 def test_a_timm_model_of_ones_own_classes_channels_and_statistics(tmp_path):
@@ -221,6 +241,45 @@ def test_all_that_the_image_processor_does_to_pixels_is_in_mean_and_std(processo
     image = torch.randint(0, 256, (3, 24, 24), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     theirs = transformers.AutoImageProcessor.from_pretrained(folder)(image, return_tensors="pt")["pixel_values"]
     torch.testing.assert_close(teacher.normalize(image[None]), theirs, rtol=1e-5, atol=1e-5)
+
+
+CROPPED = {"do_center_crop": True, "crop_size": {"height": 24, "width": 24}}
+
+
+@pytest.mark.parametrize(
+    ("processor", "resizing"),
+    [
+        (VIT, Resizing(crop=1, squash=True)),
+        ({**VIT, "resample": 3}, Resizing(crop=1, squash=True, interpolation="bicubic")),
+        ({**PROCESSOR, "crop_pct": 0.75}, Resizing(crop=0.75)),
+        ({**PROCESSOR, "crop_pct": 0.75, "size": {"shortest_edge": 384}}, Resizing(crop=1, squash=True)),
+        (
+            {**VIT, "image_processor_type": "CLIPImageProcessor", **CROPPED, "size": {"shortest_edge": 32}},
+            Resizing(crop=0.75),
+        ),
+        (
+            {**VIT, "image_processor_type": "DeiTImageProcessor", **CROPPED, "size": {"height": 30, "width": 30}},
+            Resizing(crop=0.8, squash=True),
+        ),
+        ({**VIT, "do_resize": False}, Resizing()),
+        ({**VIT, "size": {"height": 24, "width": 24}, "resample": "x"}, Resizing(crop=1, squash=True)),
+        ({**VIT, **CROPPED, "size": {"shortest_edge": 12}}, Resizing()),  # the crop would be padded
+    ],
+)
+def test_the_image_processor_says_how_pictures_are_resized(processor, resizing, tmp_path):
+    folder = save_small_resnet(tmp_path / "small", processor)
+    teacher = parse({"kind": "huggingface", "name": "x", "checkpoint": str(folder)}).load(tmp_path)
+    assert teacher.resizing == resizing
+
+
+@pytest.mark.parametrize("processor", [{**VIT, "resample": 2}, {**PROCESSOR, "crop_pct": 0.75, "resample": 3}])
+def test_pictures_are_resized_as_by_the_image_processor(processor, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    folder = save_small_resnet(tmp_path / "small", processor)
+    teacher = parse({"kind": "huggingface", "name": "x", "checkpoint": str(folder)}).load(tmp_path)
+    theirs = transformers.AutoImageProcessor.from_pretrained(folder)(picture(), return_tensors="pt")["pixel_values"]
+    own = teacher.normalize(to_uint8(picture(), teacher.image_shape, "here", teacher.resizing)[None])
+    assert (own - theirs).abs().mean() < 0.02  # one grey level; other treatments differ by half a standard deviation
 
 
 @pytest.mark.parametrize(

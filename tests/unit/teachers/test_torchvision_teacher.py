@@ -3,15 +3,19 @@
 import re
 from urllib.error import URLError
 
+import numpy as np
 import pytest
 import torch
 import torch.hub
+from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 from torchvision.models import ResNet18_Weights, WeightsEnum, get_model, get_model_weights, resnet18
 
+from dfnas_ray.datasets.base import to_uint8
+from dfnas_ray.datasets.resizing import Resizing
 from dfnas_ray.errors import TeacherError
 from dfnas_ray.teachers import CheckpointTeacherConfig, DigitsTeacherConfig, TeacherConfig, TorchvisionTeacherConfig
-from dfnas_ray.teachers.torchvision_models import build_network
+from dfnas_ray.teachers.torchvision_models import build_network, resizing_of
 
 parse = TypeAdapter(TeacherConfig).validate_python
 
@@ -57,6 +61,20 @@ def test_a_file_takes_the_place_of_the_download(resnet18_file, tmp_path, monkeyp
     assert teacher.std == (0.229, 0.224, 0.225)
     assert torch.equal(teacher.model.fc.weight, state["fc.weight"])
     assert len(teacher.batch_norms()) == 20
+    assert teacher.resizing == Resizing()  # 224 of 256, as published
+
+
+@pytest.mark.parametrize(
+    ("name", "weights"),
+    [("resnet50", "IMAGENET1K_V2"), ("vit_b_16", "IMAGENET1K_SWAG_E2E_V1"), ("efficientnet_b1", "IMAGENET1K_V1")],
+)
+def test_pictures_are_resized_as_by_the_published_preset(name, weights):
+    preset = get_model_weights(name)[weights].transforms()
+    (side,) = preset.crop_size
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (500, 500, 3), np.uint8))
+    own = to_uint8(picture, (3, side, side), "here", resizing_of(preset))
+    mean, std = (torch.tensor(values)[:, None, None] for values in (preset.mean, preset.std))
+    torch.testing.assert_close((own / 255 - mean) / std, preset(picture))
 
 
 def test_without_a_network_the_error_names_the_url_and_the_setting(tmp_path, monkeypatch):
