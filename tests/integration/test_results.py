@@ -178,6 +178,15 @@ def test_other_class_names_are_written_into_the_network_and_nothing_is_trained(c
     assert len(recorder.said) == said, "once is enough"
 
 
+def test_another_crop_is_written_into_the_network_and_only_real_images_are_looked_at_again(copy, config, export):
+    outcomes = dfnas_ray.run(config("teacher.crop=1"))
+    assert [name for name, outcome in outcomes.items() if not outcome.reused] == ["evaluation"]
+    assert dfnas_ray.load_network(copy).resizing.crop == 1
+    code, _, err = export("--set", "teacher.crop=0.5")
+    assert code == 0, err
+    assert dfnas_ray.load_network(copy / "export").resizing.crop == 0.5
+
+
 def test_a_command_that_is_broken_off_while_it_writes_names_trains_nothing_again(copy, config, recorder, monkeypatch):
     def stop(*_, **__):
         raise KeyboardInterrupt
