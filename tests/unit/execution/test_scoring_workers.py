@@ -47,8 +47,7 @@ def test_a_worker_that_died_is_replaced(workers, caplog):
     actor = workers._actors[0]
     ray.kill(actor)
     with pytest.raises(ray.exceptions.RayActorError):  # it may answer until the signal has come
-        while True:
-            ray.get(actor.measure.remote([1]))
+        list(iter(lambda: ray.get(actor.measure.remote([1])), None))
     assert [each["score"] for each in workers([1, 2])] == [1, 2]
     assert "A worker that scores candidates died" in caplog.text
     assert "attempt 2 of 2 follows" in caplog.text
