@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Protocol
+
+logger = logging.getLogger(__name__)
 
 
 class Task(Protocol):
@@ -73,3 +77,9 @@ class Silent:
 def shorten(text: str, width: int) -> str:
     """Return the text; one longer than ``width`` characters is cut to this width and ends in an ellipsis."""
     return text if len(text) <= width else f"{text[: width - 1]}…"
+
+
+@lru_cache(maxsize=256)
+def say_once(message: str) -> None:
+    """Log a warning, unless this process has logged it before."""
+    logger.warning("%s", message)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 from rich.text import Text
@@ -95,7 +95,8 @@ def init(
         _write(out_file, _example(example))
         _say_next(out_file)
         return
-    source = _teacher(teacher, builder, arguments or [], num_classes, checkpoint, image_shape, mean, std)
+    given = _Given(arguments or [], num_classes, checkpoint, image_shape, mean, std)
+    source = _teacher(teacher, builder, given)
     values: SettingValues = {"name": _name(out_file), "seed": 0, "teacher": source}
     if evaluation is not None:
         values["evaluation"] = {"dataset": _dataset(evaluation)}
@@ -116,16 +117,18 @@ def init(
     _say_next(out_file)
 
 
-def _teacher(
-    teacher: str | None,
-    builder: str | None,
-    arguments: list[str],
-    num_classes: int | None,
-    checkpoint: str | None,
-    image_shape: str | None,
-    mean: str | None,
-    std: str | None,
-) -> Any:
+class _Given(NamedTuple):
+    """The options about the teacher, besides those that name its source."""
+
+    arguments: list[str]
+    num_classes: int | None
+    checkpoint: str | None
+    image_shape: str | None
+    mean: str | None
+    std: str | None
+
+
+def _teacher(teacher: str | None, builder: str | None, given: _Given) -> Any:
     """Return the section ``teacher``; on a terminal, ask for missing values that only the user knows.
 
     Raises:
@@ -137,60 +140,52 @@ def _teacher(
                 f"--teacher ({shortened(teacher, 100)}) and --builder are both given. Keep one: a source such as "
                 "torchvision:resnet18 builds its own network."
             )
-        return _published(teacher, arguments, num_classes, checkpoint, image_shape, mean, std)
-    if builder is None or checkpoint is None:
+        return _published(teacher, given)
+    if builder is None or given.checkpoint is None:
         raise ConfigError(
             "Which teacher? Give --teacher torchvision:NAME (or timm:, huggingface:), or --builder package.module:function with "
             "--checkpoint FILE."
         )
-    section: SettingValues = {"kind": "checkpoint", "checkpoint": checkpoint, "builder": builder}
-    if arguments:
-        section["arguments"] = dict(map(_argument, arguments))
-    if num_classes is not None:
-        section["num_classes"] = num_classes
-    shape = _shape(_asked(image_shape, "--image-shape", "Shape of one input: C,H,W"))
+    section: SettingValues = {"kind": "checkpoint", "checkpoint": given.checkpoint, "builder": builder}
+    if given.arguments:
+        section["arguments"] = dict(map(_argument, given.arguments))
+    if given.num_classes is not None:
+        section["num_classes"] = given.num_classes
+    shape = _shape(_asked(given.image_shape, "--image-shape", "Shape of one input: C,H,W"))
     section["image_shape"] = shape
     channels = shape[0] if shape else 1
     for option, setting, text, what in (
-        ("--mean", "mean", mean, "Mean of its training pixels in [0, 1]"),
-        ("--std", "std", std, "Standard deviation of its training pixels in [0, 1]"),
+        ("--mean", "mean", given.mean, "Mean of its training pixels in [0, 1]"),
+        ("--std", "std", given.std, "Standard deviation of its training pixels in [0, 1]"),
     ):
         found = _numbers(option, _asked(text, option, f"{what}, {channels} with commas"), float)
         section[setting] = found * channels if len(found) == 1 else found
     return section
 
 
-def _published(
-    teacher: str,
-    arguments: list[str],
-    num_classes: int | None,
-    checkpoint: str | None,
-    image_shape: str | None,
-    mean: str | None,
-    std: str | None,
-) -> SettingValues | str:
+def _published(teacher: str, given: _Given) -> SettingValues | str:
     """Return the section ``teacher`` of a source that builds its own network; given values replace the source's own."""
-    given: SettingValues = {
-        "arguments": dict(map(_argument, arguments)) or None,
-        "num_classes": num_classes,
-        "checkpoint": checkpoint,
-        "image_shape": None if image_shape is None else _shape(image_shape),
-        "mean": None if mean is None else _numbers("--mean", mean, float),
-        "std": None if std is None else _numbers("--std", std, float),
+    found: SettingValues = {
+        "arguments": dict(map(_argument, given.arguments)) or None,
+        "num_classes": given.num_classes,
+        "checkpoint": given.checkpoint,
+        "image_shape": None if given.image_shape is None else _shape(given.image_shape),
+        "mean": None if given.mean is None else _numbers("--mean", given.mean, float),
+        "std": None if given.std is None else _numbers("--std", given.std, float),
     }
-    given = {name: value for name, value in given.items() if value is not None}
-    if not given:
+    settings = {name: value for name, value in found.items() if value is not None}
+    if not settings:
         return teacher
     from dfnas_ray.teachers import TEACHERS
 
     source = TEACHERS.expand(teacher)
     code = TEACHERS.class_of(source)
-    for name in given:
+    for name in settings:
         if code is not None and name not in getattr(code, "model_fields", {}):
             raise ConfigError(
                 f"{_OPTIONS[f'teacher.{name}']} does not go with --teacher {shortened(teacher, 100)}. Leave it out."
             )
-    return {**source, **given}
+    return {**source, **settings}
 
 
 def _shape(text: str) -> list[int]:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections import Counter
 from collections.abc import Sequence
-from functools import lru_cache
 
 from dfnas_ray.config.yaml_text import write_yaml
 from dfnas_ray.datasets.numbering import Numbering, listed
 from dfnas_ray.errors import DatasetError
-
-logger = logging.getLogger(__name__)
+from dfnas_ray.progress import say_once
 
 _MOST_CHARACTERS = 500  # of the line of names in an error, which has 1,000 at most
 
@@ -50,7 +47,7 @@ def compare_names(numbering: Numbering, names: Sequence[str], setting: str, desc
         return  # names that are only in one list may mean the same class
     lists = f"{what} has the classes {listed(numbering.names)}, and the teacher {listed(names)}."
     if not common:
-        _say_once(
+        say_once(
             f"{lists} No name is in both lists, so they cannot be compared. Labels are places in the list: make sure that both "
             f"have the same order, or give the dataset's names in the teacher's order in {setting}.classes."
         )
@@ -63,7 +60,7 @@ def compare_names(numbering: Numbering, names: Sequence[str], setting: str, desc
     )
     if 2 * len(common) >= len(theirs) and 2 * len(moved) >= len(common):
         raise DatasetError(f"{lists} {where}")
-    _say_once(f"{lists} {where}")
+    say_once(f"{lists} {where}")
 
 
 def _plain(name: str) -> str:
@@ -95,8 +92,3 @@ def _remedy(numbering: Numbering, theirs: Sequence[str], ours: Sequence[str], se
 def _scalar(name: str) -> str:
     """Return a name as an entry of a list of YAML in one line."""
     return write_yaml([name], is_compact=True).strip()[1:-1]
-
-
-@lru_cache(maxsize=256)
-def _say_once(message: str) -> None:
-    logger.warning("%s", message)

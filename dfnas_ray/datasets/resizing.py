@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-from functools import lru_cache
 from typing import Annotated, Literal, TypeAlias
 
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
 from dfnas_ray.errors import DatasetError
+from dfnas_ray.progress import say_once
 from dfnas_ray.storage.pictures import PictureError, check_pixels
-
-logger = logging.getLogger(__name__)
 
 Crop: TypeAlias = Annotated[float, Field(gt=0, le=1)]
 """Share of a resized picture's shorter side that is kept."""
@@ -78,12 +75,7 @@ class Resizing(BaseModel):
     def say(self, description: str, size: tuple[int, int]) -> None:
         """Say once what happens to a dataset's images of another size."""
         height, width = size
-        _say_once(
+        say_once(
             f"{description}: images of another size than the input, {height} x {width}, are {self.described(size)}. If the "
             "teacher's own images were prepared in another way, set teacher.crop, teacher.squash and teacher.interpolation."
         )
-
-
-@lru_cache(maxsize=256)
-def _say_once(message: str) -> None:
-    logger.warning("%s", message)

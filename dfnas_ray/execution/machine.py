@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
-import math
 import os
 import resource
 import tempfile
-from pathlib import Path
 
 import torch
 
@@ -40,21 +38,11 @@ def use_cores_of_job() -> None:
     torch.set_num_threads(available_cores())
 
 
-def available_cores(cgroups: Path = Path("/sys/fs/cgroup")) -> int:
+def available_cores() -> int:
     """Return the number of cores that this process may use: by its affinity, and by its container's limit."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    limit = _cpu_limit(cgroups)
-    return cores if limit is None else max(1, min(cores, math.floor(limit)))
+    import joblib  # imported late: few commands need it
 
-
-def _cpu_limit(cgroups: Path) -> float | None:
-    """Return the limit of the container in cores; None without one."""
-    for names in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):  # version 2, then 1
-        with contextlib.suppress(OSError, ValueError):
-            quota, period = " ".join((cgroups / name).read_text() for name in names).split()
-            if quota not in ("max", "-1"):
-                return int(quota) / int(period)
-    return None
+    return int(joblib.cpu_count())
 
 
 def allow_open_files() -> None:

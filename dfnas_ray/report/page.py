@@ -32,7 +32,7 @@ from dfnas_ray.report.synthesis_section import SynthesisSection, synthesis_secti
 from dfnas_ray.report.tiles import Tile, accuracy_tiles, other_tiles
 from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.run_dir import RunDir
-from dfnas_ray.storage.uri import longer
+from dfnas_ray.storage.uri import append_to_path
 from dfnas_ray.teachers.base import ImageShape
 from dfnas_ray.training.retraining import EpochFigures
 from dfnas_ray.version import __version__
@@ -238,13 +238,13 @@ def commands(artefacts: Artefacts, place: str | None = None) -> dict[str, str]:
         place: The run directory as the commands name it; by default its full path.
     """
     place = place or artefacts.run_dir.location.address
-    file = shlex.quote(longer(place, "/experiment.yaml"))
+    file = shlex.quote(append_to_path(place, "/experiment.yaml"))
     same = f"{file} --run-dir {shlex.quote(place)}"
     return {
         "continue": f"dfnas run {same}",
         "evaluate": f"dfnas evaluate {same} --set 'evaluation.dataset={{kind: image_folder, path: PATH}}'",
         "export": f"dfnas export {same}",
-        "reproduce": f"dfnas run {file} --run-dir {shlex.quote(longer(place, '-again'))}",
+        "reproduce": f"dfnas run {file} --run-dir {shlex.quote(append_to_path(place, '-again'))}",
     }
 
 

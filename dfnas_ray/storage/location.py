@@ -21,7 +21,7 @@ from dfnas_ray.limits import MAX_RECORD_BYTES, MAX_RECORD_VALUES
 from dfnas_ray.storage.regular_files import NotRegularError, check_regular, read_regular
 from dfnas_ray.storage.retries import passes_by_itself, with_retries
 from dfnas_ray.storage.temporary import temporary_name
-from dfnas_ray.storage.uri import is_uri, longer, refuse_one_slash, refuse_secrets
+from dfnas_ray.storage.uri import append_to_path, is_uri, refuse_one_slash, refuse_secrets
 
 Result = TypeVar("Result")
 Model = TypeVar("Model", bound=BaseModel)
@@ -83,10 +83,10 @@ class Location:
         return cls(filesystem, path.rstrip("/"), text)
 
     def __truediv__(self, name: str) -> Location:
-        return self._longer(f"/{name}")
+        return self._appended(f"/{name}")
 
-    def _longer(self, end: str) -> Location:
-        return Location(self.filesystem, self.path + end, longer(self.uri, end) if self.uri else "")
+    def _appended(self, end: str) -> Location:
+        return Location(self.filesystem, self.path + end, append_to_path(self.uri, end) if self.uri else "")
 
     def __str__(self) -> str:
         return self.path if self.is_local else self.address.partition("?")[0]
@@ -279,7 +279,7 @@ class Location:
 
     def move_aside(self) -> Location:
         """Rename a file, or a folder with its content, to NAME.damaged, and return its new location."""
-        aside = self._longer(".damaged")
+        aside = self._appended(".damaged")
 
         def move() -> None:
             if self.is_local:

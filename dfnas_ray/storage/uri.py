@@ -65,7 +65,7 @@ def is_uri(text: str | PathLike[str]) -> bool:
     return "://" in str(text)
 
 
-def longer(place: str, end: str) -> str:
+def append_to_path(place: str, end: str) -> str:
     """Return a path or URI with ``end`` after its path: before the query, if it has one."""
     if not is_uri(place):
         return place + end

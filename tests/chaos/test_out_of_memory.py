@@ -35,16 +35,27 @@ class Hungry(DigitsCNN):
 """
 
 
+@pytest.fixture
+def environment(tmp_path):
+    """The environment of a node that has little memory left."""
+    memory = psutil.virtual_memory()
+    if memory.available < SPARE + TAKEN:  # what is said of such an end is tested everywhere: tests/unit/execution
+        pytest.skip(f"needs {(SPARE + TAKEN) / 2**30:.0f} GB of free memory")
+    return {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | {
+        "RAY_memory_usage_threshold": str((memory.total - memory.available + SPARE) / memory.total),
+        "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]),
+    }
+
+
 @pytest.mark.parametrize(
     ("stage", "when"),
     [("synthesis", "when"), ("search", "run/synthesis/*/done.json"), ("retraining", "run/search/*/done.json")],
 )
-def test_a_worker_without_memory_is_one_sentence_that_names_the_setting(tiny_values, tmp_path, stage, when):
+def test_a_worker_without_memory_is_one_sentence_that_names_the_setting(
+    tiny_values, environment, tmp_path, stage, when
+):
     import torch
 
-    memory = psutil.virtual_memory()
-    if memory.available < SPARE + TAKEN:
-        pytest.skip(f"needs {(SPARE + TAKEN) / 2**30:.0f} GB of free memory")
     from dfnas_ray.teachers.digits import DigitsCNN
 
     torch.manual_seed(0)
@@ -62,10 +73,6 @@ def test_a_worker_without_memory_is_one_sentence_that_names_the_setting(tiny_val
     }
     experiment = {**tiny_values(), "teacher": teacher, "run_dir": "run"}
     (tmp_path / "e.yaml").write_text(yaml.safe_dump(experiment))
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | {
-        "RAY_memory_usage_threshold": str((memory.total - memory.available + SPARE) / memory.total),
-        "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]),
-    }
     line = [sys.executable, "-m", "dfnas_ray", "run", "e.yaml"]
     command = Popen(line, cwd=tmp_path, env=environment, stdout=PIPE, stderr=STDOUT, text=True, start_new_session=True)
     said, _ = command.communicate(timeout=600)
@@ -120,15 +127,8 @@ connection.close()
 
 
 @pytest.mark.parametrize(("kind", "attempts"), [("score", 2), ("compute", 4)])
-def test_work_without_memory_is_not_tried_for_ever(tmp_path, kind, attempts):
-    memory = psutil.virtual_memory()
-    if memory.available < SPARE + TAKEN:
-        pytest.skip(f"needs {(SPARE + TAKEN) / 2**30:.0f} GB of free memory")
+def test_work_without_memory_is_not_tried_for_ever(environment, tmp_path, kind, attempts):
     (tmp_path / "tasks.py").write_text(TASKS)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | {
-        "RAY_memory_usage_threshold": str((memory.total - memory.available + SPARE) / memory.total),
-        "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]),
-    }
     line = [sys.executable, "tasks.py", kind]
     command = Popen(line, cwd=tmp_path, env=environment, stdout=PIPE, stderr=STDOUT, text=True, start_new_session=True)
     said, _ = command.communicate(timeout=300)
