@@ -38,7 +38,7 @@ class MacsTermConfig(BaseModel):
 
     def table(self, space: SearchSpace) -> tuple[list[np.ndarray[Any, Any]], float]:
         """Return the MACs of each option by mixed operation, and the MACs that every architecture has."""
-        return space.cost_table.macs, float(sum(cost.macs for cost in space.cost_table.fixed.values()))
+        return space.cost_table.macs, float(space.cost_table.fixed_total.macs)
 
 
 class LatencyTermConfig(BaseModel):

@@ -98,12 +98,19 @@ class CostTable:
     options: list[list[dict[int, Cost]]]
 
     @cached_property
+    def fixed_total(self) -> Cost:
+        """The cost of all parts that every architecture has."""
+        return sum(self.fixed.values(), Cost(0, 0))
+
+    @cached_property
+    def totals(self) -> list[list[Cost]]:
+        """The cost of each option of each mixed operation, over its layers."""
+        return [[sum(option.values(), Cost(0, 0)) for option in row] for row in self.options]
+
+    @cached_property
     def macs(self) -> list[np.ndarray[Any, np.dtype[np.float64]]]:
         """The MACs of each option, one array (options,) per mixed operation."""
-        return [
-            np.array([sum(cost.macs for cost in option.values()) for option in row], dtype=np.float64)
-            for row in self.options
-        ]
+        return [np.array([cost.macs for cost in row], dtype=np.float64) for row in self.totals]
 
 
 class Supernet(nn.Module, ABC):
@@ -329,7 +336,9 @@ class SearchSpace(ABC):
 
     def cost(self, genotype: Genotype) -> Cost:
         """Return the parameters and MACs of an architecture, without building its network."""
-        return sum(self.layer_costs(genotype).values(), Cost(0, 0))
+        table = self.cost_table
+        chosen = zip(table.totals, self.choices(genotype), strict=True)
+        return sum((row[choice] for row, choice in chosen if choice is not None), table.fixed_total)
 
     def layer_costs(self, genotype: Genotype) -> dict[int, Cost]:
         """Return the cost of an architecture by layer."""

@@ -183,10 +183,8 @@ class GeneratorSettings(SynthesizerConfig):
 
     def check_teacher(self, teacher: Teacher, settings: SetSettings) -> None:
         """See `SynthesizerConfig`: the generator must not be too large, and the student must be possible."""
-        size = self.canvas_size(settings, *teacher.image_shape[1:])
-        generator = make_without_memory(
-            lambda: ImageGenerator(self.latent_dim, size, self.width, teacher.mean, teacher.std)
-        )
+        size, pixels = self.canvas_size(settings, *teacher.image_shape[1:]), [0.0] * teacher.image_shape[0]
+        generator = make_without_memory(lambda: ImageGenerator(self.latent_dim, size, self.width, pixels, pixels))
         if (parameters := sum(each.numel() for each in generator.parameters())) > MAX_PARAMETERS:
             raise SynthesisError(
                 f"synthesis.method.width ({self.width:,}) and latent_dim ({self.latent_dim:,}) make a generator of "

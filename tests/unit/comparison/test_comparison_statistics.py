@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy
 
 from dfnas_ray.comparison.statistics import Spread, mcnemar
 
@@ -34,3 +35,5 @@ def test_mcnemar_is_the_exact_binomial():
     assert mcnemar(0, 5) == pytest.approx(2 / 2**5)
     assert mcnemar(1, 9) == pytest.approx(2 * (1 + 10) / 2**10)
     assert mcnemar(1, 9) == mcnemar(9, 1)
+    for pair in ((0, 1), (3, 4), (4, 4), (17, 40), (400, 470)):
+        assert mcnemar(*pair) == pytest.approx(scipy.stats.binomtest(pair[0], sum(pair), 0.5).pvalue, rel=1e-9)
