@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Generic, ParamSpec, TypeVar
 
 import torch
@@ -24,7 +25,8 @@ class CompiledCall(Generic[P, T]):
     """A function that is compiled when it is first called, which takes up to a minute.
 
     Where the compiler fails, for example because there is no C++ compiler, the function is called as it is, with one
-    warning. (A failure that is met only in the backward pass is an error.)
+    warning. The gradients are compiled in that call, too, so that their failure is met there (torch 2.9: when they are
+    first needed, where a failure is an error).
 
     Args:
         function: The function, or a network. Its inputs keep their shapes.
@@ -50,7 +52,7 @@ class CompiledCall(Generic[P, T]):
         if not self._is_compiled:
             return self._call(*args, **kwargs)
         try:
-            with torch._inductor.config.patch(freezing=self._is_frozen):
+            with torch._inductor.config.patch(freezing=self._is_frozen), _gradients_at_once():
                 return self._call(*args, **kwargs)
         except Exception as error:
             if not _is_compiler_failure(error):
@@ -74,6 +76,17 @@ def compiled_on_cpu(
 ) -> Callable[P, T]:
     """Return the function, compiled if ``device`` is a CPU; see `CompiledCall`. On GPUs this was never measured."""
     return CompiledCall(function, setting, is_frozen=is_frozen) if device.type == "cpu" else function
+
+
+def _gradients_at_once() -> AbstractContextManager[None]:
+    """Let the compiler make the backward pass together with the forward pass."""
+    from torch._functorch import config
+
+    setting = "force_non_lazy_backward_lowering"
+    if not hasattr(config, setting):
+        return nullcontext()
+    at_once: AbstractContextManager[None] = config.patch({setting: True})
+    return at_once
 
 
 def _is_compiler_failure(error: Exception) -> bool:

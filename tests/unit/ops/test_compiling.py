@@ -86,6 +86,32 @@ def test_without_a_compiler_the_function_is_called_with_one_warning(broken_compi
     assert torch.equal(results[0], results[2])
 
 
+@pytest.mark.skipif(
+    not hasattr(torch._functorch.config, "force_non_lazy_backward_lowering"), reason="torch 2.9 compiles gradients late"
+)
+@pytest.mark.filterwarnings("ignore:dynamo_pgo")  # it belongs to the caches that are off here
+def test_gradients_that_cannot_be_compiled_are_computed_without(monkeypatch, caplog):
+    compile_graph = torch._inductor.compile_fx.fx_codegen_and_compile
+
+    def without_gradients(*args, **kwargs):
+        if kwargs["is_backward"]:
+            raise torch._inductor.exc.CppCompileError(["g++"], "No space left on device")
+        return compile_graph(*args, **kwargs)
+
+    monkeypatch.setattr(torch._inductor.compile_fx, "fx_codegen_and_compile", without_gradients)
+    plain, network, images = small_network(), small_network(), torch.randn(6, 3, 4, 4)
+    call = CompiledCall(network, SETTING)
+    with torch._inductor.config.patch(force_disable_caches=True), caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            call(images).square().sum().backward()
+            plain(images).square().sum().backward()
+    said = [record.getMessage() for record in caplog.records if record.name == "dfnas_ray.ops.compiling"]
+    assert len(said) == 1
+    assert "C++ compile error" in said[0]
+    for mine, theirs in zip(network.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, theirs.grad)
+
+
 def test_an_error_of_the_network_stays_one():
     class Broken(nn.Module):
         def forward(self, images):
