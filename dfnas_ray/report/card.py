@@ -12,7 +12,7 @@ from dfnas_ray import formatting
 from dfnas_ray.report.artefacts import Artefacts, read_artefacts
 from dfnas_ray.report.benchmark_section import benchmark_section
 from dfnas_ray.report.classes_section import classes_section
-from dfnas_ray.report.network_section import larger_input, load_lines
+from dfnas_ray.report.network_section import larger_input, load_lines, preparation
 from dfnas_ray.report.page import commands, is_data_free, remarks
 from dfnas_ray.report.results import compare, verdict
 from dfnas_ray.report.search_section import network_roles
@@ -80,6 +80,7 @@ def render_card(artefacts: Artefacts, place: Location) -> str | None:
         names=described.class_names,
         load=load_lines(place.shown, described),
         larger=larger_input(described),
+        prepared=preparation(described),
         commands=commands(artefacts, artefacts.run_dir.location.shown),
         comparison=comparison,
         verdict=verdict(comparison) if comparison else "",

@@ -42,11 +42,13 @@ class NetworkSection:
         files: The files.
         load: Lines of Python that load the network.
         larger: The largest size of an image, as text, if it may be larger than the input; otherwise empty.
+        prepared: What `network.prepare` does to pictures of another size.
     """
 
     files: list[NetworkFile]
     load: str
     larger: str
+    prepared: str
 
 
 def network_section(artefacts: Artefacts) -> NetworkSection | None:
@@ -60,7 +62,9 @@ def network_section(artefacts: Artefacts) -> NetworkSection | None:
     also = artefacts.problems.read(NetworkDescription.find, exported)
     if also is not None and also.weights_sha256 == described.weights_sha256 is not None:
         files += _files(exported, _EXPORTED, also)
-    return NetworkSection(files, load_lines(str(artefacts.run_dir.location), described), larger_input(described))
+    return NetworkSection(
+        files, load_lines(str(artefacts.run_dir.location), described), larger_input(described), preparation(described)
+    )
 
 
 def load_lines(place: str, described: NetworkDescription) -> str:
@@ -76,6 +80,12 @@ def larger_input(described: NetworkDescription) -> str:
     """Return the largest size of an image if it may be larger than the input; otherwise an empty text."""
     canvas, size = described.canvas_size, described.image_shape[1:]
     return "" if canvas is None or canvas == size else f"{canvas[0]} × {canvas[1]}"
+
+
+def preparation(described: NetworkDescription) -> str:
+    """Return what happens to pictures of another size before the network sees them."""
+    height, width = described.image_shape[1:]
+    return described.resizing.described((height, width))
 
 
 def _files(folder: Location, shown: str, described: NetworkDescription) -> list[NetworkFile]:

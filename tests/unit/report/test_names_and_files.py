@@ -107,6 +107,8 @@ def test_the_page_names_the_files_and_the_lines_that_load_the_network(finished_r
     assert f"retraining/{folder.name}/network.pt2</code></th><td>a torch.export program: normalised images in" in page
     assert f"dfnas export {finished_run.location}/experiment.yaml" in page
     assert "2.00 kB" in page
+    for text in (page, card_of(finished_run)):
+        assert "pictures of another size are resized to cover 9 x 9 (bilinear), then cropped to their centre." in text
 
 
 def test_networks_are_drawn_by_their_macs(finished_run):
