@@ -64,12 +64,14 @@ class Connection:
 
     def close(self) -> None:
         """Leave the cluster; end it if it was started here."""
-        if self._watch is not None:
-            self._watch.stop()
-            self._watch = None
+        watch, self._watch = self._watch, None
+        if watch is not None and watch.owns_cluster:
+            watch.stop()
         if self._started:
-            ray.shutdown()
+            ray.shutdown()  # for ever, if the head accepts connections but does not answer
             self._started = False
+        if watch is not None and not watch.owns_cluster:
+            watch.stop()
         if self._reaper is not None:
             self._reaper.stop()
             self._reaper = None

@@ -49,10 +49,15 @@ class Watch:
         self._processes = {} if is_client else _processes_here()
         self._head = address.removeprefix("ray://") if is_client else ray.get_runtime_context().gcs_address
         looks: list[Callable[[], str]] = [partial(self._wait_for, *each) for each in self._processes.items()]
-        if _GCS not in self._processes:
+        if not self.owns_cluster:
             looks.append(self._ask_head)
         for look in looks:
             threading.Thread(target=self._watch, args=(look,), name="ray-watch", daemon=True).start()
+
+    @property
+    def owns_cluster(self) -> bool:
+        """Whether this process started the cluster, whose processes end with it."""
+        return _GCS in self._processes
 
     def stop(self) -> None:
         """Stop watching: from now on processes end on purpose.

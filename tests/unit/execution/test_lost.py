@@ -19,9 +19,11 @@ import grpc
 import psutil
 import pytest
 
+from dfnas_ray.config.cluster import ClusterConfig
 from dfnas_ray.errors import INTERRUPTED
 from dfnas_ray.execution.last_words import LastWords
 from dfnas_ray.execution.ray import lost
+from dfnas_ray.execution.ray.connection import Connection
 
 
 @pytest.fixture
@@ -107,6 +109,16 @@ def test_a_head_that_stops_answering_ends_the_command_with_what_to_do(impatient,
         r"\d s\. What is finished is kept; run the same command again to go on from there\. Check the cluster\.",
         said[0],
     )
+
+
+def test_a_head_that_stops_answering_while_the_command_leaves_ends_it(impatient, listener, watch, monkeypatch):
+    """Ray's own leaving would wait for ever."""
+    at_work, said, ended = watch(address_of(listener), {})
+    joined = Connection(ClusterConfig(address="head:6379"))
+    joined._started, joined._watch = True, at_work
+    monkeypatch.setattr("ray.shutdown", lambda: ended.wait(20))
+    joined.close()
+    assert "has not answered for" in said[0]
 
 
 def test_a_raylet_of_this_machine_that_ends_is_said_and_a_stopped_watch_says_nothing(watch, listener):
