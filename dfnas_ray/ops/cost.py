@@ -48,13 +48,16 @@ def measure_cost(module: nn.Module, input_shape: tuple[int, ...], device: str = 
     Nothing is computed: a copy of the module runs on torch's meta device, so this takes milliseconds at any size. A module
     that reads the values of its tensors needs another ``device``.
     """
-    return trace_cost(module, input_shape, device)[0]
+    return trace_cost(copy_network(module), input_shape, device)[0]
 
 
 def trace_cost(module: nn.Module, input_shape: tuple[int, ...], device: str = "meta") -> tuple[Cost, tuple[int, ...]]:
-    """Return the cost of a module as `measure_cost` does, and the output's shape without the batch dimension."""
-    probe = evaluation_mode(copy_network(module).to(device))
+    """Return the cost of a module as `measure_cost` does, and the output's shape without the batch dimension.
+
+    The module itself runs: it is on ``device`` and in evaluation mode afterwards.
+    """
     params = sum(p.numel() for p in module.parameters())
+    probe = evaluation_mode(module.to(device))
     for images in (1, 2):
         try:
             with torch.no_grad(), FlopCounterMode(display=False) as counter:

@@ -52,18 +52,18 @@ def made(model, mean=(0.3,), std=(0.3,), **method):
 @pytest.mark.parametrize(
     "altered",
     [
-        Altered(features=without_gradient),
-        Altered(prepared=lambda x: x.detach()),
-        Altered(prepared=lambda x: x.round()),
-        Altered(prepared=lambda x: torch.from_numpy(x.detach().numpy())),
-        Altered(prepared=lambda x: (x > 0).float()),
-        Altered(prepared=lambda x: x * torch.nan if x.requires_grad else x),
+        {"features": without_gradient},
+        {"prepared": lambda x: x.detach()},
+        {"prepared": lambda x: x.round()},
+        {"prepared": lambda x: torch.from_numpy(x.detach().numpy())},
+        {"prepared": lambda x: (x > 0).float()},
+        {"prepared": lambda x: x * torch.nan if x.requires_grad else x},
     ],
     ids=["backbone in no_grad", "detach", "round", "numpy", "threshold", "NaN"],
 )
 def test_a_network_that_no_gradient_comes_through_is_named(altered):
     with pytest.raises(SynthesisError, match=r"mine cannot be inverted: .*torch\.no_grad"):
-        made(altered)
+        made(Altered(**altered))
 
 
 @pytest.mark.parametrize("bias", [0.0, 1.0])
