@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import ray
-from ray.exceptions import RayError
 
 from dfnas_ray.config.cluster import ClusterStage, WorkerResources
 from dfnas_ray.execution.ray.cluster import ClusterSize
@@ -27,7 +26,7 @@ def waiting_is_told(size: ClusterSize, stage: ClusterStage, resources: WorkerRes
         is_told = False
         while not ended.wait(_EVERY):
             is_missing = False
-            with suppress(RayError, ConnectionError, RuntimeError):  # the connection was lost: somebody else says so
+            with suppress(Exception):  # whatever is wrong with the connection is found, and said, by the work itself
                 is_missing = ray.is_initialized() and not size.has_node_for(resources)
             if is_missing and not is_told:
                 logger.warning(
