@@ -91,7 +91,7 @@ class AlgorithmSuite(ConfigSuite):
         """A function that returns new searches of the algorithm in the space."""
         if space_config.kind in config.unsuitable_spaces:
             pytest.skip(config.unsuitable_spaces[space_config.kind])
-        batches = small_batches()
+        batches = small_batches(count=32)
 
         def make(limit_share: float | None = None, seed: int = 0) -> NewSearch:
             space = space_config.space(IMAGE_SHAPE, NUM_CLASSES)

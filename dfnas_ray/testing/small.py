@@ -47,7 +47,7 @@ def small_images(count: int = 64) -> SyntheticImages:
     )
 
 
-def small_batches(batch_size: int = 16) -> SyntheticBatches:
+def small_batches(batch_size: int = 16, count: int = 64) -> SyntheticBatches:
     """Return the images of `small_images` as batches labelled by `small_teacher`."""
-    images = DeviceImages(small_images(), torch.device("cpu"))
+    images = DeviceImages(small_images(count), torch.device("cpu"))
     return SyntheticBatches(images, small_teacher(), DistillationConfig(), batch_size, 0)

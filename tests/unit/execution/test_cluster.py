@@ -502,6 +502,23 @@ def test_a_worker_for_which_no_node_has_come_is_told_once_and_again_after_one_ca
     assert told(2)
 
 
+def test_a_lost_connection_ends_neither_the_telling_nor_prints_its_traceback(monkeypatch, caplog, capsys):
+    monkeypatch.setattr(waiting, "_EVERY", 0.02)
+    monkeypatch.setattr("ray.is_initialized", lambda: True)
+    asked = []
+
+    def nodes():
+        asked.append(1)
+        if len(asked) < 3:
+            raise TypeError("of Ray Client, whose channel is gone")
+        return []
+
+    monkeypatch.setattr("ray.nodes", nodes)
+    with waiting.waiting_is_told(ClusterSize(ClusterConfig(max_gpus=4)), "synthesis", WorkerResources(cpus=1, gpus=1)):
+        wait_for(lambda: "No node of the cluster has room" in caplog.text)
+    assert capsys.readouterr().err == ""
+
+
 def wait_for(condition) -> None:
     end = time.monotonic() + 30
     while not condition():
