@@ -27,6 +27,7 @@ LEVEL = 0.95
 TOP = (1, 5)
 _MAX_RESAMPLES = 1_000
 _MIN_RESAMPLES = 200
+_MOST_IN_PAIRS = 1_000  # architectures whose pairs are compared at once
 _DRAWS = 2_000_000  # architectures in all resamples together; above 2,000 architectures there are fewer resamples
 
 
@@ -56,6 +57,20 @@ def kendall_tau(scores: Array, accuracies: Array) -> Array:
     """Return tau-b of each row of two arrays (R, N), in [-1, 1]; 0 where one is constant and so has no order."""
     pairs = zip(_ordered(scores), accuracies, strict=True)
     return np.nan_to_num([scipy.stats.kendalltau(a, b, method="asymptotic").statistic for a, b in pairs])
+
+
+def resampled_tau(scores: Array, accuracies: Array, resamples: Array) -> Array:
+    """Return `kendall_tau` of resamples (R, N) of one row of scores (N,) and their accuracies (N,)."""
+    if len(scores) > _MOST_IN_PAIRS:
+        return kendall_tau(scores[resamples], accuracies[resamples])
+    counts = np.zeros(resamples.shape)
+    np.add.at(counts, (np.arange(len(resamples))[:, None], resamples), 1)
+    places = (np.unique(values, return_inverse=True)[1] for values in (_ordered(scores), accuracies))
+    a, b = (np.sign(each[:, None] - each).astype(np.float64) for each in places)
+    # Each pair of architectures counts as often as it is drawn; pairs of the same one are ties.
+    agreeing, a_untied, b_untied = (((counts @ pairs) * counts).sum(axis=1) / 2 for pairs in (a * b, abs(a), abs(b)))
+    scale = np.sqrt(a_untied) * np.sqrt(b_untied)
+    return np.divide(agreeing, scale, out=np.zeros(len(counts)), where=scale > 0)
 
 
 def spearman_rho(scores: Array, accuracies: Array) -> Array:
@@ -119,23 +134,18 @@ def measure_agreement(
             subtracted.
     """
 
-    def estimate(statistic: Callable[[Array, Array], Array]) -> tuple[Estimate, Array]:
-        per_seed = statistic(scores, np.broadcast_to(accuracies, scores.shape))
-        resampled = np.mean([statistic(row[resamples], accuracies[resamples]) for row in scores], axis=0)
-        return _estimate(per_seed, resampled), resampled
+    of_seeds = np.broadcast_to(accuracies, scores.shape)
 
-    tau, resampled_tau = estimate(kendall_tau)
-    gain = None
+    def estimate(statistic: Callable[[Array, Array], Array]) -> Estimate:
+        resampled = np.mean([statistic(row[resamples], accuracies[resamples]) for row in scores], axis=0)
+        return _estimate(statistic(scores, of_seeds), resampled)
+
+    taus = np.mean([resampled_tau(row, accuracies, resamples) for row in scores], axis=0)
+    tau, gain = _estimate(kendall_tau(scores, of_seeds), taus), None
     if baseline is not None:
-        differences = np.array(tau.per_seed) - baseline.tau.mean
-        gain = _estimate(differences, resampled_tau - baseline.resampled_tau)
-    return Agreement(
-        tau,
-        estimate(spearman_rho)[0],
-        {top: estimate(lambda a, b, top=top: regret(a, b, top))[0] for top in TOP},  # type: ignore[misc]
-        gain,
-        resampled_tau,
-    )
+        gain = _estimate(np.array(tau.per_seed) - baseline.tau.mean, taus - baseline.resampled_tau)
+    regrets = {top: estimate(lambda a, b, top=top: regret(a, b, top)) for top in TOP}  # type: ignore[misc]
+    return Agreement(tau, estimate(spearman_rho), regrets, gain, taus)
 
 
 def _estimate(per_seed: Array, resampled: Array) -> Estimate:

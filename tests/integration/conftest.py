@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import sys
 import weakref
@@ -11,7 +12,22 @@ import pytest
 
 from dfnas_ray.cli import console
 from dfnas_ray.cli.main import main
+from dfnas_ray.teachers.digits import DigitsCNN, DigitsTeacherConfig
 from dfnas_ray.workflow import session
+
+_train, _trained = DigitsTeacherConfig._train, dict[DigitsTeacherConfig, DigitsCNN]()
+
+
+@pytest.fixture(autouse=True)
+def each_digits_teacher_is_trained_once(monkeypatch) -> None:
+    """Most run directories hold the same teacher, whose training takes a second. `tests/unit/teachers` trains."""
+
+    def once(config: DigitsTeacherConfig) -> DigitsCNN:
+        if config not in _trained:
+            _trained[config] = _train(config)
+        return copy.deepcopy(_trained[config])
+
+    monkeypatch.setattr(DigitsTeacherConfig, "_train", once)
 
 
 @pytest.fixture

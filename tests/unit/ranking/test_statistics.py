@@ -5,7 +5,15 @@ import math
 import numpy as np
 import pytest
 
-from dfnas_ray.ranking.statistics import draw_resamples, kendall_tau, measure_agreement, regret, spearman_rho
+from dfnas_ray.ranking import statistics
+from dfnas_ray.ranking.statistics import (
+    draw_resamples,
+    kendall_tau,
+    measure_agreement,
+    regret,
+    resampled_tau,
+    spearman_rho,
+)
 
 NAN = math.nan
 
@@ -36,6 +44,20 @@ def rows(*values):
 def test_correlations_equal_the_hand_worked_values(scores, accuracies, tau, rho):
     assert kendall_tau(rows(*scores), rows(*accuracies)) == pytest.approx([tau])
     assert spearman_rho(rows(*scores), rows(*accuracies)) == pytest.approx([rho])
+
+
+@pytest.mark.parametrize("most", [0, 1_000], ids=["one by one", "in pairs"])
+@pytest.mark.parametrize("ties", [1, 4, 30])
+def test_tau_of_resamples_is_that_of_each_of_them(monkeypatch, ties, most):
+    monkeypatch.setattr(statistics, "_MOST_IN_PAIRS", most)
+    rng = np.random.default_rng(0)
+    scores, accuracies = rng.integers(30 // ties, size=40).astype(float), rng.integers(12, size=40) / 7
+    scores[:3] = NAN, -math.inf, math.inf
+    resamples = draw_resamples(40, 0)[:50]
+    expected = kendall_tau(scores[resamples], accuracies[resamples])
+    assert resampled_tau(scores, accuracies, resamples) == pytest.approx(expected, abs=1e-12)
+    alike = np.full((2, 40), 7)  # resamples of one architecture have no order
+    assert resampled_tau(scores, accuracies, alike).tolist() == [0, 0]
 
 
 @pytest.mark.parametrize(
