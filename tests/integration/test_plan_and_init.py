@@ -12,6 +12,7 @@ import yaml
 from small_transformers import save_small_resnet
 
 from dfnas_ray.config.experiment import load_experiment
+from dfnas_ray.planning import timing
 from dfnas_ray.teachers.digits import DigitsCNN
 
 SHAPE = ("--image-shape", "1,16,16", "--mean", "0.3", "--std", "0.3")
@@ -24,6 +25,16 @@ def own_model(tmp_path, monkeypatch):
     torch.manual_seed(0)
     torch.save(DigitsCNN(width=8).state_dict(), tmp_path / "own.pt")
     return "--builder", "dfnas_ray.teachers.digits:DigitsCNN", "--argument", "width=8", "--checkpoint", "own.pt"
+
+
+@pytest.fixture
+def known_times(monkeypatch):
+    """Steps of this teacher are not timed, which takes ten seconds for each draft."""
+    monkeypatch.setattr(
+        timing, "time_synthesis", lambda teacher, config, device: 2e-3 * config.synthesis.images_in_total
+    )
+    monkeypatch.setattr(timing, "time_training", lambda *settings: 2e-4)
+    monkeypatch.setattr(timing, "time_trial", lambda *settings, num_candidates=None: 0.05 * (num_candidates or 200))
 
 
 def test_init_writes_an_experiment_that_plan_and_run_take(dfnas, own_model, tmp_path):
@@ -54,7 +65,7 @@ def test_init_writes_an_experiment_that_plan_and_run_take(dfnas, own_model, tmp_
     assert not list(Path("runs/own").glob("synthesis/*/shard*"))  # nothing was started
 
 
-def test_more_time_is_more_images_and_longer_training(own_model, digits_sizes):
+def test_more_time_is_more_images_and_longer_training(own_model, digits_sizes, known_times):
     short, long = digits_sizes(0.5), digits_sizes(500)
     assert long.synthesis.images_in_total > short.synthesis.images_in_total
     steps = [config.retraining.epochs * config.synthesis.images_in_total for config in (short, long)]
@@ -74,7 +85,7 @@ def digits_sizes(dfnas, own_model):
     return make
 
 
-def test_mirrored_images_are_used_where_it_is_said(dfnas, own_model):
+def test_mirrored_images_are_used_where_it_is_said(dfnas, own_model, known_times):
     assert dfnas("init", "own.yaml", *own_model, *SHAPE, "--minutes", "1", "--mirror", "--address", "inline")[0] == 0
     config = load_experiment("own.yaml")
     assert config.synthesis.flip_probability == 0.5
@@ -141,7 +152,7 @@ def test_what_is_missing_or_wrong_is_one_error_and_writes_nothing(dfnas, tmp_pat
     assert not list(tmp_path.iterdir())
 
 
-def test_a_model_of_hugging_face_in_a_folder_is_drafted(dfnas, tmp_path, monkeypatch):
+def test_a_model_of_hugging_face_in_a_folder_is_drafted(dfnas, tmp_path, monkeypatch, known_times):
     monkeypatch.chdir(tmp_path)
     save_small_resnet(tmp_path / "small", embedding_size=16, hidden_sizes=[16, 32])
     code, _, err = dfnas(
@@ -161,7 +172,7 @@ def test_a_model_of_hugging_face_in_a_folder_is_drafted(dfnas, tmp_path, monkeyp
         (("--argument", "num_classes=7"), {"arguments": {"num_classes": 7}}),
     ],
 )
-def test_a_model_of_timm_that_was_trained_on_is_drafted(dfnas, tmp_path, monkeypatch, options, settings):
+def test_a_model_of_timm_that_was_trained_on_is_drafted(dfnas, tmp_path, monkeypatch, options, settings, known_times):
     timm = pytest.importorskip("timm")
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
