@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from importlib import resources
 
-from jinja2 import Environment, StrictUndefined
-
-from dfnas_ray import formatting
 from dfnas_ray.report.artefacts import Artefacts, read_artefacts
 from dfnas_ray.report.benchmark_section import benchmark_section
 from dfnas_ray.report.classes_section import classes_section
@@ -16,6 +12,7 @@ from dfnas_ray.report.network_section import larger_input, load_lines, preparati
 from dfnas_ray.report.page import commands, is_data_free, remarks
 from dfnas_ray.report.results import compare, verdict
 from dfnas_ray.report.search_section import network_roles
+from dfnas_ray.report.templates import template
 from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.run_dir import RunDir
 from dfnas_ray.teachers.facts import TeacherDescription
@@ -65,15 +62,7 @@ def render_card(artefacts: Artefacts, place: Location) -> str | None:
     roles, evaluation, synthesis = network_roles(artefacts), artefacts[Evaluation].record, artefacts[Synthesis].record
     comparison, benchmark = compare(evaluation, roles) if evaluation else None, benchmark_section(artefacts)
     machine = {"dfnas-ray": __version__, **record.machine}
-    environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(
-        {name: getattr(formatting, name) for name in ("count", "percent", "moment", "brief")},
-        md=escaped,
-        code=_as_code,
-        tojson_plain=json.dumps,
-    )
-    template = (resources.files("dfnas_ray.report") / "card.md.j2").read_text(encoding="utf-8")
-    return environment.from_string(template).render(
+    return template("card.md.j2", md=escaped, code=_as_code, tojson_plain=json.dumps).render(
         name=str(artefacts.config.get("name") or artefacts.run_dir.location.name),
         teacher=artefacts.teacher or _unknown_teacher(described),
         described=described,

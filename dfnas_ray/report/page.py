@@ -5,12 +5,9 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from dfnas_ray import formatting
 from dfnas_ray.formatting import capitalised
 from dfnas_ray.report import figures
 from dfnas_ray.report.architecture import rebuild_space
@@ -29,6 +26,7 @@ from dfnas_ray.report.search_section import (
     search_section,
 )
 from dfnas_ray.report.synthesis_section import SynthesisSection, synthesis_section
+from dfnas_ray.report.templates import source, template
 from dfnas_ray.report.tiles import Tile, accuracy_tiles, other_tiles
 from dfnas_ray.storage.location import Location
 from dfnas_ray.storage.run_dir import RunDir
@@ -133,17 +131,7 @@ def write_report(run_dir: RunDir) -> Location:
 
 def render(artefacts: Artefacts) -> str:
     """Return the page as HTML."""
-    folder = resources.files("dfnas_ray.report")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(
-        {
-            name: getattr(formatting, name)
-            for name in ("count", "quantity", "number", "percent", "fixed", "duration", "size", "moment", "brief")
-        }
-    )
-    template = environment.from_string((folder / "report.html.j2").read_text(encoding="utf-8"))
-    style = (folder / "style.css").read_text(encoding="utf-8")
-    return template.render(style=Markup(style), **vars(_page(artefacts)))
+    return template("report.html.j2").render(style=Markup(source("style.css")), **vars(_page(artefacts)))
 
 
 def is_data_free(artefacts: Artefacts) -> bool:

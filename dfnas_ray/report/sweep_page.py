@@ -7,13 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from importlib.resources import files
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from jinja2 import Environment, StrictUndefined
 from optuna import Study
 from pydantic import ValidationError
 
@@ -21,6 +19,7 @@ from dfnas_ray import formatting
 from dfnas_ray.errors import ShardError, StorageError
 from dfnas_ray.report.samples import Strip, make_strip
 from dfnas_ray.report.sweep_figures import sweep_figures
+from dfnas_ray.report.templates import source, template
 from dfnas_ray.storage.bounded import read_columns
 from dfnas_ray.storage.location import Location, section
 from dfnas_ray.storage.pictures import PictureError
@@ -51,10 +50,8 @@ def render_sweep(folder: Location, name: str) -> str:
     """
     config, trials = _config(folder), read_trials(folder)
     record = (folder / "done.json").read_model(SweptRecord)
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(number=formatting.number, count=formatting.count)
     finished = _by_merit(trials, record, config)
-    return environment.from_string(_source("sweep.html.j2")).render(
+    return template("sweep.html.j2").render(
         name=name,
         config=config,
         summary=record,
@@ -66,12 +63,8 @@ def render_sweep(folder: Location, name: str) -> str:
         grids=_grids(folder, finished),
         text=_text,
         how=partial(_how_it_ended, config),
-        style=_source("style.css"),
+        style=source("style.css"),
     )
-
-
-def _source(name: str) -> str:
-    return (files("dfnas_ray.report") / name).read_text(encoding="utf-8")
 
 
 def _config(folder: Location) -> SweepConfig:
