@@ -26,7 +26,7 @@ from dfnas_ray.config.experiment import make_experiment
 from dfnas_ray.library import sweep
 from dfnas_ray.search_spaces import NASBenchMacroConfig
 from dfnas_ray.search_spaces.architecture import Architecture
-from tests.benchmarks.memory import Peak
+from tests.benchmarks.memory import Peak, small_teacher
 
 SIDE = 16
 SPACE = {
@@ -57,24 +57,12 @@ class Case(NamedTuple):
     work: Callable[[object, int], object]
 
 
-def teacher(classes: int) -> dfnas.Teacher:
-    """Return an untrained network that costs little."""
-    torch.manual_seed(0)
-    model = torch.nn.Sequential(
-        torch.nn.Conv2d(3, 16, 3, stride=2, padding=1),
-        torch.nn.BatchNorm2d(16),
-        torch.nn.ReLU(),
-        torch.nn.AdaptiveAvgPool2d(1),
-        torch.nn.Flatten(),
-        torch.nn.Linear(16, classes),
-    )
-    return dfnas.Teacher.from_model(model.eval(), image_shape=(3, SIDE, SIDE), mean=(0.5,) * 3, std=(0.25,) * 3)
-
-
 def inversion(classes: int, images: int, shards: int = 1) -> dfnas.Images:
     """Make images by a few steps, and measure their quality."""
     method = {**INVERSION, "batch_size": min(100, images)}
-    return dfnas.synthesize(teacher(classes), num_shards=shards, images_per_shard=images, method=method, **SYNTHESIS)
+    return dfnas.synthesize(
+        small_teacher(SIDE, classes), num_shards=shards, images_per_shard=images, method=method, **SYNTHESIS
+    )
 
 
 def generator(images: int) -> dfnas.Images:
@@ -82,7 +70,12 @@ def generator(images: int) -> dfnas.Images:
     method = {"kind": "generator", "batch_size": 100, "adaptation_steps": 1, "streams": 1, "student": None}
     regularizers = {"bn_statistics": {"weight": 1.0}}
     return dfnas.synthesize(
-        teacher(10), num_shards=1, images_per_shard=images, method=method, regularizers=regularizers, **SYNTHESIS
+        small_teacher(SIDE, 10),
+        num_shards=1,
+        images_per_shard=images,
+        method=method,
+        regularizers=regularizers,
+        **SYNTHESIS,
     )
 
 

@@ -41,7 +41,7 @@ SPACE = {
 STEPS = ("load", "search", "retrain")
 
 
-def small_teacher(size: int) -> dfnas.Teacher:
+def small_teacher(size: int, classes: int = CLASSES) -> dfnas.Teacher:
     """Return an untrained network that costs little."""
     torch.manual_seed(0)
     model = torch.nn.Sequential(
@@ -50,7 +50,7 @@ def small_teacher(size: int) -> dfnas.Teacher:
         torch.nn.ReLU(),
         torch.nn.AdaptiveAvgPool2d(1),
         torch.nn.Flatten(),
-        torch.nn.Linear(8, CLASSES),
+        torch.nn.Linear(8, classes),
     )
     return dfnas.Teacher.from_model(model.eval(), image_shape=(3, size, size), mean=(0.5,) * 3, std=(0.25,) * 3)
 
