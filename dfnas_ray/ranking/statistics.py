@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -144,7 +145,7 @@ def measure_agreement(
     tau, gain = _estimate(kendall_tau(scores, of_seeds), taus), None
     if baseline is not None:
         gain = _estimate(np.array(tau.per_seed) - baseline.tau.mean, taus - baseline.resampled_tau)
-    regrets = {top: estimate(lambda a, b, top=top: regret(a, b, top)) for top in TOP}  # type: ignore[misc]
+    regrets = {top: estimate(partial(regret, top=top)) for top in TOP}
     return Agreement(tau, estimate(spearman_rho), regrets, gain, taus)
 
 
